@@ -1,12 +1,12 @@
 """What a DPO step costs at sizes that do not run here: `python -m benchmarks.ledger [--check]`, that is `make ledger`.
 
 Steps of four pairs, forward, backward and AdamW, are run on fake tensors: every operation of the second is counted,
-and every byte that lives, but nothing is computed. `--check` runs the same step for real at the sizes that fit, and
-compares.
+and every byte that lives, but nothing is computed. `--check` runs the same steps for real at the sizes that fit.
 
 ours          a prefix tree a pair, the head on answer tokens in chunks, stored reference log-probs
 TRL           TRL's own chunked head on padded rows, every position, as it does without Triton; a live reference
 TRL, Triton   the head on answer tokens only, as TRL does where its Triton kernels run
+
 Measured memory is that of an allocator that hands freed blocks back at once; the usual one keeps some of them.
 Neither side uses gradient checkpointing; all layers' activations are kept.
 """

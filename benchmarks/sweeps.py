@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.clock import Clock
 
-SMALL = {"data.train": 128, "data.validation": 8, "data.test": 64, "recipe.epochs": 1}
+SMALL = {"data.train": 192, "data.validation": 8, "data.test": 48}
 WARM = {"data.train": 8, "data.validation": 8, "data.test": 8, "recipe.epochs": 1, "recipe.max_new_tokens": 4}
 
 
