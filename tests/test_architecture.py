@@ -21,6 +21,7 @@ LAYERS = [
     ["dlma.model.*", "dlma.data.*"],
     ["dlma.prompts.*", "dlma.scorer.*", "dlma.objective.*", "dlma.evaluation.*", "dlma.report.*"],
     ["dlma.pipeline dlma.cell dlma.presenting", "dlma.lab.build dlma.lab.card dlma.lab.documents dlma.lab.measure"],
+    ["dlma.modes.*"],
     ["dlma.app"],
 ]
 # Imports that break the layers, each with its reason.
