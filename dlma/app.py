@@ -122,7 +122,13 @@ def _run(args: Namespace, folder: Path) -> int:
 
 
 def _without_folder(plan: Plan) -> int:
-    """A mode that only looks (its preset sets hydra.run.dir to nothing) runs at once and leaves no run folder."""
+    """A mode that only looks (its preset sets hydra.run.dir to nothing) runs at once and leaves no run folder.
+
+    One whose preset says `_cells_: all` is given every cell of a sweep, any other the first.
+    """
+    if "_cells_" in plan.cfg.mode:
+        config.build(plan.cfg.mode, list(plan.each()))
+        return 0
     config.build(plan.cfg.mode, plan.cfg)
     if plan.cells > 1:
         print(f"of {plan.cells} cells the first is shown; the values of the others were checked too")

@@ -130,6 +130,10 @@ class Cell:
         """The trained model."""
         return self.frozen.trained(policy.path("policy")).load()
 
+    def notes(self, stage: Stage) -> dict:
+        """What a stage's writer noted down."""
+        return stage.notes
+
     def make(self, stage: Stage, write) -> Stage:
         """Have the store compute a stage unless it is there."""
         return self.store.make(stage, write, config=self.settings)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,13 +39,17 @@ BROKEN = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 @dataclass(frozen=True)
 class Plan:
-    """What the command line asks for, checked: one config, or a sweep whose first cell is `cfg`."""
+    """What the command line asks for, checked: one config, or a sweep whose first cell is `cfg`.
+
+    each: composes every cell
+    """
 
     cfg: DictConfig
     overrides: list[str]
     cells: int
     sweep_folder: Path | None
     folderless: bool
+    each: Callable[[], Iterator[DictConfig]]
 
 
 @dataclass
@@ -93,7 +99,21 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
     settings, folder = _sweep_settings(normal, fixed, reading) if multirun else (["hydra.mode=RUN"], None)
     cells = math.prod(len(values) for values in sweeps.values())
     looks_only = OmegaConf.to_container(cfg.hydra.run, resolve=False)["dir"] == ""
-    return Plan(_without_hydra(cfg), [*normal, *settings], cells, folder, looks_only)
+
+    def each() -> Iterator[DictConfig]:
+        return _cells(cell, sweeps, reading)
+
+    return Plan(_without_hydra(cfg), [*normal, *settings], cells, folder, looks_only, each)
+
+
+def _cells(cell: dict[str, Override], sweeps: dict[str, list[str]], reading: _Reading) -> Iterator[DictConfig]:
+    """The config of every cell, in the order of the sweep; raises UserError for one that does not compose."""
+    for values in itertools.product(*sweeps.values()):
+        chosen = {key: _single(key, value, reading) for key, value in zip(sweeps, values, strict=True)}
+        cfg = _compose(cell | chosen, reading)
+        if cfg is None or reading.mistakes:
+            raise UserError(config.listing(list(reading.mistakes)))
+        yield _without_hydra(cfg)
 
 
 def _read(line: str, reading: _Reading) -> Override | None:

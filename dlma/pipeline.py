@@ -24,17 +24,25 @@ def run(cfg: DictConfig, /) -> dict:
     """mode=run: all stages, then the run folder with its records, policy and report."""
     cell = Cell(cfg, config.run_folder())
     with cell.tracking():
-        prompts = read_prompts(cell)
-        contexts = render(cell, prompts, "train")
-        held_out = render(cell, prompts, cfg.evaluation.split)
-        pairs = make_pairs(cell, contexts, held_out)
-        scored = score(cell, pairs)
-        checked = preflight(cell, prompts=prompts, contexts=contexts, held_out=held_out, pairs=pairs, scored=scored)
-        policy = train(cell, scored)
-        answers = {arm: answer(cell, held_out, policy, arm, side) for arm, side in arms(policy)}
-        verdicts = judge(cell, list(answers.values()), scored)
-        stages = dict(prompts=prompts, contexts=contexts, held_out=held_out, pairs=pairs, scored=scored)
-        return present(cell, stages | dict(preflight=checked, policy=policy, verdicts=verdicts) | answers)
+        return present(cell, *stages(cell))
+
+
+def stages(cell: Cell) -> tuple[dict[str, Stage]]:
+    """All stages of a run, by what they are for, as `present` takes them.
+
+    A cell makes them; that of mode=plan only looks them up, so what decides the walk is asked of `cell.notes`.
+    """
+    prompts = read_prompts(cell)
+    contexts = render(cell, prompts, "train")
+    held_out = render(cell, prompts, cell.cfg.evaluation.split)
+    pairs = make_pairs(cell, contexts, held_out)
+    scored = score(cell, pairs)
+    checked = preflight(cell, prompts=prompts, contexts=contexts, held_out=held_out, pairs=pairs, scored=scored)
+    policy = train(cell, scored)
+    answers = {arm: answer(cell, held_out, policy, arm, side) for arm, side in arms(cell.notes(policy))}
+    verdicts = judge(cell, list(answers.values()), scored)
+    made = dict(prompts=prompts, contexts=contexts, held_out=held_out, pairs=pairs, scored=scored)
+    return (made | dict(preflight=checked, policy=policy, verdicts=verdicts) | answers,)
 
 
 def read_prompts(cell: Cell) -> Stage:
@@ -133,7 +141,8 @@ def preflight(cell: Cell, **stages: Stage) -> Stage:
 
     key = {"weights": cell.weights["weights"]}
     stage = cell.make(cell.store.stage("preflight", key, uses=list(stages.values()), libraries=False), write)
-    print_findings("preflight", build(cell.cfg.preflight).judge(stage.notes["counts"]))
+    if stage.done:
+        print_findings("preflight", build(cell.cfg.preflight).judge(stage.notes["counts"]))
     return stage
 
 
@@ -153,24 +162,27 @@ def train(cell: Cell, scored: Stage) -> Stage:
     return cell.make(cell.store.stage("policy", key, uses=[scored]), write)
 
 
-def arms(policy: Stage) -> list[tuple[str, str]]:
-    """What is compared: (arm, side of the prompt). Where the method changes nothing there is no aligned arm."""
+def arms(notes: dict) -> list[tuple[str, str]]:
+    """What is compared, from the policy's notes: (arm, side of the prompt).
+
+    Where the method changes nothing there is no aligned arm.
+    """
     fixed = [("base", "plain"), ("prompted", "positive")]
-    side, samples = policy.notes["side"], policy.notes["samples"]
-    changed = policy.notes["trained"] or (side, samples) != ("plain", 1)
+    side, samples = notes["side"], notes["samples"]
+    changed = notes["trained"] or (side, samples) != ("plain", 1)
     return [*fixed, ("aligned", side)] if changed else fixed
 
 
 def answer(cell: Cell, held_out: Stage, policy: Stage, arm: str, side: str) -> Stage:
     """One arm's answers to the held-out prompts, with log-probs under the arm and under the base."""
-    aligned = arm == "aligned"
-    samples = policy.notes["samples"] if aligned else 1
+    aligned, known = arm == "aligned", cell.notes(policy)
+    samples = known["samples"] if aligned else 1
     key = {"arm": arm, "side": side, "seed": cell.cfg.seed, "sampler": scientific(cell.cfg.sampler), **cell.weights}
 
     def write(folder: Path) -> dict:
         from dlma.evaluation.answers import Answers
 
-        model = cell.policy(policy) if aligned and policy.notes["trained"] else cell.base()
+        model = cell.policy(policy) if aligned and known["trained"] else cell.base()
         module = Answers(model, cell.base(), cell.sampler, arm=arm, side=side, samples=samples, seed=cell.cfg.seed)
         return {"engine": cell.runtime.predict(module, _read(held_out, Context), Answer, folder, arm)}
 
