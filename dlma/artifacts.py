@@ -31,6 +31,8 @@ VERSION = {
     "contexts": 1,
     "pairs": 1,
     "scored": 1,
+    "token_rewards": 1,
+    "implicit": 1,
     "preflight": 1,
     "policy": 1,
     "answers": 1,

@@ -102,6 +102,34 @@ class ScoredPair(Pair):
 
 
 @dataclass(frozen=True)
+class TokenRewards:
+    """R token by token: log pi(t|p+,q,...) - log pi(t|p-,q,...) of each token of a pair's answers, nats.
+
+    R is the sum over the positive answer less the sum over the negative one. `*_pieces` are the tokens' texts;
+    `*_echo` says of each token whether its word stands in what either prompt adds to the plain one.
+    """
+
+    id: str
+    positive_rewards: list[float]
+    negative_rewards: list[float]
+    positive_pieces: list[str]
+    negative_pieces: list[str]
+    positive_echo: list[bool]
+    negative_echo: list[bool]
+
+
+@dataclass(frozen=True)
+class Implicit:
+    """Log-probs (nats, summed) of a pair's answers to the plain prompt under a policy and under its reference."""
+
+    id: str
+    positive_policy: float
+    negative_policy: float
+    positive_reference: float
+    negative_reference: float
+
+
+@dataclass(frozen=True)
 class Label:
     """A margin (nats, positive over negative) and chosen side that came with a pair."""
 

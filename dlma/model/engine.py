@@ -25,6 +25,7 @@ from dlma.model.trunks import Branches, Trunk, common_trunk, without_trunk
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 _OVERHEAD = {"cpu": 64, "cuda": 1024}  # what a batch costs beyond its tokens, in tokens
 _said: set[str] = set()
+Form = Callable[[Tensor, Rows], list]  # what is kept of the token log-probs of some rows, one item per sequence
 
 
 def say_once(line: str) -> None:
@@ -108,43 +109,51 @@ class Engine:
     @torch.no_grad()
     def score(self, groups: Sequence[Sequence[trees.Sequence]]) -> list[list[float]]:
         """The log-prob of every sequence, in the caller's order; nothing is kept for a backward pass."""
+        return self._read(groups, _sums)
+
+    @torch.no_grad()
+    def score_tokens(self, groups: Sequence[Sequence[trees.Sequence]]) -> list[list[list[float]]]:
+        """The log-prob of each response token of every sequence, in the caller's order; `score` gives their sums."""
+        return self._read(groups, _by_sequence)
+
+    def _read(self, groups: Sequence[Sequence[trees.Sequence]], form: Form) -> list[list]:
         if not groups:
             return []
         planned = self.plan(groups)
         self.meter.groups += len(groups)
         with self.meter.timed():
-            flat = self._score(planned)
+            flat = self._score(planned, form)
         values = iter([value for row in flat for value in row])
         return [[next(values) for _ in group] for group in groups]
 
-    def _score(self, planned: list[Tree]) -> list[list[float]]:
+    def _score(self, planned: list[Tree], form: Form) -> list[list]:
         trunk = self._trunk(planned)
         branches = [Branches(tree, []) if trunk is None else without_trunk(tree, trunk.tree) for tree in planned]
-        done: dict[int, list[float]] = {}
+        done: dict[int, list] = {}
         while len(done) < len(planned):
             left = [i for i in range(len(planned)) if i not in done]
             for batch in self.batches([len(branches[i].tree) for i in left]):
                 members = {left[i]: branches[left[i]] for i in batch}
-                values = self._unless_memory_runs_out(list(members.values()), trunk)
+                values = self._unless_memory_runs_out(list(members.values()), trunk, form)
                 if values is None:
                     break
                 done.update(zip(members, values, strict=True))
         return [done[i] for i in range(len(planned))]
 
-    def _unless_memory_runs_out(self, branches: list[Branches], trunk: Trunk | None) -> list[list[float]] | None:
+    def _unless_memory_runs_out(self, branches: list[Branches], trunk: Trunk | None, form: Form) -> list[list] | None:
         """The log-probs of some rows; None, and half the token budget from now on, when memory ran out."""
         try:
-            return self._scored(branches, trunk)
+            return self._scored(branches, trunk, form)
         except (RuntimeError, MemoryError) as error:
             if not memory.ran_out(error):
                 raise
         self._halve(memory.halved(self.token_budget, max(len(b.tree) for b in branches), len(branches)))
         return None
 
-    def _scored(self, branches: list[Branches], trunk: Trunk | None) -> list[list[float]]:
+    def _scored(self, branches: list[Branches], trunk: Trunk | None, form: Form) -> list[list]:
         anchors = None if trunk is None else [branch.anchor for branch in branches]
         rows = trees.collate([branch.tree for branch in branches], self.model.pad_id, anchors).to(self.model.device)
-        logp = iter(self.response_logp(rows, trunk).tolist())
+        logp = iter(form(self.token_logp(rows, trunk), rows))
         return [[next(logp) for _ in branch.tree.responses] for branch in branches]
 
     def _halve(self, budget: int) -> None:
@@ -249,6 +258,15 @@ class Engine:
         if not hasattr(self, "_body_weights"):
             self._body_weights = body_weights(self.model.causal, self.model.head_layer)
         return self._body_weights
+
+
+def _sums(logp: Tensor, rows: Rows) -> list[float]:
+    return sum_by_owner(logp, rows.owner, rows.slot, rows.sequences).tolist()
+
+
+def _by_sequence(logp: Tensor, rows: Rows) -> list[list[float]]:
+    lengths = torch.bincount(rows.owner, minlength=rows.sequences).tolist()
+    return [part.tolist() for part in logp.split(lengths)]
 
 
 def _tree_size(group: Sequence[trees.Sequence]) -> int:

@@ -52,3 +52,14 @@ def with_eos(ids: list[int], finished: bool, eos: int | None) -> tuple[list[int]
     if ids[-1] == eos:
         return ids, True
     return ([*ids, eos], True) if finished else (ids, False)
+
+
+def pieces(tokenizer, ids: list[int]) -> list[str]:
+    """The text of each id where it stands: what it adds to the id before it (a leading space is lost otherwise)."""
+    alone = [tokenizer.decode([token], skip_special_tokens=False) for token in ids]
+    couples = [tokenizer.decode(ids[i - 1 : i + 1], skip_special_tokens=False) for i in range(1, len(ids))]
+    rest = [
+        both.removeprefix(before) if both.startswith(before) else own
+        for both, before, own in zip(couples, alone, alone[1:])
+    ]
+    return alone[:1] + rest

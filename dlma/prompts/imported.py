@@ -85,6 +85,27 @@ def imported_margins(
     return [(pair, *label) for pair, label in reader.read(path, "scored.path", held_out)], tally.account
 
 
+def aligned_pairs(
+    rows: Sequence[tuple[str, Mapping]],
+    tokenizer,
+    wording: Wording,
+    /,
+    *,
+    seed: int,
+    max_prompt_tokens: int,
+    max_response_tokens: int,
+    on_bad_row: str,
+    max_dropped: float,
+) -> tuple[list[Pair | None], Account]:
+    """The pair of each (where, row) of a text file, duplicates included; None for a row that cannot be used."""
+    tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
+    limits = {"seed": seed, "max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
+    found = _Reader(tokenizer, wording, tally, with_margin=False, **limits).aligned(rows)
+    tally.account.kept = sum(item is not None for item in found)
+    tally.stop_if_too_many("pairs", f"mend the rows, {ADVICE}")
+    return [item and item[0] for item in found], tally.account
+
+
 @dataclass(frozen=True)
 class _TextRow:
     where: str
@@ -166,18 +187,27 @@ class _Reader:
         return found
 
     def _texts(self, rows: Sequence[tuple[str, Mapping]]) -> list[tuple[Pair, Label]]:
-        parsed = []
-        for where, row in rows:
+        return [item for item in self.aligned(rows) if item is not None]
+
+    def aligned(self, rows: Sequence[tuple[str, Mapping]]) -> list[tuple[Pair, Label] | None]:
+        """One item per row, None where it cannot be used."""
+        parsed: dict[int, _TextRow] = {}
+        for number, (where, row) in enumerate(rows):
             self.tally.account.read += 1
             with _counted(self.tally, where):
-                parsed.append(_parsed(where, row, with_margin=self.with_margin))
-        prompts = [(row.prompt_id, row.turns) for row in parsed]
+                parsed[number] = _parsed(where, row, with_margin=self.with_margin)
+        prompts = [(row.prompt_id, row.turns) for row in parsed.values()]
         fits = fit(prompts, self.tokenizer, self.wording, seed=self.seed, max_prompt_tokens=self.max_prompt_tokens)
-        fitting = [(row, one) for row, one in zip(parsed, fits, strict=True) if count_fit(self.tally, row.where, one)]
-        found = []
-        for (row, fitted), ids in zip(fitting, self._joined(fitting), strict=True):
+        fitting = {
+            number: (row, one)
+            for (number, row), one in zip(parsed.items(), fits, strict=True)
+            if count_fit(self.tally, row.where, one)
+        }
+        found: list[tuple[Pair, Label] | None] = [None] * len(rows)
+        for number, ids in zip(fitting, self._joined(list(fitting.values())), strict=True):
+            row, fitted = fitting[number]
             with _counted(self.tally, row.where):
-                found.append((self._pair(row, fitted, ids), row.label))
+                found[number] = (self._pair(row, fitted, ids), row.label)
         return found
 
     def _joined(self, fitting: Sequence[tuple[_TextRow, Fitted]]) -> list[dict[str, list[list[int]]]]:
