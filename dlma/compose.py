@@ -134,12 +134,18 @@ def _is_group(override: Override) -> bool:
 def _known_options(override: Override, reading: _Reading) -> bool:
     group = override.key_or_group
     available = reading.loader.get_group_options(group)
-    wrong = [value for value in _choices(override) if value not in (*available, "null", "")]
+    wrong = [v for v in _choices(override) if v not in ("null", "") and not _exists(group, v, reading)]
     for value in wrong:
         near = difflib.get_close_matches(value, available, n=1)
         hint = f"; did you mean {group}={near[0]}?" if near else ""
         reading.add(f"{group}={value}: no such option{hint} (there are {', '.join(available)})")
     return not wrong
+
+
+def _exists(group: str, option: str, reading: _Reading) -> bool:
+    """Whether a group has an option, which may lie in a folder of it: `lab_pairs/kind_cruel`."""
+    folder, _, name = option.rpartition("/")
+    return name in reading.loader.get_group_options(f"{group}/{folder}" if folder else group)
 
 
 def _choices(override: Override) -> list[str]:

@@ -57,6 +57,7 @@ def test_every_shipped_option_composes_and_fits_the_signature_it_names(choice):
         ("scorer._target_=dlma.scorer.nothing.Self", "there is no module dlma.scorer.nothing"),
         ("scorer._target_=os.system", "must name something inside `dlma.`"),
         ("scorer=3", "scorer=3: no such option"),
+        ("prompts=lab_pairs/kind_crul", "prompts=lab_pairs/kind_crul: no such option"),
         ("scorer={a: 1}", "scorer="),
         ("~logger", "logger: is missing"),
         ("~loger", "~loger: cannot be set"),
