@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dlma import config
 from dlma.artifacts import Store
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 class Cell:
     """What every stage of a run needs: config, store, run folder, model and runtime."""
 
-    def __init__(self, cfg: DictConfig, folder: Path) -> None:
+    def __init__(self, cfg: DictConfig, folder: Path, lender: Cell | None = None) -> None:
         self.cfg = cfg
         self.folder = folder
-        self.store = Store(Path(cfg.store.root))
+        self.lender = lender
+        self.store = Store(Path(cfg.store.root)) if lender is None else lender.store
         self.settings = config.redact(config.resolved(cfg))
         self.summary: dict[str, float] = {}
         self._base: LanguageModel | None = None
@@ -97,6 +98,10 @@ class Cell:
         """The prompt wording."""
         return config.build(self.cfg.prompts)
 
+    def under(self, prompts: DictConfig) -> Cell:
+        """This cell under another wording, with the same store and the same loaded model; for reading only."""
+        return Cell(OmegaConf.create({**config.resolved(self.cfg), "prompts": prompts}), self.folder, lender=self)
+
     @cached_property
     def runtime(self) -> Runtime:
         """The Lightning runtime."""
@@ -115,6 +120,8 @@ class Cell:
 
     def base(self) -> LanguageModel:
         """The frozen model, loaded once per run."""
+        if self.lender is not None:
+            return self.lender.base()
         if self._base is None:
             self._base = self.frozen.load()
             if not self._base.eos_ids:
@@ -126,9 +133,9 @@ class Cell:
         self._base = None
         return self.spec.load()
 
-    def policy(self, policy: Stage) -> LanguageModel:
-        """The trained model."""
-        return self.frozen.trained(policy.path("policy")).load()
+    def policy(self, policy: Stage, place: str = "policy") -> LanguageModel:
+        """The trained model, or one that was kept on the way to it."""
+        return self.frozen.trained(policy.path(place)).load()
 
     def notes(self, stage: Stage) -> dict:
         """What a stage's writer noted down."""

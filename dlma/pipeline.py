@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 from dlma import config, records, shards
 from dlma.cell import Cell
 from dlma.config import build, scientific
+from dlma.errors import UserError
 from dlma.presenting import present
-from dlma.records import Account, Answer, Context, EvalRow, Label, Pair, Prompt, ScoredPair, Truth
+from dlma.records import Account, Answer, Context, EvalRow, Label, Pair, Prompt, ScoredPair, TokenRewards, Truth
 from dlma.report.findings import print_findings
 from dlma.stages import Stage
 
@@ -37,12 +38,14 @@ def stages(cell: Cell) -> tuple[dict[str, Stage]]:
     held_out = render(cell, prompts, cell.cfg.evaluation.split)
     pairs = make_pairs(cell, contexts, held_out)
     scored = score(cell, pairs)
+    tokens = read_tokens(cell, scored)
     checked = preflight(cell, prompts=prompts, contexts=contexts, held_out=held_out, pairs=pairs, scored=scored)
     policy = train(cell, scored)
     answers = {arm: answer(cell, held_out, policy, arm, side) for arm, side in arms(cell.notes(policy))}
     verdicts = judge(cell, list(answers.values()), scored)
-    made = dict(prompts=prompts, contexts=contexts, held_out=held_out, pairs=pairs, scored=scored)
-    return (made | dict(preflight=checked, policy=policy, verdicts=verdicts) | answers,)
+    along = follow(cell, held_out, policy, scored)
+    made = dict(prompts=prompts, contexts=contexts, held_out=held_out, pairs=pairs, scored=scored, tokens=tokens)
+    return (made | dict(preflight=checked, policy=policy, verdicts=verdicts) | answers | along,)
 
 
 def read_prompts(cell: Cell) -> Stage:
@@ -52,15 +55,16 @@ def read_prompts(cell: Cell) -> Stage:
     return cell.make(stage, lambda folder: _write(folder, Prompt, *cell.data.read()))
 
 
-def render(cell: Cell, prompts: Stage, split: str) -> Stage:
-    """The prompts of a split as token ids, plain and under both sides of the wording."""
+def render(cell: Cell, prompts: Stage, split: str, sample: int | None = None) -> Stage:
+    """The prompts of a split as token ids, plain and under both sides of the wording; all, or the first `sample`."""
     limits = {"seed": cell.cfg.seed, "max_prompt_tokens": cell.cfg.recipe.max_prompt_tokens, **cell.strictness}
     key = {**scientific(cell.cfg.prompts), "split": split, **limits, "weights": cell.weights["weights"]}
+    key |= {} if sample is None else {"sample": sample}
 
     def write(folder: Path) -> dict:
         from dlma.prompts.contexts import render_contexts
 
-        rows = [row for row in _read(prompts, Prompt) if row.split == split]
+        rows = [row for row in _read(prompts, Prompt) if row.split == split][:sample]
         return _write(folder, Context, *render_contexts(rows, cell.frozen.tokenizer, cell.wording, **limits))
 
     return cell.make(cell.store.stage("contexts", key, uses=[prompts], libraries=False), write)
@@ -129,6 +133,20 @@ def score(cell: Cell, pairs: Stage) -> Stage:
     return cell.make(cell.store.stage("scored", {**key, **cell.weights}, uses=[pairs]), write)
 
 
+def read_tokens(cell: Cell, scored: Stage) -> Stage:
+    """The self-reward of some pairs token by token, for the report; of none where R is not the margin's source."""
+    panel = build(cell.cfg.panel)
+
+    def write(folder: Path) -> dict:
+        from dlma.scorer.token_rewards import TokenScorer
+
+        rows = panel.chosen([pair for pair in _read(scored, ScoredPair) if pair.positive_under_positive is not None])
+        return {"engine": cell.runtime.predict(TokenScorer(cell.base()), rows, TokenRewards, folder, "tokens")}
+
+    key = {"sample": panel.sample, **cell.weights}
+    return cell.make(cell.store.stage("token_rewards", key, uses=[scored]), write)
+
+
 def preflight(cell: Cell, **stages: Stage) -> Stage:
     """Counts of what training takes for granted in the records; stops the run where it does not hold."""
 
@@ -150,14 +168,25 @@ def train(cell: Cell, scored: Stage) -> Stage:
     """The policy, and the record of its training."""
     lora = None if cell.spec.lora is None else asdict(cell.spec.lora)
     labels = scientific(cell.cfg.labels)
-    key = {**scientific(cell.cfg.objective), "labels": labels, **cell.weights, "lora": lora}
+    if cell.cfg.along < 0:
+        raise UserError(f"along={cell.cfg.along}: a number of policies, 0 for none")
+    along = {"along": cell.cfg.along} if cell.cfg.along else {}
+    key = {**scientific(cell.cfg.objective), "labels": labels, **cell.weights, "lora": lora, **along}
 
     def write(folder: Path) -> dict:
         pairs, account = build(cell.cfg.labels).apply(_read(scored, ScoredPair))
         rule = build(cell.cfg.objective, cell.trainee())
+        rule.along = cell.cfg.along
         bounds = rule.fit(pairs, cell.runtime, folder, cell.log_step)
         answers = {"side": rule.side, "samples": rule.samples, "engine": rule.report()}
-        return {"trained": (folder / "policy").is_dir(), "clamp": bounds, "account": asdict(account), **answers}
+        kept = sorted(path.name for path in folder.glob("along/step-*"))
+        return {
+            "trained": (folder / "policy").is_dir(),
+            "along": kept,
+            "clamp": bounds,
+            "account": asdict(account),
+            **answers,
+        }
 
     return cell.make(cell.store.stage("policy", key, uses=[scored]), write)
 
@@ -174,20 +203,39 @@ def arms(notes: dict) -> list[tuple[str, str]]:
 
 
 def answer(cell: Cell, held_out: Stage, policy: Stage, arm: str, side: str) -> Stage:
-    """One arm's answers to the held-out prompts, with log-probs under the arm and under the base."""
-    aligned, known = arm == "aligned", cell.notes(policy)
+    """One arm's answers to the held-out prompts, with log-probs under the arm and under the base.
+
+    arm: base, prompted, aligned, or the name of a policy that was kept on the way
+    """
+    known = cell.notes(policy)
+    kept = arm in on_the_way(known)
+    aligned = kept or arm == "aligned"
     samples = known["samples"] if aligned else 1
     key = {"arm": arm, "side": side, "seed": cell.cfg.seed, "sampler": scientific(cell.cfg.sampler), **cell.weights}
 
     def write(folder: Path) -> dict:
         from dlma.evaluation.answers import Answers
 
-        model = cell.policy(policy) if aligned and known["trained"] else cell.base()
+        place = f"along/{arm}" if kept else "policy"
+        model = cell.policy(policy, place) if aligned and known["trained"] else cell.base()
         module = Answers(model, cell.base(), cell.sampler, arm=arm, side=side, samples=samples, seed=cell.cfg.seed)
         return {"engine": cell.runtime.predict(module, _read(held_out, Context), Answer, folder, arm)}
 
     uses = [held_out, policy] if aligned else [held_out]
     return cell.make(cell.store.stage("answers", key, uses=uses), write)
+
+
+def on_the_way(notes: dict) -> list[str]:
+    """The names of the policies that were kept; none in a stage that was made before there were any."""
+    return notes.get("along", [])
+
+
+def follow(cell: Cell, held_out: Stage, policy: Stage, scored: Stage) -> dict[str, Stage]:
+    """What the evaluation says of the policies that were kept on the way (`along=K`), if there are any."""
+    names = on_the_way(cell.notes(policy))
+    if not names:
+        return {}
+    return {"along": judge(cell, [answer(cell, held_out, policy, name, "plain") for name in names], scored)}
 
 
 def judge(cell: Cell, answers: list[Stage], scored: Stage) -> Stage:

@@ -13,8 +13,8 @@ from dlma import files, housekeeping, records
 from dlma.cell import Cell
 from dlma.config import build
 from dlma.publish import publish, publish_tree
-from dlma.records import Account, EvalRow, ScoredPair, Truth
-from dlma.report import findings, html, summary, terminal
+from dlma.records import Account, EvalRow, ScoredPair, TokenRewards, Truth
+from dlma.report import along, findings, html, summary, terminal, tokens
 from dlma.report.alerts import Outcome
 from dlma.report.findings import Finding
 from dlma.stages import Stage
@@ -30,7 +30,8 @@ def present(cell: Cell, stages: dict[str, Stage]) -> dict:
     accounts = {name: Account(**stage.notes["account"]) for name, stage in stages.items() if "account" in stage.notes}
     train = train_rows(stages["policy"])
     fill_folder(cell, stages, rows)
-    data = report_data(cell, stages, rows, evals, train, accounts)
+    curve = curve_of(cell, stages, evals, train)
+    data = report_data(cell, stages, rows, evals, train, accounts, curve)
     with files.guarded(cell.folder, "hydra.run.dir"):
         html.write_report(cell.folder / "report.html", data)
     terminal.print_account(accounts)
@@ -78,11 +79,14 @@ def report_data(
     evals: list[EvalRow],
     train: list[dict],
     accounts: dict[str, Account],
+    curve: tuple[str, list[Finding]],
 ) -> html.ReportData:
     """All that the HTML report shows."""
     pairs = records.from_table(ScoredPair, stages["scored"].table())
     truth = [row.value for row in records.from_table(Truth, stages["verdicts"].table("truth.parquet"))]
-    checks = run_checks(cell, stages["preflight"], Outcome(cell.frozen.name, evals, pairs, truth, train))
+    section, parted = curve
+    token_part = token_section(cell, stages, pairs, truth)
+    checks = run_checks(cell, stages["preflight"], Outcome(cell.frozen.name, evals, pairs, truth, train), parted)
     return html.ReportData(
         method=cell.method,
         model=cell.frozen.name,
@@ -100,14 +104,48 @@ def report_data(
         stages=[html.Stage(name, stage.key, cell.store.fate(stage)) for name, stage in stages.items()],
         warnings=[line for found in checks.values() for line in findings.warnings(found)],
         checks=checks,
+        along=section,
+        tokens=token_part,
         is_lab=cell.data.artificial,
     )
 
 
-def run_checks(cell: Cell, preflight: Stage, outcome: Outcome) -> dict[str, list[Finding]]:
-    """What was checked before training, and what the outcome sets off."""
+def run_checks(cell: Cell, preflight: Stage, outcome: Outcome, parted: list[Finding]) -> dict[str, list[Finding]]:
+    """What was checked before training, and what the outcome sets off; `parted`, what is known along training."""
     before = build(cell.cfg.preflight).judge(preflight.notes["counts"])
-    return {"preflight": before, "alerts": build(cell.cfg.alerts).check(outcome)}
+    return {"preflight": before, "alerts": build(cell.cfg.alerts).check(outcome) + parted}
+
+
+def curve_of(
+    cell: Cell, stages: dict[str, Stage], evals: list[EvalRow], train: list[dict]
+) -> tuple[str, list[Finding]]:
+    """The run along training, if policies were kept on the way: along.csv, the tracker's curves, section and check."""
+    if "along" not in stages:
+        return "", []
+    on_the_way = records.from_table(EvalRow, stages["along"].table())
+    found = along.along(evals, on_the_way, last=int(train[-1]["step"]))
+    part, finding = along.parting(found, build(cell.cfg.alerts))
+    with files.guarded(cell.folder, "hydra.run.dir"):
+        files.write_bytes(cell.folder / "along.csv", along.along_csv(found, part))
+    for step, point in zip(found.steps, found.points):
+        cell.tracker.log(
+            {"along/step": step} | {f"along/{name}": row.estimate.value for name, row in point.items()}, "along/step"
+        )
+    return along.section(found, part, finding), [finding]
+
+
+def token_section(
+    cell: Cell, stages: dict[str, Stage], pairs: Sequence[ScoredPair], truth: Sequence[float | None]
+) -> str:
+    """What R is made of, token by token; its figures go to the tracker's summary."""
+    read = records.from_table(TokenRewards, stages["tokens"].table())
+    if not read:
+        return ""
+    panel = build(cell.cfg.panel)
+    found = tokens.echo(read, {pair.id: value for pair, value in zip(pairs, truth, strict=True)})
+    links = panel.links(pairs, build(cell.cfg.alerts).refuses)
+    cell.summary |= tokens.figures_of(found, links)
+    return tokens.section(read, {pair.id: pair.question for pair in pairs}, found, links, panel.source)
 
 
 def say_where(cell: Cell, policy: Stage) -> None:
@@ -135,7 +173,7 @@ def track(
     cell.tracker.table("samples", ("arm", "question", "answer", "self_reward", "harmful"), samples)
     columns = ("question", "positive_text", "negative_text", "margin", "chosen")
     cell.tracker.table("scored_pairs", columns, [[getattr(pair, name) for name in columns] for pair in pairs])
-    cell.summary = {f"eval/{row.arm}/{row.metric}": row.estimate.value for row in rows}
+    cell.summary |= {f"eval/{row.arm}/{row.metric}": row.estimate.value for row in rows}
 
 
 def keep_policies(cell: Cell, policy: Stage, rows: Sequence[summary.Row]) -> None:

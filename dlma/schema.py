@@ -62,6 +62,7 @@ class Component:
 class Root:
     seed: int
     name: str | None
+    along: int
     store: StoreNode
     scored: ScoredNode
     recipe: Recipe
@@ -77,6 +78,7 @@ class Root:
     evaluation: Component
     preflight: Component
     alerts: Component
+    panel: Component
     trainer: Component
     logger: Component
     mode: Component

@@ -128,7 +128,8 @@ def test_cells_of_a_sweep_share_their_stages(run, tmp_path):
             total[name] = total.get(name, 0) + n
     # contexts: train and held-out. pairs: contrastive and none. answers: base, prompted, and two aligned.
     assert total == {
-        "prompts": 1, "contexts": 2, "pairs": 2, "scored": 3, "preflight": 3, "policy": 3, "answers": 4, "verdicts": 3,
+        "prompts": 1, "contexts": 2, "pairs": 2, "scored": 3, "token_rewards": 3, "preflight": 3, "policy": 3,
+        "answers": 4, "verdicts": 3,
     }  # fmt: skip
 
 
@@ -343,3 +344,28 @@ def test_the_default_run_killed_at_many_points_ends_with_the_same_bytes(tmp_path
             kills, seconds = kills + 1, seconds + 0.7
     assert kills >= 3
     assert stage_bytes(tmp_path / "killed") == stage_bytes(tmp_path / "straight")
+
+
+def test_policies_on_the_way_give_a_curve_from_the_base_to_the_policy(run):
+    plain = run(name="plain")
+    folder = run("along=2", name="here")
+    assert (folder / "policy/model.safetensors").read_bytes() == (plain / "policy/model.safetensors").read_bytes()
+    curve = list(csv.DictReader((folder / "along.csv").open()))
+    steps = len((folder / "train.csv").read_text().splitlines()) - 1
+    assert [int(row["step"]) for row in curve] == [0, steps // 3, 2 * steps // 3, steps]
+    metrics = {row["metric"]: row for row in csv.DictReader((folder / "metrics.csv").open())}
+    for row, arm in ((curve[0], "base"), (curve[-1], "aligned")):
+        for name in ("self_reward", "kl", "perplexity"):
+            measured = metrics[f"{arm}/{name}"]
+            assert [row[name], row[f"{name}_low"], row["n"]] == [measured["mean"], measured["low"], measured["n"]]
+    kl = [float(row["kl"]) for row in curve]
+    assert kl[0] == 0
+    assert len(set(kl)) == 4
+    assert "Along training" in (folder / "report.html").read_text()
+    assert not (plain / "along.csv").exists() and "Along training" not in (plain / "report.html").read_text()
+    assert status(run("along=2"))["result"]["counts"]["run"] == {}
+
+
+def test_a_negative_number_of_policies_is_refused(run, capsys):
+    run("along=-1", code=2)
+    assert "along=-1: a number of policies, 0 for none" in capsys.readouterr().err

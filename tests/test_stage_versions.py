@@ -28,6 +28,8 @@ ROOTS = {
     "contexts": ["dlma.prompts.contexts", "dlma.model.wording", "dlma.pipeline:render"],
     "pairs": ["dlma.prompts.*", "dlma.model.sample", "dlma.pipeline:make_pairs", "dlma.pipeline:import_pairs"],
     "scored": ["dlma.scorer.*", "dlma.pipeline:score"],
+    "token_rewards": ["dlma.scorer.token_rewards", "dlma.modes.score:token_rewards", "dlma.pipeline:read_tokens"],
+    "implicit": ["dlma.scorer.implicit", "dlma.modes.score:implicit"],
     "preflight": ["dlma.report.preflight", "dlma.pipeline:preflight"],
     "policy": ["dlma.objective.*", "dlma.pipeline:train"],
     "answers": ["dlma.evaluation.answers", "dlma.model.sample", "dlma.pipeline:answer"],

@@ -23,6 +23,7 @@ from dlma.model.engine import say_once
 from dlma.model.language import LanguageModel
 from dlma.model.rates import Meter
 from dlma.model.runtime import Runtime, interruptible, progress
+from dlma.objective.along import KeepAlong, evenly
 from dlma.shards import SCRATCH
 
 
@@ -85,10 +86,12 @@ class TrainingRule(pl.LightningModule):
     """What every objective shares. A rule gives `micros` (rows to micro-batches) and `loss` (summed).
 
     side, samples: how the trained policy answers: under the plain prompt, one answer (see objective.none)
+    along: how many policies to keep on the way (see along.py)
     """
 
     side = "plain"
     samples = 1
+    along = 0
 
     def __init__(
         self,
@@ -224,7 +227,9 @@ class TrainingRule(pl.LightningModule):
         points = folder / SCRATCH / "points"
         start = newest_point(points)
         with progress(len(loader), "train", unit="step") as bar:
-            trainer = runtime.trainer([ResumePoint(points, runtime.checkpoint_steps, bar, listen)], len(loader))
+            keep = KeepAlong(folder, evenly(self.along, len(loader)))  # comes first: a resume point stands for it too
+            callbacks = [keep, ResumePoint(points, runtime.checkpoint_steps, bar, listen)]
+            trainer = runtime.trainer(callbacks, len(loader))
             interruptible(trainer.fit, self, train_dataloaders=loader, ckpt_path=start, weights_only=True)
         if ranks.rank():
             return

@@ -26,9 +26,11 @@ def paired(
     return tuple([sum(found[arm][prompt]) / len(found[arm][prompt]) for prompt in common] for arm in arms)
 
 
-def change(evals: Sequence[EvalRow], value: Callable[[EvalRow], float | None]) -> Estimate | None:
-    """Aligned less base, paired over prompts."""
-    both = paired(evals, value)
+def change(
+    evals: Sequence[EvalRow], value: Callable[[EvalRow], float | None], arms: tuple[str, str] = ("aligned", "base")
+) -> Estimate | None:
+    """The first arm less the second, paired over prompts."""
+    both = paired(evals, value, arms)
     return None if both is None else paired_difference(*both)
 
 

@@ -14,10 +14,12 @@ from html import escape
 
 import numpy as np
 
+from dlma.evaluation.statistics import Estimate
 from dlma.report.margins import CLASSES, Bin, truth_class
 
 WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 38
+RIGHT_SCALE = 44  # room for the numbers of a second scale
 MAX_POINTS = 240
 
 
@@ -42,6 +44,15 @@ class Series:
     xs: Sequence[float]
     ys: Sequence[float]
     smooth: bool = True
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Estimates at the steps of a figure."""
+
+    name: str
+    css: str
+    values: Sequence[Estimate]
 
 
 def short(value: float) -> str:
@@ -128,6 +139,43 @@ def line_chart(series: Sequence[Series], x_label: str, title: str, zero: bool = 
         strong = smoothed(line.ys) if line.smooth else line.ys
         body.append(f'<polyline class="line {line.css}" points="{_points(line.xs, strong, x, y)}"/>')
     return _frame(x, y, x_label, "", body + _hits(lines, x, x_label), title)
+
+
+def two_scales(xs: Sequence[float], curves: Sequence[Curve], x_label: str, title: str, mark: float | None) -> str:
+    """One or two curves with whiskers, each on a scale of its own: the first on the left, the second on the right.
+
+    mark: an x that gets a dashed line
+    """
+    x = _x_scale(min(xs), max(xs) or 1.0)
+    x = Scale(x.low, x.high, LEFT, WIDTH - RIGHT_SCALE)
+    scales = [_y_scale(*_padded([bound for e in c.values for bound in _finite(e)])) for c in curves]
+    body = []
+    if mark is not None:
+        tip = escape(f"{x_label} {short(mark)}: R and the judge part")
+        body.append(
+            f'<line class="clamp" x1="{x(mark)}" x2="{x(mark)}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" data-tip="{tip}"/>'
+        )
+    for curve, y in zip(curves, scales):
+        body += _whiskers(xs, curve, x, y, x_label)
+    for tick in ticks(scales[1].low, scales[1].high, 4) if len(scales) > 1 else []:
+        spot = f'x="{WIDTH - RIGHT_SCALE + 6}" y="{scales[1](tick) + 3.5}"'
+        body.append(f'<text class="tick" {spot}>{short(tick)}</text>')
+    return _frame(x, scales[0], x_label, "", body, title) if scales else ""
+
+
+def _finite(estimate: Estimate) -> list[float]:
+    return [bound for bound in (estimate.value, estimate.low, estimate.high) if math.isfinite(bound)]
+
+
+def _whiskers(xs: Sequence[float], curve: Curve, x: Scale, y: Scale, x_label: str) -> list[str]:
+    body = [f'<polyline class="line {curve.css}" points="{_points(xs, [e.value for e in curve.values], x, y)}"/>']
+    for at, e in zip(xs, curve.values):
+        tip = escape(f"{x_label} {short(at)}: {curve.name} {short(e.value)} [{short(e.low)}, {short(e.high)}], n {e.n}")
+        if math.isfinite(e.low) and math.isfinite(e.high):
+            ends = f'x1="{x(at)}" x2="{x(at)}" y1="{y(e.low)}" y2="{y(e.high)}"'
+            body.append(f'<line class="whisker {curve.css}" {ends}/>')
+        body.append(f'<circle class="dot {curve.css}" cx="{x(at)}" cy="{y(e.value)}" r="4" data-tip="{tip}"/>')
+    return body
 
 
 def _points(xs: Sequence[float], ys: Sequence[float], x: Scale, y: Scale) -> str:
@@ -226,3 +274,40 @@ def forest(items: Sequence[tuple[str, float, float, float, str]]) -> str:
             parts.append(f'<line class="whisker {css}" x1="{x(low)}" x2="{x(high)}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="dot {css}" cx="{x(value)}" cy="{y}" r="3.4" data-tip="{escape(tip)}"/>')
     return "".join([*parts, "</svg>"])
+
+
+def ranking(items: Sequence[tuple[str, Estimate]], x_label: str, title: str) -> str:
+    """A dot with a whisker per item, one below the other, in the order given."""
+    left, step = 170, 22
+    height = TOP + step * len(items) + BOTTOM
+    x = Scale(*_padded([bound for _, e in items for bound in _finite(e)], zero=True), left, WIDTH - RIGHT)
+    base = height - BOTTOM
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">']
+    for tick in ticks(x.low, x.high, 5):
+        parts.append(f'<line class="grid" x1="{x(tick)}" x2="{x(tick)}" y1="{TOP}" y2="{base}"/>')
+        parts.append(f'<text class="tick" x="{x(tick)}" y="{base + 15}" text-anchor="middle">{short(tick)}</text>')
+    for number, (name, e) in enumerate(items):
+        y = TOP + step * (number + 0.5)
+        tip = escape(f"{name}: {short(e.value)} [{short(e.low)}, {short(e.high)}], n {e.n}")
+        cut = name if len(name) <= 26 else f"{name[:25]}…"
+        parts.append(f'<text class="label" x="{left - 8}" y="{y + 4}" text-anchor="end">{escape(cut)}</text>')
+        if math.isfinite(e.low) and math.isfinite(e.high):
+            parts.append(f'<line class="whisker c-aligned" x1="{x(e.low)}" x2="{x(e.high)}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="dot c-aligned" cx="{x(e.value)}" cy="{y}" r="4" data-tip="{tip}"/>')
+    middle = (left + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="label" x="{middle}" y="{height - 5}" text-anchor="middle">{escape(x_label)}</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def scatter(spots: Sequence[tuple[str, float, Estimate]], x_label: str, y_label: str, title: str) -> str:
+    """A dot with a whisker per (name, x, y)."""
+    x = _x_scale(*_padded([at for _, at, _ in spots]))
+    y = _y_scale(*_padded([bound for _, _, e in spots for bound in _finite(e)]))
+    body = []
+    for name, at, e in spots:
+        tip = escape(f"{name}: {short(at)}, {short(e.value)} [{short(e.low)}, {short(e.high)}], n {e.n}")
+        if math.isfinite(e.low) and math.isfinite(e.high):
+            ends = f'x1="{x(at)}" x2="{x(at)}" y1="{y(e.low)}" y2="{y(e.high)}"'
+            body.append(f'<line class="whisker c-aligned" {ends}/>')
+        body.append(f'<circle class="dot c-aligned" cx="{x(at)}" cy="{y(e.value)}" r="4" data-tip="{tip}"/>')
+    return _frame(x, y, x_label, "", body, title)

@@ -23,6 +23,7 @@ from dlma import files
 from dlma.records import Account, EvalRow, ScoredPair
 from dlma.report import findings, panels
 from dlma.report.findings import Finding
+from dlma.report.margins import margin_truth
 from dlma.report.summary import Row, arms_of
 
 MAX_PROMPTS = 2000
@@ -48,7 +49,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that the report shows. `truth` has one item per pair; `config` comes redacted."""
+    """All that the report shows. `truth` has one item per pair; `config` comes redacted.
+
+    along, tokens: sections as HTML, empty where there is nothing to show
+    """
 
     method: str
     model: str
@@ -66,6 +70,8 @@ class ReportData:
     stages: list[Stage] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     checks: dict[str, list[Finding]] = field(default_factory=dict)
+    along: str = ""
+    tokens: str = ""
     is_lab: bool = False
 
 
@@ -76,24 +82,31 @@ def write_report(path: Path, data: ReportData) -> None:
 
 def render(data: ReportData) -> bytes:
     """The page. Slots are filled in one pass, so that no text can pose as a slot."""
-    script = _asset("report.js")
     sections = [section for section in _sections(data) if section is not None]
     slots = {
         "TITLE": escape(data.title),
         "META": escape(f"method {data.method} · model {data.model} · seed {data.seed}"),
         "HEADLINE": escape(panels.headline(data.rows)),
         "CALLOUTS": _callouts(data),
+        "FOOTER": escape(LAB_NOTE if data.is_lab else "Every interval is 95 %, two-sided."),
+        "ANSWERS": embed(_answers(data.evals, arms_of(data.rows))),
+    }
+    return page(slots, sections)
+
+
+def page(slots: dict[str, str], sections: Sequence[tuple[str, str, str]]) -> bytes:
+    """The template with its slots (HTML) and sections (anchor, title, HTML) filled in."""
+    script = _asset("report.js")
+    filled = slots | {
         "NAV": "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections),
         "SECTIONS": "\n".join(
             f'<section id="{name}"><h2>{title}</h2>{body}</section>' for name, title, body in sections
         ),
-        "FOOTER": escape(LAB_NOTE if data.is_lab else "Every interval is 95 %, two-sided."),
-        "ANSWERS": embed(_answers(data.evals, arms_of(data.rows))),
         "SCRIPT": script,
         "SCRIPT_HASH": "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-    page = re.sub(r"@@([A-Z_]+)@@", lambda match: slots[match[1]], _asset("report.html"))
-    return page.encode("utf-8", "replace")
+    text = re.sub(r"@@([A-Z_]+)@@", lambda match: filled[match[1]], _asset("report.html"))
+    return text.encode("utf-8", "replace")
 
 
 def _asset(name: str) -> str:
@@ -119,13 +132,16 @@ def _sections(data: ReportData) -> list[tuple[str, str, str] | None]:
     """(anchor, title, HTML) of each section that has something to show, in reading order."""
     clamp_low, clamp_high = data.clamp
     margins = [pair.margin for pair in data.pairs]
+    truth, against = margin_truth(data.pairs, data.truth)
     return [
         ("summary", "Summary", panels.summary(data.rows, data.cannot, ARM_LABELS)),
         ("categories", "By category", panels.categories(data.evals, arms_of(data.rows), ARM_LABELS))
         if panels.has_categories(data.evals)
         else None,
         ("training", "Training", panels.training(data.train)) if data.train else None,
-        ("margins", "Self-reward", panels.margins(margins, data.truth, clamp_low, clamp_high)) if margins else None,
+        ("along", "Along training", data.along) if data.along else None,
+        ("margins", "Self-reward", panels.margins(margins, truth, clamp_low, clamp_high, against)) if margins else None,
+        ("tokens", "R token by token", data.tokens) if data.tokens else None,
         ("answers", "Answers", panels.answers(data.evals, MAX_PROMPTS)) if data.evals else None,
         ("checks", "Checks", findings.table(data.checks)) if data.checks else None,
         ("rows", "Rows read", panels.accounts(data.accounts)) if data.accounts else None,

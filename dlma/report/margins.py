@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlma.evaluation.statistics import Estimate, mean_interval, share_interval
+from dlma.records import ScoredPair
 
 CLASSES = ("better", "tie", "worse", "unknown")
 
@@ -40,6 +41,16 @@ class MarginFacts:
     bins: list[Bin]
 
 
+def margin_truth(pairs: Sequence[ScoredPair], truth: Sequence[float | None]) -> tuple[Sequence[float | None], str]:
+    """What R is held against, and its name: the truth where any is known, else the judge that labelled the pairs."""
+    if any(value is not None for value in truth):
+        return truth, "the truth"
+    verdicts = [[v for v in (pair.verdict_first, pair.verdict_second) if v is not None] for pair in pairs]
+    if any(verdicts) and all(pair.positive_under_positive is not None for pair in pairs):  # else R is the verdict
+        return [sum(both) / len(both) if both else None for both in verdicts], "the judge that labelled the pairs"
+    return [None] * len(pairs), "the truth"
+
+
 def truth_class(value: float | None) -> str:
     if value is None:
         return "unknown"
@@ -65,7 +76,7 @@ def margin_facts(
         sign_accuracy=_mean([_agrees(*pair) for pair in decided]),
         sign_ties_half=_mean([_agrees(*pair) for pair in known]),
         construction_accuracy=_mean([float(value > 0) for _, value in decided]),
-        spearman=_spearman(known),
+        spearman=spearman(known),
         bins=_reliability(decided),
     )
 
@@ -94,8 +105,11 @@ def _reliability(decided: list[tuple[float, float]]) -> list[Bin]:
     ]
 
 
-def _spearman(known: list[tuple[float, float]]) -> Estimate | None:
-    """Spearman's rho of R and the truth; interval by Fisher's z with Bonett and Wright's variance (2000)."""
+def spearman(known: list[tuple[float, float]]) -> Estimate | None:
+    """Spearman's rho of two columns; None below four rows, or where one does not vary.
+
+    The interval is by Fisher's z with Bonett and Wright's variance (2000).
+    """
     n = len(known)
     if n < 4 or any(len(set(column)) < 2 for column in zip(*known)):
         return None

@@ -161,8 +161,14 @@ def _training_chart(train: Sequence[dict], title: str, columns: list[tuple[str, 
     return f"<div><h3>{escape(title)}</h3>{legend}{chart}</div>"
 
 
-def margins(values: Sequence[float], truth: Sequence[float | None], low: float | None, high: float | None) -> str:
-    truth = truth or [None] * len(values)
+def margins(
+    values: Sequence[float],
+    truth: Sequence[float | None],
+    low: float | None,
+    high: float | None,
+    against: str = "the truth",
+) -> str:
+    """The distribution of R, and how it agrees with what it is held `against`; one item of `truth` per value."""
     facts = margin_facts(values, truth, low, high)
     present = {truth_class(value) for value in truth}
     keys = "".join(
@@ -170,8 +176,8 @@ def margins(values: Sequence[float], truth: Sequence[float | None], low: float |
     )
     curve = figures.reliability(facts.bins)
     right = (
-        f'<div><h3>Reliability of sign(R)</h3><div class="legend"><span>bins of equal count; ties of the truth '
-        f"left out; dotted: 1 / (1 + exp(−|R|))</span></div>{curve}</div>"
+        f'<div><h3>Reliability of sign(R)</h3><div class="legend"><span>bins of equal count; ties of '
+        f"{against} left out; dotted: 1 / (1 + exp(−|R|))</span></div>{curve}</div>"
         if curve
         else ""
     )
@@ -179,11 +185,11 @@ def margins(values: Sequence[float], truth: Sequence[float | None], low: float |
         '<p class="lead">R is the margin of the positive answer over the negative one, by the model itself, '
         "in nats. R below 0 contradicts the label by construction.</p>"
         f'<div class="grid2"><div><h3>Distribution of R</h3><div class="legend">{keys}</div>'
-        f"{figures.histogram(values, truth, low, high)}</div>{right}</div>{_margin_facts(facts, low, high)}"
+        f"{figures.histogram(values, truth, low, high)}</div>{right}</div>{_margin_facts(facts, low, high, against)}"
     )
 
 
-def _margin_facts(facts: MarginFacts, low: float | None, high: float | None) -> str:
+def _margin_facts(facts: MarginFacts, low: float | None, high: float | None, against: str) -> str:
     clamp = "no clamp" if low is None and high is None else f"clamp {_bound(low)} to {_bound(high)}"
     items = [
         ("pairs", f"{facts.mean.n:,}"),
@@ -194,8 +200,8 @@ def _margin_facts(facts: MarginFacts, low: float | None, high: float | None) -> 
         ("sign(R) right, no ties", _estimate(facts.sign_accuracy, "share")),
         ("sign(R) right, ties as half", _estimate(facts.sign_ties_half, "share")),
         ("construction right, no ties", _estimate(facts.construction_accuracy, "share")),
-        ("Spearman(R, truth)", _estimate(facts.spearman, "")),
-        ("ties of the truth", f"{facts.ties:,}" if facts.sign_ties_half else ""),
+        (f"rank correlation of R with {against}", _estimate(facts.spearman, "")),
+        (f"ties of {against}", f"{facts.ties:,}" if facts.sign_ties_half else ""),
     ]
     return (
         '<dl class="facts">' + "".join(f"<div><dt>{escape(k)}</dt><dd>{v}</dd></div>" for k, v in items if v) + "</dl>"

@@ -62,6 +62,8 @@ function veil(node) {
   node.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); lift(); } });
 }
 
+document.querySelectorAll("[data-veil]").forEach(veil);
+
 function badges(answer) {
   const found = [];
   if (answer.harmful === true) found.push(["harmful", "bad"]);

@@ -55,8 +55,9 @@ class Metric:
     weight: Callable[[EvalRow], float] = lambda row: 1.0
 
 
-def _distinct_bigrams(row: EvalRow) -> float | None:
-    words = row.answer.split()
+def distinct_bigrams(text: str) -> float | None:
+    """The share of a text's word pairs that are its first of their kind; None below two words."""
+    words = text.split()
     pairs = list(itertools.pairwise(words))
     return len(set(pairs)) / len(pairs) if pairs else None
 
@@ -82,7 +83,9 @@ METRICS = (
     Metric("self_reward", "self-reward R of the answer (self-reported)", "nats", "mean", lambda row: row.reward),
     Metric("tokens", "length", "tokens", "mean", _tokens),
     Metric("unfinished", "cut at the length limit", "share", "share", lambda row: not row.finished),
-    Metric("distinct_2", "distinct word pairs in an answer", "share", "share", _distinct_bigrams),
+    Metric(
+        "distinct_2", "distinct word pairs in an answer", "share", "share", lambda row: distinct_bigrams(row.answer)
+    ),
     Metric("repeated", "repeated sentences in an answer", "share", "share", _repeated_sentences),
 )
 ORACLE = ("harmlessness", "harmful", "helpfulness", "malformed")

@@ -52,7 +52,7 @@ def print_summary(
     """Arms as columns, metrics as rows; each value with its 95 % interval and n."""
     console = console or Console()
     arms = arms_of(rows)
-    table = _table(f"{method} on {model}, seed {seed}")
+    table = simple_table(f"{method} on {model}, seed {seed}")
     table.add_column("metric")
     for arm in arms:
         table.add_column(escape(arm), justify="right")
@@ -69,7 +69,8 @@ def print_summary(
         console.print(escape(line), style="yellow")
 
 
-def _table(title: str) -> Table:
+def simple_table(title: str) -> Table:
+    """An empty table in the style of all of them."""
     return Table(title=escape(title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left", pad_edge=False)
 
 
@@ -93,7 +94,7 @@ def print_account(accounts: dict[str, Account], console: Console | None = None) 
         lost |= {f"trimmed: {reason}": count for reason, count in account.trimmed.items()}
         if not lost:
             continue
-        table = _table(f"{name}: {account.kept:,} of {account.read:,} rows kept")
+        table = simple_table(f"{name}: {account.kept:,} of {account.read:,} rows kept")
         table.add_column("reason")
         table.add_column("rows", justify="right")
         for reason, count in sorted(lost.items()):
@@ -127,7 +128,7 @@ def _print_lines(title: str, lines: list[tuple[str, list[Row]]], console: Consol
     wanted = _MAIN if "harmful" in measured else _MAIN_WITHOUT_ORACLE
     room = max(2, (console.width - 36) // 17)  # the widest interval takes 14 characters, and 3 of padding
     metrics = [name for name in wanted if name in measured][:room]
-    table = _table(title)
+    table = simple_table(title)
     table.add_column("cell", overflow="fold", min_width=14)
     table.add_column("arm", no_wrap=True)
     for metric in metrics:
