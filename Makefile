@@ -52,3 +52,10 @@ ledger: $(BENCH)
 $(BENCH): $(READY)
 	$(INSTALL) -e '.[dev,sweep,bench]'
 	touch $@
+
+# The paper's numbers beside those of finished runs:  make verify-paper RUNS="outputs/paper_7b outputs/paper_13b"
+.PHONY: verify-paper
+RUNS ?=
+
+verify-paper: $(READY)
+	$(BIN)/python experiments/paper/verify.py $(RUNS)
