@@ -1,0 +1,33 @@
+"""prompts=harmless_bare, helpful_bare: the official code's bare training text beside its sampling template."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from dlma.config import build
+from dlma.records import Turn
+
+PROMPTS = Path(__file__).resolve().parents[2] / "conf" / "prompts"
+ONE = [Turn("user", "how do i open a door?")]
+SEVERAL = [*ONE, Turn("assistant", "by its handle."), Turn("user", "and a {text} window?")]
+
+
+def shipped(name):
+    return build(OmegaConf.load(PROMPTS / f"{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", ["harmless", "helpful"])
+def test_training_sees_the_bare_conversation(name):
+    bare = shipped(f"{name}_bare")
+    assert bare.render(ONE, "plain", 0) == "how do i open a door?"
+    # as efficient_generation.py joins the turns of processed-hh-rlhf
+    several = "how do i open a door?\nASSISTANT: by its handle.\nUSER: and a {text} window?"
+    assert bare.render(SEVERAL, "plain", 0) == several
+
+
+@pytest.mark.parametrize("turns", [ONE, SEVERAL], ids=["one", "several"])
+@pytest.mark.parametrize("side", ["positive", "negative"])
+@pytest.mark.parametrize("name", ["harmless", "helpful"])
+def test_sampling_and_scoring_see_what_the_templated_pair_shows(name, side, turns):
+    assert shipped(f"{name}_bare").render(turns, side, 0) == shipped(f"{name}_affix").render(turns, side, 0)
