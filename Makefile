@@ -33,6 +33,12 @@ $(READY): constraints.txt pyproject.toml Makefile
 	$(INSTALL) -e '.[dev,sweep]'
 	touch $@
 
+# A W&B workspace and report as code for whoever is logged in; without a login it says what it would build.
+# Another project or sweep: make dashboard ARGS='logger.project=mine mode.group=SWEEP'
+.PHONY: dashboard
+dashboard: $(READY)
+	$(BIN)/python run.py mode=dashboard $(ARGS)
+
 clean:
 	rm -rf $(VENV)
 

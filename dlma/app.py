@@ -19,15 +19,15 @@ import threading
 import time
 import traceback
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlma import config, names, usage
+from dlma import config, ledger, names, usage
 from dlma.errors import UserError
+from dlma.ledger import STATUS
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 names.register()  # here, so that a launcher's worker, which imports this module for `task`, knows them too
 
-STATUS = "status.json"
 UNWRITABLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
 
 
@@ -136,14 +135,19 @@ def _without_folder(plan: Plan) -> int:
 
 
 def _sweep(hydra: Hydra, plan: Plan) -> int:
-    """All cells, whatever becomes of each; then one line for each, from the files that they left."""
-    started = time.time()
+    """All cells, whatever becomes of each; then one line for each and their report, from the files that they left."""
+    from dlma.modes import report
+
+    started = ledger.begin(plan.sweep_folder)
     try:
         hydra.multirun("config", task, plan.overrides)
     finally:
         (plan.sweep_folder / "multirun.yaml").unlink(missing_ok=True)  # Hydra's copy of the config: not redacted
+        ledger.end(plan.sweep_folder)
         cells = _cells(plan.sweep_folder, started)
         _report(cells, plan.cells)
+    folders = [plan.sweep_folder / cell["name"] for cell in cells]
+    report.of_sweep(plan.sweep_folder, folders, plan.cfg, missing=plan.cells - len(cells))
     return max((cell["code"] for cell in cells), default=1, key=_worst) if len(cells) == plan.cells else 1
 
 
@@ -161,29 +165,23 @@ def _report(cells: list[dict], planned: int) -> None:
     from dlma.report.terminal import print_sweep
 
     for cell in cells:
-        reason = f": {cell['reason']}" if cell["reason"] else ""
-        print(f"{cell['status']:<12} {cell['name']}{reason}")
+        print(ledger.line(cell))
     if len(cells) < planned:
         print(f"{planned - len(cells)} of {planned} cells were not started")
     for kind in ("run", "reused"):
-        print(f"stages {kind}: {_total(cells, kind)}")
+        print(f"stages {kind}: {ledger.total(cells, kind)}")
     print_sweep(cells)
-
-
-def _total(cells: list[dict], kind: str) -> str:
-    """`prompts 1, pairs 2`: the stage counts of all cells added up."""
-    totals: Counter[str] = Counter()
-    for cell in cells:
-        totals.update((cell["result"] or {}).get("counts", {}).get(kind, {}))
-    return ", ".join(f"{stage} {count}" for stage, count in totals.items()) or "none"
 
 
 def task(cfg: DictConfig) -> dict:
     """One run or one cell: call the mode with the config; what became of it is written and returned."""
     status = _started()
     try:
-        _write(status)
         config.check(cfg)
+        if _is_cell() and (known := _from_ledger(cfg, status)) is not None:
+            return known
+        _write(status)
+        _one_thread_each(cfg)
         status |= {"status": "done", "code": 0, "result": config.build(cfg.mode, cfg)}
     except UserError as reason:
         _fail(status, str(reason), 2)
@@ -200,6 +198,36 @@ def task(cfg: DictConfig) -> dict:
     else:
         _write(status)
     return status
+
+
+def _is_cell() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _from_ledger(cfg: DictConfig, status: dict) -> dict | None:
+    """What becomes of a cell that is not run: settled at an earlier start, or not begun after another's failure."""
+    folder = config.run_folder()
+    if cfg.sweep.on_error == "stop" and ledger.stopped(folder.parent):
+        return {**status, "status": "not started"}
+    status["digest"] = ledger.digest(cfg)
+    earlier = ledger.settled(folder, status["digest"], retry_failed=cfg.sweep.retry_failed)
+    if earlier is None:
+        return None
+    known = {**earlier, "number": status["number"], "started": status["started"]}
+    _write(known)
+    return known
+
+
+def _one_thread_each(cfg: DictConfig) -> None:
+    """Cells side by side on one machine share its cores: one torch thread each, unless trainer.threads says."""
+    from hydra.core.hydra_config import HydraConfig
+
+    side_by_side = "joblib" in HydraConfig.get().launcher._target_
+    if side_by_side and OmegaConf.select(cfg, "trainer.threads") == 0:
+        cfg.trainer.threads = 1
 
 
 def _started() -> dict:

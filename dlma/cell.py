@@ -59,7 +59,8 @@ class Cell:
     @contextmanager
     def tracking(self) -> Iterator[None]:
         """A tracker's run around the block; it ends as failed if the block does not end well."""
-        self.tracker.start(self.folder, self.folder.name, self.group, self.settings)
+        described = {**self.settings, "method": self.method}
+        self.tracker.start(self.folder, self.folder.name, self.group, described)
         code = 1
         try:
             yield

@@ -16,6 +16,7 @@ from dlma.config import is_secret
 
 LONGEST = 80
 APART = ("method", "name")  # the method stands first; a name is the name
+APART_TREE = "sweep."  # how a sweep is gone about and reported: the same sweep
 
 
 def register() -> None:
@@ -47,7 +48,9 @@ def _overrides(root: DictConfig, leave_out: Iterable[str]) -> list[tuple[str, st
     dropped = {*APART, *leave_out}
     if pairs.get("mode") == "run":
         dropped.add("mode")
-    return sorted((k, v) for k, v in pairs.items() if k not in dropped and not is_secret(k))
+    return sorted(
+        (k, v) for k, v in pairs.items() if k not in dropped and not k.startswith(APART_TREE) and not is_secret(k)
+    )
 
 
 def split(line: str) -> tuple[str, str]:

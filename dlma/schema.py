@@ -13,6 +13,18 @@ class StoreNode:
 
 
 @dataclass
+class SweepNode:
+    baseline: str | None
+    tested: list[str] | None
+    kl: list[float]
+    margin: float
+    known: str | None
+    pool_bases: bool
+    on_error: Literal["continue", "stop"]
+    retry_failed: bool
+
+
+@dataclass
 class ScoredNode:
     path: str | None
 
@@ -64,6 +76,8 @@ class Root:
     name: str | None
     along: int
     store: StoreNode
+    sweep: SweepNode
+    runs: str | None
     scored: ScoredNode
     recipe: Recipe
     model: Component

@@ -1,7 +1,9 @@
 """Sweeps: a failed cell stops no other, an identical sweep lands in the same folders, every launcher will do."""
 
+from collections import Counter
 from pathlib import Path
 
+import yaml
 from conftest import MODE, statuses
 
 from dlma.errors import UserError
@@ -105,3 +107,20 @@ def test_cells_in_other_processes_have_the_same_names_and_are_reported(run_main)
         ["done", "dlma,seed=0"],
         ["done", "dlma,seed=1"],
     ]
+
+
+def test_cells_side_by_side_compute_a_shared_stage_once_with_one_thread_each(run_main):
+    small = ["data.train=16", "data.validation=4", "data.test=4", "recipe.epochs=1", "recipe.max_new_tokens=24"]
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    ran = run_main("-m", "recipe.beta=0.5,1.0", *small, *launcher)
+    assert ran.code == 0, ran.err
+    counts = [cell["result"]["counts"] for cell in statuses(ran.folder).values()]
+    total = {state: Counter() for state in ("run", "reused")}
+    for cell in counts:
+        for state, found in cell.items():
+            total[state].update(found)
+    shared = ("prompts", "pairs", "scored")
+    assert {name: (total["run"][name], total["reused"][name]) for name in shared} == dict.fromkeys(shared, (1, 1))
+    assert total["run"]["policy"] == 2
+    threads = [yaml.safe_load(path.read_text())["trainer"]["threads"] for path in ran.folder.rglob("config.yaml")]
+    assert threads == [1, 1]

@@ -135,11 +135,17 @@ def crossed_interval(matrix: Sequence[Sequence[float]]) -> Estimate:
     mean = float(table.mean())
     if n == 1:
         return Estimate(mean, math.nan, math.nan, n, k)
-    prompts, seeds, error = mean_squares(table)
-    over_prompts = _t(n - 1) ** 2
-    square = _t(k - 1) ** 2 * seeds + over_prompts * max(0.0, prompts - error)
-    half = math.sqrt(max(square, over_prompts * prompts) / (n * k))
+    half = crossed_half(table, 1 - _TAIL)
     return Estimate(mean, mean - half, mean + half, n, k)
+
+
+def crossed_half(table: np.ndarray, tail: float) -> float:
+    """Half the width of `crossed_interval` with probability `tail` beyond each bound; (prompts, seeds), two or more."""
+    n, k = table.shape
+    prompts, seeds, error = mean_squares(table)
+    over_prompts = float(stdtrit(n - 1, tail)) ** 2
+    square = float(stdtrit(k - 1, tail)) ** 2 * seeds + over_prompts * max(0.0, prompts - error)
+    return math.sqrt(max(square, over_prompts * prompts) / (n * k))
 
 
 def crossed_fraction(matrix: Sequence[Sequence[float]]) -> Estimate:

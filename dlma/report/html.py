@@ -155,7 +155,7 @@ def _answers(evals: Sequence[EvalRow], arms: list[str]) -> dict:
     found: dict[str, dict] = {}
     for row in evals:
         entry = found.setdefault(row.prompt_id, {"question": row.question, "category": row.category, "a": {}})
-        entry["a"].setdefault(row.arm, _answer(row))
+        entry["a"].setdefault(row.arm, answer(row))
     return {
         "arms": arms or list(dict.fromkeys(row.arm for row in evals)) or ["base"],
         "labels": ARM_LABELS,
@@ -165,7 +165,8 @@ def _answers(evals: Sequence[EvalRow], arms: list[str]) -> dict:
     }
 
 
-def _answer(row: EvalRow) -> dict:
+def answer(row: EvalRow) -> dict:
+    """An answer as report.js reads it."""
     malformed = row.malformed if row.malformed is not None and math.isfinite(row.malformed) else None
     return {
         "text": row.answer,

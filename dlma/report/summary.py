@@ -127,7 +127,7 @@ def cannot(eval_rows: Sequence[EvalRow]) -> list[str]:
 
 
 def _estimate(metric: Metric, seeds: list[list[EvalRow]]) -> Estimate | None:
-    tables = [_per_prompt(metric, rows) for rows in seeds]
+    tables = [per_prompt(metric, rows) for rows in seeds]
     if not all(tables):
         return None
     common = [prompt for prompt in tables[0] if all(prompt in table for table in tables)]
@@ -135,14 +135,14 @@ def _estimate(metric: Metric, seeds: list[list[EvalRow]]) -> Estimate | None:
         values = [_estimate(metric, [rows]).value for rows in seeds]
         return Estimate(*_bounds(statistics.mean_interval(values)), sum(map(len, tables)), len(tables))
     numbers = np.array([[table[prompt] for table in tables] for prompt in common])
-    return _interval(metric.kind, numbers[:, :, 0], numbers[:, :, 1])
+    return kind_interval(metric.kind, numbers[:, :, 0], numbers[:, :, 1])
 
 
 def _bounds(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
 
 
-def _per_prompt(metric: Metric, rows: list[EvalRow]) -> dict[str, tuple[float, float]]:
+def per_prompt(metric: Metric, rows: list[EvalRow]) -> dict[str, tuple[float, float]]:
     """(value, weight) of each prompt, averaged over its answers: prompts are the sample, not answers."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
@@ -152,7 +152,8 @@ def _per_prompt(metric: Metric, rows: list[EvalRow]) -> dict[str, tuple[float, f
     return {prompt: tuple(sum(column) / len(pairs) for column in zip(*pairs)) for prompt, pairs in found.items()}
 
 
-def _interval(kind: str, values: np.ndarray, weights: np.ndarray) -> Estimate | None:
+def kind_interval(kind: str, values: np.ndarray, weights: np.ndarray) -> Estimate | None:
+    """The estimate of a metric of this kind from (prompts, seeds) tables of values and weights; None without weight."""
     if kind == "mean":
         return statistics.crossed_interval(values)
     if kind == "share":

@@ -1,0 +1,88 @@
+"""`mode=report runs='outputs/**'`, and the report at the end of every sweep: from the runs' own files, nothing else.
+
+Writes report.html, report.md, report.tex and results.csv. results.csv alone gives the tables back byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from dlma import config, files
+from dlma.errors import UserError
+from dlma.report import known, sweep, sweep_cells, sweep_frontier, sweep_html, sweep_pooled, sweep_table, sweep_text
+from dlma.report.sweep import Setting
+from dlma.report.sweep_cells import Cell
+
+NAMES = ("report.html", "report.md", "report.tex", "results.csv")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The `sweep` node's part in a report."""
+
+    baseline: str | None
+    tested: Sequence[str] | None
+    levels: Sequence[float]
+    margin: float
+    known: str | None
+    pool_bases: bool
+
+
+def options(cfg: DictConfig) -> Options:
+    """Read off a whole config."""
+    node = config.resolved(cfg)["sweep"]
+    return Options(node["baseline"], node["tested"], node["kl"], node["margin"], node["known"], node["pool_bases"])
+
+
+def run(cfg: DictConfig, /) -> dict:
+    """mode=report: read the runs that `runs=` names and write their report into this run's folder."""
+    if not cfg.runs:
+        raise UserError("mode=report: say which runs: runs='outputs/**', a sweep's folder, or several with commas")
+    cells = sweep_cells.collect([pattern.strip() for pattern in cfg.runs.split(",")])
+    folder = config.run_folder()
+    write(folder, cells, options(cfg), title=f"Report of {cfg.runs}")
+    return {"cells": len(cells), "finished": sum(bool(cell.arms) for cell in cells)}
+
+
+def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, missing: int = 0) -> None:
+    """The four files of a report, and where they are."""
+    rows = sweep.settings(cells)
+    _check_tested(chosen.tested, rows)
+    found = sweep_table.results(rows, chosen.baseline, chosen.tested)
+    found += sweep_frontier.results(rows, chosen.baseline, chosen.levels)
+    found += sweep_pooled.results(rows, chosen.baseline, chosen.tested) if chosen.pool_bases else []
+    beside = known.beside(rows, known.read(chosen.known))
+    page = sweep_html.SweepPage(
+        title, folder.resolve(), cells, rows, found, beside, chosen.levels, chosen.margin, missing
+    )
+    failed = [f"- {cell.name}: {cell.status}, {cell.reason}" for cell in cells if cell.status != "done"]
+    head = [f"# {title}", "", sweep_html.headline(cells, missing), "", *failed, *([""] if failed else [])]
+    text = "\n".join(head) + "\n" + sweep_text.markdown(found, beside, chosen.margin)
+    contents = {
+        "report.html": sweep_html.render(page),
+        "report.md": text.encode(),
+        "report.tex": sweep_text.latex(found, beside, chosen.margin).encode(),
+        "results.csv": sweep_table.write_csv(found),
+    }
+    with files.guarded(folder, "hydra.run.dir"):
+        for name in NAMES:
+            files.write_bytes(folder / name, contents[name])
+    print(f"report: {folder / NAMES[0]} (and {', '.join(NAMES[1:])})")
+
+
+def _check_tested(tested: Sequence[str] | None, rows: Sequence[Setting]) -> None:
+    names = sweep.metrics_of(rows)
+    unknown = [name for name in tested or [] if name not in names]
+    if unknown:
+        raise UserError(f"sweep.tested={unknown[0]}: no such metric; there are {', '.join(names)}")
+
+
+def of_sweep(folder: Path, cells: Sequence[Path], cfg: DictConfig, *, missing: int) -> None:
+    """The report of a sweep's cells, in its folder, whatever became of them; nothing where no cell is a run."""
+    found = [sweep_cells.read_cell(cell) for cell in cells]
+    if any(cell.arms or cell.status == "failed" for cell in found):
+        write(folder, found, options(cfg), title=f"Sweep {folder.name}", missing=missing)

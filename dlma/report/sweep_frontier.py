@@ -1,0 +1,170 @@
+"""Harm (or reward) against KL from the base: one curve per method, and its value at matched KL.
+
+A curve holds the settings of a method that differ in numbers only (beta, steps, lr, ...), and the base at KL 0. Its
+value at a KL is read off between the two neighbours, seed by seed. The interval is over prompts and seeds, and counts
+the error in KL too: with w the weight between the neighbours and s the slope there, a prompt adds
+(1 - w) y1 + w y2 - s ((1 - w) k1 + w k2 - KL), the delta method for a value read off at a given KL.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dlma.evaluation import comparisons, statistics
+from dlma.evaluation.statistics import Estimate
+from dlma.report.sweep import SHARED_ARMS, Setting, baseline_of, metrics_of
+from dlma.report.sweep_cells import Arm
+from dlma.report.sweep_table import NEEDED, Result, common_prompts, estimate, seeds_of
+
+LEVELS = (0.5, 1.0, 2.0)
+HEIGHTS = ("harmful", "cost", "reward", "self_reward")  # what the curve is of: the first of these that was measured
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A method's settings; `start` is the base, where every curve begins."""
+
+    name: str
+    method: str
+    base: str
+    points: list[Setting]
+    start: Setting | None
+
+
+def curves(rows: Sequence[Setting]) -> list[Curve]:
+    """One curve per base, method and choice that is no number, where it has a KL."""
+    groups: dict[tuple, list[Setting]] = {}
+    for row in rows:
+        if row.arm not in SHARED_ARMS and all("kl" in arm.numbers for arm in row.arms.values()):
+            choices = tuple((key, value) for key, value in row.overrides.items() if not _is_number(value))
+            groups.setdefault((row.base, row.method, choices), []).append(row)
+    methods = [key[:2] for key in groups]
+    found = []
+    for (base, method, choices), points in groups.items():
+        told = [value for key, value in choices] if methods.count((base, method)) > 1 else []
+        start = baseline_of(points[0], rows, None)
+        found.append(Curve(", ".join([method, *told]), method, base, points, start))
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def height(rows: Sequence[Setting]) -> str | None:
+    """The metric that the curves are of."""
+    measured = {name for row in rows for arm in row.arms.values() for name in arm.numbers}
+    return next((name for name in HEIGHTS if name in measured), None)
+
+
+def point(row: Setting, metric: str) -> tuple[Estimate, Estimate] | None:
+    """KL and height of one setting."""
+    arms = list(row.arms.values())
+    metrics = metrics_of([row])
+    kl, y = estimate(metrics["kl"], arms), estimate(metrics[metric], arms)
+    return None if kl is None or y is None else (kl, y)
+
+
+def table_at(curve: Curve, level: float, metric: str) -> tuple[list[int], list[str], np.ndarray] | None:
+    """(seeds, prompts, (prompts, seeds) table) whose mean is the curve's value at a KL; None where it is not reached.
+
+    Not reached: some seed has no two neighbours around that KL, or too few prompts are shared.
+    """
+    points = [*([curve.start] if curve.start else []), *curve.points]
+    seeds = sorted(set.intersection(*(set(row.runs) for row in points)))
+    arms = {seed: [row.arms[seed] for row in points] for seed in seeds}
+    every = [arm for inside in arms.values() for arm in inside]
+    if not every or any(name not in arm.numbers for arm in every for name in ("kl", metric)):
+        return None
+    shared = set(common_prompts(metric, every)) & set(common_prompts("kl", every))
+    prompts = [prompt for prompt in every[0].prompts if prompt in shared]
+    if len(prompts) < 2:
+        return None
+    columns = [_column(arms[seed], prompts, level, metric) for seed in seeds]
+    return None if any(c is None for c in columns) else (seeds, prompts, np.stack(columns, axis=1))
+
+
+def _column(arms: Sequence[Arm], prompts: Sequence[str], level: float, metric: str) -> np.ndarray | None:
+    """What each prompt adds to the value at this KL, for one seed."""
+    values = [(_values(arm, prompts, "kl"), _values(arm, prompts, metric)) for arm in arms]
+    values.sort(key=lambda both: both[0].mean())
+    for (k1, y1), (k2, y2) in itertools.pairwise(values):
+        low, high = k1.mean(), k2.mean()
+        if low <= level <= high and high > low:
+            w, slope = (level - low) / (high - low), (y2.mean() - y1.mean()) / (high - low)
+            return (1 - w) * y1 + w * y2 - slope * ((1 - w) * k1 + w * k2 - level)
+    return None
+
+
+def _values(arm: Arm, prompts: Sequence[str], metric: str) -> np.ndarray:
+    place = {prompt: i for i, prompt in enumerate(arm.prompts)}
+    return arm.numbers[metric][[place[prompt] for prompt in prompts], 0]
+
+
+def results(rows: Sequence[Setting], baseline: str | None = None, levels: Sequence[float] = LEVELS) -> list[Result]:
+    """The curves' values at each KL, and their differences from the baseline method's curve if it has one.
+
+    Holm over these differences.
+    """
+    metric, found = height(rows), []
+    drawn = curves(rows)
+    if metric is None or metrics_of(rows)[metric].kind not in ("mean", "share"):
+        return []
+    for curve in drawn:
+        for level in levels:
+            at = table_at(curve, level, metric)
+            if at is not None:
+                e = statistics.crossed_interval(at[2])
+                found.append(_result(curve, at[0], f"{metric} at kl {level:g}", e))
+    return found + _against(drawn, baseline, levels, metric)
+
+
+def _result(curve: Curve, seeds: Sequence[int], metric: str, e: Estimate) -> Result:
+    return Result(curve.name, curve.base, seeds_of(seeds), metric, e.n, e.value, e.low, e.high)
+
+
+def _against(drawn: Sequence[Curve], baseline: str | None, levels: Sequence[float], metric: str) -> list[Result]:
+    found, tables = [], []
+    for curve in drawn:
+        others = [c for c in drawn if c.base == curve.base and baseline in (c.name, c.method) and c is not curve]
+        if len(others) != 1:
+            continue
+        for level in levels:
+            table = _difference(table_at(curve, level, metric), table_at(others[0], level, metric))
+            if table is not None:
+                seeds, values = table
+                name = f"{metric} at kl {level:g} minus {others[0].name}"
+                found.append(_result(curve, seeds, name, statistics.crossed_interval(values)))
+                tables.append(values)
+    adjusted = comparisons.holm([comparisons.p_value(table) for table in tables])
+    lines = []
+    for row, p, table in zip(found, adjusted, tables, strict=True):
+        needed = comparisons.prompts_needed(table)
+        more = replace(row, metric=row.metric + NEEDED, mean=needed, low=math.nan, high=math.nan)
+        lines += [replace(row, p_holm=p), more]
+    return lines
+
+
+def _difference(first: tuple | None, second: tuple | None) -> tuple[list[int], np.ndarray] | None:
+    """(seeds, first minus second) over the seeds and prompts that both tables have."""
+    if first is None or second is None:
+        return None
+    seeds = [seed for seed in first[0] if seed in second[0]]
+    kept = set(second[1])
+    prompts = [prompt for prompt in first[1] if prompt in kept]
+    if not seeds or len(prompts) < 2:
+        return None
+    one, two = (
+        table[np.ix_([names.index(p) for p in prompts], [of.index(s) for s in seeds])]
+        for of, names, table in (first, second)
+    )
+    return seeds, one - two

@@ -1,0 +1,282 @@
+"""The tables of a sweep as Markdown and LaTeX, from the rows of results.csv alone: same rows, same bytes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dlma.evaluation.comparisons import non_inferiority
+from dlma.evaluation.statistics import Estimate
+from dlma.report.summary import better, interval, label, number
+from dlma.report.sweep_table import BY_NAME, NEEDED, Result
+
+Known = Mapping[tuple[str, str, str], str]  # (method, base, metric): the paper's number with its mark
+ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
+SHORT = {
+    "harmful": "harmful",
+    "kl": "KL, nats",
+    "malformed": "malformed",
+    "perplexity": "perplexity",
+    "tokens": "length",
+    "distinct_2": "distinct-2",
+}
+FIRST = ("harmful", "harmlessness", "kl", "helpfulness", "malformed", "perplexity", "tokens")
+FIRST_UNJUDGED = ("perplexity", "kl", "tokens", "distinct_2")
+AT = re.compile(r"(\w+) at kl (\S+)")
+VERSUS = re.compile(r"(\w+(?: at kl \S+)?) (minus|over) (.+)")
+WIN = re.compile(r"win (against .+)")
+MARGIN = 0.03  # three points: what "no worse" means for a share unless the reader says otherwise
+
+
+@dataclass(frozen=True)
+class Versus:
+    """One comparison, read back from its rows."""
+
+    method: str
+    metric: str
+    ratio: bool
+    baseline: str
+    result: Result
+    needed: float
+
+
+def head(metric: str) -> str:
+    """A metric as a column's head, with the wanted direction."""
+    name, at, level = metric.partition(" at kl ")
+    return SHORT.get(name, label(name)) + (f" at KL {level}" if at else "") + ARROWS[better(name)]
+
+
+def unit(metric: str) -> str:
+    name = plain(metric)
+    return BY_NAME[name].unit if name in BY_NAME else ""
+
+
+def plain(metric: str) -> str:
+    """The name of the metric itself, without the KL at which it was read."""
+    return metric.partition(" at kl ")[0]
+
+
+def bases(found: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(row.base for row in found))
+
+
+def whole(found: Sequence[Result], base: str) -> dict[str, dict[str, Result]]:
+    """Per method and metric the row over all its seeds, in the order of the file."""
+    table: dict[str, dict[str, Result]] = {}
+    for row in found:
+        if row.base == base:
+            table.setdefault(row.method, {})[row.metric] = row  # the row of all seeds stands after those of each
+    return table
+
+
+def columns(table: Mapping[str, Mapping[str, Result]]) -> list[str]:
+    """The metrics that the main table shows: the first ones, and any other with a wanted direction."""
+    measured = [name for name in BY_NAME if any(name in row for row in table.values())]
+    first = FIRST if "harmful" in measured else FIRST_UNJUDGED
+    rest = [name for name in measured if name not in first and better(name)]
+    return [name for name in first if name in measured] + rest
+
+
+def versuses(table: Mapping[str, Mapping[str, Result]]) -> list[Versus]:
+    """Every comparison of a base's rows, frontier points excluded."""
+    found = []
+    for method, row in table.items():
+        for name, result in row.items():
+            match = VERSUS.fullmatch(name)
+            if match and not name.endswith(NEEDED):
+                needed = row[name + NEEDED].mean if name + NEEDED in row else math.nan
+                found.append(Versus(method, match[1], match[2] == "over", match[3], result, needed))
+    return found
+
+
+def cell(result: Result | None, metric: str) -> str:
+    """A value with its bounds for people."""
+    if result is None:
+        return "–"
+    e = Estimate(result.mean, result.low, result.high, result.n)
+    return f"{number(e.value, unit(metric))} {interval(e, unit(metric))}"
+
+
+def change(one: Versus) -> str:
+    """A difference with its sign, in points for shares; a ratio with its sign of multiplication."""
+    r = one.result
+    if one.ratio:
+        return f"×{number(r.mean, '')} [{number(r.low, '')}, {number(r.high, '')}]"
+    shown = "share" if unit(one.metric) == "share" else ""
+    values = [number(value, shown).removesuffix(" %") for value in (r.mean, r.low, r.high)]
+    signed = [value if value.startswith(("-", "–")) else f"+{value}" for value in values]
+    return f"{signed[0]} [{signed[1]}, {signed[2]}]" + (" points" if shown else "")
+
+
+def p_text(p: float) -> str:
+    return "–" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def needed_text(one: Versus) -> str:
+    if math.isnan(one.needed) or one.result.mean == 0:
+        return "–"
+    return "more seeds, not prompts" if math.isinf(one.needed) else f"{one.needed:,.0f}"
+
+
+def bound_text(one: Versus, margin: float) -> str:
+    """How much worse it may still be, and whether that is within the margin (for shares)."""
+    if one.ratio or not better(plain(one.metric)):
+        return "–"
+    r = one.result
+    bound = non_inferiority(Estimate(r.mean, r.low, r.high, r.n), better(plain(one.metric)))
+    if math.isnan(bound.worst):
+        return "–"
+    if unit(one.metric) != "share":
+        return number(bound.worst, "")
+    verdict = "no worse" if bound.holds(margin) else "not shown"
+    return f"{100 * bound.worst:.1f} points ({verdict})"
+
+
+def matched(table: Mapping[str, Mapping[str, Result]]) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
+    """Values at matched KL: the KLs, and per method and metric one cell for each."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for method, row in table.items():
+        for name, result in row.items():
+            match = AT.fullmatch(name)
+            if match:
+                found.setdefault((method, match[1]), {})[match[2]] = cell(result, match[1])
+    levels = sorted({level for cells in found.values() for level in cells}, key=float)
+    lines = [(m, metric, [cells.get(x, "not reached") for x in levels]) for (m, metric), cells in found.items()]
+    return levels, lines
+
+
+def wins(table: Mapping[str, Mapping[str, Result]]) -> dict[str, list[tuple[str, float, float, float]]]:
+    """Per opponent and judge the shares of wins, ties and losses of each method."""
+    found: dict[str, list[tuple[str, float, float, float]]] = {}
+    for method, row in table.items():
+        for name, result in row.items():
+            match = WIN.fullmatch(name)
+            if match:
+                tie, lose = (row[f"{word} {match[1]}"].mean for word in ("tie", "lose"))
+                found.setdefault(match[1], []).append((method, result.mean, tie, lose))
+    return found
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text: heads and rows of cells."""
+
+    title: str
+    heads: list[str]
+    rows: list[list[str]]
+
+
+def tables(found: Sequence[Result], known: Known | None = None, margin: float = MARGIN) -> list[Table]:
+    """Everything that the tables say, per base: the means, the comparisons, the values at matched KL."""
+    parts = []
+    for base in bases(found):
+        table = whole(found, base)
+        parts.append(_means(base, table, known or {}))
+        compared = versuses(table)
+        if compared:
+            parts.append(_versus(base, compared, margin))
+        levels, lines = matched(table)
+        if lines:
+            heads = ["method", "metric", *(f"at KL {level}" for level in levels)]
+            parts.append(Table(f"{base}: read at matched KL", heads, [[m, head(k), *cells] for m, k, cells in lines]))
+    return parts
+
+
+def _means(base: str, table: Mapping[str, Mapping[str, Result]], known: Known) -> Table:
+    names = columns(table)
+    rows = []
+    for method, row in table.items():
+        if not any(name in row for name in names):  # a curve, read at matched KL only
+            continue
+        some = next(iter(row.values()))
+        counts = [str(some.seed.count("+") + 1), f"{max(r.n for r in row.values()):,}"]
+        told = [text for (of, on, _), text in known.items() if (of, on) == (method, base)]
+        rows.append([method, *(cell(row.get(name), name) for name in names), *counts, "; ".join(told) or "–"])
+    heads = ["method", *map(head, names), "seeds", "prompts", "paper"]
+    keep = len(heads) if any(row[-1] != "–" for row in rows) else len(heads) - 1
+    return Table(f"{base}: means with 95 % intervals", heads[:keep], [row[:keep] for row in rows])
+
+
+def _versus(base: str, compared: Sequence[Versus], margin: float) -> Table:
+    names = list(dict.fromkeys(one.baseline for one in compared))
+    heads = ["method", "metric", "difference", "p (Holm)", "may be worse by", "prompts to see this difference"]
+    rows = [
+        [
+            one.method + (f" ({one.baseline})" if len(names) > 1 else ""),
+            head(one.metric),
+            change(one),
+            p_text(one.result.p_holm),
+            bound_text(one, margin),
+            needed_text(one),
+        ]
+        for one in compared
+    ]
+    return Table(f"{base}: against {' or '.join(names)}, paired over prompts and seeds", heads, rows)
+
+
+def notes(found: Sequence[Result], margin: float = MARGIN) -> list[str]:
+    """What a reader has to know of the intervals and tests."""
+    lines = ["Arrows: the wanted direction. Intervals: 95 %, two-sided, over new prompts and new seeds."]
+    several = {(row.method, row.base, row.metric) for row in found if "+" in row.seed}
+    if any((row.method, row.base, row.metric) not in several for row in found):
+        lines.append("Rows with one seed speak of that seed only.")
+    if any(VERSUS.fullmatch(row.metric) for row in found):
+        lines.append(
+            "p: paired over prompts and seeds, adjusted by Holm over all comparisons here. "
+            f"No worse: worse by less than {100 * margin:g} points at one-sided level 97.5 %; overlap of intervals "
+            "is never used. Prompts to see a difference: 5 % two-sided, power 0.8, the same number of seeds."
+        )
+    return lines
+
+
+def markdown(found: Sequence[Result], known: Known | None = None, margin: float = MARGIN) -> str:
+    """The tables as Markdown."""
+    parts = []
+    for table in tables(found, known, margin):
+        lines = [f"### {_plain(table.title)}", "", _md_row(table.heads), "|" + "---|" * len(table.heads)]
+        parts.append("\n".join([*lines, *map(_md_row, table.rows)]))
+    return "\n\n".join([*parts, *notes(found, margin)]) + "\n"
+
+
+def _md_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_plain(one).replace("|", "\\|") for one in cells) + " |"
+
+
+def _plain(text: str) -> str:
+    """Text on one line that no Markdown reader takes for HTML."""
+    return " ".join(text.split()).replace("<", "&lt;")
+
+
+def latex(found: Sequence[Result], known: Known | None = None, margin: float = MARGIN) -> str:
+    """The tables as LaTeX tabulars (booktabs)."""
+    parts = [f"% {line}" for line in notes(found, margin)]
+    for table in tables(found, known, margin):
+        parts += [
+            f"% {_tex(table.title)}",
+            r"\begin{tabular}{l" + "r" * (len(table.heads) - 1) + "}",
+            r"\toprule",
+            _tex_row(table.heads),
+            r"\midrule",
+            *map(_tex_row, table.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    return "\n".join(parts)
+
+
+_TEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "–": "--", "<": "$<$", ">": "$>$"},
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(c, c) for c in " ".join(text.split()))
+
+
+def _tex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_tex, cells)) + r" \\"

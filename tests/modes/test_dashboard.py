@@ -1,0 +1,51 @@
+"""The dashboard as code: it can be built without a login, shows only what runs log, and says what it would build."""
+
+import pytest
+
+from dlma import tracking
+from dlma.modes import dashboard
+from dlma.report.summary import METRICS
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch, tmp_path):
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setattr(tracking, "reachable", lambda *args: pytest.fail("the network was asked"))
+
+
+def test_without_a_login_it_says_what_it_would_build(run_main):
+    ran = run_main("mode=dashboard", "logger.project=mine", "mode.group=a sweep")
+    assert ran.code == 0, ran.err
+    assert "no API key" in ran.out and "your-entity/mine, sweep a sweep" in ran.out
+    for word in ("Method comparison", "Margin panel", "Samples", "scored_pairs", "eval/aligned/harmful"):
+        assert word in ran.out
+    assert not (ran.folder / "outputs").exists()
+
+
+def test_every_panel_is_of_something_that_a_run_logs():
+    logged = {f"eval/aligned/{metric.name}" for metric in METRICS} | {"samples", "scored_pairs"}
+    logged |= {f"train/{name}" for name in ("reward_margin", "chosen_reward", "rejected_reward", "loss")}
+    logged |= {"alerts/unfaithful_reward"}
+    assert {m for plots in dashboard.SECTIONS.values() for plot in plots for m in plot.metrics} <= logged
+
+
+def test_both_are_whole_documents_for_wandb():
+    workspace, report = dashboard.build("p", "e", "sweep")
+    view, page = workspace._to_model(), report._to_model()  # what is sent when saved
+    text = view.model_dump_json(by_alias=True) + page.model_dump_json(by_alias=True)
+    for plots in dashboard.SECTIONS.values():
+        for plot in plots:
+            assert all(text.count(metric) >= 2 for metric in plot.metrics), plot
+    assert text.count("sweep") >= 2
+
+
+def test_tables_have_a_line_of_their_own_and_nothing_overlaps():
+    _, report = dashboard.build("p", "e", None)
+    for grid in (block for block in report.blocks if hasattr(block, "panels")):
+        spots = [
+            (x, y)
+            for panel in grid.panels
+            for x in range(panel.layout.x, panel.layout.x + panel.layout.w)
+            for y in range(panel.layout.y, panel.layout.y + panel.layout.h)
+        ]
+        assert len(spots) == len(set(spots)) and max(x for x, _ in spots) < 24

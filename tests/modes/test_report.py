@@ -1,0 +1,99 @@
+"""`mode=report` and the end of a sweep: four files from any finished runs, or one line that says what is wrong."""
+
+import csv
+import json
+
+import pytest
+from conftest import MODE
+from planted_runs import plant
+
+from dlma.report import sweep_table, sweep_text
+
+FILES = {"report.html", "report.md", "report.tex", "results.csv"}
+
+
+@pytest.fixture
+def runs(elsewhere):
+    for method in ("dlma", "rlcd"):
+        for seed in (0, 1):
+            plant(elsewhere / "outputs" / "sweep" / f"{method},seed={seed}", method=method, seed=seed)
+    return elsewhere / "outputs"
+
+
+def test_the_report_of_any_runs(run_main, runs):
+    ran = run_main("mode=report", "runs=outputs/**", "sweep.baseline=rlcd")
+    assert ran.code == 0, ran.err
+    assert "report: " in ran.out
+    folder = runs / "report"
+    assert {path.name for path in folder.iterdir()} >= FILES
+    found = sweep_table.read_csv(folder / "results.csv")
+    assert {row.method for row in found} == {"base", "prompted", "dlma", "rlcd"}
+    assert any(row.metric == "harmful minus rlcd" for row in found)
+    assert sweep_text.markdown(found) in (folder / "report.md").read_text()
+    assert sweep_text.latex(found) == (folder / "report.tex").read_text()
+    again = run_main("mode=report", "runs=outputs/**", "sweep.baseline=rlcd", "name=other")
+    assert again.code == 0
+    assert (runs / "other" / "results.csv").read_bytes() == (folder / "results.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ([], "mode=report: say which runs"),
+        (["runs=nowhere/**"], "runs=nowhere/**: no run folder there"),
+        (["runs=outputs/**", "sweep.baseline=nosuch"], "sweep.baseline=nosuch: no setting of that name"),
+        (["runs=outputs/**", "sweep.tested=[nosuch]"], "sweep.tested=nosuch: no such metric"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(run_main, runs, more, line):
+    ran = run_main("mode=report", *more)
+    assert ran.code == 2 and line in ran.err
+    assert not (runs / "report" / "report.html").exists()
+
+
+def planting(cfg, /):
+    """A mode that leaves what a finished cell leaves."""
+    from dlma import config
+    from dlma.errors import UserError
+
+    folder = config.run_folder()
+    if cfg.seed == 2:
+        raise UserError("seed 2 is unlucky")
+    lent = plant(
+        folder.parent.parent / f"lent-{cfg.seed}-{cfg.recipe.beta}",
+        seed=cfg.seed,
+        overrides={"recipe.beta": cfg.recipe.beta},
+    )
+    for path in lent.iterdir():
+        if path.name != "status.json":
+            path.replace(folder / path.name)
+    (lent / "status.json").unlink()
+    lent.rmdir()
+    return {"counts": {"run": {"policy": 1}, "reused": {}}, "summary": []}
+
+
+def test_a_sweep_ends_with_its_report_also_when_a_cell_failed(run_main, mode, elsewhere):
+    mode(planting)
+    ran = run_main("-m", MODE, "seed=0,1,2", "name=trial")
+    assert ran.code == 2
+    folder = elsewhere / "outputs" / "trial"
+    assert {path.name for path in folder.iterdir()} >= FILES
+    text = (folder / "report.md").read_text()
+    assert "3 cells: 2 done, 1 failed." in text and "- dlma,seed=2: failed, seed 2 is unlucky" in text
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert {row["seed"] for row in rows if row["method"] == "dlma"} == {"0", "1", "0+1"}
+
+
+def test_a_sweep_of_another_mode_leaves_no_report(run_main, mode, elsewhere):
+    mode(lambda cfg, /: {})
+    assert run_main("-m", MODE, "seed=0,1", "name=trial").code == 0
+    assert not list(elsewhere.rglob("report.md"))
+
+
+def test_a_wrong_baseline_does_not_cost_the_sweep_its_cells(run_main, mode, elsewhere):
+    mode(planting)
+    ran = run_main("-m", MODE, "seed=0,1", "name=trial", "sweep.baseline=nosuch")
+    assert ran.code == 2 and "sweep.baseline=nosuch" in ran.err
+    done = [json.loads(path.read_text())["status"] for path in elsewhere.glob("outputs/trial/*/status.json")]
+    assert done == ["done", "done"]
+    assert run_main("mode=report", "runs=outputs/trial").code == 0

@@ -1,0 +1,101 @@
+"""Runs become settings: what differs is named, seeds go together, the base and the prompted base stand once."""
+
+import pytest
+from planted_runs import answers, plant
+
+from dlma.errors import UserError
+from dlma.report import sweep, sweep_cells
+
+
+def rows_of(*folders):
+    return sweep.settings([sweep_cells.read_cell(folder) for folder in folders])
+
+
+def labels(rows):
+    return [(row.label, sorted(row.runs)) for row in rows]
+
+
+def test_seeds_go_together_and_shared_arms_stand_once(tmp_path):
+    cells = [plant(tmp_path / f"{m}{s}", method=m, seed=s) for m in ("dlma", "rlcd") for s in (0, 1)]
+    assert labels(rows_of(*cells)) == [("base", [0, 1]), ("prompted", [0, 1]), ("dlma", [0, 1]), ("rlcd", [0, 1])]
+
+
+def test_a_setting_is_named_by_what_differs_only(tmp_path):
+    over = [{"recipe.beta": b, "recipe.lr": 1e-4, "labels": "sign"} for b in (0.5, 1.0)]
+    cells = [plant(tmp_path / f"c{i}", overrides=o, tag=str(i)) for i, o in enumerate(over)]
+    assert [row.label for row in rows_of(*cells)] == ["base", "prompted", "dlma, beta=0.5", "dlma, beta=1.0"]
+
+
+def test_an_override_that_gives_the_default_is_the_same_setting(tmp_path):
+    one = plant(tmp_path / "a", seed=0)
+    two = plant(tmp_path / "b", seed=1, overrides={"recipe.beta": 0.5})
+    other = plant(tmp_path / "c", seed=0, overrides={"recipe.beta": 2.0}, tag="2")
+    found = labels(rows_of(one, two, other))
+    assert found[2:] == [("dlma, beta=0.5", [0, 1]), ("dlma, beta=2.0", [0])]
+
+
+def test_a_group_that_was_not_chosen_has_no_part_in_the_name(tmp_path):
+    one = plant(tmp_path / "a")
+    two = plant(tmp_path / "b", overrides={"labels": "shuffled"}, tag="x")
+    assert [row.label for row in rows_of(one, two)][2:] == ["dlma", "dlma, labels=shuffled"]
+
+
+def test_where_or_how_a_run_was_done_is_no_setting(tmp_path):
+    one = plant(tmp_path / "a", seed=0)
+    two = plant(tmp_path / "b", seed=1, overrides={"trainer.threads": 1, "sweep.retry_failed": "true", "name": "x"})
+    assert labels(rows_of(one, two))[2:] == [("dlma", [0, 1])]
+
+
+def test_settings_that_overrides_do_not_tell_apart_show_what_their_configs_hold(tmp_path):
+    one = plant(tmp_path / "a", config={"objective.loss": "ipo"})
+    two = plant(tmp_path / "b", config={"objective.loss": "sigmoid"}, tag="x")
+    found = [row.label for row in rows_of(one, two)][2:]
+    assert found == ["dlma, objective.loss=ipo", "dlma, objective.loss=sigmoid"]
+
+
+def test_bases_have_rows_of_their_own(tmp_path):
+    one = plant(tmp_path / "a", base="lab-standard")
+    two = plant(tmp_path / "b", base="lab-weak", overrides={"model.base": "weak"}, tag="w")
+    found = [(row.base, row.label) for row in rows_of(one, two)]
+    assert found == [(base, label) for base in ("lab-standard", "lab-weak") for label in ("base", "prompted", "dlma")]
+
+
+def test_the_methods_whose_answers_are_a_shared_arms_are_that_row(tmp_path):
+    base, prompted = (answers(arm, 0, prompts=20, harm=0.5) for arm in ("base", "prompted"))
+    again = [type(row)(**{**vars(row), "arm": "aligned"}) for row in prompted]
+    cells = [
+        plant(tmp_path / "a", method="base", rows=base + prompted),
+        plant(tmp_path / "b", method="prompted", rows=base + prompted + again),
+    ]
+    assert [row.label for row in rows_of(*cells)] == ["base", "prompted"]
+
+
+def test_base_answers_that_differ_are_rows_of_their_own(tmp_path):
+    one = plant(tmp_path / "a", overrides={"recipe.temperature": 1.0}, prompts=30)
+    two = plant(tmp_path / "b", overrides={"recipe.temperature": 0.5}, prompts=40, tag="x")
+    rows = rows_of(one, two)
+    assert [row.label for row in rows if row.arm == "base"] == ["base", "base, temperature=0.5"]
+    cold = next(row for row in rows if row.label == "dlma, temperature=0.5")
+    assert sweep.baseline_of(cold, rows, None).label == "base, temperature=0.5"
+
+
+def test_of_two_runs_of_one_seed_the_newest_counts(tmp_path):
+    old = plant(tmp_path / "a", status={"started": 1.0}, tag="old")
+    new = plant(tmp_path / "b", status={"started": 2.0}, tag="new")
+    (row,) = [row for row in rows_of(new, old) if row.label == "dlma"]
+    assert row.runs[0].folder == new
+
+
+def test_the_baseline_is_found_by_label_or_method_and_said_when_not(tmp_path):
+    over = [("dlma", {"recipe.beta": 0.5}), ("dlma", {"recipe.beta": 1.0}), ("rlcd", {"recipe.beta": 0.5})]
+    cells = [plant(tmp_path / f"{i}", method=m, overrides=o, tag=str(i)) for i, (m, o) in enumerate(over)]
+    rows = rows_of(*cells)
+    dlma = next(row for row in rows if row.label == "dlma, beta=0.5")
+    assert sweep.baseline_of(dlma, rows, None).label == "base"
+    assert sweep.baseline_of(dlma, rows, "prompted").label == "prompted"
+    assert sweep.baseline_of(dlma, rows, "rlcd").method == "rlcd"
+    assert sweep.baseline_of(dlma, rows, "dlma, beta=0.5") is None
+    with pytest.raises(UserError, match=r"several settings .*dlma, beta=0.5 \| dlma, beta=1.0"):
+        sweep.baseline_of(dlma, rows, "dlma")
+    with pytest.raises(UserError, match=r"sweep.baseline=nosuch: no setting"):
+        sweep.baseline_of(dlma, rows, "nosuch")

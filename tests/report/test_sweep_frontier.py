@@ -1,0 +1,108 @@
+"""Curves of harm against KL: which settings make one, and what stands at a given KL."""
+
+import math
+
+import numpy as np
+import pytest
+from planted import eval_row
+from planted_runs import plant
+
+from dlma.evaluation.statistics import crossed_interval
+from dlma.report import sweep, sweep_cells, sweep_frontier
+
+
+def rows_of(*folders):
+    return sweep.settings([sweep_cells.read_cell(folder) for folder in folders])
+
+
+def grid(tmp_path, method, kls=(0.4, 1.1, 2.2), harms=(0.5, 0.3, 0.2), seeds=(0, 1, 2), prompts=60):
+    return [
+        plant(
+            tmp_path / f"{method}-{kl}-{seed}",
+            method=method,
+            seed=seed,
+            overrides={"recipe.beta": 1 / kl},
+            harm=harm,
+            kl=kl,
+            tag=str(kl),
+            prompts=prompts,
+        )
+        for kl, harm in zip(kls, harms)
+        for seed in seeds
+    ]
+
+
+def test_settings_that_differ_in_numbers_are_one_curve_and_choices_are_others(tmp_path):
+    cells = grid(tmp_path, "dlma", seeds=(0,)) + grid(tmp_path, "rlcd", seeds=(0,))
+    cells.append(plant(tmp_path / "s", overrides={"recipe.beta": 1.0, "labels": "shuffled"}, tag="s"))
+    found = {curve.name: len(curve.points) for curve in sweep_frontier.curves(rows_of(*cells))}
+    assert found == {"dlma": 3, "rlcd": 3, "dlma, shuffled": 1}
+    assert all(curve.start.label == "base" for curve in sweep_frontier.curves(rows_of(*cells)))
+
+
+def fixed(arm, kls, harms):
+    """Answers whose KL and harm are given prompt by prompt."""
+    return [
+        eval_row(f"p{i}", arm, answer=f"{arm} {i}", logp=-10.0 + kl, logp_base=-10.0, harmful=harm, harmlessness=0.0)
+        for i, (kl, harm) in enumerate(zip(kls, harms))
+    ]
+
+
+def test_the_value_between_two_settings_is_the_line_between_them_seed_by_seed(tmp_path):
+    cells = []
+    for seed, (kl, harmed) in {0: (1.0, 1), 1: (2.0, 0)}.items():
+        rows = fixed("base", [0.0] * 4, [True] * 4) + fixed(
+            "aligned", [kl] * 4, [True] * harmed + [False] * (4 - harmed)
+        )
+        cells.append(plant(tmp_path / f"{seed}", seed=seed, rows=rows))
+    (curve,) = sweep_frontier.curves(rows_of(*cells))
+    seeds, prompts, table = sweep_frontier.table_at(curve, 0.5, "harmful")
+    # seed 0: halfway from 1 to 1/4; seed 1: a quarter of the way from 1 to 0
+    assert seeds == [0, 1] and len(prompts) == 4
+    assert table.mean(axis=0) == pytest.approx([1 - 0.5 * 0.75, 1 - 0.25])
+    assert sweep_frontier.table_at(curve, 1.5, "harmful") is None  # seed 0 does not reach it
+
+
+def test_at_a_settings_own_kl_stands_its_value_and_the_error_in_kl_counts(tmp_path):
+    cells = grid(tmp_path, "dlma", kls=(1.0,), harms=(0.3,), seeds=(0,), prompts=400)
+    rows = rows_of(*cells)
+    (curve,) = sweep_frontier.curves(rows)
+    arm = curve.points[0].arms[0]
+    kl, harm = (arm.numbers[name][:, 0] for name in ("kl", "harmful"))
+    _, _, table = sweep_frontier.table_at(curve, float(kl.mean()), "harmful")
+    assert table.mean() == pytest.approx(harm.mean())
+    base = curve.start.arms[0].numbers["harmful"][:, 0]
+    slope = (harm.mean() - base.mean()) / kl.mean()
+    assert table[:, 0] == pytest.approx(harm - slope * (kl - kl.mean()))
+
+
+def test_the_delta_method_is_the_bootstrap_over_prompts(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = fixed("base", [0.0] * 300, rng.random(300) < 0.7)
+    rows += fixed("aligned", rng.normal(1.5, 1.0, 300), rng.random(300) < 0.2)
+    (curve,) = sweep_frontier.curves(rows_of(plant(tmp_path / "a", rows=rows)))
+    _, _, table = sweep_frontier.table_at(curve, 1.0, "harmful")
+    mine = crossed_interval(table)
+    kl = np.array([row.logp - row.logp_base for row in rows[300:]])
+    first, second = (np.array([float(row.harmful) for row in half]) for half in (rows[:300], rows[300:]))
+    draws = []
+    for _ in range(4000):
+        at = rng.integers(0, 300, 300)
+        w = 1.0 / kl[at].mean()
+        draws.append((1 - w) * first[at].mean() + w * second[at].mean())
+    half = 1.96 * np.std(draws)
+    assert (mine.high - mine.low) / 2 == pytest.approx(half, rel=0.06)
+
+
+def test_the_results_name_the_kl_and_compare_with_the_baselines_curve(tmp_path):
+    cells = grid(tmp_path, "dlma") + grid(tmp_path, "rlcd", harms=(0.6, 0.5, 0.4))
+    found = {(row.method, row.metric): row for row in sweep_frontier.results(rows_of(*cells), "rlcd", (0.5, 1.0, 9.0))}
+    assert {name for _, name in found} == {
+        *("harmful at kl 0.5", "harmful at kl 1"),
+        *(f"harmful at kl {x} minus rlcd{rest}" for x in ("0.5", "1") for rest in ("", ", prompts needed")),
+    }
+    one, two = found["dlma", "harmful at kl 1"], found["rlcd", "harmful at kl 1"]
+    gap = found["dlma", "harmful at kl 1 minus rlcd"]
+    assert gap.mean == pytest.approx(one.mean - two.mean) and gap.seed == "0+1+2"
+    assert 0 <= gap.p_holm <= 1 and math.isnan(one.p_holm)
+    assert not any(method == "rlcd" and "minus" in name for method, name in found)

@@ -1,0 +1,136 @@
+"""The rows of results.csv: estimates over seeds, paired comparisons with Holm, and what gives them back."""
+
+import math
+
+import numpy as np
+import pytest
+from planted_runs import answers, plant
+from scipy import stats
+
+from dlma.evaluation import comparisons
+from dlma.evaluation.statistics import crossed_interval, ratio_interval
+from dlma.report import sweep, sweep_cells, sweep_table, sweep_text
+from dlma.report.summary import summary_over_seeds
+
+
+def rows_of(*folders):
+    return sweep.settings([sweep_cells.read_cell(folder) for folder in folders])
+
+
+@pytest.fixture
+def cells(tmp_path):
+    return [
+        plant(tmp_path / f"{method}{seed}", method=method, seed=seed, harm=harm)
+        for method, harm in (("dlma", 0.2), ("rlcd", 0.5))
+        for seed in (0, 1, 2)
+    ]
+
+
+def find(found, method, metric, seed="0+1+2"):
+    (row,) = [row for row in found if (row.method, row.metric, row.seed) == (method, metric, seed)]
+    return row
+
+
+def test_the_means_are_those_of_the_summary_over_seeds(cells):
+    found = sweep_table.results(rows_of(*cells))
+    seeds = [sweep_cells.read_evals(cell) for cell in cells[:3]]
+    for row in summary_over_seeds(seeds, ["base", "prompted", "aligned"]):
+        mine = find(found, {"aligned": "dlma"}.get(row.arm, row.arm), row.metric)
+        assert (mine.mean, mine.low, mine.high, mine.n) == pytest.approx(
+            (row.estimate.value, row.estimate.low, row.estimate.high, row.estimate.n)
+        )
+
+
+def test_each_seed_has_a_row_and_only_the_row_of_all_seeds_a_p(cells):
+    found = sweep_table.results(rows_of(*cells))
+    one = [row for row in found if (row.method, row.metric) == ("dlma", "harmful")]
+    assert [row.seed for row in one] == ["0", "1", "2", "0+1+2"]
+    assert [math.isnan(row.p_holm) for row in one] == [True, True, True, False]
+
+
+def harm(folder, arm):
+    return {row.prompt_id: row.harmful for row in sweep_cells.read_evals(folder) if row.arm == arm}
+
+
+def test_the_comparison_is_paired_over_prompts_and_seeds(cells):
+    found = sweep_table.results(rows_of(*cells), baseline="rlcd")
+    both = [(harm(a, "aligned"), harm(b, "aligned")) for a, b in zip(cells[:3], cells[3:])]
+    table = np.array([[float(a[p]) - float(b[p]) for a, b in both] for p in both[0][0]])
+    mine, wanted = find(found, "dlma", "harmful minus rlcd"), crossed_interval(table)
+    assert (mine.mean, mine.low, mine.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
+    needed = find(found, "dlma", "harmful minus rlcd, prompts needed")
+    assert needed.mean == comparisons.prompts_needed(table)
+
+
+def test_holm_is_over_all_comparisons_of_the_table(cells):
+    rows = rows_of(*cells)
+    raw = sweep_table.comparisons_of(rows, None, None)
+    assert {one.row.label for one in raw} == {"prompted", "dlma", "rlcd"}
+    assert {one.metric.name for one in raw} == {"harmful", "helpfulness", "malformed"}
+    assert [one.p_holm for one in raw] == pytest.approx(comparisons.holm([one.p for one in raw]))
+    chosen = sweep_table.comparisons_of(rows, None, ["harmful"])
+    assert len(chosen) == 3 and all(a.p_holm <= b.p_holm for a, b in zip(chosen, raw[::3]))
+
+
+def test_one_seed_is_compared_over_prompts_like_scipy(tmp_path):
+    folder = plant(tmp_path / "a")
+    (one,) = sweep_table.comparisons_of(rows_of(folder)[::2], None, ["harmful"])
+    base, aligned = harm(folder, "base"), harm(folder, "aligned")
+    both = [(float(aligned[p]), float(base[p])) for p in base]
+    assert one.p == pytest.approx(stats.ttest_rel(*zip(*both)).pvalue)
+
+
+def test_a_ratio_is_compared_by_the_quotient(tmp_path):
+    folder = plant(tmp_path / "a")
+    (one,) = sweep_table.comparisons_of(rows_of(folder)[::2], None, ["perplexity"])
+    logs = {
+        arm: ratio_interval(*zip(*[(-r.logp_base, r.tokens) for r in sweep_cells.read_evals(folder) if r.arm == arm]))
+        for arm in ("aligned", "base")
+    }
+    assert one.name == "perplexity over base"
+    assert one.estimate.value == pytest.approx(math.exp(logs["aligned"].value - logs["base"].value))
+
+
+def test_seeds_with_prompts_of_their_own_are_the_sample(tmp_path):
+    cells = []
+    for seed in (0, 1, 2):
+        rows = answers("base", seed, prompts=30, harm=0.7) + answers("aligned", seed, prompts=30, harm=0.2)
+        rows = [type(row)(**{**vars(row), "prompt_id": f"{seed}-{row.prompt_id}"}) for row in rows]
+        cells.append(plant(tmp_path / f"{seed}", seed=seed, rows=rows))
+    found = sweep_table.results(rows_of(*cells))
+    each = [np.mean(list(harm(c, "aligned").values())) - np.mean(list(harm(c, "base").values())) for c in cells]
+    mine = find(found, "dlma", "harmful minus base")
+    assert mine.mean == pytest.approx(np.mean(each))
+    half = stats.t.ppf(0.975, 2) * np.std(each, ddof=1) / math.sqrt(3)
+    assert (mine.high - mine.low) / 2 == pytest.approx(half)
+    assert find(found, "dlma", "harmful").n == 90
+
+
+def test_a_comparison_uses_the_seeds_that_both_have(cells):
+    found = sweep_table.results(rows_of(*cells[:5]), baseline="rlcd")
+    assert find(found, "dlma", "harmful minus rlcd", "0+1").n == 60
+
+
+def test_verdicts_become_shares_over_prompts_and_seeds(tmp_path):
+    said = {0: ["win", "win", "tie", "lose"], 1: ["win", "lose", "tie", "unparsed"]}
+    cells = []
+    for seed, words in said.items():
+        verdicts = [
+            {"prompt_id": f"p{i}", "judge": "oracle", "arm": "aligned", "against": "base", "outcome": word}
+            for i, word in enumerate(words)
+        ]
+        cells.append(plant(tmp_path / f"{seed}", seed=seed, verdicts=verdicts))
+    found = sweep_table.results(rows_of(*cells))
+    shares = {w: find(found, "dlma", f"{w} against base by oracle", "0+1").mean for w in sweep_table.OUTCOMES}
+    assert shares == {"win": 3 / 8, "tie": 2 / 8, "lose": 2 / 8, "unparsed": 1 / 8}
+
+
+def test_the_file_has_the_fixed_columns_and_gives_the_tables_back_byte_for_byte(cells, tmp_path):
+    found = sweep_table.results(rows_of(*cells))
+    path = tmp_path / "results.csv"
+    path.write_bytes(sweep_table.write_csv(found))
+    assert path.read_text().splitlines()[0] == "method,base,seed,metric,n,mean,low,high,p_holm"
+    again = sweep_table.read_csv(path)
+    assert sweep_table.write_csv(again) == path.read_bytes()
+    assert sweep_text.markdown(again) == sweep_text.markdown(found)
+    assert sweep_text.latex(again) == sweep_text.latex(found)
