@@ -56,14 +56,7 @@ def plant(
     if rows is None:
         rows = answers("base", seed, prompts=prompts, harm=0.7) + answers("prompted", seed, prompts=prompts, harm=0.55)
         rows += answers("aligned", seed, prompts=prompts, harm=harm, kl=kl, tag=method + tag)
-    tree: dict = {"seed": seed, "model": {"path": base}, "recipe": {"beta": 0.5, "seed": seed}}
-    for key, value in {**(config or {}), **overrides}.items():
-        *above, leaf = key.split(".")
-        node = tree
-        for name in above:
-            node = node.setdefault(name, {})
-        node[leaf] = value
-    tree.pop("method")
+    tree = _config({**(config or {}), **overrides}, seed, base)
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
     table = summary.summary_rows(rows, list(dict.fromkeys(row.arm for row in rows)))
     summary.write_metrics(folder / "metrics.csv", table, method=method, base=base, seed=seed)
@@ -72,3 +65,16 @@ def plant(
         pq.write_table(pa.Table.from_pylist(verdicts), folder / "verdicts.parquet")
     (folder / "report.html").write_text("a cell's own report")
     return folder
+
+
+def _config(values: dict, seed: int, base: str) -> dict:
+    """The resolved config as a tree: defaults, then what is dotted."""
+    tree: dict = {"seed": seed, "model": {"path": base}, "recipe": {"beta": 0.5, "seed": seed}}
+    for key, value in values.items():
+        *above, leaf = key.split(".")
+        node = tree
+        for name in above:
+            node = node.setdefault(name, {})
+        node[leaf] = value
+    tree.pop("method")
+    return tree

@@ -40,7 +40,7 @@ NEUTRAL = frozenset(
     f"dlma.{name}" for name in ("errors", "files", "fingerprint", "artifacts", "stages", "provenance", "config")
 )
 # Component modules that write no stage; they are computed anew in every run.
-UNSTORED = {"dlma.evaluation.statistics", "dlma.evaluation.agreement"}
+UNSTORED = {f"dlma.evaluation.{name}" for name in ("statistics", "agreement", "comparisons", "factors")}
 COMPONENTS = ("data", "prompts", "scorer", "objective", "evaluation")
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import yaml
 from conftest import MODE, statuses
 
@@ -109,6 +110,7 @@ def test_cells_in_other_processes_have_the_same_names_and_are_reported(run_main)
     ]
 
 
+@pytest.mark.slow
 def test_cells_side_by_side_compute_a_shared_stage_once_with_one_thread_each(run_main):
     small = ["data.train=16", "data.validation=4", "data.test=4", "recipe.epochs=1", "recipe.max_new_tokens=24"]
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]

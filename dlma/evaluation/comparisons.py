@@ -17,7 +17,7 @@ from scipy.special import bdtr, ndtri, stdtr
 
 from dlma.evaluation.statistics import Estimate, crossed_half, mean_squares
 
-TINY = 1e-300  # the smallest p that is told apart from 0
+TINY = 1e-100  # the smallest p that is told apart from 0
 ALPHA, POWER = 0.05, 0.8
 
 

@@ -101,8 +101,8 @@ def test_no_number_of_prompts_helps_where_the_seeds_disagree():
     rng = np.random.default_rng(0)
     seeds = np.array([[-1.0, 0.2, 1.0]])
     assert comparisons.prompts_needed(seeds + 0.1 * rng.normal(size=(50, 3))) == math.inf
-    agreed = 0.5 + rng.normal(size=(400, 1)) + 0.1 * rng.normal(size=(400, 3))
-    assert comparisons.prompts_needed(agreed) == pytest.approx(7.85 / 0.25, rel=0.3)  # z^2 = 7.85
+    agreed = 0.5 + rng.normal(size=(40_000, 1)) + 0.1 * rng.normal(size=(40_000, 3))
+    assert comparisons.prompts_needed(agreed) == pytest.approx(7.85 / 0.25, rel=0.06)  # z^2 = 7.85
 
 
 def test_prompts_needed_gives_the_power_it_promises():
