@@ -10,7 +10,12 @@ from dlma.app import conf_dir
 from dlma.errors import UserError
 
 CONF = conf_dir()
-FILLED = {"hf": ["model.path=/models/m"], "jsonl": ["data.path=p.jsonl"], "hh": ["data.path=p.jsonl"]}
+FILLED = {
+    "hf": ["model.path=/models/m"],
+    "jsonl": ["data.path=p.jsonl"],
+    "hh": ["data.path=p.jsonl"],
+    "annotate": ["mode.run=r"],
+}
 
 
 def options() -> list[str]:
