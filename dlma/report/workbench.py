@@ -28,7 +28,7 @@ Measures = dict[str, Estimate | None]
 
 # name: (what it says, unit)
 MEASURES = {
-    "separation": ("mean R: how far the two sides pull the model apart", "nats"),
+    "separation": ("mean of R: how far the two sides pull the model apart", "nats"),
     "spread": ("standard deviation of R", "nats"),
     "clarity": ("mean R over its standard deviation", ""),
     "kl_positive": ("KL of the positive side from the negative, per answer", "nats"),
@@ -43,7 +43,7 @@ MEASURES = {
     "construction": ("the positive answer is the better one, no ties", "share"),
     "rank_correlation": ("rank correlation of R with the truth", ""),
 }
-SHOWN = ("separation", "spread", "difference", "refusal_positive", "longer", "length_bias", "construction", "accuracy")
+SHOWN = ("separation", "construction", "accuracy", "spread", "difference", "longer", "length_bias", "refusal_positive")
 SHORT = {
     "separation": "mean R",
     "spread": "sd R",
@@ -51,10 +51,10 @@ SHORT = {
     "kl_positive": "KL(+|-)",
     "kl_negative": "KL(-|+)",
     "difference": "differ",
-    "refusal_positive": "refuse +",
+    "refusal_positive": "refuse+",
     "longer": "longer",
-    "length_bias": "R~length",
-    "construction": "+ better",
+    "length_bias": "R~len",
+    "construction": "+better",
     "accuracy": "sign(R)",
 }
 
@@ -163,10 +163,12 @@ def print_ranking(entries: Sequence[Entry], rank_by: str, head: str, console: Co
     console = console or Console(soft_wrap=True)
     table = simple_table(f"prompt pairs on {head}")
     table.add_column("", justify="right", style="dim")
-    table.add_column("prompts", overflow="fold", min_width=12)
-    names = columns(entries, rank_by)
+    widest = max(len(entry.name) for entry in entries)
+    table.add_column("prompts", no_wrap=True, min_width=widest)
+    known = columns(entries, rank_by)
+    names = known[: max(2, (console.width - widest - 5) // 10)]  # a number takes 7 characters, and 3 of padding
     for name in names:
-        table.add_column(SHORT[name], justify="right")
+        table.add_column(SHORT[name], justify="right", no_wrap=True)
     for rank, entry in enumerate(entries, start=1):
         values = [entry.measures[name] for name in names]
         shown = ["–" if v is None else number(v.value, MEASURES[n][1]) for n, v in zip(names, values)]
@@ -174,6 +176,8 @@ def print_ranking(entries: Sequence[Entry], rank_by: str, head: str, console: Co
     console.print(table)
     for name in names:
         console.print(f"{SHORT[name]}: {MEASURES[name][0]}", style="dim")
+    if len(names) < len(known):
+        console.print("A wider terminal shows more; every measure is in workbench.csv.", style="dim")
     console.print(note(entries, rank_by))
 
 

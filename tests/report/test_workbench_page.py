@@ -113,7 +113,14 @@ def test_the_terminal_shows_ranks_values_and_what_they_mean():
     workbench.print_ranking(ENTRIES, "separation", "model, 12 prompts", console)
     text = console.file.getvalue()
     assert text.index("strong<b>") < text.index("middle") < text.index("weak")
-    assert "mean R: how far" in text and "0.800" in text
+    assert "mean of R: how far" in text and "0.800" in text
+
+
+def test_a_narrow_terminal_drops_measures_and_cuts_none():
+    console = Console(file=io.StringIO(), width=60)
+    workbench.print_ranking(ENTRIES, "separation", "model, 12 prompts", console)
+    text = console.file.getvalue()
+    assert "…" not in text and "A wider terminal shows more" in text and "strong<b>" in text
 
 
 def test_the_page_shows_every_pair_and_escapes_what_it_is_given():
