@@ -20,9 +20,17 @@ from dlma.report import figures
 from dlma.report.alerts import Alerts
 from dlma.report.changes import change
 from dlma.report.findings import Finding
-from dlma.report.summary import METRICS, Row, interval, label, number, summary_rows
+from dlma.report.summary import METRICS, Row, interval, number, summary_rows
 
 NAME = "parting"
+SHOWN = {
+    "self_reward": "R, nats",
+    "harmlessness": "harmlessness",
+    "harmful": "harmful",
+    "kl": "KL, nats",
+    "perplexity": "perplexity",
+    "tokens": "length",
+}
 
 
 @dataclass(frozen=True)
@@ -113,9 +121,8 @@ def section(found: Along, part: int | None, finding: Finding) -> str:
 
 
 def _table(found: Along, points: list[dict[str, Row]]) -> str:
-    shown = ("self_reward", "harmlessness", "harmful", "kl", "perplexity", "tokens")
-    names = [name for name in shown if all(name in point for point in points)]
-    heads = "".join(f'<th class="num">{escape(label(name))}</th>' for name in names)
+    names = [name for name in SHOWN if all(name in point for point in points)]
+    heads = "".join(f'<th class="num">{escape(SHOWN[name])}</th>' for name in names)
     body = "".join(
         f'<tr><td class="num">{step}</td>{"".join(_cell(point[name]) for name in names)}</tr>'
         for step, point in zip(found.steps, points)

@@ -236,8 +236,9 @@ def _echo_table(found: Echo | None) -> str:
     )
     words = ", ".join(f"{escape(word)} {size:.1f}" for word, size in found.words) or "none"
     return (
-        '<table><thead><tr><th></th><th class="num">as it is</th><th class="num">without echoes</th></tr></thead>'
-        f'<tbody>{body}</tbody></table><p class="note">Echoed words, by their sum of |r(t)| in nats: {words}.</p>'
+        '<div class="scroll"><table><thead><tr><th></th><th class="num">as it is</th>'
+        f'<th class="num">without echoes</th></tr></thead><tbody>{body}</tbody></table></div>'
+        f'<p class="note">Echoed words, by their sum of |r(t)| in nats: {words}.</p>'
     )
 
 
@@ -248,9 +249,10 @@ def _links_table(links: Sequence[Link], source: str) -> str:
         for link in links
     )
     return (
-        '<table><thead><tr><th>difference within a pair</th><th class="num">with R</th>'
-        '<th class="num">with R per token, the others held fixed</th></tr></thead>'
-        f'<tbody>{body}</tbody></table><p class="note">Rank correlations; a dash: it does not vary here. '
+        '<div class="scroll"><table><thead><tr><th></th><th class="num">with R</th>'
+        f'<th class="num">with R per token</th></tr></thead><tbody>{body}</tbody></table></div>'
+        '<p class="note">Rank correlations of the differences within a pair, over all pairs; with R per token, the '
+        "other properties are held fixed. A dash: it does not vary here. "
         f"Sentiment counts the words of a list ({escape(source)}).</p>"
     )
 
