@@ -34,6 +34,7 @@ VERSION = {
     "token_rewards": 1,
     "implicit": 1,
     "preflight": 1,
+    "reward": 1,
     "policy": 1,
     "answers": 1,
     "verdicts": 1,

@@ -5,6 +5,7 @@ A run whose stages are all in the store never imports torch.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import sys
 from collections.abc import Iterator
@@ -24,11 +25,18 @@ from dlma.stages import Stage
 
 if TYPE_CHECKING:
     from dlma.model.language import LanguageModel
+    from dlma.model.reward_model import RewardModel
     from dlma.model.runtime import Runtime
 
 
+SEEDS_APART = 1_000_000  # between the seeds of two rounds: a round draws its own noise and order
+
+
 class Cell:
-    """What every stage of a run needs: config, store, run folder, model and runtime."""
+    """What every stage of a run needs: config, store, run folder, model and runtime.
+
+    round, start: which round of `iterations` this is, and the policy that it begins with; None is the base
+    """
 
     def __init__(self, cfg: DictConfig, folder: Path, lender: Cell | None = None) -> None:
         self.cfg = cfg
@@ -37,8 +45,25 @@ class Cell:
         self.store = Store(Path(cfg.store.root)) if lender is None else lender.store
         self.settings = config.redact(config.resolved(cfg))
         self.summary: dict[str, float] = {}
+        self.round = 1
+        self.start: Stage | None = None
+        self._current: LanguageModel | None = None
         self._base: LanguageModel | None = None
         self._logged: set[float] = set()
+
+    def next_round(self, policy: Stage) -> Cell:
+        """The same run one round on: it begins with a policy, under a seed of its own."""
+        later = copy.copy(self)
+        self._base = later._base = self._current = later._current = None
+        later.cfg = copy.deepcopy(self.cfg)
+        later.cfg.seed = self.cfg.seed + SEEDS_APART
+        later.round, later.start = self.round + 1, policy
+        return later
+
+    @property
+    def begun(self) -> list[Stage]:
+        """What the model at the round's start is made of besides the base's weights: the last policy, if any."""
+        return [] if self.start is None else [self.start]
 
     @cached_property
     def method(self) -> str:
@@ -69,8 +94,8 @@ class Cell:
             self.tracker.finish(self.summary, exit_code=code)
 
     def log_step(self, row: dict[str, float]) -> None:
-        """Hand a training step to the tracker, once."""
-        if row["step"] not in self._logged:
+        """Hand a training step of the last round to the tracker, once."""
+        if self.round == self.cfg.iterations and row["step"] not in self._logged:
             self._logged.add(row["step"])
             self.tracker.log({f"train/{name}": value for name, value in row.items()}, step_key="train/step")
 
@@ -119,6 +144,12 @@ class Cell:
         prints = [self.store.fingerprint(folder) for folder in self.frozen.folders]
         return {"weights": prints, "dtype": self.frozen.dtype}
 
+    @property
+    def training(self) -> dict:
+        """What decides a trained model besides its rule: labels, weights, LoRA."""
+        lora = None if self.spec.lora is None else dataclasses.asdict(self.spec.lora)
+        return {"labels": config.scientific(self.cfg.labels), **self.weights, "lora": lora}
+
     def base(self) -> LanguageModel:
         """The frozen model, loaded once per run."""
         if self.lender is not None:
@@ -129,10 +160,24 @@ class Cell:
                 print(f"{self.frozen.name} has no EOS: every answer runs to recipe.max_new_tokens", file=sys.stderr)
         return self._base
 
+    def current(self) -> LanguageModel:
+        """The model at the round's start, frozen: the base, or the last round's policy."""
+        if self.start is None:
+            return self.base()
+        if self._current is None:
+            self._base = None
+            self._current = self.policy(self.start)
+        return self._current
+
+    def scoring(self, by: str) -> LanguageModel:
+        """The model that scores a round's pairs: "current" or "frozen", the base."""
+        return self.current() if by == "current" else self.base()
+
     def trainee(self) -> LanguageModel:
-        """The model to train; the frozen one is let go first, so that one model is held."""
-        self._base = None
-        return self.spec.load()
+        """The model to train; the frozen ones are let go first, so that one model is held."""
+        self._base = self._current = None
+        spec = self.spec if self.start is None else self.spec.continued(self.start.path("policy"))
+        return spec.load()
 
     def policy(self, policy: Stage, place: str = "policy") -> LanguageModel:
         """The trained model, or one that was kept on the way to it."""
@@ -141,6 +186,13 @@ class Cell:
     def notes(self, stage: Stage) -> dict:
         """What a stage's writer noted down."""
         return stage.notes
+
+    def reward_model(self, reward: Stage) -> RewardModel:
+        """The trained reward model, frozen."""
+        from dlma.model.reward_model import RewardModel
+
+        folder = reward.path("reward")
+        return RewardModel.load(self.frozen.trained(folder), folder)
 
     def make(self, stage: Stage, write) -> Stage:
         """Have the store compute a stage unless it is there."""

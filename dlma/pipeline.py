@@ -1,5 +1,6 @@
-"""The method, one statement per arrow: prompts -> pairs -> scores -> policy -> answers -> table.
+"""The method, one statement per arrow: prompts -> pairs -> scores (-> reward model) -> policy -> answers -> table.
 
+With `iterations` above 1 the middle of it is gone through again, from the last policy (`one_round`).
 The only file that sees all components. Each function names a stage, what decides it, and how it is made;
 the store runs it or finds it.
 """
@@ -28,24 +29,49 @@ def run(cfg: DictConfig, /) -> dict:
         return present(cell, *stages(cell))
 
 
-def stages(cell: Cell) -> tuple[dict[str, Stage]]:
-    """All stages of a run, by what they are for, as `present` takes them.
+def stages(cell: Cell) -> tuple[dict[str, Stage], list[dict[str, Stage]]]:
+    """All stages of a run, by what they are for, as `present` takes them: those of the last round, and every round's.
 
     A cell makes them; that of mode=plan only looks them up, so what decides the walk is asked of `cell.notes`.
     """
     prompts = read_prompts(cell)
     contexts = render(cell, prompts, "train")
     held_out = render(cell, prompts, cell.cfg.evaluation.split)
-    pairs = make_pairs(cell, contexts, held_out)
-    scored = score(cell, pairs)
-    tokens = read_tokens(cell, scored)
-    checked = preflight(cell, prompts=prompts, contexts=contexts, held_out=held_out, pairs=pairs, scored=scored)
-    policy = train(cell, scored)
+    rounds = go_through(cell, prompts, contexts, held_out)
+    policy, scored = rounds[-1]["policy"], rounds[-1]["scored"]
     answers = {arm: answer(cell, held_out, policy, arm, side) for arm, side in arms(cell.notes(policy))}
     verdicts = judge(cell, list(answers.values()), scored)
     along = follow(cell, held_out, policy, scored)
-    made = dict(prompts=prompts, contexts=contexts, held_out=held_out, pairs=pairs, scored=scored, tokens=tokens)
-    return (made | dict(preflight=checked, policy=policy, verdicts=verdicts) | answers | along,)
+    outside = dict(prompts=prompts, contexts=contexts, held_out=held_out)
+    return outside | rounds[-1] | dict(verdicts=verdicts) | answers | along, rounds
+
+
+def go_through(cell: Cell, prompts: Stage, contexts: Stage, held_out: Stage) -> list[dict[str, Stage]]:
+    """The stages of each round; there is but one where nothing is trained."""
+    wanted, own = cell.cfg.iterations, cell.cfg.scored.path or cell.cfg.pairs.path
+    if wanted < 1:
+        raise UserError(f"iterations={wanted}: must be at least 1")
+    if wanted > 1 and own:
+        raise UserError(f"iterations={wanted}: the pairs of {own} are the same in every round: iterations=1")
+    rounds = [one_round(cell, prompts, contexts, held_out)]
+    while len(rounds) < wanted and cell.notes(rounds[-1]["policy"])["trained"]:
+        cell = cell.next_round(rounds[-1]["policy"])
+        rounds.append(one_round(cell, prompts, contexts, held_out))
+    return rounds
+
+
+def one_round(cell: Cell, prompts: Stage, contexts: Stage, held_out: Stage) -> dict[str, Stage]:
+    """From prompts to a policy, beginning with the model at the round's start."""
+    by = cell.cfg.iteration.scorer
+    pairs = make_pairs(cell, contexts, held_out)
+    scored = reference(cell, score(cell, pairs, by))
+    again = {} if cell.start is None else {"scored_otherwise": score(cell, pairs, other(by))}
+    tokens = read_tokens(cell, scored)
+    checked = preflight(cell, prompts=prompts, contexts=contexts, held_out=held_out, pairs=pairs, scored=scored)
+    reward = train_reward(cell, scored)
+    policy = train(cell, scored, reward)
+    made = dict(pairs=pairs, scored=scored, **again, tokens=tokens, preflight=checked)
+    return made | ({} if reward is None else dict(reward=reward)) | dict(policy=policy)
 
 
 def read_prompts(cell: Cell) -> Stage:
@@ -77,10 +103,10 @@ def make_pairs(cell: Cell, contexts: Stage, held_out: Stage) -> Stage:
     key = {**scientific(cell.cfg.pairs), "sampler": scientific(cell.cfg.sampler), **cell.weights}
 
     def write(folder: Path) -> dict:
-        module = build(cell.cfg.pairs, cell.base(), cell.sampler)
+        module = build(cell.cfg.pairs, cell.current(), cell.sampler)
         return {"engine": cell.runtime.predict(module, _read(contexts, Context), Pair, folder, "pairs")}
 
-    return cell.make(cell.store.stage("pairs", key, uses=[contexts]), write)
+    return cell.make(cell.store.stage("pairs", key, uses=[contexts, *cell.begun]), write)
 
 
 def import_pairs(cell: Cell, held_out: Stage) -> Stage:
@@ -115,8 +141,8 @@ def import_pairs(cell: Cell, held_out: Stage) -> Stage:
     return cell.make(cell.store.stage("pairs", key, uses=[held_out], libraries=False), write)
 
 
-def score(cell: Cell, pairs: Stage) -> Stage:
-    """Margin, label and reference log-probs of each usable pair."""
+def score(cell: Cell, pairs: Stage, by: str = "current") -> Stage:
+    """Margin, label and reference log-probs of each usable pair, by the current model or the frozen base."""
     given = bool(cell.cfg.scored.path)
     key = {"given": True} if given else scientific(cell.cfg.scorer)
 
@@ -126,11 +152,35 @@ def score(cell: Cell, pairs: Stage) -> Stage:
 
         rows, account = usable(_read(pairs, Pair))
         labels = _read(pairs, Label, "labels.parquet") if given else []
-        module = GivenMargins(cell.base(), labels) if given else build(cell.cfg.scorer, cell.base())
+        model = cell.scoring(by)
+        module = GivenMargins(model, labels) if given else build(cell.cfg.scorer, model)
         engine = cell.runtime.predict(module, rows, ScoredPair, folder, "scores")
         return {"account": asdict(account), "engine": engine}
 
-    return cell.make(cell.store.stage("scored", {**key, **cell.weights}, uses=[pairs]), write)
+    uses = [pairs, *cell.begun] if by == "current" else [pairs]
+    return cell.make(cell.store.stage("scored", {**key, **cell.weights}, uses=uses), write)
+
+
+def other(model: str) -> str:
+    """Of the two models of a later round, the one that did not score."""
+    return "frozen" if model == "current" else "current"
+
+
+def reference(cell: Cell, scored: Stage) -> Stage:
+    """The scored pairs; where scorer and reference are two models, with the reference's log-probs."""
+    wanted = cell.cfg.iteration.reference
+    if cell.start is None or wanted == cell.cfg.iteration.scorer:
+        return scored
+
+    def write(folder: Path) -> dict:
+        from dlma.scorer.rereference import Rereference
+
+        module = Rereference(cell.scoring(wanted))
+        rows = _read(scored, ScoredPair)
+        return {"engine": cell.runtime.predict(module, rows, ScoredPair, folder, "reference")}
+
+    uses = [scored, *cell.begun] if wanted == "current" else [scored]
+    return cell.make(cell.store.stage("scored", {"reference": wanted, **cell.weights}, uses=uses), write)
 
 
 def read_tokens(cell: Cell, scored: Stage) -> Stage:
@@ -141,7 +191,8 @@ def read_tokens(cell: Cell, scored: Stage) -> Stage:
         from dlma.scorer.token_rewards import TokenScorer
 
         rows = panel.chosen([pair for pair in _read(scored, ScoredPair) if pair.positive_under_positive is not None])
-        return {"engine": cell.runtime.predict(TokenScorer(cell.base()), rows, TokenRewards, folder, "tokens")}
+        module = TokenScorer(cell.scoring(cell.cfg.iteration.scorer))
+        return {"engine": cell.runtime.predict(module, rows, TokenRewards, folder, "tokens")}
 
     key = {"sample": panel.sample, **cell.weights}
     return cell.make(cell.store.stage("token_rewards", key, uses=[scored]), write)
@@ -164,19 +215,36 @@ def preflight(cell: Cell, **stages: Stage) -> Stage:
     return stage
 
 
-def train(cell: Cell, scored: Stage) -> Stage:
-    """The policy, and the record of its training."""
-    lora = None if cell.spec.lora is None else asdict(cell.spec.lora)
-    labels = scientific(cell.cfg.labels)
-    if cell.cfg.along < 0:
-        raise UserError(f"along={cell.cfg.along}: a number of policies, 0 for none")
-    along = {"along": cell.cfg.along} if cell.cfg.along else {}
-    key = {**scientific(cell.cfg.objective), "labels": labels, **cell.weights, "lora": lora, **along}
+def train_reward(cell: Cell, scored: Stage) -> Stage | None:
+    """The reward model, where `reward=` names one; nothing otherwise."""
+    rule = scientific(cell.cfg.reward)
+    if rule["_target_"] is None:
+        return None
 
     def write(folder: Path) -> dict:
         pairs, account = build(cell.cfg.labels).apply(_read(scored, ScoredPair))
+        trained = build(cell.cfg.reward, cell.trainee())
+        bounds = trained.fit(pairs, cell.runtime, folder, lambda row: None)
+        return {"clamp": bounds, "account": asdict(account), "engine": trained.report()}
+
+    return cell.make(cell.store.stage("reward", {**rule, **cell.training}, uses=[scored]), write)
+
+
+def train(cell: Cell, scored: Stage, reward: Stage | None) -> Stage:
+    """The policy, and the record of its training."""
+    if cell.cfg.along < 0:
+        raise UserError(f"along={cell.cfg.along}: a number of policies, 0 for none")
+
+    def write(folder: Path) -> dict:
+        from dlma.objective.training import Supplies
+
+        every = _read(scored, ScoredPair)
+        pairs, account = build(cell.cfg.labels).apply(every)
         rule = build(cell.cfg.objective, cell.trainee())
         rule.along = cell.cfg.along
+        read = None if reward is None else lambda: cell.reward_model(reward)
+        moved = cell.start is not None and cell.cfg.iteration.reference == "frozen"
+        rule.supply(Supplies(every, read, moved))
         bounds = rule.fit(pairs, cell.runtime, folder, cell.log_step)
         answers = {"side": rule.side, "samples": rule.samples, "engine": rule.report()}
         kept = sorted(path.name for path in folder.glob("along/step-*"))
@@ -188,7 +256,10 @@ def train(cell: Cell, scored: Stage) -> Stage:
             **answers,
         }
 
-    return cell.make(cell.store.stage("policy", key, uses=[scored]), write)
+    along = {"along": cell.cfg.along} if cell.cfg.along else {}
+    key = {**scientific(cell.cfg.objective), **cell.training, **along}
+    uses = [scored] if reward is None else [scored, reward]
+    return cell.make(cell.store.stage("policy", key, uses=uses), write)
 
 
 def arms(notes: dict) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +18,17 @@ from dlma.records import Account, EvalRow, ScoredPair, TokenRewards, Truth
 from dlma.report import along, findings, html, summary, terminal, tokens
 from dlma.report.alerts import Outcome
 from dlma.report.findings import Finding
+from dlma.report.rounds import Round, drift, rounds_csv
 from dlma.stages import Stage
 
 SAMPLES = 64  # answers of each arm that go to the tracker
 
 
-def present(cell: Cell, stages: dict[str, Stage]) -> dict:
-    """Write the run folder, print the summary, close the tracker; what a sweep needs to know of the run."""
+def present(cell: Cell, stages: dict[str, Stage], rounds: Sequence[dict[str, Stage]]) -> dict:
+    """Write the run folder, print the summary, close the tracker; what a sweep needs to know of the run.
+
+    stages: those of the last round, and of what comes before and after all rounds
+    """
     evals = records.from_table(EvalRow, stages["verdicts"].table())
     arms = list(dict.fromkeys(row.arm for row in evals))
     rows = summary.summary_rows(evals, arms)
@@ -31,7 +36,9 @@ def present(cell: Cell, stages: dict[str, Stage]) -> dict:
     train = train_rows(stages["policy"])
     fill_folder(cell, stages, rows)
     curve = curve_of(cell, stages, evals, train)
-    data = report_data(cell, stages, rows, evals, train, accounts, curve)
+    drifts = drift_of(rounds, cell.cfg.iteration.scorer) if len(rounds) > 1 else []
+    keep_drift(cell, drifts)
+    data = report_data(cell, stages | earlier(rounds), rows, evals, train, accounts, curve, drifts)
     with files.guarded(cell.folder, "hydra.run.dir"):
         html.write_report(cell.folder / "report.html", data)
     terminal.print_account(accounts)
@@ -57,6 +64,8 @@ def fill_folder(cell: Cell, stages: dict[str, Stage], rows: Sequence[summary.Row
     for name, target in (("prompts", "prompts"), ("pairs", "pairs"), ("scored", "scored"), ("verdicts", "answers")):
         publish(stages[name], "rows.parquet", folder / f"{target}.parquet")
     publish(stages["policy"], "train.csv", folder / "train.csv")
+    if "reward" in stages:
+        publish(stages["reward"], "train.csv", folder / "reward.csv")
     if stages["policy"].notes["trained"] and not stages["policy"].pruned:
         publish_tree(stages["policy"], "policy", folder / "policy")
     with files.guarded(folder, "hydra.run.dir"):
@@ -64,6 +73,38 @@ def fill_folder(cell: Cell, stages: dict[str, Stage], rows: Sequence[summary.Row
         summary.write_metrics(
             folder / "metrics.csv", rows, method=cell.method, base=cell.frozen.name, seed=cell.cfg.seed
         )
+
+
+def earlier(rounds: Sequence[dict[str, Stage]]) -> dict[str, Stage]:
+    """The stages of all rounds but the last, under names of their own."""
+    before = enumerate(rounds[:-1], start=1)
+    return {f"{name}, round {number}": stage for number, stages in before for name, stage in stages.items()}
+
+
+def drift_of(rounds: Sequence[dict[str, Stage]], scorer: str) -> list[Round]:
+    """R of each round's pairs by the model at its start and by the base."""
+    found = []
+    for number, stages in enumerate(rounds, start=1):
+        scored = _margins(stages["scored"])
+        otherwise = _margins(stages["scored_otherwise"]) if number > 1 else scored
+        current, frozen = (scored, otherwise) if scorer == "current" else (otherwise, scored)
+        found.append(drift(number, current, frozen))
+    return found
+
+
+def _margins(scored: Stage) -> list[float]:
+    return scored.table().column("margin").to_pylist()
+
+
+def keep_drift(cell: Cell, drifts: Sequence[Round]) -> None:
+    """The drift in the run folder and at the tracker."""
+    if not drifts:
+        return
+    with files.guarded(cell.folder, "hydra.run.dir"):
+        files.write_bytes(cell.folder / "rounds.csv", rounds_csv(drifts))
+    for one in drifts:
+        row = {f"rounds/{name}": value for name, value in dataclasses.asdict(one).items() if value is not None}
+        cell.tracker.log(row, step_key="rounds/round")
 
 
 def train_rows(policy: Stage) -> list[dict[str, float]]:
@@ -80,6 +121,7 @@ def report_data(
     train: list[dict],
     accounts: dict[str, Account],
     curve: tuple[str, list[Finding]],
+    drifts: Sequence[Round],
 ) -> html.ReportData:
     """All that the HTML report shows."""
     pairs = records.from_table(ScoredPair, stages["scored"].table())
@@ -98,6 +140,7 @@ def report_data(
         train=train,
         pairs=pairs,
         truth=truth,
+        rounds=list(drifts),
         clamp=tuple(stages["policy"].notes["clamp"]),
         accounts=accounts,
         config=cell.settings,

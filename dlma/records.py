@@ -147,6 +147,15 @@ class Truth:
 
 
 @dataclass(frozen=True)
+class Reward:
+    """What a reward model gives both answers of a pair; their difference is the log-odds that positive is better."""
+
+    id: str
+    positive: float
+    negative: float
+
+
+@dataclass(frozen=True)
 class Answer:
     """One answer to a held-out prompt by one arm (base, prompted, aligned).
 

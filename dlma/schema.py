@@ -25,6 +25,14 @@ class SweepNode:
 
 
 @dataclass
+class IterationNode:
+    """Which model a later round takes: the one at its start, or the base."""
+
+    scorer: Literal["current", "frozen"]
+    reference: Literal["current", "frozen"]
+
+
+@dataclass
 class ScoredNode:
     path: str | None
 
@@ -34,6 +42,35 @@ class LoraNode:
     rank: int
     alpha: float
     targets: list[str] | str
+
+
+@dataclass
+class RewardNode:
+    """Training of the reward model."""
+
+    lr: float
+    epochs: int
+    batch: int
+    warmup_steps: int
+
+
+@dataclass
+class PPONode:
+    """PPO on the reward model (conf/objective/ppo.yaml)."""
+
+    lr: float
+    warmup_steps: int
+    clip_norm: float
+    rollouts: int
+    rollout: int
+    batch: int
+    epochs: int
+    kl_weight: float
+    clip: float
+    value_clip: float
+    value_weight: float
+    gamma: float
+    lam: float
 
 
 @dataclass
@@ -62,6 +99,8 @@ class Recipe:
     sft_lr: float
     sft_epochs: int
     sft_batch: int
+    reward: RewardNode
+    ppo: PPONode
     dtype: Literal["float32", "bfloat16"]
     lora: LoraNode | None
 
@@ -75,6 +114,8 @@ class Root:
     seed: int
     name: str | None
     along: int
+    iterations: int
+    iteration: IterationNode
     store: StoreNode
     sweep: SweepNode
     runs: str | None
@@ -88,6 +129,7 @@ class Root:
     judge: Component
     scorer: Component
     labels: Component
+    reward: Component
     objective: Component
     evaluation: Component
     preflight: Component

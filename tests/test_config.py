@@ -237,9 +237,14 @@ def test_secrets_are_redacted_by_key_by_environment_and_in_urls(monkeypatch):
 
 @pytest.mark.parametrize("path", sorted((CONF / "recipe").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_value_of_a_recipe_stands_with_its_source(path: Path):
-    marks = ("# paper", "# official code", "# ours", "# inferred")
-    lines = [line for line in path.read_text().splitlines() if ":" in line and not line.startswith(("#", " "))]
-    unmarked = [line for line in lines if not any(mark in line for mark in marks)]
+    marks = ("# paper", "# official code", "# ours", "# inferred", "# AlpacaFarm", "# RLCD", "# safe-rlhf")
+    lines = [line for line in path.read_text().splitlines() if ":" in line and not line.startswith("#")]
+    below, unmarked = False, []
+    for line in lines:  # a node either has a mark, or each line below it does
+        top = not line.startswith(" ")
+        below = line.endswith(":") if top else below
+        if (top != below) and not any(mark in line for mark in marks):
+            unmarked.append(line)
     assert [line.split(":")[0] for line in unmarked] in (["name"], ["name", "exclusive"])
     assert OmegaConf.load(path).name == path.stem
 

@@ -117,6 +117,34 @@ def test_context_distillation_by_divergence_runs(run):
     assert (run("method=cd", "objective=distill", *LAB) / "policy").is_dir()
 
 
+PPO = [f"recipe.ppo.{value}" for value in ("rollouts=2", "rollout=8", "batch=4")]
+
+
+@pytest.mark.parametrize("method", ["rlaif", "dlma"])
+def test_a_preference_method_trains_by_reward_model_and_ppo(run, method):
+    folder = run(f"method={method}", "objective=ppo", *LAB, *PPO, "recipe.reward.batch=8", name="ppo")
+    assert "aligned" in arms(folder) and (folder / "policy" / "model.safetensors").is_file()
+    steps = list(csv.DictReader((folder / "train.csv").open()))
+    assert len(steps) == 8 and {"scores", "kl", "policy_loss", "value_loss", "clip_fraction"} <= set(steps[0])
+    assert float(steps[0]["kl"]) == pytest.approx(0, abs=1e-3)
+    losses = [float(row["loss"]) for row in csv.DictReader((folder / "reward.csv").open())]
+    assert losses[0] == pytest.approx(0.693147, abs=1e-4) or method == "dlma"  # ln 2, where there is no margin
+    assert {"reward", "policy"} <= set(counts(folder)["run"])
+    again = run(f"method={method}", "objective=ppo", *LAB, *PPO, "recipe.reward.batch=8", name="again")
+    assert counts(again)["run"] == {}
+
+
+def test_ppo_trains_an_adapter_beside_the_base(run):
+    lora = "recipe.lora={rank: 4, alpha: 8.0, targets: all-linear}"
+    folder = run("method=rlcd", "objective=ppo", *LAB, *PPO, lora)
+    assert (folder / "policy" / "adapter_model.safetensors").is_file()
+
+
+def test_ppo_names_the_reward_model_that_it_lacks(run, capsys):
+    run("method=rlcd", "objective=ppo", "reward=none", *LAB, *PPO, code=2)
+    assert "reward=bradley_terry" in capsys.readouterr().err
+
+
 def test_filtered_pairs_are_counted(run, capsys):
     run("labels.min_margin=1.0", *LAB)
     assert "|R| not above labels.min_margin" in capsys.readouterr().out

@@ -31,7 +31,8 @@ ROOTS = {
     "token_rewards": ["dlma.scorer.token_rewards", "dlma.modes.score:token_rewards", "dlma.pipeline:read_tokens"],
     "implicit": ["dlma.scorer.implicit", "dlma.modes.score:implicit"],
     "preflight": ["dlma.report.preflight", "dlma.pipeline:preflight"],
-    "policy": ["dlma.objective.*", "dlma.pipeline:train"],
+    "reward": ["dlma.objective.bradley_terry", "dlma.scorer.labels", "dlma.pipeline:train_reward"],
+    "policy": ["dlma.objective.*", "dlma.scorer.labels", "dlma.pipeline:train"],
     "answers": ["dlma.evaluation.answers", "dlma.model.sample", "dlma.pipeline:answer"],
     "verdicts": ["dlma.evaluation.text", "dlma.evaluation.oracle", "dlma.pipeline:judge"],
 }

@@ -90,17 +90,44 @@ class Engine:
 
     def token_logp(self, rows: Rows, trunk: Trunk | None = None) -> Tensor:
         """Log-prob of each target token of `rows`, (targets,) float32, nats; `trunk` is what the rows lack."""
+        if not self.model.plain_head:
+            return self._logp_of_own_head(rows, trunk)
+        return self._logp_of_states(self.states(rows, trunk).index_select(0, rows.predictor), rows.target)
+
+    def token_logp_and_states(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """`token_logp`, and the states that predict the targets, (targets, hidden): what a value head reads."""
+        wanted = self.states(rows).index_select(0, rows.predictor)
+        if self.model.plain_head:
+            return self._logp_of_states(wanted, rows.target), wanted
+        return self._logp_of_own_head(rows, None), wanted
+
+    def states(self, rows: Rows, trunk: Trunk | None = None) -> Tensor:
+        """Last hidden states of all places of `rows`, (rows * width, hidden); `trunk` is what the rows lack."""
         mask = self._mask(rows, trunk)
         cache = None if trunk is None else trunk.cache(len(rows.ids))
         self._count(rows)
-        graph = torch.is_grad_enabled()
-        with self.model.precision(), self.model.checkpointed(self.checkpointing and graph):
-            if not self.model.plain_head:
-                logits = self.model.full_logits(rows.ids, mask, rows.position, cache).flatten(0, 1)
-                return token_logp(logits.index_select(0, rows.predictor), rows.target)
-            states = self.model.states(rows.ids, mask, rows.position, cache).flatten(0, 1)
-            wanted = states.index_select(0, rows.predictor)
-            return chunked_token_logp(wanted, rows.target, self.model.head_layer, self.chunk, self.keep)
+        with self._passes():
+            return self.model.states(rows.ids, mask, rows.position, cache).flatten(0, 1)
+
+    def _logp_of_states(self, states: Tensor, target: Tensor) -> Tensor:
+        with self._passes():
+            return chunked_token_logp(states, target, self.model.head_layer, self.chunk, self.keep)
+
+    def _logp_of_own_head(self, rows: Rows, trunk: Trunk | None) -> Tensor:
+        """By the model's own forward, for a head that is not plain."""
+        mask = self._mask(rows, trunk)
+        cache = None if trunk is None else trunk.cache(len(rows.ids))
+        self._count(rows)
+        with self._passes():
+            logits = self.model.full_logits(rows.ids, mask, rows.position, cache).flatten(0, 1)
+            return token_logp(logits.index_select(0, rows.predictor), rows.target)
+
+    @contextmanager
+    def _passes(self) -> Iterator[None]:
+        """The precision of a pass, and what is kept of it for the backward pass."""
+        checkpointed = self.checkpointing and torch.is_grad_enabled()
+        with self.model.precision(), self.model.checkpointed(checkpointed):
+            yield
 
     def response_logp(self, rows: Rows, trunk: Trunk | None = None) -> Tensor:
         """Log-prob of each response of `rows`, summed over its tokens, (sequences,) float32, nats."""

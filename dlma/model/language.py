@@ -28,6 +28,7 @@ class LanguageModel:
     window: the sliding window of its attention in tokens, or None
     plain_head: the logits are `head(states)` and nothing else (no soft-capping, no scaling); probed
     autocast: the dtype of matrix products where it is not that of the weights; policy and reference share it
+    adapter_is_new: whether an adapter, if there is one, still changes nothing
     checked: what the engine's self-check found: the longest row it covers, the layout, why not the other one
     """
 
@@ -41,6 +42,7 @@ class LanguageModel:
         self.context = _context(self.causal.config, tokenizer)
         self.window = getattr(self.causal.config, "sliding_window", None)
         self.autocast: torch.dtype | None = None
+        self.adapter_is_new = True
         self.checked: tuple[int, str, str] = (0, "", "")
         self.plain_head = self._probe_head()
 
@@ -59,7 +61,9 @@ class LanguageModel:
         except (OSError, ValueError, KeyError, RuntimeError) as reason:
             line = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
             raise UserError(f"model.path={spec.folder}: the weights do not load: {line}") from None
-        return cls(_with_adapter(network, spec), spec.tokenizer, spec.name)
+        model = cls(_with_adapter(network, spec), spec.tokenizer, spec.name)
+        model.adapter_is_new = spec.adapter is None
+        return model
 
     @property
     def device(self) -> torch.device:
@@ -161,7 +165,7 @@ def _with_adapter(network: nn.Module, spec: ModelSpec) -> nn.Module:
     if spec.adapter is not None:
         from peft import PeftModel
 
-        return PeftModel.from_pretrained(network, str(spec.adapter)).eval()
+        return PeftModel.from_pretrained(network, str(spec.adapter), is_trainable=spec.trainable).eval()
     if spec.lora is not None:
         from peft import LoraConfig, get_peft_model
 

@@ -30,7 +30,10 @@ class Lora:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Where a model lies and how it is to be loaded; `adapter` is a folder with LoRA weights on top."""
+    """Where a model lies and how it is to be loaded; `adapter` is a folder with LoRA weights on top.
+
+    trainable: train that adapter further; otherwise it is frozen
+    """
 
     name: str
     folder: Path
@@ -38,6 +41,7 @@ class ModelSpec:
     trust_remote_code: bool = False
     lora: Lora | None = None
     adapter: Path | None = None
+    trainable: bool = False
 
     @property
     def folders(self) -> list[Path]:
@@ -49,6 +53,11 @@ class ModelSpec:
         if (folder / "adapter_config.json").is_file():
             return dataclasses.replace(self, adapter=folder, lora=None)
         return dataclasses.replace(self, folder=folder, adapter=None, lora=None)
+
+    def continued(self, folder: Path) -> ModelSpec:
+        """The same model to be trained on from `folder`: full weights, or an adapter that stays trainable."""
+        spec = self.trained(folder)
+        return dataclasses.replace(spec, trainable=spec.adapter is not None)
 
     @cached_property
     def tokenizer(self):

@@ -13,13 +13,14 @@ from dlma.model.language import LanguageModel
 
 
 class Reference:
-    """The frozen model beside the trained one: the adapter switched off under LoRA, else a copy.
+    """The frozen model beside the trained one: the adapter switched off under fresh LoRA, else a copy.
 
     network: the copy, to be moved to a device with its owner; None where nothing was copied
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        self._adapted = model.network if hasattr(model.network, "disable_adapter") else None
+        fresh = hasattr(model.network, "disable_adapter") and model.adapter_is_new
+        self._adapted = model.network if fresh else None
         self.network: nn.Module | None = None
         self._model = model
         if self._adapted is None:

@@ -23,7 +23,7 @@ from dlma.model.language import LanguageModel
 from dlma.model.predictions import predictions
 from dlma.model.reference import Reference
 from dlma.model.runtime import Runtime
-from dlma.objective.training import Step, TrainingRule
+from dlma.objective.training import Step, Supplies, TrainingRule
 from dlma.records import ScoredPair
 
 
@@ -81,6 +81,10 @@ class ContextDistillation(TrainingRule):
         self.token_budget = token_budget
         self.reference = Reference(model)
         self.reference_network = self.reference.network
+
+    def supply(self, supplies: Supplies) -> None:
+        """Nothing but a reference that is the model itself."""
+        self.refuse_moved(supplies)
 
     def fit(
         self, rows: Sequence[ScoredPair], runtime: Runtime, folder: Path, listen: Callable[[dict], None]

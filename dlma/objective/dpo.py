@@ -20,6 +20,7 @@ from dlma.model import trees
 from dlma.model.engine import TOLERANCE, Engine
 from dlma.model.language import LanguageModel
 from dlma.model.runtime import Runtime
+from dlma.objective.oriented import chosen_first, margin, references, tokens
 from dlma.objective.training import Step, TrainingRule
 from dlma.records import ScoredPair
 from dlma.schema import Component
@@ -114,18 +115,18 @@ class DPO(TrainingRule):
 
     def bounds(self, pairs: Sequence[ScoredPair]) -> tuple[float, float]:
         """The clamp's bounds in nats, taken over all pairs."""
-        margins = torch.tensor([_margin(pair) for pair in pairs], dtype=torch.float64)
+        margins = torch.tensor([margin(pair) for pair in pairs], dtype=torch.float64)
         return margin_bounds(margins, self.margin_low, self.margin_high, self.margin_unit)
 
     def items(self, pairs: Sequence[ScoredPair]) -> list[Item]:
         """Pairs oriented by their label, with the clamped margin."""
         low, high = self.bounds(pairs)
-        planned = self.engine.plan([_chosen_first(pair) for pair in pairs])
+        planned = self.engine.plan([chosen_first(pair) for pair in pairs])
         share = len(planned) // len(pairs)
-        margins = [min(max(_margin(pair), low), high) for pair in pairs]
+        margins = [min(max(margin(pair), low), high) for pair in pairs]
         columns = [
-            (*_references(pair), *_tokens(pair), margin, weight)
-            for pair, margin, weight in zip(pairs, margins, self._weights(pairs, high), strict=True)
+            (*references(pair), *tokens(pair), clamped, weight)
+            for pair, clamped, weight in zip(pairs, margins, self._weights(pairs, high), strict=True)
         ]
         return [Item(planned[i * share : (i + 1) * share], column) for i, column in enumerate(columns)]
 
@@ -133,7 +134,7 @@ class DPO(TrainingRule):
         if not self.weighted:
             return [1.0] * len(pairs)
         try:
-            return margin_weights(torch.tensor([_margin(pair) for pair in pairs]).double(), high=high).tolist()
+            return margin_weights(torch.tensor([margin(pair) for pair in pairs]).double(), high=high).tolist()
         except ValueError as reason:
             raise UserError(f"objective.weighted: {reason}: choose a scorer that gives a margin") from None
 
@@ -191,23 +192,3 @@ class DPO(TrainingRule):
     def _drift(self, micro: Micro) -> float:
         policy = self.engine.response_logp(micro.rows).view(-1, 2)
         return ((policy - micro.reference).abs() / micro.tokens).max().item()
-
-
-def _sides(pair: ScoredPair) -> tuple[str, str]:
-    return ("positive", "negative") if pair.chosen == "positive" else ("negative", "positive")
-
-
-def _margin(pair: ScoredPair) -> float:
-    return pair.margin if pair.chosen == "positive" else -pair.margin
-
-
-def _chosen_first(pair: ScoredPair) -> list[trees.Sequence]:
-    return [trees.Sequence(pair.plain_context_ids, getattr(pair, f"{side}_ids")) for side in _sides(pair)]
-
-
-def _references(pair: ScoredPair) -> list[float]:
-    return [getattr(pair, f"{side}_reference") for side in _sides(pair)]
-
-
-def _tokens(pair: ScoredPair) -> list[int]:
-    return [len(getattr(pair, f"{side}_ids")) for side in _sides(pair)]

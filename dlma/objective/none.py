@@ -8,7 +8,7 @@ from typing import Literal
 
 from dlma.model.language import LanguageModel
 from dlma.model.runtime import Runtime
-from dlma.objective.training import write_log
+from dlma.objective.training import Supplies, write_log
 
 
 class NoTraining:
@@ -22,6 +22,9 @@ class NoTraining:
     def __init__(self, model: LanguageModel, /, *, side: Literal["plain", "positive"], samples: int) -> None:
         self.side = side
         self.samples = samples
+
+    def supply(self, supplies: Supplies) -> None:
+        """Nothing is needed."""
 
     def fit(self, rows: Sequence, runtime: Runtime, folder: Path, listen: Callable[[dict], None]) -> list[None]:
         """Leave an empty train.csv; there is no clamp."""

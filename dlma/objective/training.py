@@ -9,22 +9,37 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
-from tqdm import tqdm
 
-from dlma import files
 from dlma.errors import UserError
 from dlma.model import memory, ranks
 from dlma.model.engine import say_once
 from dlma.model.language import LanguageModel
 from dlma.model.rates import Meter
+from dlma.model.reward_model import RewardModel
 from dlma.model.runtime import Runtime, interruptible, progress
 from dlma.objective.along import KeepAlong, evenly
+from dlma.objective.resume import ResumePoint, newest_point
+from dlma.records import ScoredPair
 from dlma.shards import SCRATCH
+
+
+@dataclass(frozen=True)
+class Supplies:
+    """What a rule may need besides the labelled pairs.
+
+    prompts: pairs of all training prompts, whatever became of their labels
+    reward: reads the reward model, if there is one
+    moved: the policy is not the pairs' reference when training begins (a later round with the base as reference)
+    """
+
+    prompts: Sequence[ScoredPair]
+    reward: Callable[[], RewardModel] | None
+    moved: bool = False
 
 
 class Step:
@@ -120,6 +135,7 @@ class TrainingRule(pl.LightningModule):
         self.batch = batch
         self.seed = seed
         self.log_rows: list[dict[str, float]] = []
+        self.moved = False
         self._meter = Meter()
 
     def micros(self, rows: list) -> list:
@@ -133,11 +149,32 @@ class TrainingRule(pl.LightningModule):
     def check_first(self, step: Step, loss: float) -> None:
         """Compare the first loss with what theory says; raises UserError when they differ."""
 
+    def supply(self, supplies: Supplies) -> None:
+        """Take what the rule needs besides labelled pairs; called once, before `fit`."""
+        self.moved = supplies.moved
+
+    def refuse_moved(self, supplies: Supplies) -> None:
+        """For a rule whose reference is the model as it begins: raises UserError where another one is wanted."""
+        if supplies.moved:
+            raise UserError(
+                f"iteration.reference=frozen: {type(self).__name__} keeps the model at the round's start as its "
+                "reference: iteration.reference=current"
+            )
+
+    def save(self, folder: Path) -> None:
+        """Leave the trained model in the stage's folder."""
+        self.network.save_pretrained(folder / "policy")
+        self.model.tokenizer.save_pretrained(folder / "policy")
+
+    def point_every(self, steps: int) -> int:
+        """Steps between two resume points, where the runtime asks for `steps`."""
+        return steps
+
     def training_step(self, step: Step, index: int) -> None:
         with self.meter.timed():
             sums = self._accumulated(step)
             ranks.add_gradients(self._trained())
-            if self.global_step == 0:
+            if self.global_step == 0 and not self.moved:
                 self.check_first(Step(step.micros, len(step.items), step.items), sums["loss"] / len(step.items))
             shared = dict(zip(sums, ranks.totals(sums.values(), self.device), strict=True))
             self.record(step, shared, self.clipped_norm())
@@ -187,7 +224,7 @@ class TrainingRule(pl.LightningModule):
         return self.engine.meter if hasattr(self, "engine") else self._meter
 
     def _trained(self) -> list[torch.nn.Parameter]:
-        return [p for p in self.network.parameters() if p.requires_grad]
+        return [p for p in self.parameters() if p.requires_grad]
 
     def clipped_norm(self) -> float:
         """Clip the gradient to `clip_norm`; the norm it had before."""
@@ -224,58 +261,21 @@ class TrainingRule(pl.LightningModule):
         listen: called with each step's row, as it is done
         """
         loader = StepLoader(self, rows, batch=self.batch, epochs=self.epochs, seed=self.seed)
+        self.train_through(loader, runtime, folder, listen)
+
+    def train_through(self, loader, runtime: Runtime, folder: Path, listen: Callable[[dict], None]) -> None:
+        """`train_on` with the steps of a loader that has a length, `state_dict` and `load_state_dict`."""
         points = folder / SCRATCH / "points"
+        every = self.point_every(runtime.checkpoint_steps)
         start = newest_point(points)
         with progress(len(loader), "train", unit="step") as bar:
             keep = KeepAlong(folder, evenly(self.along, len(loader)))  # comes first: a resume point stands for it too
-            callbacks = [keep, ResumePoint(points, runtime.checkpoint_steps, bar, listen)]
-            trainer = runtime.trainer(callbacks, len(loader))
+            trainer = runtime.trainer([keep, ResumePoint(points, every, bar, listen)], len(loader))
             interruptible(trainer.fit, self, train_dataloaders=loader, ckpt_path=start, weights_only=True)
         if ranks.rank():
             return
-        self.network.save_pretrained(folder / "policy")
-        self.model.tokenizer.save_pretrained(folder / "policy")
+        self.save(folder)
         write_log(folder / "train.csv", self.log_rows)
-
-
-def newest_point(points: Path) -> str | None:
-    """The newest resume point that is whole, or None."""
-    whole = [path for path in points.glob("step-*.ckpt") if files.sealed(path)]
-    return str(max(whole)) if whole else None
-
-
-class ResumePoint(Callback):
-    """Saves all that an exact continuation needs, every so many steps; the last two points are kept."""
-
-    def __init__(self, points: Path, every: int, bar: tqdm, listen: Callable[[dict], None]) -> None:
-        self.listen = listen
-        self.points = points
-        self.every = every
-        self.bar = bar
-
-    def on_train_start(self, trainer, pl_module) -> None:
-        self.bar.update(trainer.global_step)
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        row = pl_module.log_rows[-1]
-        self.listen(row)
-        self.bar.set_postfix({k: f"{row[k]:.3f}" for k in ("loss", "accuracy") if k in row}, refresh=False)
-        self.bar.update(1)
-        if trainer.global_step % self.every == 0:
-            self.save(trainer)
-
-    def save(self, trainer) -> None:
-        """Write a point under a name of its own, seal it, and drop all but the last two."""
-        path = self.points / f"step-{trainer.global_step:08d}.ckpt"
-        if ranks.rank():  # takes part, but the first process writes
-            trainer.save_checkpoint(path, weights_only=False)
-            return
-        with files.atomic(path) as draft:
-            trainer.save_checkpoint(draft, weights_only=False)
-        files.seal(path)
-        for old in sorted(self.points.glob("step-*.ckpt"))[:-2]:
-            old.unlink()
-            old.with_name(old.name + ".sha256").unlink(missing_ok=True)
 
 
 def write_log(path: Path, rows: list[dict[str, float]]) -> None:

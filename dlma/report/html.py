@@ -21,9 +21,10 @@ from pathlib import Path
 
 from dlma import files
 from dlma.records import Account, EvalRow, ScoredPair
-from dlma.report import findings, panels
+from dlma.report import findings, panels, rounds
 from dlma.report.findings import Finding
 from dlma.report.margins import margin_truth
+from dlma.report.rounds import Round
 from dlma.report.summary import Row, arms_of
 
 MAX_PROMPTS = 2000
@@ -64,6 +65,7 @@ class ReportData:
     train: list[dict] = field(default_factory=list)
     pairs: list[ScoredPair] = field(default_factory=list)
     truth: list[float | None] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
     clamp: tuple[float | None, float | None] = (None, None)
     accounts: dict[str, Account] = field(default_factory=dict)
     config: dict = field(default_factory=dict)
@@ -142,6 +144,7 @@ def _sections(data: ReportData) -> list[tuple[str, str, str] | None]:
         ("along", "Along training", data.along) if data.along else None,
         ("margins", "Self-reward", panels.margins(margins, truth, clamp_low, clamp_high, against)) if margins else None,
         ("tokens", "R token by token", data.tokens) if data.tokens else None,
+        ("rounds", "Rounds", rounds.panel(data.rounds)) if data.rounds else None,
         ("answers", "Answers", panels.answers(data.evals, MAX_PROMPTS)) if data.evals else None,
         ("checks", "Checks", findings.table(data.checks)) if data.checks else None,
         ("rows", "Rows read", panels.accounts(data.accounts)) if data.accounts else None,

@@ -136,6 +136,20 @@ def training(train: Sequence[dict]) -> str:
             True,
         ),
         ("Reward margin, nats", [("reward_margin", "c-aligned", "margin")], True),
+        ("Score of the reward model, per answer", [("scores", "c-aligned", "score")], True),
+        ("KL to the reference, nats per answer", [("kl", "c-aligned", "KL")], True),
+        ("Entropy, nats per answer", [("entropy", "c-aligned", "entropy")], True),
+        (
+            "Losses of policy and value head",
+            [("policy_loss", "c-aligned", "policy"), ("value_loss", "c-base", "value")],
+            True,
+        ),
+        (
+            "Share of clipped tokens",
+            [("clip_fraction", "c-aligned", "policy"), ("value_clip_fraction", "c-base", "value")],
+            True,
+        ),
+        ("Tokens per sampled answer", [("length", "c-aligned", "length")], True),
         ("Gradient norm", [("grad_norm", "c-aligned", "gradient norm")], True),
         ("Learning rate", [("lr", "c-aligned", "lr")], True),
     ]

@@ -1,13 +1,15 @@
-"""One step of TRL's DPO trainer on a tiny model: the same loss and the same gradient for every loss that it has."""
+"""One step of TRL's trainers on a tiny model: the same loss and gradient for every DPO loss, and the reward model."""
 
 import copy
 from collections import Counter
 
 import pytest
 import torch
+import transformers
 from scored_examples import OPTIONS, scored_pairs
 from small_models import small_model
 
+from dlma.objective.bradley_terry import BradleyTerry
 from dlma.objective.dpo import DPO
 from dlma.objective.losses import Ipo, Sigmoid
 
@@ -86,3 +88,42 @@ def test_the_same_step_as_trl(tmp_path, name):
     assert my_gradient.keys() == gradient.keys()
     for parameter, value in gradient.items():
         assert ((my_gradient[parameter] - value).norm() / value.norm()).item() < 1e-4, parameter
+
+
+def test_the_same_reward_model_step_as_trl(tmp_path):
+    model = small_model()
+    pairs = scored_pairs(model, n=8)
+    rule = BradleyTerry(
+        model, margin_weight=1.0, margin_low=-2.0, margin_high=2.0, margin_unit="nats", optimizer="adamw", lr=1e-3,
+        weight_decay=0.0, warmup_steps=1, clip_norm=1.0, epochs=1, batch_pairs=8, seed=0,
+    )  # fmt: skip
+    with torch.no_grad():
+        rule.reward.head.weight.normal_(generator=torch.Generator().manual_seed(2))
+    peer = transformers.LlamaForSequenceClassification(model.causal.config)
+    peer.config.num_labels, peer.num_labels = 1, 1
+    peer.score = torch.nn.Linear(model.causal.config.hidden_size, 1, bias=False)
+    peer.model.load_state_dict(model.causal.model.state_dict())
+    peer.score.load_state_dict({"weight": rule.reward.head.weight.detach().clone()})
+    text = datasets.Dataset.from_list([{"chosen": "w4 w6", "rejected": "w4 w7"}] * 2)
+    config = trl.RewardConfig(
+        output_dir=str(tmp_path), use_cpu=True, report_to="none", max_length=None, bf16=False,
+        gradient_checkpointing=False, disable_dropout=True,
+    )  # fmt: skip
+    trainer = trl.RewardTrainer(model=peer, args=config, train_dataset=text, processing_class=model.tokenizer)
+    rows = [
+        {
+            "chosen_ids": [*p.plain_context_ids, *p.positive_ids],
+            "rejected_ids": [*p.plain_context_ids, *p.negative_ids],
+            "margin": min(max(p.margin, -2.0), 2.0),
+        }
+        for p in pairs
+    ]
+    theirs_ = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
+    theirs_.backward()
+    ours_ = sum(rule.loss(micro)[0] for micro in rule.micros(rule.items(pairs))) / len(pairs)
+    ours_.backward()
+    assert ours_.item() == pytest.approx(theirs_.item(), rel=1e-5)
+    gradient = {name: p.grad for name, p in peer.model.named_parameters()}
+    for name, parameter in model.causal.model.named_parameters():
+        assert ((parameter.grad - gradient[name]).norm() / gradient[name].norm()).item() < 1e-4, name
+    assert torch.allclose(rule.reward.head.weight.grad, peer.score.weight.grad, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,36 @@
+"""A scored pair as training sees it: the chosen answer first, and the margin of chosen over rejected."""
+
+from __future__ import annotations
+
+from dlma.model import trees
+from dlma.records import ScoredPair
+
+
+def sides(pair: ScoredPair) -> tuple[str, str]:
+    """The chosen side and the rejected one."""
+    return ("positive", "negative") if pair.chosen == "positive" else ("negative", "positive")
+
+
+def margin(pair: ScoredPair) -> float:
+    """The margin of chosen over rejected, nats."""
+    return pair.margin if pair.chosen == "positive" else -pair.margin
+
+
+def both_answers(pair: ScoredPair) -> list[trees.Sequence]:
+    """The positive and the negative answer after the plain prompt, whatever was chosen."""
+    return [trees.Sequence(pair.plain_context_ids, ids) for ids in (pair.positive_ids, pair.negative_ids)]
+
+
+def chosen_first(pair: ScoredPair) -> list[trees.Sequence]:
+    """Both answers after the plain prompt."""
+    return [trees.Sequence(pair.plain_context_ids, getattr(pair, f"{side}_ids")) for side in sides(pair)]
+
+
+def references(pair: ScoredPair) -> list[float]:
+    """Log-probs of both answers under the reference, nats."""
+    return [getattr(pair, f"{side}_reference") for side in sides(pair)]
+
+
+def tokens(pair: ScoredPair) -> list[int]:
+    """Lengths of both answers, EOS included where it was produced."""
+    return [len(getattr(pair, f"{side}_ids")) for side in sides(pair)]

@@ -1,0 +1,136 @@
+"""`iterations=N`: each round begins with the last policy, shares what it can, and says how R drifts."""
+
+import csv
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from small_models import byte_level_tokenizer, save_small
+
+from dlma.app import main
+
+LAB = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=32", "recipe.batch_pairs=8"]
+LEARN = ["recipe.epochs=2", "recipe.lr=1e-3", "recipe.warmup_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, store):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*overrides, code=0, name="here"):
+        assert main([f"store.root={store}", f"name={name}", *LAB, *LEARN, *overrides]) == code
+        return tmp_path / "outputs" / name
+
+    return call
+
+
+def counts(folder):
+    return json.loads((folder / "status.json").read_text())["result"]["counts"]
+
+
+def rows(folder):
+    return [{k: float(v) for k, v in row.items()} for row in csv.DictReader((folder / "rounds.csv").open())]
+
+
+def test_two_rounds_share_the_first_with_a_run_of_one(run):
+    one = run(name="one")
+    assert not (one / "rounds.csv").exists()
+    two = run("iterations=2", name="two")
+    ran, reused = (counts(two)[kind] for kind in ("run", "reused"))
+    assert (reused["pairs"], reused["scored"], reused["policy"]) == (1, 1, 1)
+    assert (ran["pairs"], ran["scored"], ran["policy"]) == (1, 2, 1)  # scored: by the policy, and by the base
+    assert "prompts" not in ran and "contexts" not in ran
+    three = run("iterations=3", name="three")
+    assert (counts(three)["run"]["policy"], counts(three)["reused"]["policy"]) == (1, 2)
+    weights = {(folder / "policy" / "model.safetensors").read_bytes() for folder in (one, two, three)}
+    assert len(weights) == 3
+
+
+def test_a_second_round_samples_from_the_policy_with_noise_of_its_own(run):
+    one, two = run(name="one"), run("iterations=2", name="two")
+    first, second = (pq.read_table(folder / "pairs.parquet") for folder in (one, two))
+    assert first["prompt_id"] == second["prompt_id"]
+    assert sum(a == b for a, b in zip(first["positive_ids"], second["positive_ids"], strict=True)) < 3
+
+
+def test_the_drift_of_r_is_recorded_and_shown(run):
+    folder = run("iterations=3")
+    found = rows(folder)
+    assert [row["round"] for row in found] == [1, 2, 3]
+    assert found[0]["mean_change"] == 0 and found[0]["current_mean"] == found[0]["frozen_mean"]
+    assert all(row["mean_change"] > 0 for row in found[1:])
+    assert found[2]["current_mean"] != found[2]["frozen_mean"]
+    scored = pq.read_table(folder / "scored.parquet").column("margin").to_pylist()
+    assert found[2]["current_mean"] == pytest.approx(sum(scored) / len(scored))
+    page = (folder / "report.html").read_text()
+    assert 'id="rounds"' in page and "Mean R of the round" in page
+
+
+def test_the_frozen_scorer_is_the_base(run):
+    current = run("iterations=2", name="current")
+    frozen = run("iterations=2", "iteration.scorer=frozen", name="frozen")
+    one, other = (pq.read_table(folder / "scored.parquet") for folder in (current, frozen))
+    assert one["positive_ids"] == other["positive_ids"]
+    assert one["margin"] != other["margin"]
+    # the reference is the round's own policy in both, whichever model scored
+    for name in ("positive_reference", "negative_reference"):
+        assert other[name].to_pylist() == pytest.approx(one[name].to_pylist(), abs=1e-3)
+    (_, by_current), (_, by_frozen) = rows(current), rows(frozen)
+    assert by_current == by_frozen  # the drift compares the same two models
+    scored = other["margin"].to_pylist()
+    assert by_frozen["frozen_mean"] == pytest.approx(sum(scored) / len(scored))
+
+
+def test_the_base_can_stay_the_reference(run):
+    current = run("iterations=2", name="current")
+    frozen = run("iterations=2", "iteration.reference=frozen", name="frozen")
+    one, other = (pq.read_table(folder / "scored.parquet") for folder in (current, frozen))
+    assert one["margin"] == other["margin"]
+    assert other["positive_reference"].to_pylist() != pytest.approx(one["positive_reference"].to_pylist(), abs=1e-3)
+    first = next(csv.DictReader((frozen / "train.csv").open()))
+    assert abs(float(first["reward_margin"])) > 1e-3  # the policy does not begin at its reference
+
+
+def test_a_live_reference_is_the_rounds_own(run, capsys):
+    run("method=cd", "objective=distill", "iterations=2", "iteration.reference=frozen", "recipe.sft_batch=8", code=2)
+    assert "iteration.reference=current" in capsys.readouterr().err
+    run("method=cd", "objective=distill", "iterations=2", "recipe.sft_batch=8")
+
+
+def test_what_trains_nothing_has_one_round(run):
+    folder = run("method=base", "iterations=3")
+    assert counts(folder)["run"]["policy"] == 1 and not (folder / "rounds.csv").exists()
+
+
+@pytest.mark.parametrize(("override", "line"), [("iterations=0", "at least 1"), ("pairs.path=p.jsonl", "iterations=1")])
+def test_rounds_without_meaning_are_refused_before_any_work(run, capsys, override, line):
+    run("iterations=2", override, code=2)
+    errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert len(errors) == 1 and line in errors[0]
+
+
+def test_an_adapter_is_trained_further(run, tmp_path):
+    lora = "recipe.lora={rank: 4, alpha: 8.0, targets: all-linear}"
+    folder = run("iterations=2", lora)
+    assert (folder / "policy" / "adapter_model.safetensors").is_file()
+    first = next(csv.DictReader((folder / "train.csv").open()))
+    assert abs(float(first["reward_margin"])) < 1e-3  # the second round begins at its reference, the first adapter
+    assert rows(folder)[1]["mean_change"] > 0
+
+
+def test_human_pairs_stay_and_the_policy_goes_on(tmp_path, run):
+    texts = [f"how do i make a cake with {n} care today?" for n in range(24)]
+    save_small(tmp_path / "model", tokenizer=byte_level_tokenizer([*texts, "with care", "no harm"], 400), context=2048)
+    data = tmp_path / "prompts.jsonl"
+    data.write_text(
+        "".join(json.dumps({"prompt": t, "chosen": "with care", "rejected": "no harm"}) + "\n" for t in texts)
+    )
+    model = ["model=hf", f"model.path={tmp_path / 'model'}", "data=jsonl", f"data.path={data}", "method=rlhf"]
+    overrides = [o for o in LEARN + LAB if o.startswith("recipe")]
+    assert main([f"store.root={tmp_path / 'store'}", "name=human", *model, *overrides, "iterations=2"]) == 0
+    assert pq.read_table(tmp_path / "outputs" / "human" / "scored.parquet").num_rows >= 8
