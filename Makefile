@@ -39,6 +39,11 @@ $(READY): constraints.txt pyproject.toml Makefile
 dashboard: $(READY)
 	$(BIN)/python run.py mode=dashboard $(ARGS)
 
+# Write the present commits of the hub models into conf/model (needs network).
+.PHONY: pin
+pin: $(READY)
+	$(BIN)/python run.py mode=pin
+
 clean:
 	rm -rf $(VENV)
 

@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from dlma import config, ledger, names, usage
 from dlma.errors import UserError
 from dlma.ledger import STATUS
+from dlma.usage import conf_dir
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -48,20 +49,13 @@ def main(argv: list[str] | None = None) -> int:
         except UserError as reason:
             return _say(f"error: {reason}", 2)
         except KeyboardInterrupt:
-            return _say(f"interrupted; to go on: {shlex.join(['python', 'run.py', *argv])}", 130)
+            return _say(f"interrupted; to go on: {shlex.join([*usage.command(), *argv])}", 130)
         except OSError as reason:
             if reason.errno not in UNWRITABLE:
                 raise
             return _say(f"error: {unwritable(reason)}", 2)
         except SystemExit as stop:  # argparse and Hydra's own questions
             return stop.code if isinstance(stop.code, int) else 0
-
-
-def conf_dir() -> Path:
-    """The YAML files: beside the package in a checkout, inside it when installed from a wheel."""
-    package = Path(__file__).resolve().parent
-    beside = package.parent / "conf"
-    return beside if (beside / "config.yaml").is_file() else package / "conf"
 
 
 def _say(line: str, code: int) -> int:

@@ -142,7 +142,15 @@ class Cell:
     def weights(self) -> dict:
         """The model's part in a stage's key: what its weights and tokenizer are, and the compute dtype."""
         prints = [self.store.fingerprint(folder) for folder in self.frozen.folders]
-        return {"weights": prints, "dtype": self.frozen.dtype}
+        packed = {} if self.frozen.bits is None else {"bits": self.frozen.bits}
+        return {"weights": prints, "dtype": self.frozen.dtype, **packed}
+
+    @cached_property
+    def recorded(self) -> dict:
+        """The settings as manifests and the run folder keep them: a revision on the hub is the commit it meant."""
+        commit = self.spec.commit
+        model = self.settings["model"] if commit is None else {**self.settings["model"], "revision": commit}
+        return {**self.settings, "model": model}
 
     @property
     def training(self) -> dict:
@@ -196,4 +204,4 @@ class Cell:
 
     def make(self, stage: Stage, write) -> Stage:
         """Have the store compute a stage unless it is there."""
-        return self.store.make(stage, write, config=self.settings)
+        return self.store.make(stage, write, config=self.recorded)

@@ -134,8 +134,11 @@ def _is_group(override: Override) -> bool:
 def _known_options(override: Override, reading: _Reading) -> bool:
     group = override.key_or_group
     available = reading.loader.get_group_options(group)
-    wrong = [v for v in _choices(override) if v not in ("null", "") and not _exists(group, v, reading)]
+    wrong = [v for v in _choices(override) if v != "" and not _exists(group, v, reading)]
     for value in wrong:
+        if value in ("null", "None"):
+            reading.add(f"{override.input_line}: leave {group} out, and it is what it is by default")
+            continue
         near = difflib.get_close_matches(value, available, n=1)
         hint = f"; did you mean {group}={near[0]}?" if near else ""
         reading.add(f"{group}={value}: no such option{hint} (there are {', '.join(available)})")

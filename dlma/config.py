@@ -22,7 +22,7 @@ from dlma import signatures
 from dlma.errors import UserError
 from dlma.signatures import Signature
 
-GROUPS = ("method", "experiment")  # groups whose options are rows over the other nodes and leave no node
+GROUPS = ("method", "adapter", "experiment")  # groups whose options are rows over the other nodes and leave no node
 COMPONENT = "Component"  # the annotation in schema.py of a node with a `_target_`
 DANGLING = re.compile(r"Interpolation key '([\w.]+)' not found")
 INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
@@ -284,9 +284,13 @@ def redact(values: dict) -> dict:
     return _redact(values, planted)
 
 
+def _hides(key: str, value: object) -> bool:
+    return is_secret(key) and value is not None and not isinstance(value, bool)  # a switch such as per_token is none
+
+
 def _redact(value: object, planted: list[str]) -> object:
     if isinstance(value, dict):
-        return {k: HIDDEN if is_secret(str(k)) and v is not None else _redact(v, planted) for k, v in value.items()}
+        return {k: HIDDEN if _hides(str(k), v) else _redact(v, planted) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_redact(item, planted) for item in value]
     if not isinstance(value, str):

@@ -77,10 +77,11 @@ def fingerprint(folder: Path, cache: Path | None = None) -> str:
     if cache and known != before:
         with contextlib.suppress(OSError):  # without its cache it is slower, not wrong
             files.write_json(cache, known)
-    return hashlib.sha256(canonical([_commit(folder), parts]).encode()).hexdigest()
+    return hashlib.sha256(canonical([commit_of(folder), parts]).encode()).hexdigest()
 
 
-def _commit(folder: Path) -> str | None:
+def commit_of(folder: Path) -> str | None:
+    """The commit that a snapshot in the hub's cache is; None for any other folder."""
     is_snapshot = folder.parent.name == "snapshots" and _BLOB.fullmatch(folder.name)
     return folder.name if is_snapshot else None
 

@@ -202,10 +202,12 @@ def preflight(cell: Cell, **stages: Stage) -> Stage:
     """Counts of what training takes for granted in the records; stops the run where it does not hold."""
 
     def write(folder: Path) -> dict:
+        from dlma.model.rendering import written_ids
         from dlma.report.preflight import Specials, inspect
 
         base, kinds = cell.base(), {"prompts": Prompt, "pairs": Pair, "scored": ScoredPair}
-        specials = Specials(base.tokenizer.bos_token_id, base.eos_ids, base.tokenizer.pad_token_id, base.pad_id)
+        tokenizer, written = base.tokenizer, written_ids(base.tokenizer, cell.wording)
+        specials = Specials(tokenizer.bos_token_id, base.eos_ids, tokenizer.pad_token_id, base.pad_id, written)
         return {"counts": inspect(specials, **{n: _read(s, kinds.get(n, Context)) for n, s in stages.items()})}
 
     key = {"weights": cell.weights["weights"]}

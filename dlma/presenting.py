@@ -69,7 +69,7 @@ def fill_folder(cell: Cell, stages: dict[str, Stage], rows: Sequence[summary.Row
     if stages["policy"].notes["trained"] and not stages["policy"].pruned:
         publish_tree(stages["policy"], "policy", folder / "policy")
     with files.guarded(folder, "hydra.run.dir"):
-        files.write_bytes(folder / "config.yaml", yaml.safe_dump(cell.settings, sort_keys=False).encode())
+        files.write_bytes(folder / "config.yaml", yaml.safe_dump(cell.recorded, sort_keys=False).encode())
         summary.write_metrics(
             folder / "metrics.csv", rows, method=cell.method, base=cell.frozen.name, seed=cell.cfg.seed
         )
@@ -143,7 +143,7 @@ def report_data(
         rounds=list(drifts),
         clamp=tuple(stages["policy"].notes["clamp"]),
         accounts=accounts,
-        config=cell.settings,
+        config=cell.recorded,
         stages=[html.Stage(name, stage.key, cell.store.fate(stage)) for name, stage in stages.items()],
         warnings=[line for found in checks.values() for line in findings.warnings(found)],
         checks=checks,

@@ -8,42 +8,23 @@ from dlma.model.language import LanguageModel
 
 VOCABULARY = 40
 
+_WIDTH = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+_GROUPED = dict(**_WIDTH, intermediate_size=48, num_key_value_heads=2)
+_WINDOW = 6  # shorter than the rows of the tests
 _SIZES = {
-    "llama": dict(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
-    ),
-    "qwen2": dict(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
-    ),
-    "qwen3": dict(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-    ),
+    "llama": _GROUPED,
+    "qwen2": _GROUPED,
+    "qwen3": dict(**_GROUPED, head_dim=8),
     "gpt2": dict(n_embd=32, n_layer=2, n_head=4, n_positions=256),
-    "gpt_neox": dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4),
-    "mistral": dict(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=6,
-    ),
+    "gpt_neox": dict(**_WIDTH, intermediate_size=64),
+    "mistral": dict(**_GROUPED, sliding_window=_WINDOW),
     "bloom": dict(hidden_size=32, n_layer=2, n_head=4),
-    "gemma2": dict(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        sliding_window=6,
-    ),
+    "gemma2": dict(**_GROUPED, head_dim=8, sliding_window=_WINDOW),
+    "gemma3_text": dict(**_GROUPED, head_dim=8, sliding_window=_WINDOW, sliding_window_pattern=2),
+    "phi3": _GROUPED,
+    "opt": dict(**_WIDTH, ffn_dim=48, word_embed_proj_dim=32),
 }
+ALL_SHAPES = list(_SIZES)
 FOUR_SHAPES = ["llama", "gpt2", "qwen2", "gpt_neox"]
 
 

@@ -12,7 +12,23 @@ SENTENCES = [
     "Question:\nHow do I bake bread?\n\nAnswer:\nMix flour, water, salt and yeast; wait; bake.\n",
     "ask : {text} of {affix} and {system} in braces {} { }\nreply : the braces survive.\n",
 ]
-KINDS = ["llama", "gpt2", "qwen", "bare", "metaspace"]
+OWN_TEMPLATES = {"format": "template", "chat_affix": "user", "chat_join": "{text}\n{affix}", "chat_options": {}}
+KINDS = ["llama", "gpt2", "qwen", "bare", "metaspace", "no_pad", "added", "chat"]
+_BYTE_LEVEL = {  # the special tokens of the byte-level kinds, by their names
+    "llama": {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"},
+    "gpt2": {"bos_token": "<end>", "eos_token": "<end>", "pad_token": "<end>"},
+    "qwen": {"eos_token": "<end>", "pad_token": "<pad>"},
+    "bare": {},
+    "no_pad": {"bos_token": "<s>", "eos_token": "</s>"},
+    "added": {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"},
+    "chat": {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"},
+}
+_ADDED = ["<|tool|>", "USER", "kind"]  # two of them are words of the texts, as some models add them
+# In the manner of ChatML; a system turn is written where there is one, and the first turn must be the user's.
+CHAT_TEMPLATE = """{% for message in messages %}\
+{% if message['role'] not in ['system', 'user', 'assistant'] %}{{ raise_exception('unknown role') }}{% endif %}\
+{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 
 
 @cache
@@ -21,10 +37,12 @@ def tokenizer(kind):
 
     llama: BOS, EOS and PAD, BOS added by the post-processor. gpt2: one token is BOS, EOS and PAD. qwen: EOS and
     PAD but no BOS. bare: no special token at all. metaspace: SentencePiece-like, a space is put before the text.
+    no_pad: BOS and EOS only. added: tokens added after training. chat: a chat template, whose turns begin with BOS.
     """
     if kind == "metaspace":
         return _metaspace()
-    special = {"llama": ["<s>", "</s>", "<pad>"], "gpt2": ["<end>"], "qwen": ["<end>", "<pad>"], "bare": []}[kind]
+    names = _BYTE_LEVEL[kind]
+    special = list(dict.fromkeys(names.values()))
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
@@ -35,13 +53,12 @@ def tokenizer(kind):
     )
     if kind == "llama":
         raw.post_processor = _bos_in_front(raw)
-    names = {
-        "llama": {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"},
-        "gpt2": {"bos_token": "<end>", "eos_token": "<end>", "pad_token": "<end>"},
-        "qwen": {"eos_token": "<end>", "pad_token": "<pad>"},
-        "bare": {},
-    }[kind]
-    return PreTrainedTokenizerFast(tokenizer_object=raw, **names)
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, **names)
+    if kind == "added":
+        made.add_tokens(_ADDED)
+    if kind == "chat":
+        made.chat_template = CHAT_TEMPLATE
+    return made
 
 
 def _metaspace():

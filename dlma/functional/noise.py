@@ -57,6 +57,8 @@ def draw(logits: Tensor, noise: np.ndarray, *, temperature: float, top_k: int, t
     """
     if temperature == 0:
         return logits.argmax(-1)
+    if logits.device.type == "mps":  # which has no float64
+        logits = logits.cpu()
     uniform_ = torch.from_numpy(noise).to(logits.device)
     if 0 < top_k < logits.shape[-1] or top_p < 1.0:
         kept = kept_logits(logits.double() / temperature, top_k=top_k, top_p=top_p)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.logging import disable_progress_bar
@@ -49,19 +49,7 @@ class LanguageModel:
     @classmethod
     def load(cls, spec: ModelSpec) -> LanguageModel:
         """Read weights from the spec's folder, and its adapter or fresh LoRA layers if it has them."""
-        disable_progress_bar()
-        try:
-            network = AutoModelForCausalLM.from_pretrained(
-                spec.folder,
-                dtype=_DTYPES[spec.dtype],
-                use_safetensors=True,
-                trust_remote_code=spec.trust_remote_code,
-                local_files_only=True,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as reason:
-            line = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
-            raise UserError(f"model.path={spec.folder}: the weights do not load: {line}") from None
-        model = cls(_with_adapter(network, spec), spec.tokenizer, spec.name)
+        model = cls(_with_adapter(read_weights(spec), spec), spec.tokenizer, spec.name)
         model.adapter_is_new = spec.adapter is None
         return model
 
@@ -71,7 +59,8 @@ class LanguageModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.network.parameters()).dtype
+        """The dtype of the weights; of those that are not packed into a few bits."""
+        return next(p.dtype for p in self.network.parameters() if p.is_floating_point())
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -161,26 +150,64 @@ def _again(run, *args):
     return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False)
 
 
+def read_weights(spec: ModelSpec) -> PreTrainedModel:
+    """The network of the spec's folder, without adapters; raises UserError when it does not load."""
+    disable_progress_bar()
+    try:
+        network = AutoModelForCausalLM.from_pretrained(
+            spec.folder,
+            dtype=_DTYPES[spec.dtype],
+            quantization_config=_packing(spec),
+            use_safetensors=True,
+            trust_remote_code=spec.trust_remote_code,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as reason:
+        line = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+        raise UserError(f"model.path={spec.folder}: the weights do not load: {line}") from None
+    for module in network.modules() if spec.bits is not None else ():
+        # bitsandbytes would repack weights for a CPU kernel that has no backward pass and rounds scales to bfloat16
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return network
+
+
+def _packing(spec: ModelSpec) -> BitsAndBytesConfig | None:
+    """QLoRA's packing of frozen weights (arXiv 2305.14314): 4-bit normal floats, their scales packed again."""
+    if spec.bits is None:
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=_DTYPES[spec.dtype],
+    )
+
+
 def _with_adapter(network: nn.Module, spec: ModelSpec) -> nn.Module:
+    """The network with the spec's trained adapter, or with fresh LoRA layers, or as it is."""
     if spec.adapter is not None:
         from peft import PeftModel
 
         return PeftModel.from_pretrained(network, str(spec.adapter), is_trainable=spec.trainable).eval()
-    if spec.lora is not None:
-        from peft import LoraConfig, get_peft_model
+    if spec.lora is None:
+        return network
+    from peft import LoraConfig, get_peft_model
 
-        lora = spec.lora
-        config = LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=0.0,
-            target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
-            task_type="CAUSAL_LM",
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return get_peft_model(network, config).eval()
-    return network
+    lora = spec.lora
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=0.0,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        adapted = get_peft_model(network, config).eval()
+    if spec.source is not None:  # what is saved names the base by its place on the hub, not by a folder here
+        config.base_model_name_or_path, config.revision = spec.source, spec.commit
+    return adapted
 
 
 def _eos_ids(causal: nn.Module, tokenizer) -> frozenset[int]:

@@ -7,13 +7,15 @@ safetensors only; no remote code unless the user asks for it.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dlma.errors import UserError
+from dlma.fingerprint import commit_of
 
 if TYPE_CHECKING:
     from dlma.model.language import LanguageModel
@@ -30,9 +32,12 @@ class Lora:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Where a model lies and how it is to be loaded; `adapter` is a folder with LoRA weights on top.
+    """Where a model lies and how it is to be loaded.
 
+    bits: the frozen weights are kept in so many bits (4), computed with in `dtype`; None: as they are
+    adapter: a folder with LoRA weights on top
     trainable: train that adapter further; otherwise it is frozen
+    source: the hub name that the folder was fetched from
     """
 
     name: str
@@ -42,6 +47,13 @@ class ModelSpec:
     lora: Lora | None = None
     adapter: Path | None = None
     trainable: bool = False
+    bits: int | None = None
+    source: str | None = None
+
+    @property
+    def commit(self) -> str | None:
+        """The commit on the hub that the weights are, if they came from there."""
+        return commit_of(self.folder)
 
     @property
     def folders(self) -> list[Path]:
@@ -52,7 +64,7 @@ class ModelSpec:
         """The same model after training: full weights in `folder`, or an adapter on the same base."""
         if (folder / "adapter_config.json").is_file():
             return dataclasses.replace(self, adapter=folder, lora=None)
-        return dataclasses.replace(self, folder=folder, adapter=None, lora=None)
+        return dataclasses.replace(self, folder=folder, adapter=None, lora=None, source=None)
 
     def continued(self, folder: Path) -> ModelSpec:
         """The same model to be trained on from `folder`: full weights, or an adapter that stays trainable."""
@@ -82,20 +94,40 @@ def _first(reason: BaseException) -> str:
     return str(reason).strip().split("\n")[0] or type(reason).__name__
 
 
-def lab_base(*, base: str, dtype: str, lora: Lora | None) -> ModelSpec:
+def lab_base(*, base: str, dtype: str, bits: Literal[4] | None, lora: Lora | None) -> ModelSpec:
     """A base of the built-in lab, by name."""
     from dlma.lab.bases import base_folder
 
-    return ModelSpec(name=f"lab-{base}", folder=base_folder(base), dtype=dtype, lora=_lora(lora))
+    _check_bits(bits, lora)
+    return ModelSpec(name=f"lab-{base}", folder=base_folder(base), dtype=dtype, lora=_lora(lora), bits=bits)
 
 
-def hf_model(*, path: str, revision: str, dtype: str, lora: Lora | None, trust_remote_code: bool = False) -> ModelSpec:
+def hf_model(
+    *,
+    path: str,
+    revision: str,
+    dtype: str,
+    bits: Literal[4] | None,
+    lora: Lora | None,
+    trust_remote_code: bool = False,
+) -> ModelSpec:
     """Any causal language model in Hugging Face format: a local folder, or a name on the hub."""
-    folder = Path(path).expanduser()
+    _check_bits(bits, lora)
+    folder, source = Path(path).expanduser(), None
     if not folder.exists():
-        folder = _snapshot(path, revision)
+        folder, source = _snapshot(path, revision), path
     _require_causal_model(folder, path)
-    return ModelSpec(Path(path).name, folder.resolve(), dtype, trust_remote_code, _lora(lora))
+    return ModelSpec(Path(path).name, folder.resolve(), dtype, trust_remote_code, _lora(lora), bits=bits, source=source)
+
+
+def _check_bits(bits: int | None, lora: Lora | None) -> None:
+    """Four-bit weights cannot be trained, and need bitsandbytes."""
+    if bits is None:
+        return
+    if lora is None:
+        raise UserError(f"model.bits={bits}: such weights stay frozen; train an adapter: adapter=qlora")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"model.bits={bits}: needs bitsandbytes: pip install 'dlma[qlora]'")
 
 
 def _lora(node: Lora | dict | None) -> Lora | None:
@@ -103,19 +135,41 @@ def _lora(node: Lora | dict | None) -> Lora | None:
 
 
 def _snapshot(path: str, revision: str) -> Path:
+    """The folder of a hub model in the local cache, fetched if need be."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, HTTPError
 
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise UserError(f"model.path={path}: no such folder")
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
         return Path(snapshot_download(path, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as reason:
-        raise UserError(
-            f"model.path={path}: neither a folder here nor a model on the hub that could be fetched "
-            f"({_first(reason)}); a gated model needs `hf auth login` and its licence accepted"
-        ) from None
+    except (HTTPError, HFValidationError, OSError) as reason:
+        raise UserError(f"model.path={path}: {_remedy(reason, path, revision)}") from None
+
+
+def _remedy(reason: Exception, path: str, revision: str) -> str:
+    """Why a hub model could not be had, and what to do."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    remedies = {
+        GatedRepoError: "a gated model: accept its licence on its hub page, then `hf auth login` (or set HF_TOKEN)",
+        RepositoryNotFoundError: "no folder here, and no such model on the hub (or a private one: `hf auth login`)",
+        RevisionNotFoundError: f"the model has no model.revision={revision}: give a branch, tag or commit of it",
+        LocalEntryNotFoundError: "no folder here, not in the local cache, and the hub was not reached: fetch it once "
+        f"with network (`hf download {path}`), or give a folder",
+        HFValidationError: "neither a folder here nor a name on the hub (owner/name)",
+    }
+    for kind, remedy in remedies.items():  # a gated model is also "not found": the nearer class stands first
+        if isinstance(reason, kind):
+            return remedy
+    return f"could not be fetched from the hub ({_first(reason)}): try again, or give a folder"
 
 
 def _require_causal_model(folder: Path, path: str) -> None:

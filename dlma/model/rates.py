@@ -50,7 +50,13 @@ def body_weights(network: torch.nn.Module, head: torch.nn.Module | None) -> int:
     skipped = {id(m.weight) for m in network.modules() if isinstance(m, torch.nn.Embedding)}
     if head is not None:
         skipped |= {id(p) for p in head.parameters()}
-    return sum(p.numel() for p in network.parameters() if p.dim() > 1 and id(p) not in skipped)
+    return sum(_unpacked(p) for p in network.parameters() if p.dim() > 1 and id(p) not in skipped)
+
+
+def _unpacked(weight: torch.nn.Parameter) -> int:
+    """Numbers in a matrix; one that is kept in 4 bits says in its state how many it stands for."""
+    state = getattr(weight, "quant_state", None)
+    return weight.numel() if state is None else state.shape.numel()
 
 
 @cache

@@ -3,6 +3,7 @@
 One wording serves sampling, scoring and training; it differs from side to side only in the system text and
 the affix, both empty on the plain side. Wordings are YAML (conf/prompts): they are an experimental variable.
 Only the named placeholders are filled; any other brace, in a template or in a person's text, is plain text.
+With `format: chat` the conversation goes into the tokenizer's own chat template instead (model/rendering.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Literal
 
 from dlma.errors import UserError
 from dlma.records import Turn
@@ -24,6 +27,8 @@ class Wording:
 
     `system` holds {system} and is left out where a side has no system text; `user` and `assistant` hold
     {text}, for each turn; `answer` may hold {affix} and comes last.
+    With format "chat" those four rest: the affix is joined by `chat_join`, with {text} and {affix}, to the last user
+    turn or to the system turn (`chat_affix`), and `chat_options` are variables that the chat template reads.
     """
 
     def __init__(
@@ -35,6 +40,10 @@ class Wording:
         assistant: str,
         answer: str,
         pairs: Sequence[Mapping[str, Mapping[str, str]]],
+        format: Literal["template", "chat"],
+        chat_affix: Literal["user", "system"],
+        chat_join: str,
+        chat_options: Mapping[str, bool | int | str],
     ) -> None:
         _check_template("system", system, allowed="system", needed=False)
         _check_template("user", user, allowed="text", needed=True)
@@ -46,7 +55,14 @@ class Wording:
         self.assistant = assistant
         self.answer = answer
         self.pairs = _checked_pairs(pairs)
-        self._check_used()
+        self.format = format
+        self.chat_affix = chat_affix
+        self.chat_join = chat_join
+        self.chat_options = dict(chat_options)
+        if sorted(_PLACEHOLDER.findall(chat_join)) != ["affix", "text"]:
+            raise UserError("prompts.chat_join: must hold {text} and {affix}, once each")
+        if format == "template":
+            self._check_used()
 
     def _check_used(self) -> None:
         """A text that no template shows would be a setting that is silently ignored."""
@@ -61,11 +77,37 @@ class Wording:
         digest = hashlib.sha256(f"wording\x1f{seed}\x1f{prompt_id}".encode()).digest()
         return int.from_bytes(digest[:8], "big") % len(self.pairs)
 
-    def render(self, turns: Sequence[Turn], side: str, index: int) -> str:
-        """The whole text that precedes the answer."""
+    def start(self, turns: Sequence[Turn]) -> int:
+        """Where a conversation can begin: a chat begins with a user turn."""
+        users = (i for i, turn in enumerate(turns) if turn.role == "user")
+        return next(users, 0) if self.format == "chat" else 0
+
+    def messages(self, turns: Sequence[Turn], side: str, index: int) -> list[dict[str, str]]:
+        """The conversation as a chat: roles in turn, the side's system text and affix in their places."""
+        texts = self._texts(side, index)
+        talk = [(r, "\n\n".join(t.content for t in g)) for r, g in groupby(turns, key=lambda turn: turn.role)]
+        system = texts["system"]
+        if self.chat_affix == "system":
+            system = self._joined(system, texts["affix"])
+        else:
+            talk[-1] = (talk[-1][0], self._joined(talk[-1][1], texts["affix"]))
+        named = [("system", system), *talk] if system else talk
+        return [{"role": role, "content": content} for role, content in named]
+
+    def _joined(self, text: str, affix: str) -> str:
+        if not (text and affix):
+            return text or affix
+        values = {"text": text, "affix": affix}
+        return _PLACEHOLDER.sub(lambda match: values[match[1]], self.chat_join)
+
+    def _texts(self, side: str, index: int) -> dict[str, str]:
         if side not in SIDES:
             raise ValueError(f"side {side!r} is not one of {', '.join(SIDES)}")
-        texts = self.pairs[index][side] if side != "plain" else {"system": "", "affix": ""}
+        return self.pairs[index][side] if side != "plain" else dict.fromkeys(_PARTS, "")
+
+    def render(self, turns: Sequence[Turn], side: str, index: int) -> str:
+        """The whole text that precedes the answer, by the wording's own templates."""
+        texts = self._texts(side, index)
         head = self.system.replace("{system}", texts["system"]) if texts["system"] else ""
         templates = {"user": self.user, "assistant": self.assistant}
         body = [templates[turn.role].replace("{text}", turn.content) for turn in turns]

@@ -198,7 +198,7 @@ class TrainingRule(pl.LightningModule):
             for micro in step.micros:
                 loss, recorded = self.loss(micro)
                 self.manual_backward(loss / step.rows)
-                for name, value in (("loss", loss.detach().double()), *recorded.items()):
+                for name, value in (("loss", _exact(loss)), *recorded.items()):
                     sums[name] = sums.get(name, 0.0) + value
         return {name: float(value) for name, value in sums.items()}
 
@@ -276,6 +276,11 @@ class TrainingRule(pl.LightningModule):
             return
         self.save(folder)
         write_log(folder / "train.csv", self.log_rows)
+
+
+def _exact(loss: torch.Tensor) -> torch.Tensor:
+    """The loss in float64, to be summed; on the CPU where the device has no float64."""
+    return (loss.detach().cpu() if loss.device.type == "mps" else loss.detach()).double()
 
 
 def write_log(path: Path, rows: list[dict[str, float]]) -> None:

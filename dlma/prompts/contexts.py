@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dlma.data.text import Tally
 from dlma.errors import BadRow
+from dlma.model.rendering import rendered
 from dlma.model.tokens import answer_ids, encode, with_eos
 from dlma.model.wording import SIDES, Wording
 from dlma.records import Account, Context, Prompt, Turn
@@ -80,7 +81,7 @@ def fit(
 ) -> list[Fitted | None]:
     """For each (prompt id, turns) the longest ending that fits on all sides, or None; rows stay aligned."""
     fits: list[Fitted | None] = [None] * len(rows)
-    starts = dict.fromkeys(range(len(rows)), 0)
+    starts = {row: wording.start(turns) for row, (_, turns) in enumerate(rows)}
     while starts:
         tried = _encoded(rows, starts, tokenizer, wording, seed)
         for row, fitted in tried.items():
@@ -100,7 +101,7 @@ def _encoded(
 ) -> dict[int, Fitted]:
     indices = {row: wording.choose(rows[row][0], seed) for row in starts}
     texts = {
-        row: {side: wording.render(rows[row][1][start:], side, indices[row]) for side in SIDES}
+        row: {side: rendered(tokenizer, wording, rows[row][1][start:], side, indices[row]) for side in SIDES}
         for row, start in starts.items()
     }
     ids = iter(encode(tokenizer, [text for sides in texts.values() for text in sides.values()]))

@@ -24,12 +24,16 @@ PROBED = 256  # pairs that are collated to see whether padding hides a token
 
 @dataclass(frozen=True)
 class Specials:
-    """A model's special token ids; `pad` is the tokenizer's own, `filler` what rows are filled up with."""
+    """A model's special token ids; `pad` is the tokenizer's own, `filler` what rows are filled up with.
+
+    written: the ids that a chat template writes inside a conversation, where they are at home
+    """
 
     bos: int | None
     eos: frozenset[int]
     pad: int | None
     filler: int
+    written: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -262,7 +266,7 @@ def _specials_inside(specials: Specials, rendered: Sequence[Context], scored: Se
     if not named:
         return Count(0, 0, why="BOS and pad are the EOS, or there are none")
     answers = ((f"pair {p.id}, {side} answer", getattr(p, f"{side}_ids")) for p in scored for side in ANSWERS)
-    contexts = ((where, ids[1:]) for where, ids in _contexts_of(rendered, scored))
+    contexts = ((where, set(ids[1:]) - specials.written) for where, ids in _contexts_of(rendered, scored))
     rows = ((where, not named.isdisjoint(ids)) for part in (contexts, answers) for where, ids in part)
     return _count(rows)
 

@@ -9,6 +9,7 @@ import torch
 from dlma.functional.reward import self_reward_margin
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
+from dlma.model.rendering import rendered
 from dlma.model.tokens import answer_ids, encode, with_eos
 from dlma.model.trees import Sequence
 from dlma.model.wording import SIDES, Wording
@@ -34,7 +35,7 @@ def _group(tokenizer, row: Mapping[str, str], wording: Wording) -> list[Sequence
     """The four sequences of a row: both answers under the positive, then under the negative prompt."""
     turns = [Turn("user", row["prompt"])]
     index = wording.choose(content_id(row["prompt"]), 0)
-    texts = [wording.render(turns, side, index) for side in SIDES[1:]]
+    texts = [rendered(tokenizer, wording, turns, side, index) for side in SIDES[1:]]
     contexts = encode(tokenizer, texts)
     eos = tokenizer.eos_token_id
     answers = []

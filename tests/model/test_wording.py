@@ -7,6 +7,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_tokenizers import OWN_TEMPLATES
 
 from dlma.errors import UserError
 from dlma.model.wording import Wording
@@ -19,6 +20,7 @@ TEMPLATES = {
     "user": "USER: {text}\n",
     "assistant": "ASSISTANT: {text}\n",
     "answer": "ASSISTANT{affix}:\n",
+    **OWN_TEMPLATES,
 }
 PAIR = {"positive": {"affix": "(good)"}, "negative": {"system": "Be bad.", "affix": "(bad)"}}
 TALK = [Turn("user", "Hi"), Turn("assistant", "Hello"), Turn("user", "Bye")]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_tokenizers import KINDS, tokenizer
+from toy_tokenizers import KINDS, OWN_TEMPLATES, tokenizer
 
 from dlma.data.text import BadRow, prompt_id
 from dlma.errors import UserError
@@ -62,7 +62,13 @@ def test_the_ids_are_one_bos_and_the_rendered_text(kind):
 def test_a_bos_in_the_wording_is_the_only_one(kind):
     tok = tokenizer(kind)
     bos = tok.bos_token or ""
-    fields = {"user": bos + "USER: {text}\n", "assistant": "A: {text}\n", "answer": "A{affix}:\n", "system": ""}
+    fields = {
+        "user": bos + "USER: {text}\n",
+        "assistant": "A: {text}\n",
+        "answer": "A{affix}:\n",
+        "system": "",
+        **OWN_TEMPLATES,
+    }
     pairs = [{"positive": {"affix": "(good)"}, "negative": {"affix": "(bad)"}}]
     (context,), _ = render([prompt("Hi")], kind, Wording(source="test", pairs=pairs, **fields))
     for ids in side_ids(context).values():
@@ -128,6 +134,7 @@ def _with_pairs(pairs):
         assistant=base.assistant,
         answer=base.answer,
         pairs=pairs,
+        **OWN_TEMPLATES,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from toy_tokenizers import KINDS, tokenizer
+from toy_tokenizers import KINDS, OWN_TEMPLATES, tokenizer
 
 from dlma.data.hh import HHPrompts
 from dlma.data.jsonl import JsonlPrompts
@@ -189,6 +189,7 @@ def test_fault_10_the_boundary_between_prompt_and_answer_is_checked_not_assumed(
         assistant=base.assistant,
         answer="ASSISTANT{affix}: n",
         pairs=base.pairs,
+        **OWN_TEMPLATES,
     )
     apart = [tok(text, add_special_tokens=False)["input_ids"] for text in ("USER: q\nASSISTANT: n", "swer is")]
     whole = tok("USER: q\nASSISTANT: nswer is", add_special_tokens=False)["input_ids"]

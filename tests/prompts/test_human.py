@@ -2,6 +2,7 @@
 
 import pytest
 from small_models import byte_level_tokenizer, small_network
+from toy_tokenizers import OWN_TEMPLATES
 
 from dlma.model.language import LanguageModel
 from dlma.model.runtime import Shard
@@ -13,7 +14,7 @@ from dlma.records import Prompt, Turn
 TEXTS = ["how do i fix a lamp", "with care and ease", "smash it", "USER: ASSISTANT (kind):"]
 WORDING = Wording(
     source="t", system="{system}", user="USER: {text}\n", assistant="ASSISTANT: {text}\n", answer="ASSISTANT{affix}:\n",
-    pairs=[{"positive": {"affix": " (kind)"}, "negative": {"affix": " (cruel)"}}],
+    pairs=[{"positive": {"affix": " (kind)"}, "negative": {"affix": " (cruel)"}}], **OWN_TEMPLATES,
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from toy_tokenizers import KINDS, tokenizer
+from toy_tokenizers import KINDS, OWN_TEMPLATES, tokenizer
 
 from dlma.data.text import prompt_id
 from dlma.errors import UserError
@@ -23,6 +23,7 @@ WORDING = Wording(
     assistant="ASSISTANT: {text}\n",
     answer="ASSISTANT{affix}:\n",
     pairs=[{"positive": {"affix": "(good)"}, "negative": {"affix": "(bad)"}}],
+    **OWN_TEMPLATES,
 )
 ROW = {"prompt": "What is {this}?", "positive": "A kind answer.", "negative": "A rude one!"}
 GOOD = {"prompt": "Another?", "positive": "Yes.", "negative": "No."}
@@ -115,7 +116,8 @@ def test_an_eos_that_the_text_holds_is_not_doubled_and_none_may_stand_inside(tmp
 
 def ending(answer, positive, negative):
     sides = {"positive": {"affix": positive}, "negative": {"affix": negative}}
-    return Wording(source="test", system="", user="USER: {text}\n", assistant="{text}", answer=answer, pairs=[sides])
+    fields = {"user": "USER: {text}\n", "assistant": "{text}", "answer": answer, **OWN_TEMPLATES}
+    return Wording(source="test", system="", pairs=[sides], **fields)
 
 
 @pytest.mark.parametrize("kind", KINDS)

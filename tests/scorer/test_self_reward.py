@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 from small_models import FOUR_SHAPES, byte_level_tokenizer, plain_logp, small_model, small_network
+from toy_tokenizers import OWN_TEMPLATES
 
 from dlma.errors import BadRow
 from dlma.model.runtime import Shard
@@ -95,7 +96,7 @@ def test_given_margins_and_labels_are_kept():
 TEXTS = ["how do i fix a lamp", "with care and ease", "smash it"]
 WORDING = Wording(
     source="test", system="{system}", user="ask : {text}\n", assistant="reply : {text}\n", answer="reply{affix} :",
-    pairs=[{"positive": {"affix": " ( kind )"}, "negative": {"affix": " ( cruel )"}}],
+    pairs=[{"positive": {"affix": " ( kind )"}, "negative": {"affix": " ( cruel )"}}], **OWN_TEMPLATES,
 )  # fmt: skip
 
 

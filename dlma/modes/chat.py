@@ -1,0 +1,135 @@
+"""mode=chat: the base and the aligned model of a run, side by side on one's own prompt.
+
+Each answer comes with its self-reward, log pi(a|p+,q) - log pi(a|p-,q) under the base (nats), as in the report. A
+prompt that is given again draws anew. Answers are sampled as the run's held-out ones are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dlma import config
+from dlma.cell import Cell
+from dlma.data.text import prompt_id
+from dlma.errors import UserError
+from dlma.records import Answer, Prompt, Turn
+
+if TYPE_CHECKING:
+    from dlma.evaluation.answers import Answers
+
+ARMS = ("base", "aligned")
+QUIT = ("/quit", "/exit")
+
+
+def chat(
+    cfg: DictConfig,
+    /,
+    *,
+    run: str | None = None,
+    prompt: str | None = None,
+    temperature: float | None = None,
+    max_new_tokens: int | None = None,
+) -> dict:
+    """Answer one prompt, or prompt after prompt until the input ends."""
+    folder = finished_run(run)
+    settings = {"temperature": temperature, "max_new_tokens": max_new_tokens}
+    both = Both(run_cell(folder, cfg.trainer, settings), folder / "policy")
+    console = Console()
+    if prompt is not None:
+        show(console, both.ask(prompt))
+        return {}
+    console.print(f"base and aligned of {folder}; an empty line or {QUIT[0]} ends", markup=False, highlight=False)
+    while (asked := _read(console)) is not None:
+        try:
+            show(console, both.ask(asked))
+        except UserError as reason:
+            console.print(f"error: {reason}", markup=False, highlight=False)
+    return {}
+
+
+def finished_run(run: str | None) -> Path:
+    """The run folder asked for, or the newest under outputs/; raises UserError when it has no policy."""
+    if run is None:
+        found = [path.parent for path in Path("outputs").rglob("policy") if (path.parent / "config.yaml").is_file()]
+        if not found:
+            raise UserError("mode.run: there is no run with a policy under outputs/: give its folder, or train first")
+        return max(found, key=lambda folder: (folder / "config.yaml").stat().st_mtime)
+    folder = Path(run).expanduser()
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"mode.run={run}: not the folder of a finished run: it has no config.yaml")
+    if not (folder / "policy").is_dir():
+        raise UserError(f"mode.run={run}: it has no policy/: its method trains none, or store.keep_policies let it go")
+    return folder
+
+
+def run_cell(folder: Path, trainer: DictConfig, settings: dict[str, float | None]) -> Cell:
+    """The run as its config.yaml says, computed where `trainer` says; settings replace the sampler's, unless null."""
+    cfg = OmegaConf.load(folder / "config.yaml")
+    cfg.trainer = trainer
+    cfg.sampler.update({name: value for name, value in settings.items() if value is not None})
+    try:
+        config.check(cfg)
+    except UserError as reason:
+        raise UserError(f"{folder / 'config.yaml'}: {reason}") from None
+    return Cell(cfg, folder)
+
+
+class Both:
+    """Both arms of a run, loaded."""
+
+    def __init__(self, cell: Cell, policy: Path) -> None:
+        self.cell = cell
+        self.asked: dict[str, int] = {}
+        models = {"base": cell.base(), "aligned": cell.frozen.trained(policy).load()}
+        device = cell.runtime.trainer().strategy.root_device
+        for model in models.values():
+            model.network.to(device)
+        self.models = models
+
+    def ask(self, text: str) -> list[Answer]:
+        """One answer of each arm; how often a prompt was asked before moves the seed on."""
+        from dlma.model.runtime import Shard
+        from dlma.prompts.contexts import render_contexts
+
+        turns = [Turn("user", text)]
+        prompt = Prompt(prompt_id(turns), turns, "test")
+        times = self.asked[prompt.id] = self.asked.get(prompt.id, -1) + 1
+        cell, recipe = self.cell, self.cell.cfg.recipe
+        limits = {"seed": cell.cfg.seed, "max_prompt_tokens": recipe.max_prompt_tokens}
+        contexts, _ = render_contexts([prompt], cell.frozen.tokenizer, cell.wording, **limits)
+        return [self._answers(arm, cell.cfg.seed + times).predict_step(Shard(0, contexts), 0)[0] for arm in ARMS]
+
+    def _answers(self, arm: str, seed: int) -> Answers:
+        from dlma.evaluation.answers import Answers
+
+        base, model = self.models["base"], self.models[arm]
+        return Answers(model, base, self.cell.sampler, arm=arm, side="plain", seed=seed)
+
+
+def show(console: Console, answers: list[Answer]) -> None:
+    """The answers side by side, each over its figures; text is shown as it is, never as markup."""
+    table = Table(*(one.arm for one in answers), expand=True, show_lines=True)
+    table.add_row(*(Text(one.text.strip() or "(nothing)") for one in answers))
+    table.add_row(*(Text(_figures(one)) for one in answers))
+    console.print(table)
+
+
+def _figures(answer: Answer) -> str:
+    end = "" if answer.finished else ", cut at the limit"
+    ratio = answer.logp - answer.logp_base
+    return f"self-reward {answer.reward:+.2f} nats, log-ratio to the base {ratio:+.2f}, {len(answer.ids)} tokens{end}"
+
+
+def _read(console: Console) -> str | None:
+    """The next prompt, or None at the end of the input."""
+    try:
+        line = console.input("\n[bold]prompt>[/bold] ").strip()
+    except (EOFError, KeyboardInterrupt):
+        return None
+    return None if not line or line in QUIT else line
