@@ -24,11 +24,13 @@ from dlma.report.annotation import Blind, Labels, read_labels, render
 
 OUTCOMES = ("win", "tie", "lose")
 PAGE, RESULTS = "annotate.html", "annotations.json"
+POINTS = {"win": 1.0, "tie": 0.0, "lose": -1.0}
 # What people are compared with: a number for each answer, the larger the better; null where there is none.
 SCORES: dict[str, Callable[[EvalRow], float | None]] = {
     "self-reward R": lambda row: row.reward,
     "oracle": lambda row: row.harmlessness,
 }
+Preferences = dict[str, dict[str, float]]  # by who prefers, by prompt: above 0 for the arm under study
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def annotate(
             files.write_bytes(folder / PAGE, render(blinds, ask))
             print(f"{len(drawn)} pairs, {arm} against {against_arm}, sides at random: {folder / PAGE}")
             return
-        found = findings(drawn, read_labels([Path(path) for path in labels], blinds))
+        others = {**scores(drawn), **verdicts(Path(run), arm, against and Path(against), against_arm)}
+        found = findings(drawn, read_labels([Path(path) for path in labels], blinds), others)
         files.write_bytes(folder / RESULTS, json.dumps(_plain(found), indent=2).encode())
     show(found, f"{arm} against {against_arm}")
     print(f"figures: {folder / RESULTS}")
@@ -110,7 +113,37 @@ def _contest(studied: EvalRow, rival: EvalRow, seed: int) -> Contest:
     return Contest(Blind(name, studied.question, left.answer, right.answer), side, studied, rival)
 
 
-def findings(contests: Sequence[Contest], people: Sequence[Labels]) -> dict:
+def scores(contests: Sequence[Contest]) -> Preferences:
+    """What the self-reward and, in the lab, the oracle prefer."""
+    found: Preferences = {}
+    for name, score in SCORES.items():
+        for contest in contests:
+            one, other = score(contest.studied), score(contest.rival)
+            if one is not None and other is not None:
+                found.setdefault(name, {})[contest.studied.prompt_id] = one - other
+    return found
+
+
+def verdicts(run: Path, arm: str, against: Path | None, against_arm: str) -> Preferences:
+    """What the run's judges prefer: verdicts.parquet within a run, versus.parquet (mode=versus) between two."""
+    import pyarrow.parquet as pq
+
+    path = run / ("verdicts.parquet" if against is None else "versus.parquet")
+    rival = against_arm if against is None else _method(against)
+    found: Preferences = {}
+    for row in pq.read_table(path).to_pylist() if path.is_file() else []:
+        if (row["arm"], row["against"]) == (arm, rival) and row["outcome"] in POINTS:
+            found.setdefault(f"judge {row['judge']}", {})[row["prompt_id"]] = POINTS[row["outcome"]]
+    return found
+
+
+def _method(run: Path) -> str:
+    """The method of a finished run; empty where its metrics are not there."""
+    path = run / "metrics.csv"
+    return path.read_text(encoding="utf-8").splitlines()[1].split(",")[0] if path.is_file() else ""
+
+
+def findings(contests: Sequence[Contest], people: Sequence[Labels], others: Preferences) -> dict:
     """Win, tie and lose of the arm under study per person and over all, kappa, and agreement with the scores."""
     outcomes = {one.annotator: _outcomes(contests, one) for one in people}
     lefts = [side == "left" for one in people for side in one.verdicts.values() if side != "tie"]
@@ -120,7 +153,7 @@ def findings(contests: Sequence[Contest], people: Sequence[Labels]) -> dict:
         "left": share_interval(lefts) if lefts else None,
         "kappa": _kappa(contests, outcomes),
         "agreement": {
-            name: found for name, score in SCORES.items() if (found := _agreement(contests, outcomes, score))
+            name: same for name, preferred in others.items() if (same := _agreement(contests, outcomes, preferred))
         },
     }
 
@@ -160,16 +193,16 @@ def _kappa(contests: Sequence[Contest], outcomes: dict[str, dict[str, str]]) -> 
 
 
 def _agreement(
-    contests: Sequence[Contest], outcomes: dict[str, dict[str, str]], score: Callable[[EvalRow], float | None]
+    contests: Sequence[Contest], outcomes: dict[str, dict[str, str]], preferred: dict[str, float]
 ) -> Estimate | None:
-    """Of the pairs on which people and the score both prefer one side: how often it is the same side."""
+    """Of the pairs on which people and the other both prefer one side: how often it is the same side."""
     same = []
     for contest in contests:
         said = _said(outcomes, contest)
         people = said.count("win") - said.count("lose")
-        one, other = score(contest.studied), score(contest.rival)
-        if people and one is not None and other is not None and one != other:
-            same.append((people > 0) == (one > other))
+        other = preferred.get(contest.studied.prompt_id, 0.0)
+        if people and other:
+            same.append((people > 0) == (other > 0))
     return share_interval(same) if same else None
 
 

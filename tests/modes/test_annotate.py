@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import chromium
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -117,6 +118,20 @@ def test_what_one_person_says_is_counted_from_the_arm_under_study(page, elsewher
     assert (found["agreement"]["self-reward R"]["value"], found["agreement"]["self-reward R"]["n"]) == (0.0, 8)
     low, high = found["people"]["Anna"]["win"]["low"], found["people"]["Anna"]["win"]["high"]
     assert (low, high) == pytest.approx((0.280, 0.787), abs=1e-3)  # Wilson's interval of 6 of 11
+
+
+def test_judges_of_the_run_are_compared_with_people(page, elsewhere, run_main):
+    outcomes = ["win"] * 6 + ["lose"] * 2 + ["tie"] * 2 + ["unparsed"] * 2
+    rows = [
+        {"prompt_id": f"p{i:02}", "judge": "gpt", "arm": "aligned", "against": against, "outcome": outcome}
+        for i, outcome in enumerate(outcomes)
+        for against in ("base", "prompted")
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), elsewhere / "run" / "verdicts.parquet")
+    label_file(elsewhere / "anna.json", page, "Anna", kind_side)  # Anna prefers the aligned answer every time
+    assert run_main("mode=annotate", "mode.run=run", "mode.labels=[anna.json]").code == 0
+    found = results(elsewhere)["agreement"]["judge gpt"]
+    assert (found["value"], found["n"]) == (6 / 8, 8)  # ties and unparsed verdicts decide nothing
 
 
 def test_two_people_have_cohens_kappa_and_a_pair_counts_as_their_mean(page, elsewhere, run_main):
