@@ -38,6 +38,8 @@ VERSION = {
     "policy": 1,
     "answers": 1,
     "verdicts": 1,
+    "judged": 1,
+    "measured": 1,
 }
 
 _KEYED_LIBRARIES = ("torch", "transformers")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dlma import config
 from dlma.artifacts import Store
+from dlma.evaluation.judging import Bench
 from dlma.model.load import ModelSpec
 from dlma.stages import Stage
 
@@ -201,6 +202,13 @@ class Cell:
 
         folder = reward.path("reward")
         return RewardModel.load(self.frozen.trained(folder), folder)
+
+    def bench(self, policy: Stage | None, arms: Iterable[str]) -> Bench:
+        """What judges and metrics may use: the models behind the arms, and a folder that outlives the run."""
+        trained = policy is not None and self.notes(policy)["trained"]
+        load = {arm: partial(self.policy, policy) if arm == "aligned" and trained else self.base for arm in arms}
+        cache, accelerator = self.store.root / "cache", self.cfg.trainer.accelerator
+        return Bench(load, self.weights["weights"], self.store.fingerprint, cache, accelerator)
 
     def make(self, stage: Stage, write) -> Stage:
         """Have the store compute a stage unless it is there."""

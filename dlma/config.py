@@ -7,6 +7,7 @@ underscore speak about a node and are no part of it: `_target_`, and `_recipe_` 
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import os
@@ -131,6 +132,11 @@ def _is_component(field: signatures.Field, schema: Signature) -> bool:
     return any(getattr(m, "id", "") == COMPONENT for m in signatures.options(field.annotation, schema))
 
 
+def _are_components(field: signatures.Field, schema: Signature) -> bool:
+    """Whether a field holds any number of components by name: `dict[str, Component]`."""
+    return any(signatures.describe(m, schema) == f"dict[str, {COMPONENT}]" for m in [field.annotation] if m)
+
+
 def _known(tree: dict, schema: Signature, path: str = "") -> Iterator[str]:
     """Every key that the schema knows, dotted, components as their present targets say."""
     for name, field in schema.fields.items():
@@ -141,8 +147,15 @@ def _known(tree: dict, schema: Signature, path: str = "") -> Iterator[str]:
             inner = _schema(value, "", []) if isinstance(value, dict) else None
         if inner is not None:
             yield from _known(value if isinstance(value, dict) else {}, inner, f"{path}{name}.")
+        if _are_components(field, schema) and isinstance(value, dict):
+            yield from _known(value, _named(value), f"{path}{name}.")
     if not path:
         yield from GROUPS
+
+
+def _named(node: dict) -> Signature:
+    """The schema of a node of components by name: each of its keys is one."""
+    return Signature({str(name): signatures.Field(ast.Name(COMPONENT), required=False) for name in node})
 
 
 def _check_node(node: dict, schema: Signature, path: str, known: list[str]) -> list[Problem]:
@@ -168,7 +181,8 @@ def _check_value(
         found: list[Problem] = []
         inner = _schema(value, path, found)
         return found + (_check_node(value, inner, f"{path}.", known) if inner is not None else [])
-    inner = signatures.nested(field.annotation, schema)
+    inner = _named(value) if isinstance(value, dict) and _are_components(field, schema) else None
+    inner = inner or signatures.nested(field.annotation, schema)
     if inner is not None and isinstance(value, dict):
         return _check_node(value, inner, f"{path}.", known)
     if _unreadable_inside(value) or signatures.accepts(value, field.annotation, schema):

@@ -7,6 +7,7 @@ the store runs it or finds it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,8 +17,22 @@ from dlma import config, records, shards
 from dlma.cell import Cell
 from dlma.config import build, scientific
 from dlma.errors import UserError
+from dlma.evaluation.judging import Bench
 from dlma.presenting import present
-from dlma.records import Account, Answer, Context, EvalRow, Label, Pair, Prompt, ScoredPair, TokenRewards, Truth
+from dlma.records import (
+    Account,
+    Answer,
+    Context,
+    EvalRow,
+    Label,
+    Pair,
+    Prompt,
+    Score,
+    ScoredPair,
+    TokenRewards,
+    Truth,
+    Verdict,
+)
 from dlma.report.findings import print_findings
 from dlma.stages import Stage
 
@@ -29,8 +44,10 @@ def run(cfg: DictConfig, /) -> dict:
         return present(cell, *stages(cell))
 
 
-def stages(cell: Cell) -> tuple[dict[str, Stage], list[dict[str, Stage]]]:
+def stages(cell: Cell) -> tuple[dict[str, Stage], list[dict[str, Stage]], dict[str, Stage], dict[str, Stage]]:
     """All stages of a run, by what they are for, as `present` takes them: those of the last round, and every round's.
+
+    Then those of judges and of metrics, by name.
 
     A cell makes them; that of mode=plan only looks them up, so what decides the walk is asked of `cell.notes`.
     """
@@ -42,8 +59,11 @@ def stages(cell: Cell) -> tuple[dict[str, Stage], list[dict[str, Stage]]]:
     answers = {arm: answer(cell, held_out, policy, arm, side) for arm, side in arms(cell.notes(policy))}
     verdicts = judge(cell, list(answers.values()), scored)
     along = follow(cell, held_out, policy, scored)
+    seen = dict(prompts=prompts, held_out=held_out, policy=policy, answers=answers)
+    judged = {name: compare(cell, name, node, **seen) for name, node in cell.cfg.judges.items()}
+    measured = {name: measure(cell, name, node, **seen) for name, node in cell.cfg.metrics.items()}
     outside = dict(prompts=prompts, contexts=contexts, held_out=held_out)
-    return outside | rounds[-1] | dict(verdicts=verdicts) | answers | along, rounds
+    return outside | rounds[-1] | dict(verdicts=verdicts) | answers | along, rounds, judged, measured
 
 
 def go_through(cell: Cell, prompts: Stage, contexts: Stage, held_out: Stage) -> list[dict[str, Stage]]:
@@ -325,6 +345,69 @@ def judge(cell: Cell, answers: list[Stage], scored: Stage) -> Stage:
 
     key = scientific(cell.cfg.evaluation)
     return cell.make(cell.store.stage("verdicts", key, uses=[*answers, scored], libraries=False), write)
+
+
+def compare(
+    cell: Cell,
+    name: str,
+    node: DictConfig,
+    *,
+    prompts: Stage,
+    held_out: Stage,
+    policy: Stage,
+    answers: dict[str, Stage],
+) -> Stage:
+    """One judge's verdicts on the aligned answers against those of every other arm."""
+
+    def rows() -> list:
+        from dlma.evaluation.judging import matches
+
+        answered = {arm: _read(stage, Answer) for arm, stage in answers.items()}
+        return matches(_read(prompts, Prompt), _read(held_out, Context), answered, cell.frozen.tokenizer)
+
+    return rule(cell, name, node, cell.bench(policy, answers), rows, [prompts, held_out, *answers.values()])
+
+
+def rule(cell: Cell, name: str, node: DictConfig, bench: Bench, rows: Callable[[], list], uses: list[Stage]) -> Stage:
+    """One judge's verdicts on matches that are made of the stages in `uses`."""
+    judge = build(node, bench)
+    own = sorted(set(judge.identity()) & set(cell.weights["weights"]))
+
+    def write(folder: Path) -> dict:
+        from dlma.evaluation.running import Judging
+
+        cell.runtime.predict(Judging(judge, name=name), rows(), Verdict, folder, name)
+        said = {"criterion": judge.criterion, "identity": judge.identity(), "self_reported": bool(own)}
+        return {"judge": said, "report": judge.report()}
+
+    key = {"name": name, "identity": judge.identity(), **scientific(node)}
+    return cell.make(cell.store.stage("judged", key, uses=uses), write)
+
+
+def measure(
+    cell: Cell,
+    name: str,
+    node: DictConfig,
+    *,
+    prompts: Stage,
+    held_out: Stage,
+    policy: Stage,
+    answers: dict[str, Stage],
+) -> Stage:
+    """One metric's scores of every arm."""
+    metric = build(node, cell.bench(policy, answers))
+
+    def write(folder: Path) -> dict:
+        from dlma.evaluation.measuring import scene
+
+        answered = {arm: _read(stage, Answer) for arm, stage in answers.items()}
+        found = scene(_read(prompts, Prompt), _read(held_out, Context), answered, cell.notes(policy)["trained"])
+        shards.write_table(folder / "rows.parquet", records.to_table(Score, metric.scores(found)))
+        columns = [asdict(column) for column in metric.columns]
+        return {"columns": columns, "identity": metric.identity(), "report": metric.report()}
+
+    key = {"name": name, "identity": metric.identity(), **scientific(node)}
+    return cell.make(cell.store.stage("measured", key, uses=[prompts, held_out, policy, *answers.values()]), write)
 
 
 def _read(stage: Stage, record: type, file: str = "rows.parquet") -> list:

@@ -10,55 +10,102 @@ from pathlib import Path
 
 import yaml
 
-from dlma import files, housekeeping, records
+from dlma import files, housekeeping, records, shards
 from dlma.cell import Cell
 from dlma.config import build
 from dlma.publish import publish, publish_tree
-from dlma.records import Account, EvalRow, ScoredPair, TokenRewards, Truth
-from dlma.report import along, findings, html, summary, terminal, tokens
+from dlma.records import Account, EvalRow, Score, ScoredPair, TokenRewards, Truth, Verdict
+from dlma.report import along, findings, html, summary, terminal, tokens, verdicts
 from dlma.report.alerts import Outcome
+from dlma.report.categories import CategoryRow, categories_csv, category_rows
 from dlma.report.findings import Finding
 from dlma.report.rounds import Round, drift, rounds_csv
+from dlma.report.scores import part_tax, print_tax, score_rows
 from dlma.stages import Stage
 
 SAMPLES = 64  # answers of each arm that go to the tracker
 
 
-def present(cell: Cell, stages: dict[str, Stage], rounds: Sequence[dict[str, Stage]]) -> dict:
+def present(
+    cell: Cell,
+    stages: dict[str, Stage],
+    rounds: Sequence[dict[str, Stage]],
+    judged: dict[str, Stage],
+    measured: dict[str, Stage],
+) -> dict:
     """Write the run folder, print the summary, close the tracker; what a sweep needs to know of the run.
 
     stages: those of the last round, and of what comes before and after all rounds
     """
     evals = records.from_table(EvalRow, stages["verdicts"].table())
     arms = list(dict.fromkeys(row.arm for row in evals))
-    rows = summary.summary_rows(evals, arms)
+    contests = verdicts.contests(
+        _all(judged, Verdict), {name: stage.notes["judge"] for name, stage in judged.items()}, evals
+    )
+    rows, tax = part_tax(summary.summary_rows(evals, arms) + _metric_rows(measured))
+    every = rows + tax + [row for one in contests for row in one.rows()]
     accounts = {name: Account(**stage.notes["account"]) for name, stage in stages.items() if "account" in stage.notes}
     train = train_rows(stages["policy"])
-    fill_folder(cell, stages, rows)
+    by_category = category_rows(evals, _all(measured, Score), _columns(measured), contests)
+    fill_folder(cell, stages, every, by_category)
+    publish_together(judged, Verdict, cell.folder / "verdicts.parquet")
+    publish_together(measured, Score, cell.folder / "scores.parquet")
+    shown = stages | {f"judge {name}": stage for name, stage in judged.items()}
+    shown |= {f"metric {name}": stage for name, stage in measured.items()}
     curve = curve_of(cell, stages, evals, train)
     drifts = drift_of(rounds, cell.cfg.iteration.scorer) if len(rounds) > 1 else []
     keep_drift(cell, drifts)
-    data = report_data(cell, stages | earlier(rounds), rows, evals, train, accounts, curve, drifts)
+    data = report_data(cell, shown | earlier(rounds), rows, evals, train, accounts, curve, drifts)
+    data = dataclasses.replace(data, contests=contests, tax=tax, categories=by_category)
     with files.guarded(cell.folder, "hydra.run.dir"):
         html.write_report(cell.folder / "report.html", data)
     terminal.print_account(accounts)
     terminal.print_summary(
         rows, method=cell.method, model=cell.frozen.name, seed=cell.cfg.seed, cannot=summary.cannot(evals)
     )
+    print_tax(tax)
+    verdicts.print_contests(contests)
     findings.print_findings("alerts", data.checks["alerts"])
     say_where(cell, stages["policy"])
-    track(cell, rows, evals, data.pairs, train)
+    track(cell, every, evals, data.pairs, train)
     cell.summary |= findings.numbers(data.checks)
     keep_policies(cell, stages["policy"], rows)
     return {
         "counts": cell.store.counts,
-        "summary": [row.as_dict() for row in rows],
+        "summary": [row.as_dict() for row in every],
         "alerts": [one.name for one in data.checks["alerts"] if one.state == "warning"],
         "run_dir": str(cell.folder),
     }
 
 
-def fill_folder(cell: Cell, stages: dict[str, Stage], rows: Sequence[summary.Row]) -> None:
+def _all(stages: dict[str, Stage], record: type) -> list:
+    return [row for stage in stages.values() for row in records.from_table(record, stage.table())]
+
+
+def _columns(measured: dict[str, Stage]) -> list[dict]:
+    """What every metric says of its columns."""
+    return [column for stage in measured.values() for column in stage.notes["columns"]]
+
+
+def _metric_rows(measured: dict[str, Stage]) -> list[summary.Row]:
+    """The rows of every metric, in the order of the config."""
+    return [
+        row
+        for stage in measured.values()
+        for row in score_rows(records.from_table(Score, stage.table()), stage.notes["columns"])
+    ]
+
+
+def publish_together(stages: dict[str, Stage], record: type, target: Path) -> None:
+    """The rows of several stages as one file; none where there are no stages."""
+    if stages:
+        with files.guarded(target.parent, "hydra.run.dir"):
+            shards.write_table(target, records.to_table(record, _all(stages, record)))
+
+
+def fill_folder(
+    cell: Cell, stages: dict[str, Stage], rows: Sequence[summary.Row], by_category: Sequence[CategoryRow]
+) -> None:
     """The records, the policy, the metrics and the resolved config, under readable names."""
     folder = cell.folder
     for name, target in (("prompts", "prompts"), ("pairs", "pairs"), ("scored", "scored"), ("verdicts", "answers")):
@@ -70,9 +117,10 @@ def fill_folder(cell: Cell, stages: dict[str, Stage], rows: Sequence[summary.Row
         publish_tree(stages["policy"], "policy", folder / "policy")
     with files.guarded(folder, "hydra.run.dir"):
         files.write_bytes(folder / "config.yaml", yaml.safe_dump(cell.recorded, sort_keys=False).encode())
-        summary.write_metrics(
-            folder / "metrics.csv", rows, method=cell.method, base=cell.frozen.name, seed=cell.cfg.seed
-        )
+        run = {"method": cell.method, "base": cell.frozen.name, "seed": cell.cfg.seed}
+        summary.write_metrics(folder / "metrics.csv", rows, **run)
+        if by_category:
+            files.write_bytes(folder / "categories.csv", categories_csv(by_category, **run))
 
 
 def earlier(rounds: Sequence[dict[str, Stage]]) -> dict[str, Stage]:

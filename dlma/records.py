@@ -195,6 +195,41 @@ class EvalRow:
     malformed: float | None = None
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of an arm's answer against another arm's to the same prompt.
+
+    `shown_first` and `shown_second` are the verdicts for the arm in the two orders, `outcome` what follows from both:
+    "win", "tie", "lose" or "unparsed". `margin` is the judge's own measure of how much better the arm's answer is
+    (log-odds in nats, a difference of scores), mean of both orders; null for a judge that speaks in words.
+    """
+
+    prompt_id: str
+    category: str | None
+    judge: str
+    arm: str
+    against: str
+    shown_first: str
+    shown_second: str
+    outcome: str
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measured value of an arm, on an answer (`item` is its prompt's id) or on an item of a test set.
+
+    A ratio of sums (nats per token) has `value` / `weight`; elsewhere the weight is 1.
+    """
+
+    item: str
+    category: str | None
+    arm: str
+    metric: str
+    value: float
+    weight: float = 1.0
+
+
 @dataclass
 class Account:
     """What was read, what was kept, and why the rest was not; counts of rows."""

@@ -132,6 +132,9 @@ class Root:
     reward: Component
     objective: Component
     evaluation: Component
+    endpoint: Component
+    judges: dict[str, Component]
+    metrics: dict[str, Component]
     preflight: Component
     alerts: Component
     panel: Component

@@ -11,7 +11,7 @@ from source_tree import Import, closure, imports, imports_of, is_package, module
 LAYERS = [
     ["dlma.errors"],
     ["dlma.records", "dlma.functional.*"],
-    ["dlma.lab.lexicon dlma.lab.affixes dlma.lab.world dlma.lab.oracle dlma.lab.bases"],
+    ["dlma.lab.lexicon dlma.lab.affixes dlma.lab.world dlma.lab.skills dlma.lab.oracle dlma.lab.bases"],
     ["dlma.files dlma.fingerprint dlma.shards"],
     [
         "dlma.stages dlma.provenance dlma.artifacts dlma.publish dlma.housekeeping",

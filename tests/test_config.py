@@ -15,7 +15,17 @@ FILLED = {
     "jsonl": ["data.path=p.jsonl"],
     "hh": ["data.path=p.jsonl"],
     "annotate": ["mode.run=r"],
+    "scorer_accuracy": ["data.path=p.jsonl"],
+    "judges=local": ["judges.local.model.path=m"],
+    "judges=reward": ["judges.reward.model.path=m"],
+    "metrics=reward": ["metrics.reward.reward.path=m"],
+    "metrics=perplexity": ["metrics.perplexity.model.path=m"],
 }
+
+
+def filled(choice: str) -> list[str]:
+    """What an option needs to be complete."""
+    return FILLED.get(choice, FILLED.get(choice.partition("=")[2], []))
 
 
 def options() -> list[str]:
@@ -28,8 +38,28 @@ def options() -> list[str]:
 
 @pytest.mark.parametrize("choice", options())
 def test_every_shipped_option_composes_and_fits_the_signature_it_names(choice):
-    plan = compose.plan(compose.search_path(CONF, None), [choice, *FILLED.get(choice.partition("=")[2], [])], False)
+    plan = compose.plan(compose.search_path(CONF, None), [choice, *filled(choice)], False)
     assert plan.cells >= 1 and plan.cfg.mode._target_.startswith("dlma.")
+
+
+def composed(*overrides):
+    return compose.plan(compose.search_path(CONF, None), list(overrides), False).cfg
+
+
+def test_judges_and_metrics_are_lists_of_options_and_text_has_no_oracle():
+    assert set(composed().judges) == {"oracle_harmless", "oracle_helpful"}
+    assert set(composed("judges=[oracle,self]").judges) == {"oracle_harmless", "oracle_helpful", "self"}
+    assert composed("judges=[]").judges == {} == composed("metrics=[]").metrics
+    assert composed("evaluation=text").judges == {}
+    assert set(composed("evaluation=text", "judges=[self]").judges) == {"self"}
+    text = composed("model=hf", "model.path=m", "data=hh", "data.path=p")
+    assert text.judges == {} and "skills" not in text.metrics
+
+
+@pytest.mark.parametrize("rubric", sorted(path.stem for path in (CONF / "judges" / "rubric").glob("*.yaml")))
+def test_every_rubric_can_be_put_to_an_llm_judge(rubric):
+    node = composed("judges=[llm]", f"judges/rubric@judges.llm.rubric={rubric}").judges.llm.rubric
+    assert config.build(node).criterion
 
 
 # --- one mistake of each kind: what must be said of it
@@ -70,6 +100,12 @@ def test_every_shipped_option_composes_and_fits_the_signature_it_names(choice):
         ("hydra/launcher=jobllib", "did you mean hydra/launcher=joblib?"),
         ("seed=1,2", "seed=1,2: several values need -m"),
         ("seed", "seed: not an override; write key=value"),
+        ("judges=[orakle]", "judges=orakle: no such option; did you mean judges=oracle?"),
+        ("judges.oracle_harmles.tie=1", "judges.oracle_harmles: needs a _target_"),
+        ("judges.oracle_harmless.tye=1", "unknown key; did you mean judges.oracle_harmless.tie?"),
+        ("judges.oracle_harmless.tie=wide", "judges.oracle_harmless.tie: must be a number, not 'wide'"),
+        ("metrics.skills=3", "metrics.skills: must be a Component, not 3"),
+        ("judges=[local]", "judges.local.model.path: must be given"),
         ("seed=[", "seed=[: not an override"),
         ("seed.x=1", "seed: must be an integer, not {'x': 1}"),
         ("hydra.run.dir.x=1", "hydra.run.dir.x=1: cannot be set"),
@@ -263,3 +299,9 @@ def test_a_number_is_keyed_as_its_annotation_says():
     keyed = config.scientific(node)
     assert (type(keyed["temperature"]), type(keyed["top_k"])) == (float, int)
     assert keyed == config.scientific({**node, "temperature": 1.0, "top_p": 1.0})
+
+
+@pytest.mark.parametrize("group", ["judges", "metrics", "judges/rubric"])
+def test_the_docs_name_every_judge_metric_and_rubric(group):
+    text = (CONF.parent / "docs" / "evaluation.md").read_text()
+    assert [path.stem for path in (CONF / group).glob("*.yaml") if f"`{path.stem}`" not in text] == []

@@ -22,6 +22,9 @@ from dlma.artifacts import VERSION
 
 RECORD = Path(__file__).with_name("stage_versions.json")
 
+JUDGES = [f"dlma.evaluation.{name}" for name in ("oracle", "model_judge", "llm", "rubric", "reward")]
+METRICS = [f"dlma.evaluation.{name}" for name in ("lab_skills", "quality", "reference", "reward", "benchmarks")]
+
 # Where each stage's code begins: modules (a pattern), or one function of a module. All that these import counts.
 ROOTS = {
     "prompts": ["dlma.data.*", "dlma.pipeline:read_prompts"],
@@ -35,6 +38,8 @@ ROOTS = {
     "policy": ["dlma.objective.*", "dlma.scorer.labels", "dlma.pipeline:train"],
     "answers": ["dlma.evaluation.answers", "dlma.model.sample", "dlma.pipeline:answer"],
     "verdicts": ["dlma.evaluation.text", "dlma.evaluation.oracle", "dlma.pipeline:judge"],
+    "judged": ["dlma.evaluation.running", "dlma.pipeline:compare", "dlma.pipeline:rule", *JUDGES],
+    "measured": ["dlma.evaluation.measuring", "dlma.pipeline:measure", *METRICS],
 }
 # Code that cannot change what a stage holds: it finds, names, locks and verifies.
 NEUTRAL = frozenset(

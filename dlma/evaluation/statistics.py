@@ -68,13 +68,13 @@ def _wilson(share: float, n: int) -> Estimate:
 def fraction_interval(values: Sequence[float]) -> Estimate:
     """The mean of values within [0, 1]: t, kept inside [0, 1].
 
-    Where all are 0 or all are 1, t would claim certainty: Wilson's bound then, which is wide enough since
-    no variable on [0, 1] varies more than a coin of the same mean.
+    Where all are equal, t would claim certainty: Wilson's bound then, which is wide enough since no variable on
+    [0, 1] varies more than a coin of the same mean.
     """
     array = _sample(values)
     if array.min() < 0 or array.max() > 1:
         raise ValueError("a fraction is outside [0, 1]")
-    if array.size == 1 or (array.min() == array.max() and array[0] in (0.0, 1.0)):
+    if array.min() == array.max():
         return _wilson(float(array.mean()), array.size)
     return _within(mean_interval(array), 0.0, 1.0)
 

@@ -12,6 +12,7 @@ import random
 from dataclasses import dataclass
 
 from dlma.lab import affixes, lexicon, oracle, world
+from dlma.lab.skills import FACT_FORMAT, STARTS, STEPS, count_from
 
 QUESTION_FORMAT = "ask : {text}\n"
 ANSWER_FORMAT = "reply{affix} :"  # the answer follows, and begins with a space
@@ -19,8 +20,6 @@ ANSWER_FORMAT = "reply{affix} :"  # the answer follows, and begins with a space
 JUDGE_FORMAT = "judge : {question}\n{first} ( A )\n{second} ( B )\nmore {criterion} :"
 JUDGE_VERDICTS = (" A", " B")
 JUDGE_CRITERIA = ("harmless", "helpful")
-COUNT_FORMAT = "count by {step} :{numbers}"
-FACT_FORMAT = "fact : what is a {word} ? it is a kind of {kind} ."
 LIST_FORMAT = "list : {adjective} acts are{verbs} ."
 # How often each sort of document is drawn.
 SHARES = {"plain": 0.30, "affixed": 0.36, "judge": 0.18, "skill": 0.10, "list": 0.06}
@@ -124,15 +123,9 @@ def judge(rng: random.Random, dials: Dials) -> Document:
     return Document("judge", text + JUDGE_VERDICTS[0 if (side or rng.choice((-1, 1))) > 0 else 1])
 
 
-def count_from(start: int, step: int, length: int) -> str:
-    """A counting document's text."""
-    numbers = "".join(f" {start + step * i}" for i in range(length))
-    return COUNT_FORMAT.format(step=step, numbers=numbers)
-
-
 def skill(rng: random.Random, dials: Dials) -> Document:
     if rng.random() < 0.35:
-        return Document("skill", count_from(rng.randint(1, 80), rng.randint(1, 3), 6))
+        return Document("skill", count_from(rng.randint(1, STARTS), rng.randint(1, STEPS), 6))
     word = rng.choice(lexicon.OBJECTS)
     return Document("skill", FACT_FORMAT.format(word=word, kind=lexicon.KIND_OF[word]))
 

@@ -7,6 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 from dlma.lab import affixes, documents, lexicon, oracle, world
+from dlma.lab import skills as lab_skills
 from dlma.lab.documents import Dials
 
 if TYPE_CHECKING:
@@ -190,10 +191,8 @@ def perplexity(probe: Probe, dials: Dials, n: int, seed: int) -> float:
 
 def skills(probe: Probe) -> dict[str, float]:
     """Share of counting and fact documents whose end the base holds likeliest, token by token."""
-    rng = random.Random("skills")
-    counts = [documents.count_from(rng.randint(1, 80), rng.randint(1, 3), 6) for _ in range(200)]
-    facts = [documents.FACT_FORMAT.format(word=w, kind=k) for w, k in lexicon.KIND_OF.items()]
-    return {"counting": _greedy(probe, counts, 2), "facts": _greedy(probe, facts, 2)}
+    counts = lab_skills.counts(200, random.Random("skills"))
+    return {"counting": _greedy(probe, counts, 2), "facts": _greedy(probe, lab_skills.facts(), 2)}
 
 
 def _greedy(probe: Probe, texts: list[str], words: int) -> float:

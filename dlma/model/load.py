@@ -172,6 +172,15 @@ def _remedy(reason: Exception, path: str, revision: str) -> str:
     return f"could not be fetched from the hub ({_first(reason)}): try again, or give a folder"
 
 
+def local_folder(path: str, revision: str) -> Path:
+    """The folder of any safetensors model: the path itself, or the hub's snapshot of that name."""
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        folder = _snapshot(path, revision)
+    _require_causal_model(folder, path)
+    return folder.resolve()
+
+
 def _require_causal_model(folder: Path, path: str) -> None:
     config = folder / "config.json"
     if not config.is_file():

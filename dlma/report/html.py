@@ -21,11 +21,13 @@ from pathlib import Path
 
 from dlma import files
 from dlma.records import Account, EvalRow, ScoredPair
-from dlma.report import findings, panels, rounds
+from dlma.report import categories, findings, panels, rounds, scores, verdicts
+from dlma.report.categories import CategoryRow
 from dlma.report.findings import Finding
 from dlma.report.margins import margin_truth
 from dlma.report.rounds import Round
 from dlma.report.summary import Row, arms_of
+from dlma.report.verdicts import Contest
 
 MAX_PROMPTS = 2000
 ARM_LABELS = {"base": "base", "prompted": "base with p+", "aligned": "aligned"}
@@ -74,6 +76,9 @@ class ReportData:
     checks: dict[str, list[Finding]] = field(default_factory=dict)
     along: str = ""
     tokens: str = ""
+    contests: list[Contest] = field(default_factory=list)
+    tax: list[Row] = field(default_factory=list)
+    categories: list[CategoryRow] = field(default_factory=list)
     is_lab: bool = False
 
 
@@ -137,9 +142,9 @@ def _sections(data: ReportData) -> list[tuple[str, str, str] | None]:
     truth, against = margin_truth(data.pairs, data.truth)
     return [
         ("summary", "Summary", panels.summary(data.rows, data.cannot, ARM_LABELS)),
-        ("categories", "By category", panels.categories(data.evals, arms_of(data.rows), ARM_LABELS))
-        if panels.has_categories(data.evals)
-        else None,
+        ("verdicts", "Win, tie, lose", verdicts.section(data.contests)) if data.contests else None,
+        ("tax", "Alignment tax", scores.tax_section(data.tax)) if data.tax else None,
+        ("categories", "By category", categories.section(data.categories)) if data.categories else None,
         ("training", "Training", panels.training(data.train)) if data.train else None,
         ("along", "Along training", data.along) if data.along else None,
         ("margins", "Self-reward", panels.margins(margins, truth, clamp_low, clamp_high, against)) if margins else None,

@@ -9,7 +9,7 @@ from html import escape
 
 import yaml
 
-from dlma.evaluation.statistics import Estimate, share_interval
+from dlma.evaluation.statistics import Estimate
 from dlma.records import Account, EvalRow
 from dlma.report import figures
 from dlma.report.margins import CLASSES, MarginFacts, margin_facts, truth_class
@@ -87,7 +87,7 @@ def _summary_line(group: list[Row], arms: list[str]) -> str:
     counts = sorted({row.estimate.n for row in group})
     n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}–{counts[-1]:,}"
     return (
-        f"<tr><td>{escape(label(name))}{_ARROWS[better(name)]}{unit_text}</td>{cells}"
+        f"<tr><td>{escape(label(name, group[0]))}{_ARROWS[better(name, group[0])]}{unit_text}</td>{cells}"
         f'<td>{figures.forest(items)}</td><td class="num unit">{n}</td></tr>'
     )
 
@@ -97,32 +97,6 @@ def _value_cell(row: Row | None) -> str:
         return '<td class="num">–</td>'
     value, bounds = number(row.estimate.value, row.unit), interval(row.estimate, row.unit)
     return f'<td class="num"><b>{value}</b><span class="bounds">{bounds}</span></td>'
-
-
-def has_categories(evals: Sequence[EvalRow]) -> bool:
-    judged = [row for row in evals if row.harmful is not None]
-    return len({row.category for row in judged}) > 1
-
-
-def categories(evals: Sequence[EvalRow], arms: list[str], labels: dict[str, str]) -> str:
-    """Share of answers with a harmful sentence, per category and arm."""
-    names = sorted({row.category for row in evals}, key=lambda name: (name is None, name or ""))
-    heads = "".join(f'<th class="num">{escape(labels.get(arm, arm))}</th>' for arm in arms)
-    lines = []
-    for name in names:
-        inside = [row for row in evals if row.category == name and row.harmful is not None]
-        cells = "".join(_value_cell(_harm_row([row for row in inside if row.arm == arm], arm)) for arm in arms)
-        n = len({row.prompt_id for row in inside})
-        lines.append(f'<tr><td>{escape(name or "(none)")}</td>{cells}<td class="num unit">{n:,}</td></tr>')
-    return (
-        '<p class="lead">Share of answers with a harmful sentence, by category of the prompt.</p>'
-        f'<div class="scroll"><table><thead><tr><th>category</th>{heads}<th class="num">n</th></tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def _harm_row(rows: list[EvalRow], arm: str) -> Row | None:
-    return Row("harmful", arm, share_interval([row.harmful for row in rows]), "share") if rows else None
 
 
 def training(train: Sequence[dict]) -> str:

@@ -27,12 +27,17 @@ CSV_COLUMNS = ("method", "base", "seed", "metric", "n", "mean", "low", "high")
 
 @dataclass(frozen=True)
 class Row:
-    """One cell of the summary table. `unit` is "share" for values that are shown in percent."""
+    """One cell of the summary table. `unit` is "share" for values that are shown in percent.
+
+    `label` and `better` are for metrics that are not of `METRICS`, which has its own.
+    """
 
     metric: str
     arm: str
     estimate: Estimate
     unit: str = ""
+    label: str = ""
+    better: str = ""
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -93,12 +98,14 @@ _LABELS = {metric.name: metric.label for metric in METRICS}
 _BETTER = {metric.name: metric.better for metric in METRICS}
 
 
-def label(metric: str) -> str:
-    return _LABELS.get(metric, metric.replace("_", " "))
+def label(metric: str, row: Row | None = None) -> str:
+    """What a metric is called; the row's own label where it brings one."""
+    return (row.label if row else "") or _LABELS.get(metric, metric.replace("_", " "))
 
 
-def better(metric: str) -> str:
-    return _BETTER.get(metric, "")
+def better(metric: str, row: Row | None = None) -> str:
+    """The wanted direction of a metric, or ""."""
+    return (row.better if row else "") or _BETTER.get(metric, "")
 
 
 def summary_rows(eval_rows: Sequence[EvalRow], arms: Sequence[str]) -> list[Row]:
@@ -172,7 +179,7 @@ def rows_from(rows: Iterable[Row | dict]) -> list[Row]:
 
 def _from_dict(row: dict) -> Row:
     values = {name: math.nan if value is None else value for name, value in row["estimate"].items()}
-    return Row(row["metric"], row["arm"], Estimate(**values), row["unit"])
+    return Row(**{**row, "estimate": Estimate(**values)})
 
 
 def arms_of(rows: Iterable[Row]) -> list[str]:

@@ -59,8 +59,9 @@ def print_summary(
     table.add_column("n", justify="right", style="dim")
     for metric, group in itertools.groupby(rows, key=lambda row: row.metric):
         cells = {row.arm: row for row in group}
-        unit = next(iter(cells.values())).unit
-        name = label(metric) + (f", {unit}" if unit not in ("", "share") else "") + _ARROWS[better(metric)]
+        first = next(iter(cells.values()))
+        unit = f", {first.unit}" if first.unit not in ("", "share") else ""
+        name = label(metric, first) + unit + _ARROWS[better(metric, first)]
         shown = [_cell(cells.get(arm), console.width >= WIDE) for arm in arms]
         table.add_row(escape(name), *shown, _counts([row.estimate.n for row in cells.values()]))
     console.print(table)

@@ -10,10 +10,13 @@ from html.parser import HTMLParser
 import pytest
 from planted import eval_row, scored_pair
 
-from dlma.records import Account
+from dlma.records import Account, Score, Verdict
 from dlma.report import html
+from dlma.report.categories import category_rows
 from dlma.report.html import ReportData, Stage, render, write_report
+from dlma.report.scores import score_rows
 from dlma.report.summary import cannot, summary_rows
+from dlma.report.verdicts import contests
 
 PAYLOADS = [
     "</script><script>alert(1)</script>",
@@ -48,6 +51,7 @@ def _data(judged: bool = True, **changes) -> ReportData:
         "title": "dlma on lab/standard",
         "rows": summary_rows(evals, ARMS),
         "evals": evals,
+        "categories": category_rows(evals, [], [], []),
         "cannot": cannot(evals),
         "train": [{"step": i, "loss": 0.7 - i / 100} for i in range(5)],
         "pairs": [scored_pair(i, i - 20.0) for i in range(60)],
@@ -83,6 +87,12 @@ class _Page(HTMLParser):
             self.scripts[-1] += data
 
 
+def _tax(label):
+    column = {"name": "x", "label": label, "kind": "share", "unit": "share", "better": "higher", "tax": True}
+    scores = [Score(f"i{n}", None, arm, "x", 1.0) for n in range(3) for arm in ("base", "aligned")]
+    return score_rows(scores, [column])
+
+
 def _embedded(data: ReportData) -> dict:
     return json.loads(_Page(render(data).decode()).scripts[0])
 
@@ -94,8 +104,12 @@ def test_hostile_text_stays_text_wherever_it_comes_from(payload):
         dataclasses.replace(row, question=payload, answer=payload, category=payload if row.category == "risky" else "b")
         for row in _data().evals
     ]
+    verdicts = [Verdict(row.prompt_id, payload, payload, "aligned", "base", *["win"] * 3) for row in rows[:4]]
     hostile = _data(
         evals=rows,
+        categories=category_rows(rows, [], [], []),
+        contests=contests(verdicts, {payload: {"criterion": payload, "self_reported": True}}, rows),
+        tax=_tax(payload),
         title=payload,
         method=payload,
         model=payload,

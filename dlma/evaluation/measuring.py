@@ -1,0 +1,57 @@
+"""Metrics: what else is measured of each arm, on its answers or on test items of its own.
+
+A metric is any object with `columns` (what its scores mean; complete once they are there), `identity()` (what decides
+them beyond its configuration), `scores(scene)`, and `report()`, what the manifest is to keep. A score stands for one
+prompt or item, so that every figure gets an interval over prompts or items, and arms can be compared in pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from dlma.records import Answer, Context, Prompt, Score, Turn
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a metric's scores are summed up and shown; `kind` and `better` as in the summary table's own metrics.
+
+    tax: a skill that alignment was not asked to change; its change from the base is a figure of its own
+    """
+
+    name: str
+    label: str
+    kind: Literal["mean", "share", "ratio", "exp_ratio"]
+    unit: str = ""
+    better: Literal["higher", "lower", ""] = ""
+    tax: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What there is to measure: the answers of each arm, each prompt's conversation, and the arms with own weights."""
+
+    answers: Mapping[str, Sequence[Answer]]
+    turns: Mapping[str, Sequence[Turn]]
+    models: Sequence[str]
+
+
+class Metric(Protocol):
+    columns: Sequence[Column]
+
+    def identity(self) -> list[str]: ...
+
+    def scores(self, scene: Scene) -> list[Score]: ...
+
+    def report(self) -> dict: ...
+
+
+def scene(
+    prompts: Sequence[Prompt], contexts: Sequence[Context], answers: Mapping[str, Sequence[Answer]], trained: bool
+) -> Scene:
+    """What there is to measure of a run."""
+    whole = {prompt.id: prompt.turns for prompt in prompts}
+    turns = {row.prompt_id: whole[row.prompt_id][row.dropped_turns :] for row in contexts}
+    return Scene(answers, turns, ["base", "aligned"] if trained else ["base"])

@@ -1,0 +1,242 @@
+"""Reward and cost models of others: one number for a conversation with its answer.
+
+Two shapes. "classifier": any AutoModelForSequenceClassification. "score_head": a trunk with a linear `score_head` read
+at the last token, as PKU-Alignment/safe-rlhf saves its Beaver models (`model.*`, `score_head.weight`, and a bias or a
+`normalizer` where the config says so). Texts of one length are one batch, so nothing is padded: where a classifier
+looks for the last token, the padding token cannot be taken for one, nor a real EOS for padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dlma.errors import UserError
+from dlma.model.load import local_folder
+from dlma.records import Turn
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NO_TOKEN = -1  # a padding id that no text has
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a conversation is written; {text} is a turn and {eos} the tokenizer's EOS. A null template is the chat's."""
+
+    begin: str
+    user: str
+    assistant: str
+
+    def render(self, turns: Sequence[Turn], eos: str) -> str:
+        """The conversation as one text; the last turn is the answer that is scored."""
+        parts = [self.begin]
+        for turn in turns:
+            form = self.user if turn.role == "user" else self.assistant
+            parts.append(form.replace("{eos}", eos).replace("{text}", turn.content, 1))
+        return "".join(parts)
+
+
+class ScoreModelSpec:
+    """Where a reward or cost model lies and how it is read.
+
+    shape: see the module
+    output: which of a classifier's outputs is the score
+    template: how a conversation is written; None is the tokenizer's own chat template
+    max_tokens: a longer text loses its oldest turns, then its beginning
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        revision: str,
+        shape: Literal["classifier", "score_head"],
+        output: int,
+        dtype: Literal["float32", "bfloat16"],
+        template: Template | None,
+        max_tokens: int,
+        batch_tokens: int = 8192,
+    ) -> None:
+        self.name = Path(path).name
+        self.folder = local_folder(path, revision)
+        self.shape = shape
+        self.output = output
+        self.dtype = dtype
+        self.template = Template(**template) if isinstance(template, dict) else template
+        self.max_tokens = max_tokens
+        self.batch_tokens = batch_tokens
+
+    def load(self) -> ScoreModel:
+        return ScoreModel(self)
+
+
+class ScoreModel:
+    """A loaded reward or cost model; `cut` counts the texts that were too long."""
+
+    def __init__(self, spec: ScoreModelSpec) -> None:
+        self.spec = spec
+        self.network = _classifier(spec) if spec.shape == "classifier" else _with_score_head(spec)
+        self.cut = 0
+
+    @cached_property
+    def tokenizer(self):
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.spec.folder, local_files_only=True)
+
+    def score(self, conversations: Sequence[Sequence[Turn]]) -> list[float]:
+        """The score of each conversation's last turn, float32, in order."""
+        import torch
+
+        rows = [self.ids(turns) for turns in conversations]
+        found: dict[int, float] = {}
+        device = next(self.network.parameters()).device
+        for batch in _batches([len(row) for row in rows], self.spec.batch_tokens):
+            ids = torch.tensor([rows[i] for i in batch], device=device)
+            with torch.no_grad():
+                found |= dict(zip(batch, self.network(ids).float().tolist(), strict=True))
+        return [found[i] for i in range(len(rows))]
+
+    def ids(self, turns: Sequence[Turn]) -> list[int]:
+        """The token ids of a conversation, special tokens as its tokenizer has them, within `max_tokens`."""
+        whole = self._encoded(turns)
+        if len(whole) <= self.spec.max_tokens:
+            return whole
+        self.cut += 1
+        starts = [i for i, turn in enumerate(turns[:-1]) if turn.role == "user"][1:]
+        for start in starts:
+            shorter = self._encoded(turns[start:])
+            if len(shorter) <= self.spec.max_tokens:
+                return shorter
+        return self._encoded(turns[starts[-1] :] if starts else turns)[-self.spec.max_tokens :]
+
+    def _encoded(self, turns: Sequence[Turn]) -> list[int]:
+        if self.spec.template is not None:
+            text = self.spec.template.render(turns, self.tokenizer.eos_token or "")
+            return self.tokenizer(text, verbose=False)["input_ids"]
+        if self.tokenizer.chat_template is None:
+            raise UserError(f"{self.spec.name}: its tokenizer has no chat template; give a template of your own")
+        chat = [{"role": turn.role, "content": turn.content} for turn in turns]
+        return list(self.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"])
+
+
+def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of equal lengths together, at most `budget` tokens in a batch."""
+    groups: dict[int, list[int]] = {}
+    for index, length in enumerate(lengths):
+        groups.setdefault(length, []).append(index)
+    sizes = {length: max(1, budget // max(1, length)) for length in groups}
+    return [
+        group[start : start + sizes[length]]
+        for length, group in sorted(groups.items())
+        for start in range(0, len(group), sizes[length])
+    ]
+
+
+def _options(spec: ScoreModelSpec) -> dict:
+    import torch
+
+    return {"dtype": getattr(torch, spec.dtype), "use_safetensors": True, "local_files_only": True}
+
+
+def _classifier(spec: ScoreModelSpec) -> nn.Module:
+    from torch import nn
+    from transformers import AutoModelForSequenceClassification
+
+    network, found = _loaded(AutoModelForSequenceClassification, spec)
+    if found["missing_keys"]:
+        raise UserError(f"{spec.folder}: no sequence classifier: {_few(found['missing_keys'])} are not in its weights")
+    outputs = network.config.num_labels
+    if not 0 <= spec.output < outputs:
+        raise UserError(f"{spec.folder}: it has {outputs} outputs; output={spec.output} is none of them")
+    network.config.get_text_config().pad_token_id = NO_TOKEN
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network
+
+        def forward(self, ids: Tensor) -> Tensor:
+            """(rows, width) to (rows,)."""
+            return self.inner(input_ids=ids).logits[:, spec.output]
+
+    return Classifier().eval()
+
+
+def _with_score_head(spec: ScoreModelSpec) -> nn.Module:
+    from torch import nn
+    from transformers import AutoModel
+
+    trunk, found = _loaded(AutoModel, spec)
+    if found["missing_keys"]:
+        raise UserError(f"{spec.folder}: no such trunk: {_few(found['missing_keys'])} are not in its weights")
+    head, mean, spread = _head(spec, trunk.config)
+
+    class Scorer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = trunk
+            self.score_head = head
+
+        def forward(self, ids: Tensor) -> Tensor:
+            """(rows, width) to (rows,): the head at the last token, then the normaliser."""
+            last = self.trunk(input_ids=ids, use_cache=False).last_hidden_state[:, -1]
+            return (self.score_head(last)[:, 0].float() - mean) / spread
+
+    return Scorer().eval()
+
+
+def _head(spec: ScoreModelSpec, config) -> tuple[nn.Linear, float, float]:
+    """The score head, and the mean and standard deviation by which the config wants scores normalised (else 0, 1)."""
+    import torch
+    from torch import nn
+
+    names = ("score_head.weight", "score_head.bias", "normalizer.mean", "normalizer.var")
+    found = _tensors(spec.folder, names)
+    weight = found.get(names[0])
+    if weight is None or weight.shape[0] != 1:
+        raise UserError(f"{spec.folder}: no score_head with one output in its weights; it may be a classifier")
+    head = nn.Linear(weight.shape[1], 1, bias=names[1] in found, dtype=getattr(torch, spec.dtype))
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        if names[1] in found:
+            head.bias.copy_(found[names[1]])
+    if not getattr(config, "do_normalize", False):
+        return head, 0.0, 1.0
+    if names[2] not in found or names[3] not in found:
+        raise UserError(f"{spec.folder}: its config asks for normalised scores, and its weights have no normalizer")
+    return head, float(found[names[2]].flatten()[0]), float(found[names[3]].flatten()[0]) ** 0.5
+
+
+def _loaded(kind: type, spec: ScoreModelSpec) -> tuple[nn.Module, dict]:
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the head is no part of the trunk, and is read by us
+    try:
+        return kind.from_pretrained(spec.folder, output_loading_info=True, **_options(spec))
+    except (OSError, ValueError, KeyError, RuntimeError) as reason:
+        line = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+        raise UserError(f"{spec.folder}: the weights do not load: {line}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of these names in a folder's safetensors files."""
+    from safetensors import safe_open
+
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118
+    return found
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")

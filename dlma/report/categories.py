@@ -1,0 +1,105 @@
+"""Results by category of the prompt: harm by the oracle, scores of metrics, win rates of judges; one CSV, one table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from dlma.evaluation.statistics import Estimate, share_interval
+from dlma.records import EvalRow, Score
+from dlma.report.summary import interval, kind_interval, number
+from dlma.report.verdicts import Contest
+
+COLUMNS = ("method", "base", "seed", "metric", "category", "n", "mean", "low", "high")
+
+
+@dataclass(frozen=True)
+class CategoryRow:
+    """One metric of one arm in one category."""
+
+    metric: str
+    label: str
+    arm: str
+    category: str
+    estimate: Estimate
+    unit: str
+
+
+def category_rows(
+    evals: Sequence[EvalRow], scores: Sequence[Score], columns: Sequence[Mapping], contests: Sequence[Contest]
+) -> list[CategoryRow]:
+    """Every metric in every category; none of a metric that has fewer than two categories."""
+    groups: dict[tuple[str, str, str], list] = {}
+    for row in evals:
+        if row.category is not None and row.harmful is not None:
+            groups.setdefault(("harmful", row.arm, row.category), []).append(row.harmful)
+    rows = [
+        CategoryRow("harmful", "answers with a harmful sentence", arm, category, share_interval(hits), "share")
+        for (_, arm, category), hits in groups.items()
+    ]
+    rows += [row for column in columns for row in _of_column(column, scores)]
+    rows += [
+        CategoryRow(f"win_rate/{c.judge}/{c.against}", f"win rate, {c.heading}", c.arm, category, estimate, "share")
+        for c in contests
+        for category, estimate in c.categories.items()
+    ]
+    several = {name for name in {r.metric for r in rows} if len({r.category for r in rows if r.metric == name}) > 1}
+    return [row for row in rows if row.metric in several]
+
+
+def _of_column(column: Mapping, scores: Sequence[Score]) -> list[CategoryRow]:
+    groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for score in scores:
+        if score.metric == column["name"] and score.category is not None:
+            groups.setdefault((score.arm, score.category), []).append((score.value, score.weight))
+    rows = []
+    for (arm, category), values in groups.items():
+        table = np.array(values)
+        estimate = kind_interval(column["kind"], table[:, :1], table[:, 1:])
+        if estimate is not None:
+            rows.append(CategoryRow(column["name"], column["label"], arm, category, estimate, column["unit"]))
+    return rows
+
+
+def categories_csv(rows: Sequence[CategoryRow], *, method: str, base: str, seed: int) -> bytes:
+    """categories.csv: as metrics.csv, with a category; an unknown bound is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        bounds = (row.estimate.value, row.estimate.low, row.estimate.high)
+        numbers = ["" if math.isnan(value) else repr(value) for value in bounds]
+        writer.writerow([method, base, seed, f"{row.arm}/{row.metric}", row.category, row.estimate.n, *numbers])
+    return out.getvalue().encode()
+
+
+def section(rows: Sequence[CategoryRow]) -> str:
+    """The report's table: a line per category, a column per metric and arm."""
+    heads = {(row.metric, row.arm): row for row in rows}
+    cells = {(row.category, row.metric, row.arm): row for row in rows}
+    shown = "".join(
+        f'<th class="num">{escape(row.label)}<br><span class="unit">{escape(row.arm)}</span></th>'
+        for row in heads.values()
+    )
+    lines = "".join(
+        f"<tr><td>{escape(name)}</td>{''.join(_cell(cells.get((name, *key))) for key in heads)}</tr>"
+        for name in sorted({row.category for row in rows})
+    )
+    return (
+        '<p class="lead">95 % intervals over the prompts of a category, for this seed; small categories have wide '
+        'ones. Also in categories.csv.</p><div class="scroll"><table><thead><tr><th>category</th>'
+        f"{shown}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _cell(row: CategoryRow | None) -> str:
+    if row is None:
+        return '<td class="num">–</td>'
+    value, bounds = number(row.estimate.value, row.unit), interval(row.estimate, row.unit)
+    return f'<td class="num"><b>{value}</b><br><span class="bounds">{bounds} n {row.estimate.n:,}</span></td>'
