@@ -256,6 +256,8 @@ def train(cell: Cell, scored: Stage, reward: Stage | None) -> Stage:
     """The policy, and the record of its training."""
     if cell.cfg.along < 0:
         raise UserError(f"along={cell.cfg.along}: a number of policies, 0 for none")
+    if cell.cfg.along and cell.cfg.iterations > 1:
+        raise UserError(f"along={cell.cfg.along}: follows one training, from the base on: iterations=1")
 
     def write(folder: Path) -> dict:
         from dlma.objective.training import Supplies

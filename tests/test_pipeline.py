@@ -366,6 +366,13 @@ def test_policies_on_the_way_give_a_curve_from_the_base_to_the_policy(run):
     assert status(run("along=2"))["result"]["counts"]["run"] == {}
 
 
-def test_a_negative_number_of_policies_is_refused(run, capsys):
-    run("along=-1", code=2)
-    assert "along=-1: a number of policies, 0 for none" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["along=-1"], "along=-1: a number of policies, 0 for none"),
+        (["along=2", "iterations=2"], "along=2: follows one training, from the base on: iterations=1"),
+    ],
+)
+def test_a_curve_that_cannot_be_made_is_refused(run, capsys, overrides, said):
+    run(*overrides, code=2)
+    assert said in capsys.readouterr().err
