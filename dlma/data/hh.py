@@ -58,6 +58,13 @@ def found_in(row: dict) -> Found:
     return Found(prompt, chosen=chosen, rejected=rejected)
 
 
+def in_columns(row: dict) -> dict:
+    """A row in the columns prompt, chosen and rejected, which readers of any preference file know."""
+    found = found_in(row)
+    turns = [{"role": turn.role, "content": turn.content} for turn in found.turns]
+    return {"prompt": turns, "chosen": found.chosen, "rejected": found.rejected}
+
+
 def _parted(row: dict, name: str) -> tuple[list[Turn], str]:
     value = column(row, name)
     if isinstance(value, list):

@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 from dlma import config, files, records
 from dlma.cell import Cell
 from dlma.data import text
+from dlma.data.hh import HHPrompts, in_columns
 from dlma.data.jsonl import JsonlPrompts
 from dlma.errors import UserError
 from dlma.evaluation.statistics import mean_interval, share_interval
@@ -72,8 +73,8 @@ def run(cfg: DictConfig, /, *, out: str | None, policy: str | None, max_answer_t
 
 def read(cell: Cell) -> File:
     """The rows of `data.path`, as they stand."""
-    if not isinstance(cell.data, JsonlPrompts):
-        raise UserError("mode=score reads a preference file: data=jsonl data.path=pairs.jsonl")
+    if not isinstance(cell.data, JsonlPrompts | HHPrompts):
+        raise UserError("mode=score reads a preference file: data=jsonl data.path=pairs.jsonl, or data=hh")
     path = Path(cell.data.path).expanduser()
     if path.suffix == ".parquet":
         try:
@@ -103,6 +104,7 @@ def paired(cell: Cell, file: File, max_answer_tokens: int | None) -> tuple[list[
         seed=cell.cfg.seed,
         max_prompt_tokens=cell.cfg.recipe.max_prompt_tokens,
         max_response_tokens=min(room, max_answer_tokens or room),
+        parse=in_columns if isinstance(cell.data, HHPrompts) else lambda row: row,
         **cell.strictness,
     )
 

@@ -10,7 +10,7 @@ an EOS, if the tokenizer has one, unless `finished` (or `positive_finished`, `ne
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,11 +96,15 @@ def aligned_pairs(
     max_response_tokens: int,
     on_bad_row: str,
     max_dropped: float,
+    parse: Callable[[Mapping], Mapping] = lambda row: row,
 ) -> tuple[list[Pair | None], Account]:
-    """The pair of each (where, row) of a text file, duplicates included; None for a row that cannot be used."""
+    """The pair of each (where, row) of a text file, duplicates included; None for a row that cannot be used.
+
+    parse: gives a row of another format the columns prompt, chosen and rejected
+    """
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
     limits = {"seed": seed, "max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
-    found = _Reader(tokenizer, wording, tally, with_margin=False, **limits).aligned(rows)
+    found = _Reader(tokenizer, wording, tally, with_margin=False, **limits).aligned(rows, parse)
     tally.account.kept = sum(item is not None for item in found)
     tally.stop_if_too_many("pairs", f"mend the rows, {ADVICE}")
     return [item and item[0] for item in found], tally.account
@@ -189,13 +193,15 @@ class _Reader:
     def _texts(self, rows: Sequence[tuple[str, Mapping]]) -> list[tuple[Pair, Label]]:
         return [item for item in self.aligned(rows) if item is not None]
 
-    def aligned(self, rows: Sequence[tuple[str, Mapping]]) -> list[tuple[Pair, Label] | None]:
+    def aligned(
+        self, rows: Sequence[tuple[str, Mapping]], parse: Callable[[Mapping], Mapping] = lambda row: row
+    ) -> list[tuple[Pair, Label] | None]:
         """One item per row, None where it cannot be used."""
         parsed: dict[int, _TextRow] = {}
         for number, (where, row) in enumerate(rows):
             self.tally.account.read += 1
             with _counted(self.tally, where):
-                parsed[number] = _parsed(where, row, with_margin=self.with_margin)
+                parsed[number] = _parsed(where, parse(row), with_margin=self.with_margin)
         prompts = [(row.prompt_id, row.turns) for row in parsed.values()]
         fits = fit(prompts, self.tokenizer, self.wording, seed=self.seed, max_prompt_tokens=self.max_prompt_tokens)
         fitting = {

@@ -193,6 +193,19 @@ def test_what_cannot_be_done_is_said_in_a_line(score, capsys, overrides, rows, s
     assert not list(folder.glob("*scored*"))
 
 
+def test_anthropics_pairs_come_back_with_the_same_r(score, tmp_path):
+    turns = "\n\nHuman: how do i fix a lamp?\n\nAssistant: "
+    rows = [
+        {"chosen": turns + ROWS[0]["chosen"], "rejected": turns + ROWS[0]["rejected"]},
+        {"chosen": "x", "rejected": "y"},
+    ]
+    wanted = lines(score(rows=ROWS[:1]) / "pairs.scored.jsonl")[0]["margin"]
+    write(tmp_path / "hh.jsonl", rows)
+    found = lines(score("data=hh", "data.path=hh.jsonl") / "hh.scored.jsonl")
+    assert [row["chosen"] for row in found] == [row["chosen"] for row in rows]
+    assert [row["margin"] for row in found] == [wanted, None]
+
+
 def test_a_prefix_tells_two_scorings_apart(score):
     row = lines(score("mode.prefix=b_", rows=[{**ROWS[0], "margin": 1.0}]) / "pairs.scored.jsonl")[0]
     assert row["margin"] == 1.0 and isinstance(row["b_margin"], float)
