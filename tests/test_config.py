@@ -20,6 +20,7 @@ FILLED = {
     "judges=reward": ["judges.reward.model.path=m"],
     "metrics=reward": ["metrics.reward.reward.path=m"],
     "metrics=perplexity": ["metrics.perplexity.model.path=m"],
+    "first_real": ["data.path=p.jsonl"],
 }
 
 
