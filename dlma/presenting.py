@@ -214,6 +214,7 @@ def curve_of(
     if "along" not in stages:
         return "", []
     on_the_way = records.from_table(EvalRow, stages["along"].table())
+    publish(stages["along"], "rows.parquet", cell.folder / "along.parquet")
     found = along.along(evals, on_the_way, last=int(train[-1]["step"]))
     part, finding = along.parting(found, build(cell.cfg.alerts))
     with files.guarded(cell.folder, "hydra.run.dir"):

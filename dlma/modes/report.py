@@ -52,9 +52,10 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
     """The four files of a report, and where they are."""
     rows = sweep.settings(cells)
     _check_tested(chosen.tested, rows)
-    found = sweep_table.results(rows, chosen.baseline, chosen.tested)
+    final = [row for row in rows if row.final]
+    found = sweep_table.results(final, chosen.baseline, chosen.tested)
     found += sweep_frontier.results(rows, chosen.baseline, chosen.levels)
-    found += sweep_pooled.results(rows, chosen.baseline, chosen.tested) if chosen.pool_bases else []
+    found += sweep_pooled.results(final, chosen.baseline, chosen.tested) if chosen.pool_bases else []
     beside = known.beside(rows, known.read(chosen.known))
     page = sweep_html.SweepPage(
         title, folder.resolve(), cells, rows, found, beside, chosen.levels, chosen.margin, missing

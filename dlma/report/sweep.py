@@ -37,6 +37,11 @@ class Setting:
     runs: dict[int, Cell]
 
     @property
+    def final(self) -> bool:
+        """Whether it is what a run ends with, not a policy on the way (`along=K`), which only makes curves."""
+        return self.arm in (*SHARED_ARMS, "aligned")
+
+    @property
     def arms(self) -> dict[int, Arm]:
         return {seed: cell.arms[self.arm] for seed, cell in self.runs.items()}
 

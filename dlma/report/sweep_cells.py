@@ -20,6 +20,7 @@ from dlma.records import EvalRow
 from dlma.report.summary import METRICS, Metric, per_prompt
 
 STATUS, ANSWERS, CONFIG, METRICS_FILE = "status.json", "answers.parquet", "config.yaml", "metrics.csv"
+ALONG = "along.parquet"  # the answers of policies on the way (along=K)
 VERDICTS, SCORES = "verdicts.parquet", "scores.parquet"  # of judges and of further metrics, where there are any
 
 
@@ -114,7 +115,8 @@ def _with_results(cell: Cell, summary: Sequence[dict]) -> Cell:
     with (cell.folder / METRICS_FILE).open(newline="", encoding="utf-8") as source:
         first = next(csv.DictReader(source))
     config = flat(yaml.safe_load((cell.folder / CONFIG).read_text(encoding="utf-8")))
-    evals, scores = read_evals(cell.folder), _rows(cell.folder / SCORES)
+    on_the_way = read_evals(cell.folder, ALONG) if (cell.folder / ALONG).is_file() else []
+    evals, scores = read_evals(cell.folder) + on_the_way, _rows(cell.folder / SCORES)
     names = list(dict.fromkeys(row.arm for row in evals))
     arms = {
         name: read_arm([row for row in evals if row.arm == name], [row for row in scores if row["arm"] == name])
@@ -140,15 +142,15 @@ def _rows(path: Path) -> list[dict]:
         raise ValueError(f"{path.name}: {reason}") from reason
 
 
-def read_evals(folder: Path) -> list[EvalRow]:
-    """The rows of answers.parquet; a column that an older run lacks has its default. Raises OSError, ValueError."""
-    if not (folder / ANSWERS).is_file():
-        raise FileNotFoundError(f"{ANSWERS} is missing")
+def read_evals(folder: Path, name: str = ANSWERS) -> list[EvalRow]:
+    """The rows of a run's answers; a column that an older run lacks has its default. Raises OSError, ValueError."""
+    if not (folder / name).is_file():
+        raise FileNotFoundError(f"{name} is missing")
     names = {f.name for f in fields(EvalRow)}
     try:
-        return [EvalRow(**{k: v for k, v in row.items() if k in names}) for row in _rows(folder / ANSWERS)]
+        return [EvalRow(**{k: v for k, v in row.items() if k in names}) for row in _rows(folder / name)]
     except TypeError as reason:
-        raise ValueError(f"{ANSWERS}: {reason}") from reason
+        raise ValueError(f"{name}: {reason}") from reason
 
 
 def read_arm(rows: Sequence[EvalRow], scores: Sequence[dict] = ()) -> Arm:
@@ -162,7 +164,7 @@ def read_arm(rows: Sequence[EvalRow], scores: Sequence[dict] = ()) -> Arm:
     numbers = {
         name: np.array([found.get(prompt, nothing) for prompt in prompts]) for name, found in tables.items() if found
     }
-    answers = [(row.prompt_id, row.answer, row.harmlessness) for row in rows]
+    answers = [(row.prompt_id, row.answer, row.logp, row.harmlessness) for row in rows]
     return Arm(prompts, numbers, hashlib.sha256(json.dumps(answers).encode()).hexdigest())
 
 

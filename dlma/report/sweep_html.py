@@ -17,13 +17,13 @@ from dlma.report.sweep_table import Result, estimate, tested_metrics
 from dlma.report.sweep_text import Known, Table, head, unit
 
 SAMPLE_PROMPTS, SAMPLE_COLUMNS = 200, 12
-STYLE = "<style>.k-set{--c:var(--unknown)} td.txt{white-space:nowrap} .sweep td{text-align:right} "
-STYLE += ".sweep td:first-child,.sweep th:first-child{text-align:left} .sweep th{text-align:right}</style>"
+STYLE = "<style>.sweep td{text-align:right;white-space:nowrap} .sweep th{text-align:right} .sweep .bounds{margin:0} "
+STYLE += ".sweep td:first-child,.sweep th:first-child{text-align:left;white-space:normal} h3{margin-top:18px}</style>"
 
 
 @dataclass(frozen=True)
 class SweepPage:
-    """All that the page shows; `folder` is where it will lie, for the links."""
+    """All that the page shows; `folder` is where it will lie, for the links; `rows` may hold policies on the way."""
 
     title: str
     folder: Path
@@ -35,6 +35,11 @@ class SweepPage:
     margin: float = sweep_text.MARGIN
     missing: int = 0
 
+    @property
+    def final(self) -> list[Setting]:
+        """The rows of the table."""
+        return [row for row in self.rows if row.final]
+
 
 def render(page: SweepPage) -> bytes:
     """The page's bytes: the same for the same runs."""
@@ -44,11 +49,11 @@ def render(page: SweepPage) -> bytes:
     lines = [html.CONTENT_WARNING, *([html.LAB_NOTE] if artificial else [])]
     slots = {
         "TITLE": escape(page.title),
-        "META": escape(f"{len(page.rows)} rows from {done} finished runs"),
+        "META": escape(f"{len(page.final)} rows from {done} finished runs"),
         "HEADLINE": escape(headline(page.cells, page.missing)),
         "CALLOUTS": '<div class="callout">' + "".join(f"<p>{escape(line)}</p>" for line in lines) + "</div>",
         "FOOTER": escape(lines[-1] if artificial else "Every interval is 95 %, two-sided."),
-        "ANSWERS": html.embed(_samples(page.rows)),
+        "ANSWERS": html.embed(_samples(page.final)),
     }
     return html.page(slots, sections)
 
@@ -79,11 +84,17 @@ def _sections(page: SweepPage) -> list[tuple[str, str, str]]:
 
 def _table(table: Table) -> str:
     heads = "".join(f"<th>{escape(text)}</th>" for text in table.heads)
-    lines = "".join("<tr>" + "".join(f"<td>{escape(one)}</td>" for one in row) + "</tr>" for row in table.rows)
+    lines = "".join("<tr>" + "".join(f"<td>{_shown(one)}</td>" for one in row) + "</tr>" for row in table.rows)
     return (
         f'<h3>{escape(table.title)}</h3><div class="scroll"><table class="sweep"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )
+
+
+def _shown(text: str) -> str:
+    """A cell; its bounds on a line of their own."""
+    value, bracket, bounds = text.partition(" [")
+    return escape(value) + (f'<br><span class="bounds">[{escape(bounds)}</span>' if bracket else "")
 
 
 def _by_base(rows: Sequence[Setting]) -> Mapping[str, list[Setting]]:
@@ -96,7 +107,7 @@ def _by_base(rows: Sequence[Setting]) -> Mapping[str, list[Setting]]:
 def _bars(page: SweepPage) -> str:
     """A chart per base and metric of the main table's tested ones, and KL."""
     parts = []
-    for base, rows in _by_base(page.rows).items():
+    for base, rows in _by_base(page.final).items():
         metrics = metrics_of(rows)
         for metric in [*tested_metrics(rows), "kl"]:
             items = [(row.label, e) for row in rows if (e := estimate(metrics[metric], list(row.arms.values())))]
@@ -145,7 +156,7 @@ def _line(curve: sweep_frontier.Curve, metric: str) -> sweep_figures.Line:
 def _grids(page: SweepPage) -> str:
     """A heat map where the settings of a method vary in exactly two numbers."""
     parts = []
-    for curve in sweep_frontier.curves(page.rows):
+    for curve in sweep_frontier.curves(page.final):
         axes = _axes(curve.points)
         if axes is None:
             continue
@@ -236,12 +247,12 @@ def _samples(rows: Sequence[Setting]) -> dict:
 
 def _answers(page: SweepPage) -> str:
     """The controls of the samples; report.js fills in the cases."""
-    chosen = _chosen(page.rows)
+    chosen = _chosen(page.final)
     if chosen is None:
         return ""
     shown, seed = chosen
     evals = [row for row in read_evals(shown[0].runs[seed].folder) if row.arm == shown[0].arm]
-    inside = sum(row.base == shown[0].base for row in page.rows)
+    inside = sum(row.base == shown[0].base for row in page.final)
     cut = f", the first {len(shown)} of {inside} rows of the table" if len(shown) < inside else ""
     lead = f'<p class="lead">Answers on {escape(shown[0].base)}, seed {seed}{cut}.</p>'
     return lead + panels.answers(evals, SAMPLE_PROMPTS)

@@ -70,6 +70,12 @@ def test_the_methods_whose_answers_are_a_shared_arms_are_that_row(tmp_path):
     assert [row.label for row in rows_of(*cells)] == ["base", "prompted"]
 
 
+def test_a_policy_that_answers_like_the_base_is_no_base(tmp_path):
+    base = answers("base", 0, prompts=20, harm=0.5)
+    trained = [type(row)(**{**vars(row), "arm": "aligned", "logp": row.logp + 1e-5}) for row in base]
+    assert [row.label for row in rows_of(plant(tmp_path / "a", rows=base + trained))] == ["base", "dlma"]
+
+
 def test_base_answers_that_differ_are_rows_of_their_own(tmp_path):
     one = plant(tmp_path / "a", overrides={"recipe.temperature": 1.0}, prompts=30)
     two = plant(tmp_path / "b", overrides={"recipe.temperature": 0.5}, prompts=40, tag="x")

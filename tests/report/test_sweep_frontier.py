@@ -3,11 +3,14 @@
 import math
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from planted import eval_row
 from planted_runs import plant
 
+from dlma import records
 from dlma.evaluation.statistics import crossed_interval
+from dlma.records import EvalRow
 from dlma.report import sweep, sweep_cells, sweep_frontier
 
 
@@ -106,3 +109,16 @@ def test_the_results_name_the_kl_and_compare_with_the_baselines_curve(tmp_path):
     assert gap.mean == pytest.approx(one.mean - two.mean) and gap.seed == "0+1+2"
     assert 0 <= gap.p_holm <= 1 and math.isnan(one.p_holm)
     assert not any(method == "rlcd" and "minus" in name for method, name in found)
+
+
+def test_policies_on_the_way_are_points_of_their_runs_curve_and_no_rows(tmp_path):
+    rows = fixed("base", [0.0] * 4, [True] * 4) + fixed("aligned", [2.0] * 4, [False] * 4)
+    folder = plant(tmp_path / "a", rows=rows)
+    middle = fixed("step-1", [1.0] * 4, [True, True, False, False])
+    pq.write_table(records.to_table(EvalRow, middle), folder / "along.parquet")
+    found = rows_of(folder)
+    (curve,) = sweep_frontier.curves(found)
+    assert [row.label for row in curve.points] == ["dlma", "dlma @ step-1"]
+    assert [row.label for row in found if row.final] == ["base", "dlma"]
+    assert sweep_frontier.table_at(curve, 0.5, "harmful")[2].mean() == pytest.approx(0.75)  # half way to the first
+    assert sweep_frontier.table_at(curve, 1.5, "harmful")[2].mean() == pytest.approx(0.25)
