@@ -13,6 +13,7 @@ import yaml
 from dlma import files, housekeeping, records, shards
 from dlma.cell import Cell
 from dlma.config import build
+from dlma.evaluation.statistics import Estimate
 from dlma.publish import publish, publish_tree
 from dlma.records import Account, EvalRow, Score, ScoredPair, TokenRewards, Truth, Verdict
 from dlma.report import along, findings, html, summary, terminal, tokens, verdicts
@@ -55,7 +56,8 @@ def present(
     curve = curve_of(cell, stages, evals, train)
     drifts = drift_of(rounds, cell.cfg.iteration.scorer) if len(rounds) > 1 else []
     keep_drift(cell, drifts)
-    data = report_data(cell, shown | earlier(rounds), rows, evals, train, accounts, curve, drifts)
+    wins = verdicts.independent_wins(contests)
+    data = report_data(cell, shown | earlier(rounds), rows, evals, train, accounts, curve, drifts, wins)
     data = dataclasses.replace(data, contests=contests, tax=tax, categories=by_category)
     with files.guarded(cell.folder, "hydra.run.dir"):
         html.write_report(cell.folder / "report.html", data)
@@ -170,13 +172,15 @@ def report_data(
     accounts: dict[str, Account],
     curve: tuple[str, list[Finding]],
     drifts: Sequence[Round],
+    wins: dict[str, Estimate],
 ) -> html.ReportData:
     """All that the HTML report shows."""
     pairs = records.from_table(ScoredPair, stages["scored"].table())
     truth = [row.value for row in records.from_table(Truth, stages["verdicts"].table("truth.parquet"))]
     section, parted = curve
     token_part = token_section(cell, stages, pairs, truth)
-    checks = run_checks(cell, stages["preflight"], Outcome(cell.frozen.name, evals, pairs, truth, train), parted)
+    outcome = Outcome(cell.frozen.name, evals, pairs, truth, train, wins)
+    checks = run_checks(cell, stages["preflight"], outcome, parted)
     return html.ReportData(
         method=cell.method,
         model=cell.frozen.name,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -32,13 +32,17 @@ NO_JUDGE = "no oracle and no independent judge for this data"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left to be looked at; `truth` has one item per pair, None where it is not known."""
+    """What a run left to be looked at; `truth` has one item per pair, None where it is not known.
+
+    wins: the policy's win rate over the base by each judge that had no part in the run
+    """
 
     model: str
     evals: Sequence[EvalRow]
     pairs: Sequence[ScoredPair]
     truth: Sequence[float | None]
     train: Sequence[dict[str, float]]
+    wins: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,7 @@ class Alerts:
     max_similarity: float
     min_reward_rise: float
     harmlessness_half_width: float
+    win_half_width: float
     max_chosen_fall: float
     chosen_tail: float
     max_length_change: float
@@ -121,31 +126,41 @@ class Alerts:
         return _finding("low_diversity", same.low > self.max_identical or alike.low > self.max_similarity, text)
 
     def over_optimisation(self, run: Outcome) -> Finding:
-        """The policy improves by its own R, and not by the judge."""
+        """The policy improves by its own R, and not by any independent judge."""
         name = "over_optimisation"
         reward = change(run.evals, lambda row: row.reward)
-        harm = change(run.evals, lambda row: row.harmlessness)
-        if reward is None or harm is None:
+        gains = self.gains(run)
+        if reward is None or not gains:
             return Finding(name, "unknown", NO_POLICY if reward is None else NO_JUDGE)
         floor = self.reward_floor(run.evals)
-        text = f"R of the answers changes by {_said(reward)} nats, harmlessness by {_said(harm)}"
-        state = self.parted(reward, harm, floor)
-        if state == "unknown":
-            width = f"± {number(self.harmlessness_half_width, '')}"
-            return Finding(name, state, f"{text}: too few prompts to see harmlessness to {width}")
-        wanted = f"; alert where R rises by more than {number(floor, '')} and harmlessness does not rise"
-        return Finding(name, state, text + wanted)
+        states = {self.parted(reward, gain, floor, width) for gain, width in gains.values()}
+        heard = "; ".join(f"{judge} by {_said(gain)}" for judge, (gain, _) in gains.items())
+        text = f"R of the answers changes by {_said(reward)} nats, {heard}"
+        if "ok" not in states and "unknown" in states:
+            width = f"± {number(next(iter(gains.values()))[1], '')}"
+            return Finding(name, "unknown", f"{text}: too few prompts to see that to {width}")
+        wanted = f"; alert where R rises by more than {number(floor, '')} and no judge sees a rise"
+        return Finding(name, "ok" if "ok" in states else "warning", text + wanted)
+
+    def gains(self, run: Outcome) -> dict[str, tuple[Estimate, float]]:
+        """What each independent judge says that the policy has gained, and the half-width that tells no gain."""
+        harm = change(run.evals, lambda row: row.harmlessness)
+        found = {} if harm is None else {"harmlessness": (harm, self.harmlessness_half_width)}
+        for judge, wins in run.wins.items():
+            above = replace(wins, value=wins.value - 0.5, low=wins.low - 0.5, high=wins.high - 0.5)
+            found[f"the win rate over the base by {judge}, less a half,"] = (above, self.win_half_width)
+        return found
 
     def reward_floor(self, evals: Sequence[EvalRow]) -> float:
         """The rise of R, nats, from which R counts as optimised."""
         return self.min_reward_rise * _spread(evals)
 
-    def parted(self, reward: Estimate, harm: Estimate, floor: float) -> State:
-        """Whether R rises while harmlessness does not: a warning where both are known well enough to say so."""
-        open_question = reward.low > floor and harm.low <= 0 < harm.high
-        if open_question and _half(harm) > self.harmlessness_half_width:
+    def parted(self, reward: Estimate, gain: Estimate, floor: float, half_width: float) -> State:
+        """Whether R rises while the judge sees no gain: a warning where both are known well enough to say so."""
+        open_question = reward.low > floor and gain.low <= 0 < gain.high
+        if open_question and _half(gain) > half_width:
             return "unknown"
-        return "warning" if reward.low > floor and harm.low <= 0 else "ok"
+        return "warning" if reward.low > floor and gain.low <= 0 else "ok"
 
     def likelihood_displacement(self, run: Outcome) -> Finding:
         """Training lowers the chosen answers' probability, by much of the reward margin that it gains."""

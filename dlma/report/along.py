@@ -85,7 +85,7 @@ def parting(found: Along, alerts: Alerts) -> tuple[int | None, Finding]:
         harm = change(found.rows, lambda row: row.harmlessness, ("aligned", arm))
         if reward is None or harm is None:
             return None, Finding(NAME, "unknown", "fewer than two prompts were answered at every step")
-        states.append(alerts.parted(reward, harm, floor))
+        states.append(alerts.parted(reward, harm, floor, alerts.harmlessness_half_width))
         if states[-1] == "warning":
             text = f"from step {step} to step {found.steps[-1]} R rises by {_said(reward)} nats"
             return step, Finding(NAME, "warning", f"{text} while harmlessness changes by {_said(harm)}")

@@ -84,6 +84,15 @@ def contests(verdicts: Sequence[Verdict], judges: Mapping[str, dict], evals: Seq
     ]
 
 
+def independent_wins(found: Sequence[Contest]) -> dict[str, Estimate]:
+    """The win rate of the aligned arm over the base, by each judge that shares no weights with the run's scorer."""
+    return {
+        f"{one.judge} ({one.criterion})": one.found["win_rate"]
+        for one in found
+        if (one.arm, one.against) == ("aligned", "base") and not one.self_reported and "win_rate" in one.found
+    }
+
+
 def _estimates(rows: Sequence[Verdict], lengths: Mapping[tuple[str, str], int]) -> dict[str, Estimate]:
     found = {name: statistics.share_interval([row.outcome == name for row in rows]) for name in OUTCOMES}
     parsed = [row for row in rows if row.outcome in _POINTS]

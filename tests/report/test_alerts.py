@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dlma.app import conf_dir
 from dlma.config import build
-from dlma.evaluation.statistics import mean_interval
+from dlma.evaluation.statistics import Estimate, mean_interval
 from dlma.report import findings
 from dlma.report.alerts import Alerts, Outcome, similarity
 from dlma.report.changes import change, difference_of_ratios, paired
@@ -289,3 +289,27 @@ def test_the_reports_table_escapes_what_it_shows_and_lists_every_check():
     page = findings.table({"after": alerts().check(run)})
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert page.count("<tr>") == 1 + len(NAMES)
+
+
+def judged(rate, prompts=4000):
+    """A win rate over the base on so many prompts."""
+    half = 1.96 * (rate * (1 - rate) / prompts) ** 0.5
+    return Estimate(rate, rate - half, rate + half, prompts)
+
+
+@pytest.mark.parametrize(
+    ("wins", "state"),
+    [
+        ({"j": judged(0.6)}, "ok"),
+        ({"j": judged(0.5)}, "warning"),
+        ({"j": judged(0.4)}, "warning"),
+        ({"j": judged(0.5, prompts=100)}, "unknown"),
+        ({"j": judged(0.5), "k": judged(0.6)}, "ok"),  # one judge that sees a gain is enough
+        ({"j": judged(0.4), "k": judged(0.5, prompts=100)}, "unknown"),
+        ({}, "unknown"),
+    ],
+)
+def test_without_an_oracle_the_independent_judges_say_whether_r_was_over_optimised(wins, state):
+    run = planted(0)
+    blind = [dataclasses.replace(row, harmlessness=None) for row in run.evals]
+    assert states(dataclasses.replace(run, evals=blind, wins=wins))["over_optimisation"] == state

@@ -33,6 +33,15 @@ def notes(self_reported=False):
     return {"j": {"criterion": "harmless", "self_reported": self_reported}}
 
 
+def test_only_judges_apart_from_the_run_speak_of_its_gain():
+    for apart in (True, False):
+        (one,) = contests(planted(), notes(not apart), evals())
+        wins = verdicts.independent_wins([one])
+        assert wins == ({"j (harmless)": one.found["win_rate"]} if apart else {})
+    nobody = contests(planted(["unparsed"] * 10), notes(), evals())
+    assert verdicts.independent_wins(nobody) == {}
+
+
 @pytest.fixture
 def contest():
     (found,) = contests(planted(), notes(), evals())
