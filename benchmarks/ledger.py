@@ -19,14 +19,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import weakref
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from benchmarks import workload
@@ -34,6 +31,7 @@ from benchmarks.clock import memory
 from benchmarks.measure import environment
 from benchmarks.shapes import ROOT, Shape, config_of, shape_of
 from benchmarks.table import RESULTS, between, table
+from dlma.model.blueprint import LiveBytes
 from dlma.records import ScoredPair
 
 PAIRS = {"lab": 32}  # of a step; small ones drown in what a process holds anyway
@@ -46,33 +44,6 @@ START, END = "<!-- ledger:start -->", "<!-- ledger:end -->"
 ALLOWED = 0.1
 IGNORED = -100
 TRL_CHUNK = 32768  # vocabulary of one tile of TRL's head
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that operations make, as long as they live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self.known: weakref.WeakSet = weakref.WeakSet()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self._meet, out)
-        return out
-
-    def _meet(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage in self.known:
-            return
-        self.known.add(storage)
-        size = storage.nbytes()
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._part, size)
-
-    def _part(self, size: int) -> None:
-        self.live -= size
 
 
 def operations() -> FlopCounterMode:

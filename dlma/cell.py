@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dlma import config
 from dlma.artifacts import Store
+from dlma.errors import UserError
 from dlma.evaluation.judging import Bench
 from dlma.model.load import ModelSpec
 from dlma.stages import Stage
@@ -37,7 +38,10 @@ class Cell:
     """What every stage of a run needs: config, store, run folder, model and runtime.
 
     round, start: which round of `iterations` this is, and the policy that it begins with; None is the base
+    together: it can work with other processes (dlma/crew.py)
     """
+
+    together = False
 
     def __init__(self, cfg: DictConfig, folder: Path, lender: Cell | None = None) -> None:
         self.cfg = cfg
@@ -131,7 +135,11 @@ class Cell:
 
     @cached_property
     def runtime(self) -> Runtime:
-        """The Lightning runtime."""
+        """The Lightning runtime; raises UserError where several processes are wanted and this cell is for one."""
+        if self.cfg.trainer.devices > 1 and not self.together:
+            raise UserError(
+                f"trainer.devices={self.cfg.trainer.devices}: this mode works in one process: trainer=gpu or cpu"
+            )
         return config.build(self.cfg.trainer)
 
     @cached_property
@@ -210,6 +218,9 @@ class Cell:
         cache, accelerator = self.store.root / "cache", self.cfg.trainer.accelerator
         return Bench(load, self.weights["weights"], self.store.fingerprint, cache, accelerator)
 
-    def make(self, stage: Stage, write) -> Stage:
-        """Have the store compute a stage unless it is there."""
+    def make(self, stage: Stage, write, *, together: bool = False) -> Stage:
+        """Have the store compute a stage unless it is there.
+
+        together: `write` shares its work over all processes of the run (dlma/crew.py), where there are several
+        """
         return self.store.make(stage, write, config=self.recorded)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from dlma import config, records, shards
 from dlma.cell import Cell
 from dlma.config import build, scientific
+from dlma.crew import admit, cell_of
 from dlma.errors import UserError
 from dlma.evaluation.judging import Bench
 from dlma.presenting import present
@@ -39,8 +40,7 @@ from dlma.stages import Stage
 
 def run(cfg: DictConfig, /) -> dict:
     """mode=run: all stages, then the run folder with its records, policy and report."""
-    cell = Cell(cfg, config.run_folder())
-    with cell.tracking():
+    with cell_of(cfg, config.run_folder()) as cell, cell.tracking():
         return present(cell, *stages(cell))
 
 
@@ -123,10 +123,11 @@ def make_pairs(cell: Cell, contexts: Stage, held_out: Stage) -> Stage:
     key = {**scientific(cell.cfg.pairs), "sampler": scientific(cell.cfg.sampler), **cell.weights}
 
     def write(folder: Path) -> dict:
-        module = build(cell.cfg.pairs, cell.current(), cell.sampler)
+        sampler = cell.sampler if cell.start is None else cell.sampler.for_policy()
+        module = build(cell.cfg.pairs, cell.current(), sampler)
         return {"engine": cell.runtime.predict(module, _read(contexts, Context), Pair, folder, "pairs")}
 
-    return cell.make(cell.store.stage("pairs", key, uses=[contexts, *cell.begun]), write)
+    return cell.make(cell.store.stage("pairs", key, uses=[contexts, *cell.begun]), write, together=True)
 
 
 def import_pairs(cell: Cell, held_out: Stage) -> Stage:
@@ -178,7 +179,7 @@ def score(cell: Cell, pairs: Stage, by: str = "current") -> Stage:
         return {"account": asdict(account), "engine": engine}
 
     uses = [pairs, *cell.begun] if by == "current" else [pairs]
-    return cell.make(cell.store.stage("scored", {**key, **cell.weights}, uses=uses), write)
+    return cell.make(cell.store.stage("scored", {**key, **cell.weights}, uses=uses), write, together=True)
 
 
 def other(model: str) -> str:
@@ -200,7 +201,7 @@ def reference(cell: Cell, scored: Stage) -> Stage:
         return {"engine": cell.runtime.predict(module, rows, ScoredPair, folder, "reference")}
 
     uses = [scored, *cell.begun] if wanted == "current" else [scored]
-    return cell.make(cell.store.stage("scored", {"reference": wanted, **cell.weights}, uses=uses), write)
+    return cell.make(cell.store.stage("scored", {"reference": wanted, **cell.weights}, uses=uses), write, together=True)
 
 
 def read_tokens(cell: Cell, scored: Stage) -> Stage:
@@ -215,7 +216,7 @@ def read_tokens(cell: Cell, scored: Stage) -> Stage:
         return {"engine": cell.runtime.predict(module, rows, TokenRewards, folder, "tokens")}
 
     key = {"sample": panel.sample, **cell.weights}
-    return cell.make(cell.store.stage("token_rewards", key, uses=[scored]), write)
+    return cell.make(cell.store.stage("token_rewards", key, uses=[scored]), write, together=True)
 
 
 def preflight(cell: Cell, **stages: Stage) -> Stage:
@@ -264,7 +265,7 @@ def train(cell: Cell, scored: Stage, reward: Stage | None) -> Stage:
 
         every = _read(scored, ScoredPair)
         pairs, account = build(cell.cfg.labels).apply(every)
-        rule = build(cell.cfg.objective, cell.trainee())
+        rule = admit(cell, build(cell.cfg.objective, cell.trainee()))
         rule.along = cell.cfg.along
         read = None if reward is None else lambda: cell.reward_model(reward)
         moved = cell.start is not None and cell.cfg.iteration.reference == "frozen"
@@ -283,7 +284,7 @@ def train(cell: Cell, scored: Stage, reward: Stage | None) -> Stage:
     along = {"along": cell.cfg.along} if cell.cfg.along else {}
     key = {**scientific(cell.cfg.objective), **cell.training, **along}
     uses = [scored] if reward is None else [scored, reward]
-    return cell.make(cell.store.stage("policy", key, uses=uses), write)
+    return cell.make(cell.store.stage("policy", key, uses=uses), write, together=True)
 
 
 def arms(notes: dict) -> list[tuple[str, str]]:
@@ -311,13 +312,14 @@ def answer(cell: Cell, held_out: Stage, policy: Stage, arm: str, side: str) -> S
     def write(folder: Path) -> dict:
         from dlma.evaluation.answers import Answers
 
-        place = f"along/{arm}" if kept else "policy"
-        model = cell.policy(policy, place) if aligned and known["trained"] else cell.base()
-        module = Answers(model, cell.base(), cell.sampler, arm=arm, side=side, samples=samples, seed=cell.cfg.seed)
+        own = aligned and known["trained"]
+        model = cell.policy(policy, f"along/{arm}" if kept else "policy") if own else cell.base()
+        sampler = cell.sampler.for_policy() if own else cell.sampler
+        module = Answers(model, cell.base(), sampler, arm=arm, side=side, samples=samples, seed=cell.cfg.seed)
         return {"engine": cell.runtime.predict(module, _read(held_out, Context), Answer, folder, arm)}
 
     uses = [held_out, policy] if aligned else [held_out]
-    return cell.make(cell.store.stage("answers", key, uses=uses), write)
+    return cell.make(cell.store.stage("answers", key, uses=uses), write, together=True)
 
 
 def on_the_way(notes: dict) -> list[str]:

@@ -1,4 +1,4 @@
-"""Trains in one of several processes, for tests/objective/test_ddp.py: `ddp_worker.py folder processes`."""
+"""Trains in one of several processes, for tests/objective/test_ddp.py: `ddp_worker.py folder processes rank port`."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from scored_examples import OPTIONS, scored_pairs
 from small_models import small_model
+from torch.distributed.tensor import DTensor
 
 from dlma.model import ranks
 from dlma.model.language import LanguageModel
@@ -20,7 +21,7 @@ class Watched(DPO):
     def clipped_norm(self):
         if self.global_step == 0:
             named = self.network.named_parameters()
-            self.first = {name: p.grad.clone() for name, p in named if p.requires_grad}
+            self.first = {name: whole(p.grad).clone() for name, p in named if p.requires_grad}
         return super().clipped_norm()
 
 
@@ -32,17 +33,35 @@ def adapted(model):
     return LanguageModel(network, model.tokenizer, model.name)
 
 
-def main(folder, processes):
-    for case, options in (("full", {}), ("lora", {"checkpointing": True, "token_budget": 1})):
+def whole(tensor):
+    """A tensor that may be spread over the processes, put together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+CASES = {
+    "full": ("ddp", {}),
+    "lora": ("ddp", {"checkpointing": True, "token_budget": 1}),
+    "spread": ("fsdp", {"token_budget": 64, "clip_norm": 0.05}),  # several passes, not as many in each process
+}
+
+
+def main(folder, processes, rank, port):
+    if processes > 1:
+        ranks.join(rank, processes, port, gpu=False)
+    for case, (strategy, options) in CASES.items():
         model = small_model(spread=0.15)
         pairs = scored_pairs(model, n=15)
         model = adapted(model) if case == "lora" else model
         rule = Watched(model, **{**OPTIONS, "lr": 1e-4, "batch_pairs": 5, "epochs": 1, **options})
-        rule.fit(pairs, Runtime(devices=processes, checkpoint_steps=2), folder / case, lambda row: None)
-        weights = {name: p.detach() for name, p in rule.network.named_parameters() if p.requires_grad}
+        runtime = Runtime(devices=processes, strategy=strategy, checkpoint_steps=2)
+        rule.fit(pairs, runtime, folder / case, lambda row: None)
+        weights = {name: whole(p.detach()) for name, p in rule.network.named_parameters() if p.requires_grad}
         suffix = f".rank{ranks.rank()}" if ranks.rank() else ""
-        torch.save({"log": rule.log_rows, "gradient": rule.first, "weights": weights}, folder / f"{case}{suffix}.pt")
+        held = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in rule.network.parameters())
+        found = {"log": rule.log_rows, "gradient": rule.first, "weights": weights, "held": held}
+        torch.save(found, folder / f"{case}{suffix}.pt")
+    ranks.leave()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -20,9 +20,12 @@ LAYERS = [
     ["dlma.tracking"],
     ["dlma.model.*", "dlma.data.*"],
     ["dlma.prompts.*", "dlma.scorer.*", "dlma.objective.*", "dlma.evaluation.*", "dlma.report.*"],
-    ["dlma.pipeline dlma.cell dlma.presenting", "dlma.lab.build dlma.lab.card dlma.lab.documents dlma.lab.measure"],
+    [
+        "dlma.pipeline dlma.cell dlma.crew dlma.presenting",
+        "dlma.lab.build dlma.lab.card dlma.lab.documents dlma.lab.measure",
+    ],
     ["dlma.modes.*"],
-    ["dlma.app dlma.ledger"],
+    ["dlma.app dlma.ledger", "dlma.follower"],
 ]
 # Imports that break the layers, each with its reason.
 ALLOWED = {

@@ -14,6 +14,7 @@ FILLED = {
     "hf": ["model.path=/models/m"],
     "jsonl": ["data.path=p.jsonl"],
     "hh": ["data.path=p.jsonl"],
+    "server": ["sampler.urls=[http://localhost:8000/v1]"],
     "annotate": ["mode.run=r"],
     "scorer_accuracy": ["data.path=p.jsonl"],
     "judges=local": ["judges.local.model.path=m"],

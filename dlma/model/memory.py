@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
 import sys
@@ -59,3 +60,10 @@ def keep_freed_memory() -> bool:
     largest = (1 << 31) - 1
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(_MMAP_THRESHOLD, 1 << 30)) and bool(libc.mallopt(_TRIM_THRESHOLD, largest))
+
+
+def device_bytes(device: torch.device) -> int:
+    """All memory of a GPU, or of this machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -72,3 +72,18 @@ def matmul_peak(rows: int, width: int, inner: int, dtype: torch.dtype, device: t
             torch.cuda.synchronize(device)
         best = max(best, 2 * rows * width * inner / (time.perf_counter() - start))
     return best
+
+
+@cache
+def copying_rate(device: torch.device) -> float:
+    """Bytes per second of copying a large block, read and written: the best of a few, once per process."""
+    one = torch.ones(1 << 26, dtype=torch.uint8, device=device)
+    other = torch.empty_like(one)
+    best = 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        other.copy_(one)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = max(best, 2 * one.numel() / (time.perf_counter() - start))
+    return best

@@ -61,6 +61,10 @@ class LocalSampler:
         self.max_new_tokens = max_new_tokens
         self.rows = rows
 
+    def for_policy(self) -> LocalSampler:
+        """The sampler of a trained policy: the same."""
+        return self
+
     def sample(
         self,
         model: LanguageModel,

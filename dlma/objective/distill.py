@@ -128,7 +128,7 @@ class ContextDistillation(TrainingRule):
     def check_first(self, step: Step, loss: float) -> None:
         """Before any update the policy's log-probs of the answers are the stored reference's."""
         allowed = TOLERANCE[self.model.dtype]
-        drift = max(self._drift(micro) for micro in step.micros)
+        drift = max(self._drift(micro) for micro in step.passes)
         if drift > allowed:
             raise UserError(
                 f"step-0 check: policy and stored reference differ by {drift:.1e} nats per token "

@@ -175,7 +175,7 @@ class DPO(TrainingRule):
         """Before any update policy equals reference, so the loss has a closed form."""
         wanted = torch.cat([self._first_losses(micro) for micro in step.micros]).mean().item()
         allowed = TOLERANCE[self.model.dtype]
-        drift = max(self._drift(micro) for micro in step.micros)
+        drift = max(self._drift(micro) for micro in step.passes)
         if drift > allowed:
             raise UserError(
                 f"step-0 check: policy and stored reference differ by {drift:.1e} nats per token "

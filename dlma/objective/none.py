@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from dlma.model import ranks
 from dlma.model.language import LanguageModel
 from dlma.model.runtime import Runtime
 from dlma.objective.training import Supplies, write_log
@@ -19,6 +20,8 @@ class NoTraining:
     With the plain side and one sample there is no method, so the evaluation has no aligned arm.
     """
 
+    shares_steps = True
+
     def __init__(self, model: LanguageModel, /, *, side: Literal["plain", "positive"], samples: int) -> None:
         self.side = side
         self.samples = samples
@@ -28,7 +31,8 @@ class NoTraining:
 
     def fit(self, rows: Sequence, runtime: Runtime, folder: Path, listen: Callable[[dict], None]) -> list[None]:
         """Leave an empty train.csv; there is no clamp."""
-        write_log(folder / "train.csv", [])
+        if not ranks.rank():
+            write_log(folder / "train.csv", [])
         return [None, None]
 
     def report(self) -> dict:

@@ -59,6 +59,8 @@ class PPO(TrainingRule):
     whiten_rewards: divide rewards by their standard deviation, the mean left in place; whiten_advantages: fully
     """
 
+    shares_steps = False  # each process would sample a rollout of its own
+
     def __init__(
         self,
         model: LanguageModel,

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from dlma import files
 from dlma.model import ranks
+from dlma.model.engine import say_once
 
 
 def newest_point(points: Path) -> str | None:
@@ -40,6 +41,9 @@ class ResumePoint(Callback):
 
     def save(self, trainer) -> None:
         """Write a point under a name of its own, seal it, and drop all but the last two."""
+        if trainer.lightning_module.sharded:
+            say_once("training with trainer.strategy=fsdp keeps no resume points: one that is stopped begins anew")
+            return
         path = self.points / f"step-{trainer.global_step:08d}.ckpt"
         if ranks.rank():  # takes part, but the first process writes
             trainer.save_checkpoint(path, weights_only=False)

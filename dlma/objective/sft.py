@@ -110,7 +110,7 @@ class SFT(TrainingRule):
         """Before any update policy equals reference: the loss is the reference's own, per token."""
         allowed = TOLERANCE[self.model.dtype]
         wanted = -sum(micro.scale * micro.reference.sum().item() for micro in step.micros) / step.rows
-        drift = max(self._drift(micro) for micro in step.micros)
+        drift = max(self._drift(micro) for micro in step.passes)
         if drift > allowed or abs(loss - wanted) > allowed * 100:
             raise UserError(
                 f"step-0 check: policy and stored reference differ by {drift:.1e} nats per token (allowed "

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
 
 from dlma.errors import UserError
-from dlma.model import memory, ranks
+from dlma.model import memory, ranks, sharding
 from dlma.model.engine import say_once
 from dlma.model.language import LanguageModel
 from dlma.model.rates import Meter
@@ -47,12 +48,19 @@ class Step:
 
     micros: the micro-batches of this process; items: the rows they were made of
     rows: the rows of the step over all processes, which the summed loss is divided by
+    idle: passes that this process makes for company's sake, where each is a meeting (model/sharding.py)
     """
 
-    def __init__(self, micros: list, rows: int, items: Sequence = ()) -> None:
+    def __init__(self, micros: list, rows: int, items: Sequence = (), idle: int = 0) -> None:
         self.micros = micros
         self.rows = rows
         self.items = items
+        self.idle = idle
+
+    @property
+    def passes(self) -> list:
+        """The micro-batches, and the first one again for each idle pass."""
+        return [*self.micros, *self.micros[:1] * self.idle]
 
 
 class StepLoader:
@@ -102,11 +110,14 @@ class TrainingRule(pl.LightningModule):
 
     side, samples: how the trained policy answers: under the plain prompt, one answer (see objective.none)
     along: how many policies to keep on the way (see along.py)
+    shares_steps: several processes can share each step's rows
+    sharded: the layers' weights are spread over the processes
     """
 
     side = "plain"
     samples = 1
     along = 0
+    shares_steps = True
 
     def __init__(
         self,
@@ -136,7 +147,18 @@ class TrainingRule(pl.LightningModule):
         self.seed = seed
         self.log_rows: list[dict[str, float]] = []
         self.moved = False
+        self.sharded = False
+        self.whole: dict[str, torch.Tensor] | None = None  # the trained state put together, where it was spread
         self._meter = Meter()
+
+    def configure_model(self) -> None:
+        """Spread the layers over the processes, if Lightning's strategy is to do that."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ModelParallelStrategy) and not self.sharded:
+            if self.along:
+                raise UserError(f"along={self.along}: trainer.strategy=fsdp keeps the last policy only: trainer=ddp")
+            sharding.shard_layers(self.network, strategy.root_device)
+            self.sharded = True
 
     def micros(self, rows: list) -> list:
         """The micro-batches of one step's rows."""
@@ -163,7 +185,7 @@ class TrainingRule(pl.LightningModule):
 
     def save(self, folder: Path) -> None:
         """Leave the trained model in the stage's folder."""
-        self.network.save_pretrained(folder / "policy")
+        self.network.save_pretrained(folder / "policy", state_dict=self.whole)
         self.model.tokenizer.save_pretrained(folder / "policy")
 
     def point_every(self, steps: int) -> int:
@@ -171,11 +193,14 @@ class TrainingRule(pl.LightningModule):
         return steps
 
     def training_step(self, step: Step, index: int) -> None:
+        if self.sharded:
+            step.idle = ranks.most(len(step.micros), self.device) - len(step.micros)
         with self.meter.timed():
             sums = self._accumulated(step)
             ranks.add_gradients(self._trained())
             if self.global_step == 0 and not self.moved:
-                self.check_first(Step(step.micros, len(step.items), step.items), sums["loss"] / len(step.items))
+                own = Step(step.micros, len(step.items), step.items, step.idle)
+                self.check_first(own, sums["loss"] / len(step.items))
             shared = dict(zip(sums, ranks.totals(sums.values(), self.device), strict=True))
             self.record(step, shared, self.clipped_norm())
             self.optimizers().step()
@@ -195,6 +220,8 @@ class TrainingRule(pl.LightningModule):
     def _backward(self, step: Step) -> dict[str, float]:
         sums: dict[str, torch.Tensor | float] = {"loss": 0.0}
         with ranks.apart(self.trainer.strategy):
+            for micro in step.passes[len(step.micros) :]:
+                self.manual_backward(0.0 * self.loss(micro)[0])
             for micro in step.micros:
                 loss, recorded = self.loss(micro)
                 self.manual_backward(loss / step.rows)
@@ -204,6 +231,8 @@ class TrainingRule(pl.LightningModule):
 
     def shrink(self, step: Step) -> None:
         """Cut a step into more micro-batches by halving the token budget; the update stays the same."""
+        if self.sharded:
+            raise UserError("out of memory: with trainer.strategy=fsdp lower objective.token_budget, or add devices")
         owner = getattr(self, "engine", self)
         before, budget = len(step.micros), owner.token_budget
         if before >= len(step.items):
@@ -228,6 +257,8 @@ class TrainingRule(pl.LightningModule):
 
     def clipped_norm(self) -> float:
         """Clip the gradient to `clip_norm`; the norm it had before."""
+        if self.sharded:
+            return sharding.clip(self._trained(), self.clip_norm)
         return torch.nn.utils.clip_grad_norm_(self._trained(), self.clip_norm).item()
 
     def record(self, step: Step, sums: dict[str, float], norm: float) -> None:
@@ -240,9 +271,11 @@ class TrainingRule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         options = {"lr": self.lr, "weight_decay": self.weight_decay}
+        groups = [{"params": group} for group in sharding.apart(self._trained())]
         if self.optimizer_name == "adamw":
-            return torch.optim.AdamW(self._trained(), fused=self.device.type in ("cpu", "cuda"), **options)
-        return {"rmsprop": torch.optim.RMSprop}[self.optimizer_name](self._trained(), **options)
+            fused = self.device.type in ("cpu", "cuda") and not self.sharded
+            return torch.optim.AdamW(groups, fused=fused, **options)
+        return {"rmsprop": torch.optim.RMSprop}[self.optimizer_name](groups, **options)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
@@ -272,6 +305,7 @@ class TrainingRule(pl.LightningModule):
             keep = KeepAlong(folder, evenly(self.along, len(loader)))  # comes first: a resume point stands for it too
             trainer = runtime.trainer([keep, ResumePoint(points, every, bar, listen)], len(loader))
             interruptible(trainer.fit, self, train_dataloaders=loader, ckpt_path=start, weights_only=True)
+        self.whole = sharding.whole(self.network) if self.sharded else None
         if ranks.rank():
             return
         self.save(folder)

@@ -35,18 +35,6 @@ def test_trl_trains_on_the_same_pairs(monkeypatch, tmp_path):
 # The ledger
 
 
-def test_live_bytes_rise_with_what_is_made_and_fall_with_what_goes():
-    with ledger.LiveBytes() as live:
-        one = torch.zeros(1000)
-        view = one[:10]
-        two = torch.ones(500)
-        assert live.live == 6000
-        del one
-        assert live.live == 6000  # the view still holds it
-        del view, two
-        assert (live.live, live.peak) == (0, 6000)
-
-
 def test_a_counted_step_of_ours_is_four_passes_and_recomputes_attention_scores_only():
     shape = TINY
     found = ledger.counted(shape, "imposed", "ours", torch.float32)

@@ -1,4 +1,4 @@
-"""Two processes make the update of one: losses, gradients, weights, with all switches off and on."""
+"""Two processes make the update of one: losses, gradients, weights; whole in each, and with the layers spread."""
 
 import os
 import socket
@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 TESTS = Path(__file__).parents[1]
+CASES = ["full", "lora", "spread"]
 
 
 def free_port():
@@ -19,21 +21,13 @@ def free_port():
 
 
 def run(processes, folder):
-    """Start the worker in so many processes, as a cluster would, and wait for all."""
+    """Start the worker in so many processes, and wait for all."""
     folder.mkdir()
-    shared = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": str(processes),
-        "NODE_RANK": "0",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{TESTS}:{TESTS.parent}",
-    }
-    ranks = [{} if processes == 1 else {"LOCAL_RANK": str(rank)} for rank in range(processes)]
-    command = [sys.executable, str(TESTS / "ddp_worker.py"), str(folder), str(processes)]
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
+    command, port = [sys.executable, str(TESTS / "ddp_worker.py"), str(folder), str(processes)], str(free_port())
     started = [
-        subprocess.Popen(command, env=shared | own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for own in ranks
+        subprocess.Popen([*command, str(rank), port], env=shared, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for rank in range(processes)
     ]
     said = [process.communicate(timeout=300)[0].decode() for process in started]
     assert all(process.returncode == 0 for process in started), "\n".join(said)
@@ -46,7 +40,7 @@ def folders(tmp_path_factory):
     return run(1, place / "one"), run(2, place / "two")
 
 
-@pytest.mark.parametrize("case", ["full", "lora"])
+@pytest.mark.parametrize("case", CASES)
 def test_two_processes_make_the_update_of_one(folders, case):
     one, two = (torch.load(folder / f"{case}.pt") for folder in folders)
     assert len(one["log"]) == len(two["log"]) == 3
@@ -61,7 +55,7 @@ def test_two_processes_make_the_update_of_one(folders, case):
 
 
 def test_both_processes_end_with_the_same_bits(folders):
-    for case in ("full", "lora"):
+    for case in CASES:
         first, second = (torch.load(folders[1] / name) for name in (f"{case}.pt", f"{case}.rank1.pt"))
         assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
 
@@ -71,3 +65,11 @@ def test_one_policy_is_written(folders):
         assert (folder / "full" / "policy" / "model.safetensors").is_file()
         assert (folder / "lora" / "policy" / "adapter_model.safetensors").is_file()
     assert (folders[0] / "full" / "train.csv").read_text().count("\n") == 4
+
+
+def test_spread_layers_are_held_in_parts_and_saved_whole(folders):
+    one, two = (torch.load(folder / "spread.pt") for folder in folders)
+    assert 0.5 * one["held"] < two["held"] < 0.85 * one["held"]
+    saved = load_file(folders[1] / "spread" / "policy" / "model.safetensors")
+    assert all(torch.allclose(saved[name], two["weights"][name]) for name in saved)
+    assert {name for name in saved if "layers" in name} == {name for name in two["weights"] if "layers" in name}

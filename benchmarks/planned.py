@@ -1,0 +1,258 @@
+"""mode=plan against the machine: `python -m benchmarks.planned` counts and measures, and writes docs/plan.md's table.
+
+Each configuration is counted on tensors without content (dlma/model/footprint.py), then run for real in a process of
+its own, through the package's components: how far resident memory rises above what the process held before the model
+was loaded. `alive` is with an allocator that hands freed blocks back at once, `kept` as a run is, which keeps them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.clock import memory
+from benchmarks.measure import environment
+from benchmarks.shapes import ROOT, config_of, shape_of, work_folder
+from benchmarks.table import between, table
+
+ALLOWED = 0.15
+START, END = "<!-- planned:start -->", "<!-- planned:end -->"
+CONTEXT, ANSWER = 192, 64  # tokens
+WAYS = ("alive", "kept")
+GPT2 = dict(n_embd=512, n_layer=8, n_head=8, n_positions=1024, vocab_size=32000)
+QWEN3 = dict(
+    hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=2,
+    head_dim=64, vocab_size=48000, max_position_embeddings=1024, tie_word_embeddings=True,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A configuration: model, what is done, and the values that memory depends on."""
+
+    name: str
+    model: str
+    work: str = "training"
+    dtype: str = "float32"
+    optimizer: str = "adamw"
+    batch: int = 12
+    token_budget: int = 1280
+    checkpointing: bool = False
+    lora: int = 0
+    rows: int = 64
+
+
+CASES = [
+    Case("DPO, all weights, AdamW, 3 passes a step", "40M"),
+    Case("DPO, all weights, RMSprop, 1 pass a step", "40M", optimizer="rmsprop", batch=4),
+    Case("DPO, all weights, checkpointing", "40M", checkpointing=True, batch=32, token_budget=5120),
+    Case("DPO, LoRA of rank 8", "40M", lora=8, token_budget=2560),
+    Case("DPO, all weights, bfloat16", "40M", dtype="bfloat16"),
+    Case("DPO, all weights, GPT-2", "gpt2"),
+    Case("DPO, all weights, Qwen3, 48,000 tokens", "qwen3", batch=16, token_budget=2560),
+    Case("scoring", "40M", work="scoring", token_budget=8192),
+    Case("sampling, 64 rows", "40M", work="sampling"),
+    Case("sampling, 256 rows, Qwen3", "qwen3", work="sampling", rows=256),
+]
+
+
+def config(name: str):
+    """The transformers config of a case's model."""
+    from transformers import AutoConfig
+
+    special = dict(bos_token_id=0, eos_token_id=1, pad_token_id=2)
+    others = {"gpt2": GPT2, "qwen3": QWEN3}
+    if name in others:
+        return AutoConfig.for_model(name, **others[name], **special)
+    return config_of(shape_of(name))
+
+
+def folder(name: str) -> Path:
+    """The model of a case, with random weights; made once."""
+    place = work_folder() / "models" / f"planned-{name}"
+    if not (place / "tokenizer_config.json").is_file():
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from benchmarks.text import tokenizer
+
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config(name)).save_pretrained(place)
+        tokenizer().save_pretrained(place)
+    return place
+
+
+def spec(case: Case):
+    """The case's model as the package loads it."""
+    from dlma.model.load import Lora, ModelSpec
+
+    lora = Lora(case.lora, 16.0, "all-linear") if case.lora else None
+    return ModelSpec(case.model, folder(case.model), case.dtype, lora=lora)
+
+
+def counted(case: Case):
+    """The footprint that mode=plan gives."""
+    from dlma.model import footprint
+
+    made, shape = spec(case), config(case.model)
+    if case.work == "sampling":
+        room = CONTEXT + ANSWER
+        draws = dict(temperature=1.0, top_k=0, top_p=1.0)
+        return footprint.sampling(made, shape, rows=case.rows, tile=64, room=room, **draws)
+    if case.work == "scoring":
+        size = footprint.largest_pass(case.token_budget, 3 * CONTEXT + 6 * ANSWER, 6 * ANSWER, 64)
+        return footprint.scoring(made, shape, size)
+    size = footprint.largest_pass(case.token_budget, CONTEXT + 2 * ANSWER, 2 * ANSWER, case.batch)
+    return footprint.training(
+        made,
+        shape,
+        size,
+        optimizer=case.optimizer,
+        passes=-(-case.batch // size.rows),
+        checkpointing=case.checkpointing,
+    )
+
+
+def measured(case: Case, way: str) -> int:
+    """Bytes by which this process's resident memory rises while the case runs."""
+    from dlma.model import memory as machine
+
+    if way == "alive":
+        machine.keep_freed_memory = lambda: False
+    else:
+        machine.keep_freed_memory()
+    from dataclasses import replace
+
+    _run(replace(case, model="tiny", batch=2, rows=64, token_budget=512))  # what libraries load for good comes first
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    return _run(case) - before
+
+
+def _run(case: Case) -> int:
+    """Do a case's work; the peak of resident memory when it was done."""
+    return {"training": _train, "scoring": _score, "sampling": _sample}[case.work](case)
+
+
+def _pairs(case: Case, count: int) -> list:
+    import random
+
+    from dlma.records import Pair
+
+    draw = random.Random(0)
+    size = min(CONTEXT, config(case.model).max_position_embeddings // 8)
+
+    def ids(length: int) -> list[int]:
+        return [draw.randrange(3, config(case.model).vocab_size) for _ in range(length)]
+
+    rows = []
+    for i in range(count):
+        sides = [[0, *ids(size - 1)] for _ in range(3)]
+        rows.append(Pair(str(i), str(i), "q", "w", *sides, ids(ANSWER), ids(ANSWER), False, False, "a", "b"))
+    return rows
+
+
+def _train(case: Case) -> int:
+    from benchmarks import ours
+    from dlma.model.engine import Engine
+    from dlma.model.runtime import Runtime
+    from dlma.model.trees import Sequence
+    from dlma.records import ScoredPair
+
+    model = spec(case).load()
+    pairs = _pairs(case, 3 * case.batch)
+    groups = [[Sequence(p.plain_context_ids, a) for a in (p.positive_ids, p.negative_ids)] for p in pairs]
+    scores = Engine(model, token_budget=case.token_budget).score(groups)
+    rest = (None, None, None, None, 0.0, "positive")
+    rows = [ScoredPair(**vars(p), **dict(zip(_LATER, (*two, *rest), strict=True))) for p, two in zip(pairs, scores)]
+    recipe = ours.OPTIMIZER | ours.PLAIN_DPO | {"batch_pairs": case.batch, "optimizer": case.optimizer}
+    rule = ours.component("objective", recipe, model)
+    rule.engine.token_budget, rule.engine.checkpointing = case.token_budget, case.checkpointing
+    peaks = []
+    with tempfile.TemporaryDirectory() as scratch:
+        rule.fit(rows, Runtime(checkpoint_steps=1000), Path(scratch), lambda row: peaks.append(memory("VmHWM")))
+    return peaks[-1]  # before the weights are written
+
+
+_LATER = (
+    "positive_reference", "negative_reference", "positive_under_positive", "positive_under_negative",
+    "negative_under_positive", "negative_under_negative", "margin", "chosen",
+)  # fmt: skip
+
+
+def _score(case: Case) -> int:
+    from benchmarks import ours
+
+    model = spec(case).load()
+    scorer = ours.component("scorer", {}, model)
+    scorer.engine.token_budget = case.token_budget
+    scorer.score(_pairs(case, 24))
+    return memory("VmHWM")
+
+
+def _sample(case: Case) -> int:
+    from benchmarks import ours
+    from dlma.model.sample import Request
+
+    model = spec(case).load()
+    sampler = ours.component("sampler", ours.PLAIN_SAMPLING | {"max_new_tokens": ANSWER})
+    sampler.rows = case.rows
+    contexts = [pair.plain_context_ids for pair in _pairs(case, case.rows)]
+    sampler.sample(model, [Request(i, context, ANSWER) for i, context in enumerate(contexts)])
+    return memory("VmHWM")
+
+
+def in_process(number: int, way: str) -> int:
+    """`measured` in a fresh process."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "out.json"
+        command = [sys.executable, "-m", "benchmarks.planned", "--one", str(number), way, str(out)]
+        surroundings = environment({"allocator": "exact" if way == "alive" else "default"})
+        subprocess.run(command, cwd=ROOT, env=surroundings, check=True)
+        return json.loads(out.read_text(encoding="utf-8"))
+
+
+def planned_table(rows: list[dict]) -> str:
+    """Counted against measured."""
+    cells = []
+    for row in rows:
+        off = row["counted"] / row["alive"] - 1
+        verdict = "held" if abs(off) <= ALLOWED else "**missed**"
+        sizes = [f"{row[name] / 1e6:,.0f}" for name in ("counted", *WAYS)]
+        cells.append([row["name"], row["model"], *sizes, f"{100 * off:+.1f} %", verdict])
+    header = ["configuration", "model", "counted, MB", "alive, MB", "kept, MB", "counted against alive", "15 %"]
+    return table(header, cells)
+
+
+def main() -> int:
+    """Count, measure, write; returns 1 if a configuration is further off than allowed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of configurations; nothing is written then")
+    parser.add_argument("--one", nargs=3, metavar=("NUMBER", "WAY", "FILE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        number, way, out = options.one
+        Path(out).write_text(json.dumps(measured(CASES[int(number)], way)), encoding="utf-8")
+        return 0
+    rows = []
+    for number, case in enumerate(CASES):
+        if options.only is None or number in options.only:
+            folder(case.model), folder("tiny")
+            found = {way: in_process(number, way) for way in WAYS}
+            rows.append({"name": case.name, "model": case.model, "counted": counted(case).total, **found})
+            print(rows[-1], counted(case), file=sys.stderr, flush=True)
+    text = planned_table(rows)
+    print(text)
+    if options.only is None:
+        page = ROOT / "docs" / "plan.md"
+        page.write_text(between(page.read_text(encoding="utf-8"), text, START, END), encoding="utf-8")
+    return int(any(abs(row["counted"] / row["alive"] - 1) > ALLOWED for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""mode=plan: what a config or a sweep would cost, before anything is spent.
+
+Which stages the store has and which would run, each stage counted once however many cells of a sweep share it; the
+model's parameters; memory of a device by part; the largest micro-batch that fits; tokens, operations and hours.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from omegaconf import OmegaConf
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dlma.modes.foresight import Foresight
+from dlma.modes.outlook import Assumed, Line, Outlook
+
+
+@dataclass
+class DeviceNode:
+    memory_gb: float
+    bfloat16: float
+    float32: float
+    bandwidth: float
+    source: str
+
+
+@dataclass
+class WorkNode:
+    target: str
+    kind: str
+    contexts: list[str]
+    answers: int
+    asked: int
+    reference: bool
+
+
+def show(
+    cfgs: list,
+    /,
+    *,
+    device: str,
+    memory_gb: float | None,
+    reserve: float,
+    prompts: int | None,
+    held_out: int | None,
+    answer_tokens: int | None,
+    compute_share: float,
+    bandwidth_share: float,
+    devices: dict[str, DeviceNode],
+    work: list[WorkNode],
+) -> None:
+    """Print the plan of all cells; their configs have been checked."""
+    assumed = Assumed(reserve, compute_share, bandwidth_share, {node["target"]: node for node in work}, answer_tokens)
+    idle = {node["target"] for node in work if node["kind"] == "none"}
+    cells = [Foresight(cfg, prompts=prompts, held_out=held_out, idle=idle) for cfg in cfgs]
+    shapes: dict = {}
+    outlooks = [Outlook(cell, assumed, devices, device, memory_gb, shapes) for cell in cells]
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    _print_head(console, outlooks)
+    console.print(stage_table(outlooks))
+    largest = _distinct(outlooks)
+    console.print(memory_table(largest))
+    for outlook in largest:
+        console.print(escape(fitting_line(outlook)), highlight=False, soft_wrap=True)
+    for line in remarks(outlooks):
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _print_head(console: Console, outlooks: Sequence[Outlook]) -> None:
+    for outlook in _distinct(outlooks, by=lambda o: (str(o.cell.spec), o.device.name)):
+        shape, spec, device = outlook.shape, outlook.cell.spec, outlook.device
+        text = (
+            f"{spec.name}: {shape.parameters:,} parameters, {shape.trained:,} trained, {spec.dtype}; on "
+            f"{outlook.processes} x {device.name} ({device.memory / 1e9:.0f} GB, {device.rate / 1e12:.3g} TFLOP/s, "
+            f"{device.bandwidth / 1e9:.0f} GB/s: {device.source})"
+        )
+        console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _distinct(outlooks: Sequence[Outlook], by=None) -> list[Outlook]:
+    """One outlook of those that need the same memory."""
+    found: dict[object, Outlook] = {}
+    for outlook in outlooks:
+        found.setdefault((by or _memory_key)(outlook), outlook)
+    return list(found.values())
+
+
+def _memory_key(outlook: Outlook) -> tuple:
+    cfg = outlook.cfg
+    objective = {k: v for k, v in OmegaConf.to_container(cfg.objective, resolve=True).items() if k in _OF_MEMORY}
+    lengths = tuple(length.most for length in outlook.sizes.contexts.values())
+    return (
+        str(outlook.cell.spec),
+        str(objective),
+        str(cfg.sampler),
+        lengths,
+        outlook.sizes.answer.most,
+        str(cfg.trainer),
+    )
+
+
+_OF_MEMORY = ("_target_", "optimizer", "batch_pairs", "token_budget", "checkpointing")
+
+
+def stage_table(outlooks: Sequence[Outlook]) -> Table:
+    """A row for each kind of stage: how many the store has, how many would run, and what those would cost."""
+    cells = f", {len(outlooks)} cells" if len(outlooks) > 1 else ""
+    table = _table(f"stages{cells}", "stage", "cached", "to run", "prompts", "tokens", "TFLOP", "hours")
+    seen: set = set()
+    rows: dict[str, list[tuple[Outlook, Line]]] = {}
+    for outlook in outlooks:
+        for line in outlook.lines:
+            if line.stage.folder not in seen:
+                seen.add(line.stage.folder)
+                rows.setdefault(line.name, []).append((outlook, line))
+    total = 0.0
+    for name, found in rows.items():
+        todo = [(o, line) for o, line in found if not line.stage.done]
+        hours = sum(line.hours or 0.0 for _, line in todo)
+        total += hours
+        table.add_row(name, str(len(found) - len(todo)), str(len(todo)), *_costs(todo, hours))
+    table.add_section()
+    table.add_row(
+        "all",
+        "",
+        str(sum(not line.stage.done for found in rows.values() for _, line in found)),
+        "",
+        "",
+        "",
+        _hours(total),
+    )
+    return table
+
+
+def _costs(todo: Sequence[tuple[Outlook, Line]], hours: float) -> list[str]:
+    if any(line.load is None for _, line in todo):
+        return ["not counted", "", "", ""]
+    loads = [(o, line.load) for o, line in todo if line.load is not None and line.load.tokens]
+    if not loads:
+        return ["", "", "", ""]
+    operations = sum(load.operations(o.shape) for o, load in loads)
+    counts = (sum(load.rows for _, load in loads), sum(load.tokens for _, load in loads))
+    return [f"{counts[0]:,}", f"{counts[1]:,.0f}", f"{operations / 1e12:,.3g}", _hours(hours)]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 0.01 else f"{hours * 3600:.2g} s"
+
+
+def memory_table(outlooks: Sequence[Outlook]) -> Table:
+    """Bytes of a device by part, for each kind of work; in GB where something takes one, else in MB."""
+    from dlma.model.footprint import Footprint
+
+    names = [part.name for part in fields(Footprint)]
+    rows = [(kind, found) for outlook in outlooks for kind, found in outlook.footprints.items()]
+    unit, size = ("GB", 1e9) if max(found.total for _, found in rows) >= 1e9 else ("MB", 1e6)
+    table = _table(f"memory of a device, {unit}", "work", *names, "in all")
+    for kind, found in rows:
+        values = [*(getattr(found, name) for name in names), found.total]
+        table.add_row(kind, *(f"{value / size:,.2f}" if value else "" for value in values))
+    return table
+
+
+def fitting_line(outlook: Outlook) -> str:
+    """The largest micro-batch that fits, in words."""
+    device, reserve = outlook.device, outlook.assumed.reserve
+    room = f"{device.memory / 1e9:.0f} GB with {reserve:.0%} left free"
+    for kind in ("sampling", "scoring"):
+        if outlook.footprints[kind].total > (1 - reserve) * device.memory:
+            return f"{kind} does not fit {room}: take a larger device, a smaller model, or fewer sampler.rows"
+    if "training" not in outlook.footprints:
+        return "nothing is trained, or by an objective whose memory is not counted"
+    size = outlook.fitting
+    if size is None:
+        return f"training does not fit {room}, not even one row: adapter=lora, checkpointing, or more devices"
+    whole = " (all of a step's pairs)" if size.rows >= outlook.pairs else ""
+    return (
+        f"largest micro-batch in {room}: {size.rows} rows of {size.width} tokens{whole}: "
+        f"objective.token_budget={size.tokens}; the config's own gives {outlook.micro.rows}"
+    )
+
+
+def remarks(outlooks: Sequence[Outlook]) -> list[str]:
+    """What the figures rest on."""
+    first = outlooks[0]
+    lines = [f"lengths: {first.sizes.source}"]
+    if first.cell.folder_here is None:
+        lines.append("the weights are not on this machine: no stage can be found in the store")
+    if any(o.cfg.along for o in outlooks):
+        lines.append("not counted: the answers of policies kept on the way (along)")
+    missing = {line.name for o in outlooks for line in o.lines if line.load is None}
+    if missing:
+        lines.append(f"not counted (their components are not in mode.work): {', '.join(sorted(missing))}")
+    shares = (
+        f"{first.assumed.compute_share:.0%} of the peak rate and {first.assumed.bandwidth_share:.0%} of the bandwidth"
+    )
+    lines.append(f"hours assume {shares} (mode.compute_share, mode.bandwidth_share)")
+    return lines
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="left" if column == columns[0] else "right")
+    return table

@@ -1,0 +1,162 @@
+"""Sampling by a server: the ids that it drew, in order, through every kind of fault; and the right distribution."""
+
+import itertools
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from small_models import plain_logp, small_model
+from small_server import SmallServer, naive
+
+from dlma.errors import UserError
+from dlma.functional.noise import row_key
+from dlma.model.sample import LocalSampler, Request
+from dlma.model.server import ServerSampler
+
+SETTINGS = dict(temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=6)
+QUICK = dict(first_wait=0.01, timeout=1.0, extra={"return_token_ids": True})
+
+
+def requests(n=12):
+    return [Request(row_key(0, f"p{i}", "plain", 0), [0, 3 + i % 7, 5, 4 + i % 3]) for i in range(n)]
+
+
+def sampler(*servers, **options):
+    urls = [server if isinstance(server, str) else server.url for server in servers]
+    return ServerSampler(**{**SETTINGS, **QUICK, "urls": urls, **options})
+
+
+def expected(model, rows):
+    return [naive(model.network, row.context_ids, row.key % 2**31, 6)[0] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model(vocabulary=12, spread=0.6)
+
+
+def test_answers_come_back_as_ids_in_order_each_with_its_own_seed(model):
+    rows, seen = requests(), []
+    with SmallServer(model.network, pause=0.02) as server:
+        answers = sampler(server).sample(model, rows, seen.append)
+    assert [answer.ids for answer in answers] == expected(model, rows)
+    assert [answer.finished for answer in answers] == [answer.ids[-1] == 1 for answer in answers]
+    assert {True, False} == {answer.finished for answer in answers}
+    assert sorted(seen) == sorted(len(answer.ids) for answer in answers)
+    assert len({body["seed"] for body, _ in server.asked}) == len(rows)
+    assert {body["model"] for body, _ in server.asked} == {"small"}
+    assert server.most_at_once > 1
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "slow", "truncated", "reset", "list"])
+def test_a_fault_is_tried_again_and_counted(model, fault):
+    rows = requests(4)
+    with SmallServer(model.network, faults=[fault, fault]) as server:
+        ours = sampler(server)
+        answers = ours.sample(model, rows)
+    assert [answer.ids for answer in answers] == expected(model, rows)
+    assert sum(ours.report()["failed_tries"].values()) == 2
+
+
+def test_a_dead_server_does_not_matter_where_another_lives(model):
+    rows = requests(6)
+    with SmallServer(model.network) as gone:
+        dead = gone.url
+    with SmallServer(model.network) as one, SmallServer(model.network) as two:
+        answers = sampler(dead, one, two, served="small").sample(model, rows)
+        assert one.asked and two.asked
+    assert [answer.ids for answer in answers] == expected(model, rows)
+
+
+def test_tries_come_to_an_end_with_the_reason(model):
+    with SmallServer(model.network, faults=["500"] * 99) as server, pytest.raises(UserError, match=r"in 3 tries.*500"):
+        sampler(server, tries=3).sample(model, requests(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"status": 400}, "refuses.*too long"),
+        ({"style": "text"}, "return_token_ids"),
+        ({"models": ("a", "b")}, "sampler.served.*a, b"),
+    ],
+)
+def test_what_no_further_try_can_mend_is_told_at_once(model, options, wanted):
+    with SmallServer(model.network, **options) as server, pytest.raises(UserError, match=wanted):
+        sampler(server).sample(model, requests(2))
+    assert len(server.asked) <= 2
+
+
+@pytest.mark.parametrize("style", ["names", "no_eos"])
+def test_ids_and_eos_are_found_where_a_server_puts_them(model, style):
+    rows = requests()
+    with SmallServer(model.network, style=style) as server:
+        answers = sampler(server).sample(model, rows)
+    assert [answer.ids for answer in answers] == expected(model, rows)
+
+
+def test_parity_with_the_local_engine_is_reported(model, capsys):
+    rows = requests(9)
+    with SmallServer(model.network) as server:
+        ours = sampler(server, parity_rows=4)
+        ours.sample(model, rows)
+    parity = ours.report()["parity"]
+    assert parity["rows"] == 4
+    assert parity["mean_gap"] <= parity["max_gap"] < 1e-5
+    assert "differ from the local engine's by" in capsys.readouterr().err
+
+
+def test_a_server_with_other_weights_is_found_out(model):
+    other = small_model(vocabulary=12, spread=0.6, seed=1)
+    with SmallServer(other.network) as server, pytest.raises(UserError, match="another model"):
+        sampler(server).sample(model, requests())
+
+
+def test_the_key_is_sent_from_its_variable_and_missed_by_name(model, monkeypatch):
+    with SmallServer(model.network) as server:
+        with pytest.raises(UserError, match="WARES_KEY"):
+            sampler(server, key_env="WARES_KEY").sample(model, requests(1))
+        monkeypatch.setenv("WARES_KEY", "open sesame")
+        sampler(server, key_env="WARES_KEY").sample(model, requests(1))
+        assert server.asked[-1][1]["Authorization"] == "Bearer open sesame"
+
+
+def test_top_k_is_sent_only_where_it_is_on(model):
+    with SmallServer(model.network) as server:
+        sampler(server).sample(model, requests(1))
+        sampler(server, top_k=3).sample(model, requests(1))
+    assert ["top_k" in body for body, _ in server.asked] == [False, True]
+
+
+def test_server_and_local_sampler_draw_from_the_same_distribution():
+    model = small_model(vocabulary=6, spread=1.0)
+    context, limit = [0, 4, 3], 2
+    ends = {(1,), *((a, b) for a, b in itertools.product(range(6), repeat=2) if a != 1)}
+    truth = {ids: float(plain_logp(model.network, context, ids).detach().exp()) for ids in ends}
+    assert sum(truth.values()) == pytest.approx(1.0)
+    rows = [Request(row_key(0, f"p{i}", "plain", 0), context) for i in range(800)]
+    with SmallServer(model.network) as server:
+        drawn = sampler(server, max_new_tokens=limit, timeout=60.0, in_flight=8).sample(model, rows)
+    local = LocalSampler(**{**SETTINGS, "max_new_tokens": limit}).sample(model, rows)
+    likely = [ids for ids in truth if truth[ids] * len(rows) >= 8]
+    for answers in (drawn, local):
+        counts = [sum(tuple(answer.ids) == ids for answer in answers) for ids in likely]
+        share = [truth[ids] * len(rows) for ids in likely]
+        rest = (len(rows) - sum(counts), len(rows) - sum(share))
+        assert chisquare([*counts, rest[0]], [*share, rest[1]]).pvalue > 1e-3
+    assert [a.ids for a in drawn] != [a.ids for a in local]  # other tokens from the same seeds: that is not promised
+
+
+def test_an_imposed_length_is_refused():
+    with pytest.raises(UserError, match="sampler=local"):
+        sampler("http://127.0.0.1:9/v1").sample(None, [Request(0, [0], 3)])
+    with pytest.raises(UserError, match=r"sampler\.urls"):
+        ServerSampler(**SETTINGS)
+
+
+def test_a_trained_policy_is_sampled_in_process(model, capsys):
+    own = sampler("http://127.0.0.1:9/v1").for_policy()
+    assert isinstance(own, LocalSampler) and own.max_new_tokens == 6
+    assert own.for_policy() is own
+    assert "in process" in capsys.readouterr().err
+    assert torch.is_grad_enabled()

@@ -1,0 +1,116 @@
+"""A server of the completions protocol around a small network, written apart from the package, with faults to order."""
+
+import contextlib
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import torch
+
+
+@torch.no_grad()
+def naive(network, context, seed, limit, temperature=1.0, eos=1):
+    """An answer drawn token by token with torch's generator, and its log-probs."""
+    draw = torch.Generator().manual_seed(seed)
+    ids, answer, logp = list(context), [], []
+    while len(answer) < limit and (not answer or answer[-1] != eos):
+        logits = network(torch.tensor([ids])).logits[0, -1].double()
+        token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=draw))
+        logp.append(float(logits.log_softmax(-1)[token]))
+        answer.append(token)
+        ids.append(token)
+    return answer, logp
+
+
+REFUSALS = {
+    "429": (429, {"error": "slow down"}, {"Retry-After": "0"}),
+    "500": (500, {"error": "oh"}),
+    "list": (200, {"choices": []}),
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers for the SmallServer in `server.small`."""
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        self.answer(200, {"data": [{"id": name} for name in self.server.small.models]})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.small.lock:
+            self.server.small.asked.append((body, dict(self.headers)))
+            self.server.small.at_once += 1
+            self.server.small.most_at_once = max(self.server.small.most_at_once, self.server.small.at_once)
+            fault = self.server.small.faults.pop(0) if self.server.small.faults else None
+        try:
+            time.sleep(self.server.small.pause)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self.reply(body, fault)
+        finally:
+            with self.server.small.lock:
+                self.server.small.at_once -= 1
+
+    def reply(self, body, fault):
+        if self.server.small.status is not None:
+            self.answer(self.server.small.status, {"error": "the prompt is too long"})
+        elif fault in REFUSALS:
+            self.answer(*REFUSALS[fault])
+        elif fault == "slow":
+            time.sleep(2.5)
+        elif fault == "reset":
+            self.close_connection = True
+            self.connection.close()
+        else:
+            text = json.dumps(self.server.small.completion(body))
+            self.answer(200, text[: len(text) // 2] if fault == "truncated" else text)
+
+    def answer(self, code, content, headers=()):
+        data = (content if isinstance(content, str) else json.dumps(content)).encode()
+        self.send_response(code)
+        for name, value in dict(headers).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+class SmallServer:
+    """Serves a network on loopback for the length of a `with` block.
+
+    faults: taken one by one, one a request, before it answers properly: 429, 500, slow, truncated, reset, list
+    style: "ids", "names" (token_id:N among the log-probs), "text" (neither), "no_eos" (the EOS is left out)
+    """
+
+    def __init__(self, network, faults=(), style="ids", status=None, models=("small",), pause=0.0):
+        self.network, self.faults, self.style, self.status = network, list(faults), style, status
+        self.models, self.pause = models, pause
+        self.asked, self.at_once, self.most_at_once = [], 0, 0
+        self.lock = threading.Lock()
+        ThreadingHTTPServer.request_queue_size = 128
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.small = self
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def completion(self, body):
+        answer, logp = naive(self.network, body["prompt"], body["seed"], body["max_tokens"], body["temperature"])
+        stopped = answer[-1] == 1
+        if self.style == "no_eos" and stopped:
+            answer, logp = answer[:-1], logp[:-1]
+        names = [f"token_id:{i}" if self.style == "names" else f"w{i}" for i in answer]
+        choice = {"index": 0, "text": "...", "finish_reason": "stop" if stopped else "length"}
+        choice["logprobs"] = {"tokens": names, "token_logprobs": logp}
+        if self.style in ("ids", "no_eos") and body.get("return_token_ids"):
+            choice["token_ids"] = answer
+        return {"object": "text_completion", "choices": [choice]}
+
+    def __enter__(self):
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc):
+        self.http.shutdown()
+        self.http.server_close()
