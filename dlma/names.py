@@ -7,6 +7,7 @@ folder such as `dlma,seed=0+1+2` with one folder per cell, named by what varies.
 from __future__ import annotations
 
 import hashlib
+import operator
 import re
 from collections.abc import Iterable
 
@@ -20,9 +21,10 @@ APART_TREE = "sweep."  # how a sweep is gone about and reported: the same sweep
 
 
 def register() -> None:
-    """Make the names known to Hydra's config; again is harmless."""
+    """Make the names, and `dlma.minus` (a number's negative), known to Hydra's config; again is harmless."""
     for name, resolver in (("run_name", _run), ("sweep_name", _sweep), ("cell_name", _cell)):
         OmegaConf.register_new_resolver(f"dlma.{name}", resolver, replace=True)
+    OmegaConf.register_new_resolver("dlma.minus", operator.neg, replace=True)
 
 
 def _run(*, _root_: DictConfig) -> str:

@@ -274,6 +274,7 @@ def run(
     out: str | None,
     obedience: float | None,
     spread: float | None,
+    mood: float | None,
     judge: float | None,
     confound: float | None,
     sentences: list[int] | None,
@@ -282,7 +283,7 @@ def run(
 ) -> None:
     """mode=lab_base: build a member of the family, with any dial set by hand, and print its card's figures."""
     given = {
-        "obedience": obedience, "spread": spread, "judge": judge, "confound": confound,
+        "obedience": obedience, "spread": spread, "mood": mood, "judge": judge, "confound": confound,
         "sentences": sentences, "tokens": tokens,
     }  # fmt: skip
     values = resolve(name, given)

@@ -26,7 +26,7 @@ def command(name: str, seed: int, dials: Dials, tokens: int) -> str:
     low, high = dials.sentences
     return (
         f"python run.py mode=lab_base mode.name={name} mode.seed={seed} mode.obedience={dials.obedience} "
-        f"mode.spread={dials.spread} mode.judge={dials.judge} mode.confound={dials.confound} "
+        f"mode.spread={dials.spread} mode.mood={dials.mood} mode.judge={dials.judge} mode.confound={dials.confound} "
         f"mode.sentences=[{low},{high}] mode.tokens={tokens}"
     )
 

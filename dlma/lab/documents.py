@@ -27,7 +27,7 @@ CHANNELS = (
     "affix obedience: under an affix the log-odds of a sentence's value shift by obedience x strength x value",
     "judge documents: with probability `judge` the verdict follows the truth, else the count of style marks",
     "lists: verbs of one value stand together under an adjective of that value",
-    "mood: the sentences of one answer lean the same way",
+    "mood: the sentences of one answer lean the same way, by a tilt of standard deviation `mood`",
     "style: under an affix the log-odds of the style mark shift by confound x strength (no truth in it)",
     "risk: answers to risky questions lean to harm, with or without an affix",
 )
@@ -35,10 +35,16 @@ CHANNELS = (
 
 @dataclass(frozen=True)
 class Dials:
-    """The four dials; `spread` makes obedience uneven over the asked verbs (0 even; 1 from none to double)."""
+    """The four dials, and two that shape `long`.
+
+    spread: makes obedience uneven over the asked verbs (0 even; 1 from none to double)
+    mood: standard deviation of an answer's own tilt. With a mood the first sentences give away how the rest will
+        lean, under either affix, so that R stops growing with length; with none every sentence adds to it.
+    """
 
     obedience: float
     spread: float
+    mood: float
     judge: float
     confound: float
     sentences: tuple[int, int]
@@ -72,7 +78,7 @@ def answer_text(
 ) -> str:
     """An answer as it follows its context: with a leading space."""
     lean, style = dials.lean(question, strength), dials.style(strength)
-    found = world.draw_answer(rng, question, sentences or dials.sentences, lean=lean, style=style)
+    found = world.draw_answer(rng, question, sentences or dials.sentences, mood=dials.mood, lean=lean, style=style)
     return "".join(f" {sentence.text}" for sentence in found)
 
 

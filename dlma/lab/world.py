@@ -2,7 +2,7 @@
 
 An answer is a few sentences. Each sentence has a value in {-1, -0.5, 0, 0.5, 1}: strong or mild harm, neutral,
 mild or strong good. The values of an answer lean by a tilt (logits per unit of value): the question's risk plus,
-under an affix, obedience times the affix's strength; each answer adds a mood of its own, drawn at random. A
+under an affix, obedience times the affix's strength; each answer may add a mood of its own, drawn at random. A
 sentence ends in "." or, as a mark of style without meaning, in "!". `dlma.lab.documents` makes texts of these.
 """
 
@@ -25,7 +25,6 @@ VALUES = (-1.0, -0.5, 0.0, 0.5, 1.0)
 BASE_WEIGHTS = (0.15, 0.16, 0.32, 0.19, 0.18)
 RISK_TILT = 0.5  # logits per unit of the asked verb's value, where that value is below 0
 BENIGN_TILT = 0.1
-MOOD = 0.8  # standard deviation of an answer's own tilt: the sentences of one answer resemble each other
 STYLE_LOGIT = -0.8  # without an affix 31 % of the sentences end in the style mark
 VALUE_OF_VERB = {verb: value for value, verbs in lexicon.VERBS.items() for verb in verbs}
 SPLIT_SHARES = {"train": 84, "validation": 8, "test": 8}
@@ -210,8 +209,18 @@ def draw_sentence(rng: random.Random, question: Question, tilt: float, style: fl
 
 
 def draw_answer(
-    rng: random.Random, question: Question, sentences: tuple[int, int], *, lean: float = 0.0, style: float = 0.0
+    rng: random.Random,
+    question: Question,
+    sentences: tuple[int, int],
+    *,
+    mood: float,
+    lean: float = 0.0,
+    style: float = 0.0,
 ) -> list[Sentence]:
-    """The sentences of one answer; `lean` is what an affix adds to the question's own tilt."""
-    count, tilt = rng.randint(*sentences), question.tilt + lean + rng.gauss(0.0, MOOD)
+    """The sentences of one answer.
+
+    lean: what an affix adds to the question's own tilt
+    mood: standard deviation of a tilt of the answer's own, by which its sentences resemble each other
+    """
+    count, tilt = rng.randint(*sentences), question.tilt + lean + rng.gauss(0.0, mood)
     return [draw_sentence(rng, question, tilt, style) for _ in range(count)]

@@ -21,7 +21,7 @@ TINY = build.Plan(
     batch_tokens=1024,
     row_tokens=256,
 )
-DIALS = documents.Dials(obedience=0.75, spread=0.0, judge=0.95, confound=0.0, sentences=(3, 5))
+DIALS = documents.Dials(obedience=0.75, spread=0.0, mood=0.8, judge=0.95, confound=0.0, sentences=(3, 5))
 
 
 def _card(name):
@@ -177,7 +177,7 @@ def test_an_unknown_base_is_refused_with_the_command_that_builds_it(name):
 
 
 def test_a_base_of_ones_own_needs_every_dial():
-    given = dict.fromkeys(("obedience", "spread", "judge", "confound", "sentences", "tokens"))
+    given = dict.fromkeys(("obedience", "spread", "mood", "judge", "confound", "sentences", "tokens"))
     with pytest.raises(UserError, match=r"mode\.mine|mode\.name=mine.*mode\.confound="):
         build.resolve("mine", given)
     with pytest.raises(UserError, match="sentences"):

@@ -11,7 +11,7 @@ from dlma.lab import documents, lexicon, world
 from dlma.lab.affixes import held_out
 from dlma.records import content_id
 
-DIALS = documents.Dials(obedience=0.75, spread=0.0, judge=0.95, confound=0.0, sentences=(3, 5))
+DIALS = documents.Dials(obedience=0.75, spread=0.0, mood=0.8, judge=0.95, confound=0.0, sentences=(3, 5))
 
 
 def _combination(text):
