@@ -3,6 +3,7 @@
 import math
 import random
 import re
+import statistics
 
 import pytest
 
@@ -148,3 +149,12 @@ def test_judge_documents_follow_the_truth_as_often_as_their_dial_says():
 
     assert agreement(1.0) == 1.0
     assert agreement(0.0) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(("mood", "alike"), [(0.0, False), (0.8, True)])
+def test_the_sentences_of_an_answer_resemble_each_other_if_and_only_if_it_has_a_mood(mood, alike):
+    rng, n = random.Random("mood"), 4000
+    question = world.draw_question(rng)
+    pairs = [[s.value for s in world.draw_answer(rng, question, (2, 2), mood=mood)] for _ in range(n)]
+    correlation = statistics.correlation(*zip(*pairs, strict=True))
+    assert (correlation > 4 / math.sqrt(n)) is alike  # of independent values it has a standard error of 1/sqrt(n)
