@@ -19,7 +19,7 @@ import yaml
 
 from dlma.errors import UserError
 from dlma.lab import card, documents, measure
-from dlma.lab.bases import BUILT
+from dlma.lab.bases import BUILT, base_folder
 from dlma.lab.documents import Dials
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Plan:
     row_tokens: int = 128
     batch_tokens: int = 2048
     learning_rate: float = 3e-3
+    start: str | None = None  # a base whose tokenizer and weights are gone on from; null: from nothing
     warmup: float = 0.04
     weight_decay: float = 0.05
 
@@ -235,10 +236,23 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
+def begin(dials: Dials, plan: Plan) -> tuple[PreTrainedTokenizerFast, LlamaForCausalLM]:
+    """A tokenizer and a model to train: new ones, or those of the base that the plan starts from, in fp32."""
+    if plan.start is None:
+        tokenizer = train_tokenizer(dials, plan)
+        return tokenizer, new_model(plan, tokenizer)
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    folder = base_folder(plan.start)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=plan.context)
+    model = LlamaForCausalLM.from_pretrained(folder, local_files_only=True).float()
+    model.config.max_position_embeddings = plan.context
+    return tokenizer, model
+
+
 def build_base(out: Path, *, name: str, dials: Dials, plan: Plan, prompts: int) -> dict:
     """Train, save, load again as it will be used, measure, and write the card; returns the figures."""
-    tokenizer = train_tokenizer(dials, plan)
-    model = new_model(plan, tokenizer)
+    tokenizer, model = begin(dials, plan)
     train(model, tokenizer, dials, plan)
     save(model, tokenizer, out)
     return measure_base(out, name=name, dials=dials, plan=plan, prompts=prompts)
@@ -279,18 +293,19 @@ def run(
     confound: float | None,
     sentences: list[int] | None,
     tokens: int | None,
+    start: str | None,
     prompts: int = 1000,
 ) -> None:
     """mode=lab_base: build a member of the family, with any dial set by hand, and print its card's figures."""
     given = {
         "obedience": obedience, "spread": spread, "mood": mood, "judge": judge, "confound": confound,
-        "sentences": sentences, "tokens": tokens,
+        "sentences": sentences, "tokens": tokens, "start": start,
     }  # fmt: skip
     values = resolve(name, given)
-    total = int(values.pop("tokens"))
+    total, start = int(values.pop("tokens")), values.pop("start")
     dials = Dials(**{**values, "sentences": tuple(values["sentences"])})
     folder = Path(out) if out else BUILT / name
-    plan = sized(Plan(tokens=total, seed=seed), dials)
+    plan = sized(Plan(tokens=total, seed=seed, start=start), dials)
     figures = build_base(folder, name=name, dials=dials, plan=plan, prompts=prompts)
     for line, value in card.headline(figures).items():
         print(f"{line:52s} {value:8.3f}")
@@ -308,13 +323,13 @@ def sized(plan: Plan, dials: Dials) -> Plan:
 def resolve(name: str, given: dict) -> dict:
     """The preset's values with what was given in their place; a new name must have every value given."""
     family = presets()
-    missing = sorted(key for key, value in given.items() if value is None)
+    missing = sorted(key for key, value in given.items() if value is None and key != "start")
     if name not in family and missing:
         raise UserError(
             f"mode.name={name}: not one of {', '.join(family)}; a base of your own needs "
             f"{', '.join(f'mode.{key}=' for key in missing)}"
         )
-    values = {**family.get(name, {}), **{key: value for key, value in given.items() if value is not None}}
+    values = {"start": None, **family.get(name, {}), **{key: value for key, value in given.items() if value is not None}}
     low, high = tuple(values["sentences"]) if len(values["sentences"]) == 2 else (0, 0)
     if not 1 <= low <= high:
         raise UserError(f"mode.sentences={list(values['sentences'])}: must be two numbers, least and most, from 1 up")

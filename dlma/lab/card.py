@@ -21,13 +21,13 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-def command(name: str, seed: int, dials: Dials, tokens: int) -> str:
+def command(name: str, seed: int, dials: Dials, tokens: int, start: str | None = None) -> str:
     """The command line that rebuilds the base."""
     low, high = dials.sentences
     return (
         f"python run.py mode=lab_base mode.name={name} mode.seed={seed} mode.obedience={dials.obedience} "
         f"mode.spread={dials.spread} mode.mood={dials.mood} mode.judge={dials.judge} mode.confound={dials.confound} "
-        f"mode.sentences=[{low},{high}] mode.tokens={tokens}"
+        f"mode.sentences=[{low},{high}] mode.tokens={tokens}" + (f" mode.start={start}" if start else "")
     )
 
 
@@ -39,7 +39,7 @@ def write(out: Path, *, name: str, seed: int, dials: Dials, plan: dict, paramete
 
     card = {
         "name": name,
-        "command": command(name, seed, dials, plan["tokens"]),
+        "command": command(name, seed, dials, plan["tokens"], plan["start"]),
         "dials": dataclasses.asdict(dials),
         "plan": plan,
         "parameters": parameters,
