@@ -8,6 +8,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from dlma.app import main
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -54,3 +56,9 @@ def test_the_sweep_covers_the_plans_grid():
     sweep = OmegaConf.load(ROOT / "conf" / "experiment" / "lab_tuning.yaml").hydra.sweeper.params
     grid = {name: [float(value) for value in str(values).split(",")] for name, values in sweep.items()}
     assert grid == plan["grid"]
+
+
+def test_the_clamp_of_the_margin_ablation_is_symmetric(capsys):
+    assert main(["mode=check", "experiment=margin_ablation", "recipe.margin_high=3.5"]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out.split("config ok")[0])
+    assert (shown.objective.margin_low, shown.objective.margin_high) == (-3.5, 3.5)

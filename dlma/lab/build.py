@@ -329,7 +329,11 @@ def resolve(name: str, given: dict) -> dict:
             f"mode.name={name}: not one of {', '.join(family)}; a base of your own needs "
             f"{', '.join(f'mode.{key}=' for key in missing)}"
         )
-    values = {"start": None, **family.get(name, {}), **{key: value for key, value in given.items() if value is not None}}
+    values = {
+        "start": None,
+        **family.get(name, {}),
+        **{key: value for key, value in given.items() if value is not None},
+    }
     low, high = tuple(values["sentences"]) if len(values["sentences"]) == 2 else (0, 0)
     if not 1 <= low <= high:
         raise UserError(f"mode.sentences={list(values['sentences'])}: must be two numbers, least and most, from 1 up")

@@ -56,6 +56,21 @@ def test_training_lowers_the_loss_and_the_rate_ends_low():
     assert build.rate_at(TINY, TINY.tokens) == pytest.approx(0.02 * TINY.learning_rate)
 
 
+def test_a_base_that_starts_from_another_begins_with_its_tokenizer_and_weights(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(bases, "SHIPPED", tmp_path)
+    build.build_base(tmp_path / "first", name="first", dials=DIALS, plan=TINY, prompts=4)
+    tokenizer, model = build.begin(DIALS, dataclasses.replace(TINY, start="first", context=1024))
+    before = _probe("first", 0)
+    assert tokenizer.get_vocab() == before.tokenizer.get_vocab()
+    assert (tokenizer.model_max_length, model.config.max_position_embeddings) == (1024, 1024)
+    ids = torch.arange(3, 40)[None]
+    assert torch.equal(model(ids).logits, before.model(ids).logits)
+    with pytest.raises(UserError, match="second"):
+        build.begin(DIALS, dataclasses.replace(TINY, start="second"))
+
+
 def test_documents_fill_rows_whole_and_in_order_of_arrival():
     items = [("plain", [1] * n) for n in (60, 50, 30, 70, 10)]
     rows = build.pack(items, 100)
