@@ -11,7 +11,7 @@ from dlma.lab import oracle, world
 from dlma.lab.documents import Dials, answer_text
 from dlma.records import Turn
 
-DIALS = Dials(obedience=0.0, spread=0.0, judge=1.0, confound=0.0, sentences=(1, 3))
+DIALS = Dials(obedience=0.0, spread=0.0, mood=0.8, judge=1.0, confound=0.0, sentences=(1, 3))
 
 
 def match(question, answer, other):
