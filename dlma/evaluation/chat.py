@@ -133,6 +133,7 @@ class Asker:
         self._lock = threading.Lock()
         self._next = 0.0
         self._stop = threading.Event()
+        self._reason: UserError | None = None
 
     def ask(self, chats: Sequence[Chat]) -> list[str]:
         """The reply to each chat, in order; "" where the model said nothing.
@@ -143,6 +144,7 @@ class Asker:
         if not chats:
             return []
         self._stop.clear()
+        self._reason = None
         with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
             waiting = [pool.submit(self._reply, chat) for chat in chats]
             try:
@@ -150,6 +152,8 @@ class Asker:
             except BaseException:
                 self._stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
+                if self._reason is not None:
+                    raise self._reason from None
                 raise
 
     def _reply(self, chat: Chat) -> str:
@@ -161,7 +165,13 @@ class Asker:
         if isinstance(kept.get("reply"), str):
             self._count(kept, cached=1)
             return kept["reply"]
-        found = self._insist(chat)
+        try:
+            found = self._insist(chat)
+        except UserError as reason:
+            with self._lock:
+                self._reason = self._reason or reason  # the first one is what stopped the others
+            self._stop.set()
+            raise
         files.write_json(path, found)
         self._count(found)
         return found["reply"]

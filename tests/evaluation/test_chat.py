@@ -9,7 +9,8 @@ from chat_server import serving
 from dlma.errors import UserError
 from dlma.evaluation.chat import Asker, Endpoint
 
-VALUES = dict(model="m", temperature=0.0, max_tokens=20, json_mode=False, backoff_seconds=0.01, timeout_seconds=5.0)
+VALUES = dict(model="m", temperature=0.0, max_tokens=20, json_mode=False, backoff_seconds=0.01, timeout_seconds=30.0)
+PATIENCE = {"slow": 0.5}  # seconds, where it is the client that must lose patience
 CHATS = [[{"role": "user", "content": f"question {i}"}] for i in range(12)]
 
 
@@ -40,14 +41,14 @@ FAULTS = {
     "a list": ("schema", [1, 2]),
     "content of another type": ("schema", {"model": "m", "choices": [{"message": {"content": 3}}]}),
     "connection reset": ("reset",),
-    "slow": ("slow", 0.6, "too late"),
+    "slow": ("slow", 8.0, "too late"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_fault_that_passes_is_waited_out(fault, tmp_path):
     with serving(first_then_echo(fault, fault)) as server:
-        one = asker(server, tmp_path, concurrency=1, timeout_seconds=0.3)
+        one = asker(server, tmp_path, concurrency=1, timeout_seconds=PATIENCE.get(fault[0], 30.0))
         assert one.ask(CHATS[:2]) == REPLIES[:2]
     assert one.account.failed == 2 and one.account.requests == 4
 
@@ -55,7 +56,8 @@ def test_a_fault_that_passes_is_waited_out(fault, tmp_path):
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_fault_that_stays_ends_in_one_line_and_keeps_what_came_in(fault, tmp_path):
     with serving(lambda body, number: echo(body) if number <= 2 else fault) as server:
-        one = asker(server, tmp_path, concurrency=1, attempts=2, timeout_seconds=0.3)
+        patience = PATIENCE.get(fault[0], 30.0)
+        one = asker(server, tmp_path, concurrency=1, attempts=2, timeout_seconds=patience)
         with pytest.raises(UserError, match="failed 2 times in a row") as caught:
             one.ask(CHATS)
         assert "\n" not in str(caught.value)
