@@ -22,6 +22,8 @@ CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assista
 
 @pytest.fixture
 def served(tmp_path):
+    for needed in ("fastapi", "uvicorn"):
+        pytest.importorskip(needed, reason="pip install 'transformers[serving]'")
     tokenizer = byte_level_tokenizer(["a small model that knows nothing"], 300)
     tokenizer.chat_template = CHAT
     folder = save_small(tmp_path / "model", tokenizer=tokenizer, context=4096)
