@@ -8,7 +8,7 @@ the store runs it or finds it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -58,8 +58,8 @@ def stages(cell: Cell) -> tuple[dict[str, Stage], list[dict[str, Stage]], dict[s
     policy, scored = rounds[-1]["policy"], rounds[-1]["scored"]
     answers = {arm: answer(cell, held_out, policy, arm, side) for arm, side in arms(cell.notes(policy))}
     verdicts = judge(cell, list(answers.values()), scored)
-    along = follow(cell, held_out, policy, scored)
     seen = dict(prompts=prompts, held_out=held_out, policy=policy, answers=answers)
+    along = follow(cell, scored=scored, **seen)
     judged = {name: compare(cell, name, node, **seen) for name, node in cell.cfg.judges.items()}
     measured = {name: measure(cell, name, node, **seen) for name, node in cell.cfg.metrics.items()}
     outside = dict(prompts=prompts, contexts=contexts, held_out=held_out)
@@ -327,12 +327,25 @@ def on_the_way(notes: dict) -> list[str]:
     return notes.get("along", [])
 
 
-def follow(cell: Cell, held_out: Stage, policy: Stage, scored: Stage) -> dict[str, Stage]:
-    """What the evaluation says of the policies that were kept on the way (`along=K`), if there are any."""
-    names = on_the_way(cell.notes(policy))
-    if not names:
+def follow(
+    cell: Cell, *, prompts: Stage, held_out: Stage, policy: Stage, scored: Stage, answers: dict[str, Stage]
+) -> dict[str, Stage]:
+    """What evaluation and judges say of the policies that were kept on the way (`along=K`), if there are any."""
+    steps = {arm: answer(cell, held_out, policy, arm, "plain") for arm in on_the_way(cell.notes(policy))}
+    if not steps:
         return {}
-    return {"along": judge(cell, [answer(cell, held_out, policy, name, "plain") for name in names], scored)}
+
+    def rows() -> list:
+        from dlma.evaluation.judging import matches
+
+        asked, contexts, base = _read(prompts, Prompt), _read(held_out, Context), _read(answers["base"], Answer)
+        each = {arm: {"aligned": _read(stage, Answer), "base": base} for arm, stage in steps.items()}
+        found = {arm: matches(asked, contexts, both, cell.frozen.tokenizer) for arm, both in each.items()}
+        return [replace(match, arm=arm) for arm, some in found.items() for match in some]
+
+    uses, bench = [prompts, held_out, answers["base"], *steps.values()], cell.bench(policy, ["base"])
+    judged = {f"along {name}": rule(cell, name, node, bench, rows, uses) for name, node in cell.cfg.judges.items()}
+    return {"along": judge(cell, list(steps.values()), scored)} | judged
 
 
 def judge(cell: Cell, answers: list[Stage], scored: Stage) -> Stage:

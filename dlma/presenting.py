@@ -53,7 +53,7 @@ def present(
     publish_together(measured, Score, cell.folder / "scores.parquet")
     shown = stages | {f"judge {name}": stage for name, stage in judged.items()}
     shown |= {f"metric {name}": stage for name, stage in measured.items()}
-    curve = curve_of(cell, stages, evals, train)
+    curve = curve_of(cell, stages, judged, evals, train)
     drifts = drift_of(rounds, cell.cfg.iteration.scorer) if len(rounds) > 1 else []
     keep_drift(cell, drifts)
     wins = verdicts.independent_wins(contests)
@@ -212,21 +212,22 @@ def run_checks(cell: Cell, preflight: Stage, outcome: Outcome, parted: list[Find
 
 
 def curve_of(
-    cell: Cell, stages: dict[str, Stage], evals: list[EvalRow], train: list[dict]
+    cell: Cell, stages: dict[str, Stage], judged: dict[str, Stage], evals: list[EvalRow], train: list[dict]
 ) -> tuple[str, list[Finding]]:
     """The run along training, if policies were kept on the way: along.csv, the tracker's curves, section and check."""
     if "along" not in stages:
         return "", []
     on_the_way = records.from_table(EvalRow, stages["along"].table())
     publish(stages["along"], "rows.parquet", cell.folder / "along.parquet")
-    found = along.along(evals, on_the_way, last=int(train[-1]["step"]))
+    apart = {name: stage for name, stage in judged.items() if not stage.notes["judge"]["self_reported"]}
+    said = {name: _all({name: stage, "": stages[f"along {name}"]}, Verdict) for name, stage in apart.items()}
+    found = along.along(evals, on_the_way, last=int(train[-1]["step"]), verdicts=said)
     part, finding = along.parting(found, build(cell.cfg.alerts))
     with files.guarded(cell.folder, "hydra.run.dir"):
         files.write_bytes(cell.folder / "along.csv", along.along_csv(found, part))
     for step, point in zip(found.steps, found.points):
-        cell.tracker.log(
-            {"along/step": step} | {f"along/{name}": row.estimate.value for name, row in point.items()}, "along/step"
-        )
+        values = {f"along/{name}": row.estimate.value for name, row in point.items()}
+        cell.tracker.log({"along/step": step} | values, "along/step")
     return along.section(found, part, finding), [finding]
 
 

@@ -1,5 +1,6 @@
 """What a run says of itself, on real runs of the lab: alerts that fire where they should, and silence where not."""
 
+import csv
 import json
 
 import pytest
@@ -24,6 +25,20 @@ def run(tmp_path, monkeypatch):
 
 def alerts(folder):
     return json.loads((folder / "status.json").read_text())["result"]["alerts"]
+
+
+def rows(path, key):
+    return {row[key]: row for row in csv.DictReader(path.open())}
+
+
+def test_independent_judges_follow_the_run_along_training(run):
+    sizes = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=48", "recipe.batch_pairs=8"]
+    folder, _ = run("along=1", *sizes)
+    curve, metrics = rows(folder / "along.csv", "step"), rows(folder / "metrics.csv", "metric")
+    assert len(curve) == 3 and curve["0"]["win_rate/oracle_harmless"] == "0.5"
+    assert curve["6"]["win_rate/oracle_harmless"] == metrics["aligned/win_rate/oracle_harmless/base"]["mean"]
+    assert 0 <= float(curve["3"]["win_rate/oracle_harmless"]) <= 1
+    assert "win rate by oracle_harmless" in (folder / "report.html").read_text()
 
 
 @pytest.mark.slow

@@ -143,9 +143,11 @@ class Alerts:
         return Finding(name, "ok" if "ok" in states else "warning", text + wanted)
 
     def gains(self, run: Outcome) -> dict[str, tuple[Estimate, float]]:
-        """What each independent judge says that the policy has gained, and the half-width that tells no gain."""
+        """What the oracle says that the policy has gained, else each independent judge; the half-width to see none."""
         harm = change(run.evals, lambda row: row.harmlessness)
-        found = {} if harm is None else {"harmlessness": (harm, self.harmlessness_half_width)}
+        if harm is not None:
+            return {"harmlessness": (harm, self.harmlessness_half_width)}
+        found = {}
         for judge, wins in run.wins.items():
             above = replace(wins, value=wins.value - 0.5, low=wins.low - 0.5, high=wins.high - 0.5)
             found[f"the win rate over the base by {judge}, less a half,"] = (above, self.win_half_width)

@@ -30,7 +30,7 @@ COLUMNS = {
     "win_rate_lc": "win rate at equal length",
 }
 _HEADS = {"consistent": "consistent", "win_rate_lc": "at equal length"}
-_POINTS = {"win": 1.0, "tie": 0.5, "lose": 0.0}
+POINTS = {"win": 1.0, "tie": 0.5, "lose": 0.0}
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def independent_wins(found: Sequence[Contest]) -> dict[str, Estimate]:
 
 def _estimates(rows: Sequence[Verdict], lengths: Mapping[tuple[str, str], int]) -> dict[str, Estimate]:
     found = {name: statistics.share_interval([row.outcome == name for row in rows]) for name in OUTCOMES}
-    parsed = [row for row in rows if row.outcome in _POINTS]
+    parsed = [row for row in rows if row.outcome in POINTS]
     if not parsed:
         return found
-    points = [_POINTS[row.outcome] for row in parsed]
+    points = [POINTS[row.outcome] for row in parsed]
     found = {"win_rate": statistics.fraction_interval(points), **found}
     found["consistent"] = statistics.share_interval([row.shown_first == row.shown_second for row in parsed])
     ends = [(lengths.get((row.arm, row.prompt_id)), lengths.get((row.against, row.prompt_id))) for row in parsed]
@@ -110,9 +110,9 @@ def _estimates(rows: Sequence[Verdict], lengths: Mapping[tuple[str, str], int]) 
 
 def _by_category(rows: Sequence[Verdict]) -> dict[str, Estimate]:
     """The win rate in each category; none where there is only one."""
-    named = sorted((row for row in rows if row.category and row.outcome in _POINTS), key=lambda row: row.category)
+    named = sorted((row for row in rows if row.category and row.outcome in POINTS), key=lambda row: row.category)
     found = {
-        name: statistics.fraction_interval([_POINTS[row.outcome] for row in group])
+        name: statistics.fraction_interval([POINTS[row.outcome] for row in group])
         for name, group in itertools.groupby(named, key=lambda row: row.category)
     }
     return found if len(found) > 1 else {}

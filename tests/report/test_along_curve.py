@@ -10,6 +10,7 @@ from planted import eval_row
 
 from dlma.app import conf_dir
 from dlma.config import build
+from dlma.records import Verdict
 from dlma.report.along import along, along_csv, parting, section
 
 ARMS = ["base", "step-000010", "step-000020", "step-000030", "aligned"]
@@ -93,3 +94,42 @@ def test_the_figure_shows_both_curves_and_where_they_part():
     assert page.count("<circle") == 2 * len(STEPS)
     flat = planted(range(5), [0.0, 0.2, 0.4, 0.6, 0.8])
     assert 'class="clamp"' not in section(flat, *parting(flat, alerts()))
+
+
+def verdicts(shares):
+    """Verdicts of a judge against the base, with this share of wins at the steps after the base, and no ties."""
+    rows = []
+    for arm, share in zip(ARMS[1:], shares):
+        for i in range(600):
+            outcome = "win" if i % 100 < 100 * share else "lose"
+            rows.append(Verdict(f"p{i}", None, "j", arm, "base", outcome, outcome, outcome))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("shares", "part"),
+    [
+        ([0.6, 0.7, 0.8, 0.9], None),  # it follows R
+        ([0.6, 0.8, 0.8, 0.8], 20),  # from step 20 on it sees no more
+        ([0.6, 0.8, 0.7, 0.6], 10),
+        ([0.4, 0.4, 0.4, 0.4], 0),
+    ],
+)
+def test_without_an_oracle_an_independent_judge_is_held_beside_r(shares, part):
+    found = planted(range(5), range(5), judged=False)
+    ends = [row for row in found.rows if row.arm in ("base", "aligned")]
+    found = along(ends, [row for row in found.rows if row not in ends], last=40, verdicts={"j": verdicts(shares)})
+    step, finding = parting(found, alerts())
+    assert (step, finding.state) == (part, "ok" if part is None else "warning")
+    lines = list(csv.DictReader(io.StringIO(along_csv(found, step).decode())))
+    assert [float(line["win_rate/j"]) for line in lines] == pytest.approx([0.5, *shares])
+    page = section(found, step, finding)
+    assert "win rate by j" in page and page.count('class="line c-better"') == 1
+
+
+def test_a_verdict_that_could_not_be_read_is_no_point():
+    found = planted(range(5), range(5), judged=False, prompts=3)
+    rows = [Verdict("p0", None, "j", "aligned", "base", "unparsed", "win", "unparsed")]
+    rows += [Verdict("p1", None, "j", "aligned", "prompted", "win", "win", "win")]  # not against the base
+    ends = [row for row in found.rows if row.arm in ("base", "aligned")]
+    assert along(ends, [], last=40, verdicts={"j": rows}).wins == {"j": {}}
