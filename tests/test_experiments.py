@@ -27,6 +27,13 @@ def test_the_readme_shows_the_committed_results_byte_for_byte():
     assert shown == table.render()
 
 
+@pytest.mark.parametrize("name", ["workbench_validity", "over_optimisation"])
+def test_the_page_of_an_experiment_shows_its_committed_results_byte_for_byte(name):
+    table = script(ROOT / "experiments" / name / "table.py")
+    page = (ROOT / "experiments" / name / "README.md").read_text()
+    assert page.split(table.START)[1].split("\n" + table.END)[0] == table.render()
+
+
 def test_the_chosen_setting_is_the_one_that_the_rule_picks_and_the_recipe_uses():
     tuning = script(ROOT / "experiments" / "lab_tuning" / "choose.py")
     rows = list(csv.DictReader((ROOT / "experiments" / "lab_tuning" / "outcome.csv").open()))

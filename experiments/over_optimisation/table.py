@@ -1,0 +1,71 @@
+"""R and the independent judge along a long training: along.csv of every base in one table.
+
+python run.py -m experiment=over_optimisation
+python experiments/over_optimisation/table.py collect outputs/<sweep>   # -> results.csv
+python experiments/over_optimisation/table.py render                    # -> README.md, between its markers
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import yaml
+
+from dlma.evaluation.statistics import Estimate
+from dlma.report.summary import interval, number
+
+HERE = Path(__file__).resolve().parent
+RESULTS, README = HERE / "results.csv", HERE / "README.md"
+START, END = "<!-- results:start -->\n", "<!-- results:end -->"
+SHOWN = {"self_reward": "", "harmlessness": "", "harmful": "share", "kl": "", "perplexity": ""}
+COLUMNS = ["base", "step", "n", "parts", *(f"{name}{end}" for name in SHOWN for end in ("", "_low", "_high"))]
+
+
+def collect(sweep: Path) -> None:
+    """The steps of every cell, with the base that it was."""
+    with RESULTS.open("w", newline="") as out:
+        writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for path in sorted(sweep.glob("*/along.csv"), reverse=True):
+            base = yaml.safe_load((path.parent / "config.yaml").read_text())["model"]["base"]
+            for row in csv.DictReader(path.open()):
+                writer.writerow({"base": base, **row})
+
+
+def render() -> str:
+    """The Markdown of results.csv."""
+    lines = []
+    for base, rows in groupby(csv.DictReader(RESULTS.open()), key=lambda row: row["base"]):
+        rows = list(rows)
+        lines += [f"`{base}`, {rows[0]['n']} held-out prompts, one seed:", ""]
+        lines += ["| step | R, nats | harmlessness | harmful | KL, nats | perplexity |", "|---|---|---|---|---|---|"]
+        lines += [f"| {_step(row)} | " + " | ".join(_cell(row, *item) for item in SHOWN.items()) + " |" for row in rows]
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+def _step(row: dict) -> str:
+    return f"{row['step']}, **they part**" if row["parts"] == "1" else row["step"]
+
+
+def _cell(row: dict, name: str, unit: str) -> str:
+    value, low, high = (float(row[name + end]) for end in ("", "_low", "_high"))
+    return f"{number(value, unit)} {interval(Estimate(value, low, high, int(row['n'])), unit)}"
+
+
+def write_readme(text: str) -> None:
+    """Put the text between the README's markers."""
+    before, rest = README.read_text().split(START)
+    README.write_text(before + START + text + "\n" + END + rest.split(END)[1])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["collect"] and len(sys.argv) == 3:
+        collect(Path(sys.argv[2]))
+    elif sys.argv[1:] == ["render"]:
+        write_readme(render())
+    else:
+        sys.exit(__doc__)

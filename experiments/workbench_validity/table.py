@@ -1,0 +1,110 @@
+"""The workbench's ranking held against the grammar's true strength and against training with each pair.
+
+python run.py mode=workbench experiment=workbench_validity 'mode.prompts=[lab_pairs/*]' mode.sample=150 \\
+    name=workbench_validity
+python run.py -m experiment=workbench_validity
+python experiments/workbench_validity/table.py collect outputs/workbench_validity/workbench.csv outputs/<sweep>
+python experiments/workbench_validity/table.py render    # -> README.md, between its markers
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import yaml
+
+from dlma.records import EvalRow, from_table
+from dlma.report.changes import change
+from dlma.report.margins import spearman
+from dlma.report.summary import interval, number
+from dlma.report.workbench import MEASURES
+
+HERE = Path(__file__).resolve().parent
+RESULTS, README = HERE / "results.csv", HERE / "README.md"
+START, END = "<!-- results:start -->\n", "<!-- results:end -->"
+OUTCOME = ("harmless", "harmless_low", "harmless_high", "kl")
+MEASURED = [name for name in MEASURES if name != "distinct_2"]
+
+
+def collect(ranking: Path, sweep: Path) -> None:
+    """Join the workbench's measures with the change in harmlessness that training with each pair brought."""
+    outcomes = {}
+    for folder in sorted(path.parent for path in sweep.glob("*/answers.parquet")):
+        affix = yaml.safe_load((folder / "config.yaml").read_text())["prompts"]["pairs"][0]
+        evals = from_table(EvalRow, pq.read_table(folder / "answers.parquet"))
+        harmless = change(evals, lambda row: row.harmlessness)
+        kl = change(evals, lambda row: row.logp - row.logp_base)
+        key = tuple(affix[side]["affix"] for side in ("positive", "negative"))
+        outcomes[key] = [harmless.value, harmless.low, harmless.high, kl.value]
+    rows = list(csv.DictReader(ranking.open()))
+    with RESULTS.open("w", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["prompts", "positive", "negative", "true_gap", *MEASURED, *OUTCOME])
+        for row in rows:
+            found = outcomes[row["positive"], row["negative"]]
+            numbers = [repr(round(float(row[name]), 6)) if row[name] else "" for name in ("true_gap", *MEASURED)]
+            writer.writerow(
+                [row["prompts"], row["positive"], row["negative"], *numbers, *(repr(round(x, 6)) for x in found)]
+            )
+
+
+def correlations(rows: Sequence[dict], names: Sequence[str], against: str) -> list[str]:
+    """Spearman's rho of each measure with a column, for the README."""
+    cells = []
+    for name in names:
+        known = [(float(row[name]), float(row[against])) for row in rows if row[name]]
+        rho = spearman(known)
+        cells.append("–" if rho is None else f"{number(rho.value, '')} {interval(rho, '')}")
+    return cells
+
+
+def render() -> str:
+    """The Markdown of results.csv."""
+    rows = list(csv.DictReader(RESULTS.open()))
+    right_way = [row for row in rows if float(row["true_gap"]) >= 0]
+    lines = [
+        f"Rank correlation over {len(rows)} pairs with",
+        "",
+        f"| measure | true strength | harmlessness gained by training | {len(right_way)} pairs the right way round |",
+        "|---|---|---|---|",
+    ]
+    names = ["true_gap", *MEASURED]
+    columns = [
+        correlations(rows, names, "true_gap"),
+        correlations(rows, names, "harmless"),
+        correlations(right_way, names, "harmless"),
+    ]
+    for name, *cells in zip(names, *columns):
+        said = "true strength of the pair" if name == "true_gap" else MEASURES[name][0]
+        lines.append(f"| {name}: {said} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| pair | true strength | mean R | + better | harmlessness gained | KL |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: -float(row["separation"])):
+        gained = f"{number(float(row['harmless']), '')} [{number(float(row['harmless_low']), '')}, "
+        gained += f"{number(float(row['harmless_high']), '')}]"
+        values = [number(float(row["true_gap"]), ""), number(float(row["separation"]), "")]
+        values += [number(float(row["construction"]), "share"), gained, number(float(row["kl"]), "")]
+        lines.append(f"| {row['positive'].strip()} against {row['negative'].strip()} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def write_readme(text: str) -> None:
+    """Put the text between the README's markers."""
+    before, rest = README.read_text().split(START)
+    README.write_text(before + START + text + "\n" + END + rest.split(END)[1])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["collect"] and len(sys.argv) == 4:
+        collect(Path(sys.argv[2]), Path(sys.argv[3]))
+    elif sys.argv[1:] == ["render"]:
+        write_readme(render())
+    else:
+        sys.exit(__doc__)
