@@ -115,6 +115,7 @@ def fill_folder(
     publish(stages["policy"], "train.csv", folder / "train.csv")
     if "reward" in stages:
         publish(stages["reward"], "train.csv", folder / "reward.csv")
+        publish(stages["reward"], "rows.parquet", folder / "rewards.parquet")
     if stages["policy"].notes["trained"] and not stages["policy"].pruned:
         publish_tree(stages["policy"], "policy", folder / "policy")
     with files.guarded(folder, "hydra.run.dir"):
