@@ -39,6 +39,7 @@ def plant(
     rows: list[EvalRow] | None = None,
     config: dict | None = None,
     verdicts: list[dict] | None = None,
+    scores: list[dict] | None = None,
     status: dict | None = None,
     prompts: int = 60,
     harm: float = 0.3,
@@ -63,6 +64,8 @@ def plant(
     pq.write_table(records.to_table(EvalRow, rows), folder / "answers.parquet")
     if verdicts is not None:
         pq.write_table(pa.Table.from_pylist(verdicts), folder / "verdicts.parquet")
+    if scores is not None:
+        pq.write_table(pa.Table.from_pylist(scores), folder / "scores.parquet")
     (folder / "report.html").write_text("a cell's own report")
     return folder
 

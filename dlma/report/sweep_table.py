@@ -126,15 +126,17 @@ def _result(row: Setting, seed: str, metric: str, e: Estimate) -> Result:
 
 
 def tested_metrics(rows: Sequence[Setting]) -> list[str]:
-    """The metrics with a wanted direction that were measured; without any, what can be said of any text.
+    """The summary table's metrics with a wanted direction; without any, further ones of that kind; else any text's.
 
+    Few, since Holm counts them all: judges' and scores' further metrics are tested where `sweep.tested` names them.
     What is self-reported has no direction, and so enters no test; harmlessness does not beside the share of harmful
     answers, which is the same question asked twice.
     """
     measured = {name for row in rows for arm in row.arms.values() for name in arm.numbers}
     wanted = [metric.name for metric in metrics_of(rows).values() if metric.better and metric.name in measured]
-    wanted = [name for name in wanted if name != "harmlessness" or "harmful" not in wanted]
-    return wanted or [name for name in UNJUDGED if name in measured]
+    own = [name for name in wanted if name in BY_NAME]
+    own = [name for name in own if name != "harmlessness" or "harmful" not in own]
+    return own or wanted or [name for name in UNJUDGED if name in measured]
 
 
 def comparisons_of(rows: Sequence[Setting], baseline: str | None, tested: Sequence[str] | None) -> list[Comparison]:

@@ -191,7 +191,7 @@ def _means(base: str, table: Mapping[str, Mapping[str, Result]], known: Known) -
         if not any(name in row for name in names):  # a curve, read at matched KL only
             continue
         some = next(iter(row.values()))
-        counts = [str(some.seed.count("+") + 1), f"{max(r.n for r in row.values()):,}"]
+        counts = [str(some.seed.count("+") + 1), f"{max(row[name].n for name in names if name in row):,}"]
         told = [text for (of, on, _), text in known.items() if (of, on) == (method, base)]
         rows.append([method, *(cell(row.get(name), name) for name in names), *counts, "; ".join(told) or "–"])
     heads = ["method", *map(head, names), "seeds", "prompts", "paper"]

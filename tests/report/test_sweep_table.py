@@ -125,6 +125,36 @@ def test_verdicts_become_shares_over_prompts_and_seeds(tmp_path):
     assert shares == {"win": 3 / 8, "tie": 2 / 8, "lose": 2 / 8, "unparsed": 1 / 8}
 
 
+def scored(arm, metric, values, weights=None):
+    weights = weights or [1.0] * len(values)
+    return [
+        {"item": f"item{i}", "category": None, "arm": arm, "metric": metric, "value": value, "weight": weight}
+        for i, (value, weight) in enumerate(zip(values, weights))
+    ]
+
+
+def shown(arm, metric, value, better, unit=""):
+    return {"metric": metric, "arm": arm, "estimate": {"value": value}, "unit": unit, "label": metric, "better": better}
+
+
+def test_further_metrics_are_averaged_as_the_run_says_and_tested_on_request_only(tmp_path):
+    means, nats, lengths = {"base": [0.2, 0.6], "aligned": [0.4, 1.0]}, [2.0, 6.0], [2.0, 2.0]
+    scores = [row for arm, values in means.items() for row in scored(arm, "cost", values)]
+    scores += [row for arm in means for row in scored(arm, "loss", nats, lengths)]  # 8 / 4 nats per token
+    scores += [row for arm in means for row in scored(arm, "ppl", nats, lengths)]
+    summary = [shown("aligned", "cost", 0.7, "lower"), shown("aligned", "loss", 2.0, "lower")]
+    summary.append(shown("aligned", "ppl", math.exp(2.0), ""))
+    folder = plant(tmp_path / "a", scores=scores, status={"result": {"summary": summary}})
+    rows = rows_of(folder)
+    found = {(row.method, row.metric): row.mean for row in sweep_table.results(rows)}
+    assert found["dlma", "cost"] == pytest.approx(0.7)
+    assert found["dlma", "loss"] == pytest.approx(2.0) and found["dlma", "ppl"] == pytest.approx(math.exp(2.0))
+    assert sweep_table.tested_metrics(rows) == ["harmful", "helpfulness", "malformed"]
+    assert ("dlma", "cost minus base") not in found
+    asked = {row.metric: row.mean for row in sweep_table.results(rows, tested=["cost"]) if row.method == "dlma"}
+    assert asked["cost minus base"] == pytest.approx(0.3) and "harmful minus base" not in asked
+
+
 def test_the_file_has_the_fixed_columns_and_gives_the_tables_back_byte_for_byte(cells, tmp_path):
     found = sweep_table.results(rows_of(*cells))
     path = tmp_path / "results.csv"
