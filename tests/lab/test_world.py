@@ -121,7 +121,7 @@ def test_an_affix_moves_the_style_mark_only_by_the_confound_dial():
     question = world.draw_question(random.Random(0))
 
     def share(confound, strength):
-        rng, dials = random.Random("style"), documents.Dials(0.0, 0.0, 1.0, confound, (4, 4))
+        rng, dials = random.Random("style"), documents.Dials(0.0, 0.0, 0.8, 1.0, confound, (4, 4))
         texts = [documents.answer_text(rng, dials, question, strength) for _ in range(2_000)]
         return sum(text.count("!") for text in texts) / 8_000
 
@@ -138,7 +138,7 @@ def test_judge_documents_follow_the_truth_as_often_as_their_dial_says():
     pattern = re.compile(re.sub(r"([()])", r"\\\1", documents.JUDGE_FORMAT).format(**slots) + " ([AB])")
 
     def agreement(dial):
-        rng, dials = random.Random("judge"), documents.Dials(0.75, 0.0, dial, 0.0, (3, 5))
+        rng, dials = random.Random("judge"), documents.Dials(0.75, 0.0, 0.8, dial, 0.0, (3, 5))
         right = total = 0
         for _ in range(3_000):
             found = pattern.fullmatch(documents.judge(rng, dials).text)
