@@ -49,7 +49,7 @@ class TextQuality:
 
     def _arm(self, arm: str, answers: Sequence[Answer]) -> Iterator[Score]:
         words = [answer.text.split() for answer in answers]
-        for answer, bleu in zip(answers, self_bleu(words), strict=True):
+        for answer, bleu in zip(answers, self_bleu(words)):  # none for a single answer
             yield Score(answer.prompt_id, answer.category, arm, "self_bleu", bleu)
         for n in (1, 2):
             share = distinct(words, n)

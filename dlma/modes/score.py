@@ -142,7 +142,7 @@ def policy_spec(cell: Cell, policy: str) -> ModelSpec:
     if (folder / "adapter_config.json").is_file():
         return cell.frozen.trained(folder.resolve())
     try:
-        spec = hf_model(path=policy, revision="main", dtype=cell.frozen.dtype, lora=None)
+        spec = hf_model(path=policy, revision="main", dtype=cell.frozen.dtype, bits=None, lora=None)
     except UserError as reason:
         raise UserError(str(reason).replace("model.path", "mode.policy")) from None
     if spec.tokenizer.get_vocab() != cell.frozen.tokenizer.get_vocab():

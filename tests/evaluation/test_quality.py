@@ -65,3 +65,9 @@ def test_repetition_by_hand(scores):
 
 def test_what_is_counted_over_all_answers_has_one_item(scores):
     assert [s.item for s in scores if s.metric == "distinct_2_all"] == ["all answers"]
+
+
+def test_a_single_held_out_prompt_has_no_self_bleu_and_is_measured_otherwise():
+    metric = TextQuality(None, refusals=[], safe_categories=[])
+    found = metric.scores(Scene({"base": [answer("a", "one two three four five", None)]}, {}, ["base"]))
+    assert {score.metric for score in found} == {"distinct_1_all", "distinct_2_all", "repeated_4"}
