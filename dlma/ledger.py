@@ -15,8 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dlma import config, files, provenance
-from dlma.artifacts import VERSION
+from dlma import config, files
 from dlma.fingerprint import key_of
 
 STATUS, START = "status.json", ".started.json"
@@ -38,6 +37,9 @@ def end(folder: Path) -> None:
 
 def digest(cfg: DictConfig) -> str:
     """What decides a cell: config, versions, libraries, and size and time of every file that it reads."""
+    from dlma import provenance
+    from dlma.artifacts import VERSION
+
     values = {key: value for key, value in config.resolved(cfg).items() if key not in APART}
     return key_of(
         {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-GROUP = re.compile(r"^  - (\w+): (\w+) *(?:# (.*))?$", re.M)
+GROUP = re.compile(r"^  - (\w+): (\w+|\[[\w, ]*\]) *(?:# (.*))?$", re.M)  # one option, or a list of several
 
 
 def conf_dir() -> Path:
@@ -39,6 +39,7 @@ def text(folder: Path) -> str:
 
 def _entry(folder: Path, group: str, default: str, about: str) -> str:
     found = sorted(path.stem for path in (folder / group).glob("*.yaml"))
-    marked = ", ".join(f"[{name}]" if name == default else name for name in found) or "(none yet: your own)"
+    chosen = re.findall(r"\w+", default)
+    marked = ", ".join(f"[{name}]" if name in chosen else name for name in found) or "(none yet: your own)"
     lines = textwrap.wrap(marked, 96, initial_indent=" " * 14, subsequent_indent=" " * 14)
     return f"  {group:<11} {about}\n" + "\n".join(lines)
