@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from small_models import save_small
 from toy_tokenizers import SENTENCES, tokenizer
 from transformers import AutoModelForCausalLM
@@ -61,7 +62,7 @@ def test_each_command_of_the_page_runs(command, place, monkeypatch, capsys):
     assert main(stood_in(shlex.split(command)[2:])) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     if "mode=" not in command:
-        assert "self-reported" in out or "mode=check" in command or "-m" in command
+        assert "self-reported" in out or " -m " in command
     if "mode=chat" in command:
         assert out.count("self-reward") == 2
 
@@ -71,6 +72,35 @@ def test_adapters_of_the_page_load_on_the_untouched_base(place):
 
     base = AutoModelForCausalLM.from_pretrained(place / "smollm2_135m")
     PeftModel.from_pretrained(base, place / "outputs" / "first_real" / "policy")
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "adapter"),
+    [
+        ("gemma3_text", "added", "none"),
+        ("phi3", "no_pad", "lora"),
+        ("bloom", "bare", "lora"),
+        ("opt", "qwen", "none"),
+        ("gpt_neox", "chat", "lora"),
+    ],
+)
+def test_any_architecture_goes_from_prompts_to_a_policy(family, kind, adapter, place, tmp_path):
+    from peft import PeftModel
+
+    tok = tokenizer(kind)
+    special = (tok.bos_token_id, tok.eos_token_id, tok.pad_token_id)
+    folder = save_small(tmp_path / "model", family, tokenizer=tok, special=special, context=512)
+    words = ["model=hf", f"model.path={folder}", "data=hh", f"data.path={place / 'HH.jsonl.gz'}", *QUICK]
+    form = "chat" if kind == "chat" else "template"
+    words += [f"adapter={adapter}", f"prompts.format={form}", "recipe.lr=1e-3", "name=here"]
+    assert main(words) == 0
+    before, policy = AutoModelForCausalLM.from_pretrained(folder), tmp_path / "outputs" / "here" / "policy"
+    if adapter == "lora":
+        after = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), policy).merge_and_unload()
+    else:
+        after = AutoModelForCausalLM.from_pretrained(policy)
+    moved = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert any(moved)
 
 
 def test_each_preset_of_the_page_exists():
