@@ -69,3 +69,26 @@ def test_the_clamp_of_the_margin_ablation_is_symmetric(capsys):
     assert main(["mode=check", "experiment=margin_ablation", "recipe.margin_high=3.5"]) == 0
     shown = OmegaConf.create(capsys.readouterr().out.split("config ok")[0])
     assert (shown.objective.margin_low, shown.objective.margin_high) == (-3.5, 3.5)
+
+
+def test_the_rehearsals_page_shows_its_committed_results_byte_for_byte():
+    rehearsal = script(ROOT / "experiments" / "first_real" / "rehearse.py")
+    page = rehearsal.README.read_text()
+    shown = page.split("<!-- rehearsal:start -->\n")[1].split("\n<!-- rehearsal:end -->")[0]
+    assert shown == rehearsal.render()
+    stages = [row["stage"] for row in csv.DictReader(rehearsal.RESULTS.open())]
+    assert {"pairs", "scored", "policy", "answers (base)", "answers (aligned)"} <= set(stages)
+
+
+def test_the_rehearsals_model_has_the_parameters_of_its_shape():
+    """Embedding (tied), per layer q, k, v, o, gate, up, down and two norms, a last norm; once more by transformers."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    rehearsal = script(ROOT / "experiments" / "first_real" / "rehearse.py")
+    width, keys = 576, 576 * 3 // 9
+    layer = 2 * width * width + 2 * width * keys + 3 * width * 1536 + 2 * width
+    assert 49152 * width + 30 * layer + width == rehearsal.PARAMETERS
+    with torch.device("meta"):
+        network = LlamaForCausalLM(LlamaConfig(**rehearsal.SHAPE))
+    assert sum(p.numel() for p in network.parameters()) == rehearsal.PARAMETERS
