@@ -12,8 +12,7 @@ from dlma.errors import UserError
 CONF = conf_dir()
 FILLED = {
     "hf": ["model.path=/models/m"],
-    "jsonl": ["data.path=p.jsonl"],
-    "hh": ["data.path=p.jsonl"],
+    **{f"data={name}": ["data.path=p.jsonl"] for name in ("jsonl", "parquet", "csv", "hh", "redteam")},
     "server": ["sampler.urls=[http://localhost:8000/v1]"],
     "annotate": ["mode.run=r"],
     "scorer_accuracy": ["data.path=p.jsonl"],
@@ -22,6 +21,7 @@ FILLED = {
     "metrics=reward": ["metrics.reward.reward.path=m"],
     "metrics=perplexity": ["metrics.perplexity.model.path=m"],
     "first_real": ["data.path=p.jsonl"],
+    "mode=export": ["mode.run=outputs/dlma"],
 }
 
 

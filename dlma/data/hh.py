@@ -1,66 +1,62 @@
-"""The Anthropic pair format: `chosen` and `rejected` texts of `Human:` and `Assistant:` turns.
+"""Human preference dialogues, in both formats of the HH-RLHF data.
 
-The last assistant turns are the human pair's answers; what precedes them is the prompt, and must be the same.
+`Anthropic/hh-rlhf` holds `chosen` and `rejected` as whole texts of `Human:` and `Assistant:` turns: the last assistant
+turns are the pair, and what precedes them is the prompt, and must be the same. `PKU-Alignment/processed-hh-rlhf` holds
+the prompt as turns of {role, text} in `context`, and one such turn each in `chosen` and `rejected`.
 """
 
 from __future__ import annotations
 
-from dlma.data.split import Found, check_shares, read_prompts
-from dlma.data.text import BadRow, Tally, clean, column, fingerprint, hh_turns, read_rows
+from collections.abc import Mapping
+
+from dlma.data.split import Found
+from dlma.data.text import BadRow, clean, column, hh_turns
 from dlma.errors import UserError
-from dlma.records import Account, Prompt, Turn
+from dlma.records import Turn
+
+_ROLES = {"human": "user", "assistant": "assistant"}
 
 
-class HHPrompts:
-    """Prompts and human pairs from a file, or a folder of files, in the Anthropic format."""
+class HH:
+    """A row of either format; which one is seen by its column `context`."""
 
-    artificial = False  # whether a report must say that its world is made up
-
-    def __init__(
-        self,
-        *,
-        path: str,
-        max_prompts: int | None,
-        validation_share: float,
-        test_share: float,
-        on_bad_row: str,
-        max_dropped: float,
-    ) -> None:
-        self.sizes = {
-            "max_prompts": max_prompts,
-            "validation_share": validation_share,
-            "test_share": test_share,
-        }
-        check_shares(**self.sizes)
-        Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
-        self.path = path
-        self.on_bad_row = on_bad_row
-        self.max_dropped = max_dropped
-
-    def fingerprint(self) -> str:
-        """sha256 of the files' bytes."""
-        return fingerprint(self.path)
-
-    def read(self) -> tuple[list[Prompt], Account]:
-        """All prompts with their splits, in file order, and the account of the rows."""
-        tally = Tally(on_bad_row=self.on_bad_row, max_dropped=self.max_dropped)
-        return read_prompts(read_rows(self.path), found_in, tally, source=self.path, **self.sizes)
+    def found(self, row: dict) -> Found:
+        """The prompt and human pair of one row; raises BadRow when it has none."""
+        if row.get("context") is not None:
+            prompt, chosen, rejected = _processed(row)
+        else:
+            prompt, chosen = _parted(row, "chosen")
+            other, rejected = _parted(row, "rejected")
+            if prompt != other:
+                raise BadRow("prompts differ within the pair")
+        if not chosen or not rejected:
+            raise BadRow("empty answer")
+        return Found(prompt, chosen=chosen, rejected=rejected)
 
 
-def found_in(row: dict) -> Found:
-    """The prompt and human pair of one row; raises BadRow when it has none."""
-    prompt, chosen = _parted(row, "chosen")
-    other, rejected = _parted(row, "rejected")
-    if prompt != other:
-        raise BadRow("prompts differ within the pair")
-    if not chosen or not rejected:
-        raise BadRow("empty answer")
-    return Found(prompt, chosen=chosen, rejected=rejected)
+def _processed(row: dict) -> tuple[list[Turn], str, str]:
+    turns = row["context"]
+    if not isinstance(turns, list):
+        raise UserError("context is not a list of turns with role and text")
+    prompt = [_turn(turn, "context") for turn in turns]
+    chosen, rejected = (_turn(column(row, name), name) for name in ("chosen", "rejected"))
+    if (chosen.role, rejected.role) != ("assistant", "assistant"):
+        raise BadRow("an answer that is not the assistant's")
+    return prompt, chosen.content, rejected.content
+
+
+def _turn(value: object, name: str) -> Turn:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{name} is not made of turns with role and text")
+    role = clean(column(value, "role"), "role")
+    if role not in _ROLES:
+        raise BadRow("a role other than human and assistant")
+    return Turn(_ROLES[role], clean(column(value, "text"), "text"))
 
 
 def in_columns(row: dict) -> dict:
     """A row in the columns prompt, chosen and rejected, which readers of any preference file know."""
-    found = found_in(row)
+    found = HH().found(row)
     turns = [{"role": turn.role, "content": turn.content} for turn in found.turns]
     return {"prompt": turns, "chosen": found.chosen, "rejected": found.rejected}
 

@@ -1,4 +1,4 @@
-"""Prompts from JSON lines or a JSON list: text, or chats of {role, content}, with an optional human pair.
+"""Prompts by column, as in JSON, Parquet or CSV files: text, or chats of {role, content}, with an optional human pair.
 
 A row is `{"prompt": text}`, `{"prompt": [turns]}`, `{"messages": [turns]}` or, without a prompt, a pair of
 whole chats `{"chosen": [turns], "rejected": [turns]}`. Beside a prompt, `category`, `chosen` and `rejected`
@@ -9,54 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dlma.data.split import Found, check_shares, read_prompts
-from dlma.data.text import BadRow, Tally, chat_turns, column, conversation, fingerprint, read_rows, verbatim
+from dlma.data.split import Found
+from dlma.data.text import BadRow, chat_turns, column, conversation, verbatim
 from dlma.errors import UserError
-from dlma.records import Account, Prompt, Turn
+from dlma.records import Turn
 
 CUT_ANSWER = "a last assistant turn taken off the prompt"
 
 
-class JsonlPrompts:
-    """Prompts from a .jsonl, .jsonl.gz or .json file, or a folder of them."""
+class Columns:
+    """A row with its prompt in one column, or in `messages`, and its category in another."""
 
-    artificial = False  # whether a report must say that its world is made up
-
-    def __init__(
-        self,
-        *,
-        path: str,
-        prompt_column: str,
-        category_column: str,
-        max_prompts: int | None,
-        validation_share: float,
-        test_share: float,
-        on_bad_row: str,
-        max_dropped: float,
-    ) -> None:
-        self.sizes = {
-            "max_prompts": max_prompts,
-            "validation_share": validation_share,
-            "test_share": test_share,
-        }
-        check_shares(**self.sizes)
-        Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
-        self.path = path
+    def __init__(self, *, prompt_column: str, category_column: str) -> None:
         self.prompt_column = prompt_column
         self.category_column = category_column
-        self.on_bad_row = on_bad_row
-        self.max_dropped = max_dropped
 
-    def fingerprint(self) -> str:
-        """sha256 of the files' bytes."""
-        return fingerprint(self.path)
-
-    def read(self) -> tuple[list[Prompt], Account]:
-        """All prompts with their splits, in file order, and the account of the rows."""
-        tally = Tally(on_bad_row=self.on_bad_row, max_dropped=self.max_dropped)
-        return read_prompts(read_rows(self.path), self._found, tally, source=self.path, **self.sizes)
-
-    def _found(self, row: dict) -> Found:
+    def found(self, row: dict) -> Found:
+        """The prompt, its category and its human pair, if it has them; raises BadRow when there is no prompt."""
         turns, chosen, rejected = answered(row, ("chosen", "rejected"), prompt_column=self.prompt_column)
         kept = without_answer(turns)
         return Found(
@@ -64,7 +33,7 @@ class JsonlPrompts:
             category=_category(row.get(self.category_column), self.category_column),
             chosen=chosen,
             rejected=rejected,
-            trimmed=CUT_ANSWER if len(kept) < len(turns) else None,
+            trimmed=(CUT_ANSWER,) if len(kept) < len(turns) else (),
         )
 
 
@@ -77,11 +46,12 @@ def without_answer(turns: list[Turn]) -> list[Turn]:
 def answered(row: Mapping, names: tuple[str, str], *, prompt_column: str) -> tuple[list[Turn], str | None, str | None]:
     """The prompt's turns and the answers in the columns `names`, text as it stands, None where there is none."""
     first, second = (row.get(name) for name in names)
-    if prompt_column not in row and "messages" not in row and isinstance(first, list):
+    has_messages = row.get("messages") is not None
+    if row.get(prompt_column) is None and not has_messages and isinstance(first, list):
         prompt, other = chat_turns(first, names[0])[:-1], chat_turns(second, names[1])[:-1]
         if prompt != other:
             raise BadRow("prompts differ within the pair")
-    elif prompt_column not in row and "messages" in row:
+    elif row.get(prompt_column) is None and has_messages:
         prompt = conversation(row["messages"], "messages")
     else:
         prompt = conversation(column(row, prompt_column), prompt_column)

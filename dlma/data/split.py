@@ -17,17 +17,22 @@ from dlma.records import Account, Prompt, Turn
 
 DUPLICATE = "duplicate prompt"
 BEYOND = "beyond data.max_prompts"
+TOO_MANY_WORDS = "last turn longer than data.max_words"
+SHORTENED = "oldest turns dropped to fit data.max_words"
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """One row's prompt and human pair, before it has an id and a split; `trimmed` says what was cut off."""
+    """One row's prompt and human pair, before it has an id and a split; `trimmed` says what was cut off.
+
+    `chosen` alone is an answer without a rival, such as that of an instruction.
+    """
 
     turns: list[Turn]
     category: str | None = None
     chosen: str | None = None
     rejected: str | None = None
-    trimmed: str | None = None
+    trimmed: tuple[str, ...] = ()
 
 
 def position(prompt: str, salt: str) -> float:
@@ -43,8 +48,10 @@ def split_of(prompt: str, *, validation_share: float, test_share: float) -> str:
     return "validation" if place < test_share + validation_share else "train"
 
 
-def check_shares(*, max_prompts: int | None, validation_share: float, test_share: float) -> None:
+def check_sizes(*, max_words: int | None, max_prompts: int | None, validation_share: float, test_share: float) -> None:
     """Raises UserError when the sizes make no sense."""
+    if max_words is not None and max_words < 1:
+        raise UserError(f"data.max_words: {max_words}; at least 1, or null for no limit")
     if max_prompts is not None and max_prompts < 2:
         raise UserError(f"data.max_prompts: {max_prompts}; at least 2, one to train on and one to test on")
     if not (0 < test_share < 1 and 0 <= validation_share < 1 and test_share + validation_share < 1):
@@ -60,6 +67,7 @@ def read_prompts(
     tally: Tally,
     *,
     source: str,
+    max_words: int | None,
     max_prompts: int | None,
     validation_share: float,
     test_share: float,
@@ -71,6 +79,7 @@ def read_prompts(
         try:
             found = parse(row)
             check_prompt(found.turns)
+            found = _within(found, max_words)
         except BadRow as reason:
             tally.drop(where, str(reason))
             continue
@@ -95,11 +104,32 @@ def _add(
     name = prompt_id(found.turns)
     if name in prompts:
         tally.skip(DUPLICATE)
+        prompts[name] = _with_pair(prompts[name], found)
         return
-    if found.trimmed:
-        tally.trim(where, found.trimmed)
+    for reason in found.trimmed:
+        tally.trim(where, reason)
     split = split_of(name, validation_share=validation_share, test_share=test_share)
     prompts[name] = Prompt(name, found.turns, split, found.category, found.chosen, found.rejected)
+
+
+def _within(found: Found, max_words: int | None) -> Found:
+    """The row with as many of its latest turns as the limit allows, beginning with a user turn."""
+    if max_words is None:
+        return found
+    words = [len(turn.content.split()) for turn in found.turns]
+    if sum(words) <= max_words:
+        return found
+    starts = [i for i, turn in enumerate(found.turns) if turn.role == "user" and sum(words[i:]) <= max_words]
+    if not starts:
+        raise BadRow(TOO_MANY_WORDS)
+    return dataclasses.replace(found, turns=found.turns[starts[0] :], trimmed=(*found.trimmed, SHORTENED))
+
+
+def _with_pair(prompt: Prompt, found: Found) -> Prompt:
+    """A prompt that has no human pair takes the one that came with its duplicate."""
+    if None not in (prompt.chosen, prompt.rejected) or None in (found.chosen, found.rejected):
+        return prompt
+    return dataclasses.replace(prompt, chosen=found.chosen, rejected=found.rejected)
 
 
 def _subset(prompts: list[Prompt], max_prompts: int | None, tally: Tally) -> list[Prompt]:

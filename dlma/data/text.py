@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import lzma
 import re
 import unicodedata
 import zlib
@@ -18,7 +19,7 @@ from pathlib import Path
 from dlma.errors import BadRow, UserError
 from dlma.records import Account, Turn, content_id
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".json", ".json.gz", ".json.xz")
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _MARKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
@@ -92,9 +93,21 @@ def fingerprint(path: str, *, suffixes: Sequence[str] = SUFFIXES) -> str:
 
 
 def read_rows(path: str) -> Iterator[tuple[str, dict]]:
-    """(where, row) for each JSON object of JSON-lines files or JSON lists, gzipped or not."""
+    """(where, row) for each JSON object of JSON-lines files or JSON lists, packed or not."""
     for file in files_of(path):
-        yield from _rows_of(file)
+        yield from rows_of(file)
+
+
+def unpacked(file: Path) -> bytes:
+    """A file's bytes, unpacked where they begin as gzip or xz does."""
+    content = _bytes_of(file)
+    try:
+        if content[:2] == b"\x1f\x8b":
+            return gzip.decompress(content)
+        return lzma.decompress(content) if content[:6] == b"\xfd7zXZ\x00" else content
+    except (EOFError, OSError, zlib.error, lzma.LZMAError):
+        kind = "gzip" if content[:1] == b"\x1f" else "xz"
+        raise UserError(f"{file}: the {kind} data is damaged or cut short; copy the file again") from None
 
 
 def _bytes_of(file: Path) -> bytes:
@@ -104,11 +117,9 @@ def _bytes_of(file: Path) -> bytes:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 
 
-def _rows_of(file: Path) -> Iterator[tuple[str, dict]]:
-    content = _bytes_of(file)
-    if content[:2] == b"\x1f\x8b":
-        content = _gunzip(file, content)
-    content = content.removeprefix(b"\xef\xbb\xbf")
+def rows_of(file: Path) -> Iterator[tuple[str, dict]]:
+    """(where, row) for each object of one JSON-lines file or JSON list."""
+    content = unpacked(file).removeprefix(b"\xef\xbb\xbf")
     if not content.strip():
         raise UserError(f"{file}: the file is empty")
     if content.lstrip()[:1] == b"[":
@@ -121,13 +132,6 @@ def _rows_of(file: Path) -> Iterator[tuple[str, dict]]:
         if not isinstance(row, dict):
             raise UserError(f"{where}: not a JSON object")
         yield where, row
-
-
-def _gunzip(file: Path, content: bytes) -> bytes:
-    try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error):
-        raise UserError(f"{file}: the gzip data is damaged or cut short; copy the file again") from None
 
 
 def _loads(where: str, content: bytes) -> object:
@@ -190,6 +194,8 @@ def chat_turns(messages: object, name: str) -> list[Turn]:
 
 def conversation(value: object, name: str) -> list[Turn]:
     """The turns of a prompt: plain text is one user turn; Anthropic text and chats are read as such."""
+    if value is None:
+        raise BadRow("empty prompt")
     if not isinstance(value, str):
         return chat_turns(value, name)
     if value.startswith("\n\nHuman:"):

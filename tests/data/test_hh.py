@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dlma.data.hh import HHPrompts
+from dlma.data.corpus import Corpus
+from dlma.data.hh import HH
 from dlma.errors import UserError
 from dlma.records import Turn
 
@@ -17,6 +18,10 @@ REAL = Path(
     or Path(__file__).parents[3] / "shared" / "data" / "hh-rlhf" / "harmless-base-test.jsonl.gz"
 )
 SETTINGS = {
+    "revision": "main",
+    "subset": None,
+    "hub_split": "train",
+    "max_words": None,
     "max_prompts": None,
     "validation_share": 0.1,
     "test_share": 0.2,
@@ -27,7 +32,7 @@ TALK = "\n\nHuman: How do I bake?\n\nAssistant: With flour.\n\nHuman: And then?\
 
 
 def read(path, **changes):
-    return HHPrompts(path=str(path), **{**SETTINGS, **changes}).read()
+    return Corpus(path=str(path), format=HH(), **{**SETTINGS, **changes}).read()
 
 
 def pair(question, chosen="yes", rejected="no"):
@@ -39,6 +44,16 @@ def write(folder, rows, name="pairs.jsonl.gz"):
     path = folder / name
     path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     return path
+
+
+def processed(*texts, chosen="yes", rejected="no"):
+    """A row as PKU's version of the data holds it."""
+    turns = [{"role": ("human", "assistant")[i % 2], "text": text} for i, text in enumerate(texts)]
+    return {
+        "context": turns,
+        "chosen": {"role": "assistant", "text": chosen},
+        "rejected": {"role": "assistant", "text": rejected},
+    }
 
 
 def enough(*rows):
@@ -63,6 +78,14 @@ def test_names_of_speakers_inside_a_turn_are_text(tmp_path):
     assert (prompts[0].chosen, prompts[0].rejected) == ("A Human: did.", "The\nAssistant: did.")
 
 
+def test_the_processed_format_gives_the_same_prompts_and_pairs(tmp_path):
+    talk = ["How do I bake?", "With flour.", "And then?"]
+    one, _ = read(write(tmp_path, enough({"chosen": f"{TALK} yes", "rejected": f"{TALK} no"}), "a.jsonl.gz"))
+    rows = [processed(*talk), *(processed(f"question {i}?") for i in range(20))]
+    two, _ = read(write(tmp_path, rows, "b.jsonl.gz"))
+    assert one == two and len(one) == 21
+
+
 def test_the_first_blank_lines_may_be_missing(tmp_path):
     row = {name: text.lstrip() for name, text in pair("q").items()}
     prompts, _ = read(write(tmp_path, enough(row)))
@@ -81,6 +104,11 @@ def test_the_first_blank_lines_may_be_missing(tmp_path):
         ),
         (pair("q", "a\n\nAssistant: b", "a\n\nAssistant: c"), "no user turn before the answer"),
         (pair(" "), "empty prompt"),
+        (processed("q", chosen=" "), "empty answer"),
+        (processed("q", "a"), "no user turn before the answer"),
+        (processed(), "empty prompt"),
+        ({**processed("q"), "chosen": {"role": "human", "text": "a"}}, "an answer that is not the assistant's"),
+        ({**processed("q"), "context": [{"role": "system", "text": "q"}]}, "a role other than human and assistant"),
         ({"chosen": "\n\nHuman: q", "rejected": "\n\nHuman: q"}, "no answer after the last Human: turn"),
         ({"chosen": "q", "rejected": "q"}, "no Human: or Assistant: turn"),
         ({"chosen": "x\n\nHuman: q\n\nAssistant: a", "rejected": "x"}, "text before the first turn"),
@@ -100,6 +128,9 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path, row, reason):
         ({"chosen": "\n\nHuman: q\n\nAssistant: a"}, "no column 'rejected'"),
         ({"chosen": [{"role": "user", "content": "q"}], "rejected": []}, "chosen is a list of turns; .*data=jsonl"),
         ({"chosen": None, "rejected": "x"}, "chosen is of type NoneType"),
+        ({**processed("q"), "context": "q"}, "context is not a list of turns"),
+        ({**processed("q"), "chosen": "yes"}, "chosen is not made of turns with role and text"),
+        ({**processed("q"), "context": [{"role": "human"}]}, "no column 'text'"),
     ],
 )
 def test_unreadable_rows_stop_with_file_and_row(tmp_path, row, message):
@@ -146,6 +177,16 @@ class TestRealFile:
             assert prompt.turns[-1].content and prompt.chosen and prompt.rejected
         # most conversations have several turns: 662 of the 2312 rows have one
         assert sum(len(p.turns) > 1 for p in prompts) > 1500
+
+    def test_long_conversations_lose_their_oldest_turns_and_keep_the_last_one_whole(self):
+        whole, _ = read(REAL)
+        short, account = read(REAL, max_words=60, max_dropped=0.5)
+        last = {p.turns[-1].content for p in whole}
+        assert all(p.turns[-1].content in last and p.turns[0].role == "user" for p in short)
+        assert max(sum(len(t.content.split()) for t in p.turns) for p in short) <= 60
+        assert account.trimmed["oldest turns dropped to fit data.max_words"] > 1000
+        assert account.dropped["last turn longer than data.max_words"] == 4
+        assert account.read == account.kept + sum(account.dropped.values())
 
     def test_two_hundred_prompts_are_two_hundred_prompts(self):
         prompts, account = read(REAL, max_prompts=200)

@@ -2,18 +2,22 @@
 
 import gzip
 import json
+import lzma
 from pathlib import Path
 
 import pytest
 
-from dlma.data.jsonl import CUT_ANSWER, JsonlPrompts
+from dlma.data.corpus import Corpus
+from dlma.data.jsonl import CUT_ANSWER, Columns
 from dlma.data.text import fingerprint
 from dlma.errors import UserError
 from dlma.records import Turn
 
 SETTINGS = {
-    "prompt_column": "prompt",
-    "category_column": "category",
+    "revision": "main",
+    "subset": None,
+    "hub_split": "train",
+    "max_words": None,
     "max_prompts": None,
     "validation_share": 0.0,
     "test_share": 0.5,
@@ -22,8 +26,9 @@ SETTINGS = {
 }
 
 
-def read(path, **changes):
-    return JsonlPrompts(path=str(path), **{**SETTINGS, **changes}).read()
+def read(path, prompt_column="prompt", category_column="category", **changes):
+    columns = Columns(prompt_column=prompt_column, category_column=category_column)
+    return Corpus(path=str(path), format=columns, **{**SETTINGS, **changes}).read()
 
 
 def write(folder, rows, name="rows.jsonl"):
@@ -90,6 +95,7 @@ def test_an_answer_at_the_end_of_a_chat_is_taken_off_and_counted(tmp_path):
     [
         ({"prompt": "  "}, "empty prompt"),
         ({"prompt": []}, "empty prompt"),
+        ({"prompt": None}, "empty prompt"),
         ({"prompt": [{"role": "assistant", "content": "x"}]}, "no user turn before the answer"),
         ({"prompt": [{"role": "system", "content": "x"}, *chat("q")]}, "a role other than user and assistant"),
         ({"prompt": "q", "chosen": " ", "rejected": "no"}, "empty answer"),
@@ -141,6 +147,7 @@ def test_lines_lists_gzip_byte_order_marks_and_folders_hold_the_same(tmp_path):
         "d.json": json.dumps(rows, indent=2).encode(),
         "e.json": lines,
         "f.json.gz": gzip.compress(json.dumps(rows).encode()),
+        "g.jsonl.xz": lzma.compress(lines),
     }
     expected = None
     for name, content in contents.items():
@@ -150,7 +157,7 @@ def test_lines_lists_gzip_byte_order_marks_and_folders_hold_the_same(tmp_path):
         expected = expected or prompts
         assert prompts == expected
     together, account = read(tmp_path)
-    assert together == expected and account.read == 18 and account.dropped == {"duplicate prompt": 15}
+    assert together == expected and account.read == 21 and account.dropped == {"duplicate prompt": 18}
 
 
 def test_the_fingerprint_follows_the_content_and_not_the_name(tmp_path):
@@ -172,7 +179,9 @@ def test_the_fingerprint_follows_the_content_and_not_the_name(tmp_path):
         ("x.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-9], ": the gzip data is damaged or cut short"),
         ("x.jsonl.gz", b"\x1f\x8bnot gzip at all", ": the gzip data is damaged or cut short"),
         ("x.jsonl", b'{"prompt": ' + b"[" * 200_000, ", row 1: n"),
-        ("x.parquet", b"PAR1", ": expected a file that ends in"),
+        ("x.jsonl.xz", lzma.compress(b'{"prompt": "a"}\n' * 99)[:-9], ": the xz data is damaged or cut short"),
+        ("x.parquet", b"PAR1", ": not a readable Parquet file"),
+        ("x.txt", b"a", ": expected a file that ends in"),
     ],
 )
 def test_an_unreadable_file_gives_one_line(tmp_path, name, content, message):

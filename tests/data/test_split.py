@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlma.data.split import BEYOND, DUPLICATE, Found, check_shares, position, read_prompts, split_of
+from dlma.data.split import (
+    BEYOND,
+    DUPLICATE,
+    SHORTENED,
+    TOO_MANY_WORDS,
+    Found,
+    check_sizes,
+    position,
+    read_prompts,
+    split_of,
+)
 from dlma.data.text import BadRow, Tally, prompt_id
 from dlma.errors import UserError
 from dlma.records import Turn
@@ -16,11 +26,12 @@ def user(text):
     return [Turn("user", text)]
 
 
-def read(texts, *, max_prompts=None, on_bad_row="drop", max_dropped=0.2, parse=None):
+def read(texts, *, max_words=None, max_prompts=None, on_bad_row="drop", max_dropped=0.2, parse=None):
     rows = ((f"row {i}", {"text": text}) for i, text in enumerate(texts, start=1))
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
     parse = parse or (lambda row: Found(user(row["text"])))
-    return read_prompts(rows, parse, tally, source="file", max_prompts=max_prompts, **SHARES)
+    sizes = {"max_words": max_words, "max_prompts": max_prompts, **SHARES}
+    return read_prompts(rows, parse, tally, source="file", **sizes)
 
 
 def test_one_text_has_one_id_whatever_its_case_space_and_unicode_form():
@@ -78,6 +89,45 @@ def test_even_the_smallest_set_trains_and_tests(numbers):
     assert len({p.id for p in prompts}) == len(numbers)
 
 
+def talk(row):
+    """`one two|three|four` is a user's two words, an answer of one, and a last turn of one."""
+    parts = row["text"].split("|")
+    return Found([Turn(("user", "assistant")[i % 2], text) for i, text in enumerate(parts)])
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "kept"),
+    [
+        ("a b|c|d e", 5, ["a b", "c", "d e"]),
+        ("a b|c|d e", 4, ["d e"]),  # an answer without its question goes with it
+        ("a|b|c|d|e f", 4, ["c", "d", "e f"]),
+        ("a|b|c|d|e f", 2, ["e f"]),
+    ],
+)
+def test_over_the_word_limit_the_oldest_turns_go_and_the_last_stays_whole(text, limit, kept):
+    prompts, account = read([text, "x"], max_words=limit, parse=talk)
+    assert [turn.content for turn in prompts[0].turns] == kept
+    assert account.trimmed == ({SHORTENED: 1} if len(kept) < len(text.split("|")) else {})
+
+
+def test_a_last_turn_over_the_word_limit_drops_the_prompt_and_shortened_ones_can_be_duplicates():
+    prompts, account = read(["a b|c|d e f", "g|h|i", "j|k|I", "l"], max_words=2, parse=talk, max_dropped=0.5)
+    assert [[turn.content for turn in p.turns] for p in prompts] == [["i"], ["l"]]
+    assert account.dropped == {TOO_MANY_WORDS: 1, DUPLICATE: 1}
+
+
+def test_a_prompt_without_a_pair_takes_that_of_its_duplicate_and_keeps_its_own():
+    pairs = {"1": (None, None), "2": ("b", None), "3": ("c", "d"), "4": ("e", "f")}
+
+    def parse(row):
+        text, number = row["text"].split()
+        return Found(user(text), chosen=pairs[number][0], rejected=pairs[number][1])
+
+    prompts, account = read(["one 1", "one 2", "one 3", "one 4", "two 4", "two 3"], parse=parse)
+    assert [(p.chosen, p.rejected) for p in prompts] == [("c", "d"), ("e", "f")]
+    assert account.dropped == {DUPLICATE: 4}
+
+
 def test_one_prompt_is_too_few():
     with pytest.raises(UserError, match="at least 2"):
         read(["only one"])
@@ -113,6 +163,7 @@ def test_strict_mode_names_the_first_bad_row():
 @pytest.mark.parametrize(
     ("sizes", "key"),
     [
+        ({"max_words": 0, "max_prompts": None, **SHARES}, "data.max_words"),
         ({"max_prompts": 1, **SHARES}, "data.max_prompts"),
         ({"max_prompts": 0, **SHARES}, "data.max_prompts"),
         ({"max_prompts": None, "validation_share": 0.1, "test_share": 0.0}, "data.test_share"),
@@ -121,7 +172,7 @@ def test_strict_mode_names_the_first_bad_row():
 )
 def test_sizes_without_sense_are_refused(sizes, key):
     with pytest.raises(UserError, match=key):
-        check_shares(**sizes)
+        check_sizes(**{"max_words": None, **sizes})
 
 
 def test_unknown_row_policies_are_refused():

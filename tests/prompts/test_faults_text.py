@@ -10,8 +10,9 @@ import pytest
 import yaml
 from toy_tokenizers import KINDS, OWN_TEMPLATES, tokenizer
 
-from dlma.data.hh import HHPrompts
-from dlma.data.jsonl import JsonlPrompts
+from dlma.data.corpus import Corpus
+from dlma.data.hh import HH
+from dlma.data.jsonl import Columns
 from dlma.model.tokens import MOVED
 from dlma.model.wording import Wording
 from dlma.prompts.contexts import render_contexts
@@ -21,13 +22,17 @@ from dlma.records import Prompt, Turn
 CONF = Path(__file__).parents[2] / "conf" / "prompts"
 SETS = ["harmless_affix", "helpful_affix", "system", "affixes16"]
 READ = {
+    "revision": "main",
+    "subset": None,
+    "hub_split": "train",
+    "max_words": None,
     "max_prompts": None,
     "validation_share": 0.1,
     "test_share": 0.3,
     "on_bad_row": "drop",
     "max_dropped": 0.5,
 }
-COLUMNS = {"prompt_column": "prompt", "category_column": "category"}
+COLUMNS = Columns(prompt_column="prompt", category_column="category")
 LIMITS = {"seed": 0, "max_prompt_tokens": 5000, "max_response_tokens": 200, "max_dropped": 0.5}
 TALK = [Turn("user", "Hello there"), Turn("assistant", "Hi"), Turn("user", "How do I bake bread?")]
 
@@ -118,10 +123,10 @@ def test_fault_4_an_answer_that_repeats_its_prompt_is_kept_whole_and_the_context
 def test_fault_4_empty_answers_never_become_pairs(tmp_path):
     start = "\n\nHuman: q{}\n\nAssistant:"
     hh = [{"chosen": start.format(i) + (" a" if i else ""), "rejected": start.format(i) + " b"} for i in range(4)]
-    prompts, account = HHPrompts(path=write(tmp_path, *hh), **READ).read()
+    prompts, account = Corpus(path=write(tmp_path, *hh), format=HH(), **READ).read()
     assert len(prompts) == 3 and account.dropped == {"empty answer": 1}
     own = [{"prompt": f"q{i}", "chosen": "a" if i else "\n", "rejected": "b"} for i in range(4)]
-    prompts, account = JsonlPrompts(path=write(tmp_path, *own), **COLUMNS, **READ).read()
+    prompts, account = Corpus(path=write(tmp_path, *own), format=COLUMNS, **READ).read()
     assert len(prompts) == 3 and account.dropped == {"empty answer": 1}
     pairs, account = imported_pairs(write(tmp_path, *own), tokenizer("llama"), shipped("harmless_affix"), **LIMITS)
     assert len(pairs) == 3 and account.dropped == {"empty answer": 1}
@@ -153,7 +158,7 @@ def test_fault_9_a_prompt_that_recurs_per_annotation_is_in_one_split_once(tmp_pa
         for k, form in enumerate((str, str.upper, "  {}\n".format, str.lower))
         for i in range(200)
     ]
-    prompts, account = JsonlPrompts(path=write(tmp_path, *rows), **COLUMNS, **READ).read()
+    prompts, account = Corpus(path=write(tmp_path, *rows), format=COLUMNS, **READ).read()
     assert account.dropped == {"duplicate prompt": 600} and len(prompts) == 200
     texts = {s: {p.turns[0].content.lower() for p in prompts if p.split == s} for s in ("train", "test")}
     assert texts["train"] and texts["test"] and not texts["train"] & texts["test"]
@@ -161,7 +166,7 @@ def test_fault_9_a_prompt_that_recurs_per_annotation_is_in_one_split_once(tmp_pa
 
 def test_fault_9_a_persons_pairs_cannot_bring_test_prompts_into_training(tmp_path):
     rows = [{"prompt": f"Question {i}?"} for i in range(50)]
-    prompts, _ = JsonlPrompts(path=write(tmp_path, *rows), **COLUMNS, **READ).read()
+    prompts, _ = Corpus(path=write(tmp_path, *rows), format=COLUMNS, **READ).read()
     test = {p.id for p in prompts if p.split == "test"}
     pairs = [{"prompt": f"  question {i}? ", "positive": "yes", "negative": "no"} for i in range(50)]
     kept, _ = imported_pairs(write(tmp_path, *pairs), tokenizer("llama"), shipped("affixes16"), held_out=test, **LIMITS)

@@ -1,0 +1,59 @@
+"""A corpus: where its rows come from, the format of a row, and which of its prompts are taken."""
+
+from __future__ import annotations
+
+from dlma.data.sources import Source
+from dlma.data.split import check_sizes, read_prompts
+from dlma.data.text import Tally
+from dlma.records import Account, Prompt
+from dlma.schema import Component
+
+
+class Corpus:
+    """Prompts, with human pairs where there are any, from files or a data set on the hub.
+
+    path: a file, a folder, or `owner/name` on the hub; revision: the hub's branch, tag or commit
+    subset: a configuration that the data set's card names, or a folder in it
+    hub_split: the split to read where the data set has a card; ours are made by prompt hash, whatever it is
+    format: what turns a row into a prompt (hh, pku_saferlhf, alpaca, jsonl in dlma/data)
+    max_words: a conversation over it loses its oldest turns; one whose last turn alone is over it is dropped
+    """
+
+    artificial = False  # whether a report must say that its world is made up
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        revision: str,
+        subset: str | None,
+        hub_split: str,
+        format: Component,
+        max_words: int | None,
+        max_prompts: int | None,
+        validation_share: float,
+        test_share: float,
+        on_bad_row: str,
+        max_dropped: float,
+    ) -> None:
+        self.sizes = {
+            "max_words": max_words,
+            "max_prompts": max_prompts,
+            "validation_share": validation_share,
+            "test_share": test_share,
+        }
+        check_sizes(**self.sizes)
+        Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
+        self.source = Source(path, revision=revision, subset=subset, split=hub_split)
+        self.format = format
+        self.on_bad_row = on_bad_row
+        self.max_dropped = max_dropped
+
+    def fingerprint(self) -> str:
+        """The hub's commit, or the sha256 of the files' bytes."""
+        return self.source.fingerprint()
+
+    def read(self) -> tuple[list[Prompt], Account]:
+        """All prompts with their splits, in file order, and the account of the rows."""
+        tally = Tally(on_bad_row=self.on_bad_row, max_dropped=self.max_dropped)
+        return read_prompts(self.source.rows(), self.format.found, tally, source=self.source.path, **self.sizes)
