@@ -104,10 +104,14 @@ class Cell:
             self._logged.add(row["step"])
             self.tracker.log({f"train/{name}": value for name, value in row.items()}, step_key="train/step")
 
+    def log_tuning(self, row: dict[str, float]) -> None:
+        """Hand a step of the instruction tuning to the tracker."""
+        self.tracker.log({f"sft/{name}": value for name, value in row.items()}, step_key="sft/step")
+
     @cached_property
     def spec(self) -> ModelSpec:
         """The model to align, with fresh LoRA layers if the recipe has them."""
-        return config.build(self.cfg.model)
+        return config.build(self.cfg.model) if self.lender is None else self.lender.spec
 
     @cached_property
     def frozen(self) -> ModelSpec:
@@ -150,6 +154,8 @@ class Cell:
     @cached_property
     def weights(self) -> dict:
         """The model's part in a stage's key: what its weights and tokenizer are, and the compute dtype."""
+        if self.lender is not None:
+            return self.lender.weights
         prints = [self.store.fingerprint(folder) for folder in self.frozen.folders]
         packed = {} if self.frozen.bits is None else {"bits": self.frozen.bits}
         return {"weights": prints, "dtype": self.frozen.dtype, **packed}
@@ -166,6 +172,14 @@ class Cell:
         """What decides a trained model besides its rule: labels, weights, LoRA."""
         lora = None if self.spec.lora is None else dataclasses.asdict(self.spec.lora)
         return {"labels": config.scientific(self.cfg.labels), **self.weights, "lora": lora}
+
+    def start_from(self, tuned: Stage) -> None:
+        """From here on the model to align is the one that a stage leaves in `policy/`, known by the stage's key."""
+        weights = {**self.weights, "weights": [*self.weights["weights"], f"{tuned}"]}
+        folder = tuned.path("policy") if tuned.done else tuned.folder / "policy"
+        spec = dataclasses.replace(self.spec.trained(folder), name=f"{self.spec.name}-sft", lora=self.spec.lora)
+        self._base = None
+        self.__dict__.update(spec=spec, frozen=dataclasses.replace(spec, lora=None), weights=weights)
 
     def base(self) -> LanguageModel:
         """The frozen model, loaded once per run."""

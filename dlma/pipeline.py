@@ -1,5 +1,6 @@
 """The method, one statement per arrow: prompts -> pairs -> scores (-> reward model) -> policy -> answers -> table.
 
+A model that was never tuned on instructions is so first, where `sft` says how (`tune`).
 With `iterations` above 1 the middle of it is gone through again, from the last policy (`one_round`).
 The only file that sees all components. Each function names a stage, what decides it, and how it is made;
 the store runs it or finds it.
@@ -51,6 +52,7 @@ def stages(cell: Cell) -> tuple[dict[str, Stage], list[dict[str, Stage]], dict[s
 
     A cell makes them; that of mode=plan only looks them up, so what decides the walk is asked of `cell.notes`.
     """
+    tuned = tune(cell)
     prompts = read_prompts(cell)
     contexts = render(cell, prompts, "train")
     held_out = render(cell, prompts, cell.cfg.evaluation.split)
@@ -63,7 +65,7 @@ def stages(cell: Cell) -> tuple[dict[str, Stage], list[dict[str, Stage]], dict[s
     judged = {name: compare(cell, name, node, **seen) for name, node in cell.cfg.judges.items()}
     measured = {name: measure(cell, name, node, **seen) for name, node in cell.cfg.metrics.items()}
     outside = dict(prompts=prompts, contexts=contexts, held_out=held_out)
-    return outside | rounds[-1] | dict(verdicts=verdicts) | answers | along, rounds, judged, measured
+    return tuned | outside | rounds[-1] | dict(verdicts=verdicts) | answers | along, rounds, judged, measured
 
 
 def go_through(cell: Cell, prompts: Stage, contexts: Stage, held_out: Stage) -> list[dict[str, Stage]]:
@@ -92,6 +94,22 @@ def one_round(cell: Cell, prompts: Stage, contexts: Stage, held_out: Stage) -> d
     policy = train(cell, scored, reward)
     made = dict(pairs=pairs, scored=scored, **again, tokens=tokens, preflight=checked)
     return made | ({} if reward is None else dict(reward=reward)) | dict(policy=policy)
+
+
+def tune(cell: Cell) -> dict[str, Stage]:
+    """The base model tuned on instructions: from then on it is the model of every arrow. Nothing with sft=none."""
+    if cell.cfg.sft._target_ is None:
+        return {}
+    key = {**scientific(cell.cfg.sft), "content": build(cell.cfg.sft.data).fingerprint(), **cell.weights}
+
+    def write(folder: Path) -> dict:
+        rule = build(cell.cfg.sft, cell.trainee())
+        account = rule.fit(cell.runtime, folder, cell.log_tuning)
+        return {"account": asdict(account), "engine": rule.report()}
+
+    stage = cell.make(cell.store.stage("tuned", {**key, "lora": cell.training["lora"]}), write)
+    cell.start_from(stage)
+    return {"tuned": stage}
 
 
 def read_prompts(cell: Cell) -> Stage:

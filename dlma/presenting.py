@@ -108,7 +108,7 @@ def publish_together(stages: dict[str, Stage], record: type, target: Path) -> No
 def fill_folder(
     cell: Cell, stages: dict[str, Stage], rows: Sequence[summary.Row], by_category: Sequence[CategoryRow]
 ) -> None:
-    """The records, the policy, the metrics and the resolved config, under readable names."""
+    """The records, the models, the metrics, the resolved config and where all came from, under readable names."""
     folder = cell.folder
     for name, target in (("prompts", "prompts"), ("pairs", "pairs"), ("scored", "scored"), ("verdicts", "answers")):
         publish(stages[name], "rows.parquet", folder / f"{target}.parquet")
@@ -118,7 +118,10 @@ def fill_folder(
         publish(stages["reward"], "rows.parquet", folder / "rewards.parquet")
     if stages["policy"].notes["trained"] and not stages["policy"].pruned:
         publish_tree(stages["policy"], "policy", folder / "policy")
+    if "tuned" in stages:
+        publish_tree(stages["tuned"], "policy", folder / "tuned")
     with files.guarded(folder, "hydra.run.dir"):
+        files.write_json(folder / "manifest.json", {name: origin(stage) for name, stage in stages.items()})
         files.write_bytes(folder / "config.yaml", yaml.safe_dump(cell.recorded, sort_keys=False).encode())
         run = {"method": cell.method, "base": cell.frozen.name, "seed": cell.cfg.seed}
         summary.write_metrics(folder / "metrics.csv", rows, **run)
@@ -156,6 +159,11 @@ def keep_drift(cell: Cell, drifts: Sequence[Round]) -> None:
     for one in drifts:
         row = {f"rounds/{name}": value for name, value in dataclasses.asdict(one).items() if value is not None}
         cell.tracker.log(row, step_key="rounds/round")
+
+
+def origin(stage: Stage) -> dict:
+    """A stage's manifest without the config, which is the run's, and without the store's list of files."""
+    return {name: value for name, value in stage.manifest.items() if name not in ("config", "files")}
 
 
 def train_rows(policy: Stage) -> list[dict[str, float]]:

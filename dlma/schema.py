@@ -122,6 +122,7 @@ class Root:
     scored: ScoredNode
     recipe: Recipe
     model: Component
+    sft: Component
     data: Component
     prompts: Component
     pairs: Component

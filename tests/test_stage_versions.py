@@ -27,6 +27,7 @@ METRICS = [f"dlma.evaluation.{name}" for name in ("lab_skills", "quality", "refe
 
 # Where each stage's code begins: modules (a pattern), or one function of a module. All that these import counts.
 ROOTS = {
+    "tuned": ["dlma.objective.instruction", "dlma.data.*", "dlma.pipeline:tune"],
     "prompts": ["dlma.data.*", "dlma.pipeline:read_prompts"],
     "contexts": ["dlma.prompts.contexts", "dlma.model.wording", "dlma.pipeline:render"],
     "pairs": ["dlma.prompts.*", "dlma.model.sample", "dlma.pipeline:make_pairs", "dlma.pipeline:import_pairs"],

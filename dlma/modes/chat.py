@@ -77,7 +77,10 @@ def run_cell(folder: Path, trainer: DictConfig, settings: dict[str, float | None
         config.check(cfg)
     except UserError as reason:
         raise UserError(f"{folder / 'config.yaml'}: {reason}") from None
-    return Cell(cfg, folder)
+    cell = Cell(cfg, folder)
+    if (folder / "tuned").is_dir():  # what the run aligned, where it began with instruction tuning
+        cell.spec = cell.spec.trained(folder / "tuned")
+    return cell
 
 
 class Both:

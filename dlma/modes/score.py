@@ -53,6 +53,7 @@ class File:
 def run(cfg: DictConfig, /, *, out: str | None, policy: str | None, max_answer_tokens: int | None, prefix: str) -> dict:
     """Score the file, write it back with the columns added, and say in a few lines what they hold."""
     cell = Cell(cfg, config.run_folder())
+    pipeline.tune(cell)
     file = read(cell)
     target = Path(out).expanduser() if out else cell.folder / _name(file.path)
     nothing = dict.fromkeys(added_names(file.names, policy is not None, prefix))

@@ -37,6 +37,7 @@ def run(cfg: DictConfig, /, *, prompts: list[str], sample: int, rank_by: Rank) -
             "mode=workbench samples its own pairs: use pairs=contrastive, without pairs.path or scored.path"
         )
     cell = Cell(cfg, config.run_folder())
+    pipeline.tune(cell)
     found = [measured(cell, *pair, sample) for name in options(prompts) for pair in pairs_of(name)]
     found.sort(key=lambda entry: -entry.measures[rank_by].value)
     head = f"{cell.frozen.name}, {sample} prompts"

@@ -18,6 +18,7 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 
 from dlma.errors import UserError
 from dlma.model import memory, ranks, sharding
+from dlma.functional.schedules import rate_share
 from dlma.model.engine import say_once
 from dlma.model.language import LanguageModel
 from dlma.model.rates import Meter
@@ -112,6 +113,7 @@ class TrainingRule(pl.LightningModule):
     along: how many policies to keep on the way (see along.py)
     shares_steps: several processes can share each step's rows
     sharded: the layers' weights are spread over the processes
+    schedule: of the learning rate after the warm-up, constant or cosine (functional/schedules.py)
     """
 
     side = "plain"
@@ -131,8 +133,13 @@ class TrainingRule(pl.LightningModule):
         epochs: int,
         batch: int,
         seed: int,
+        schedule: str = "constant",
     ) -> None:
         super().__init__()
+        if schedule not in ("constant", "cosine"):
+            raise UserError(f"schedule: {schedule!r} is not one of constant, cosine")
+        self.schedule = schedule
+        self.steps = 0
         self.automatic_optimization = False
         self.strict_loading = False
         self.model = model
@@ -263,7 +270,8 @@ class TrainingRule(pl.LightningModule):
 
     def record(self, step: Step, sums: dict[str, float], norm: float) -> None:
         """Set this step's learning rate and keep its row for train.csv."""
-        lr = self.lr * min(1.0, (self.global_step + 1) / max(1, self.warmup_steps))
+        share = rate_share(self.global_step, warmup=self.warmup_steps, steps=self.steps, shape=self.schedule)
+        lr = self.lr * share
         for group in self.optimizers().param_groups:
             group["lr"] = lr
         means = {name: value / step.rows for name, value in sums.items()}
@@ -298,6 +306,7 @@ class TrainingRule(pl.LightningModule):
 
     def train_through(self, loader, runtime: Runtime, folder: Path, listen: Callable[[dict], None]) -> None:
         """`train_on` with the steps of a loader that has a length, `state_dict` and `load_state_dict`."""
+        self.steps = len(loader)
         points = folder / SCRATCH / "points"
         every = self.point_every(runtime.checkpoint_steps)
         start = newest_point(points)
