@@ -175,6 +175,7 @@ class Cell:
 
     def start_from(self, tuned: Stage) -> None:
         """From here on the model to align is the one that a stage leaves in `policy/`, known by the stage's key."""
+        self.settings = self.recorded  # with the commit of what was tuned
         weights = {**self.weights, "weights": [*self.weights["weights"], f"{tuned}"]}
         folder = tuned.path("policy") if tuned.done else tuned.folder / "policy"
         spec = dataclasses.replace(self.spec.trained(folder), name=f"{self.spec.name}-sft", lora=self.spec.lora)

@@ -8,11 +8,6 @@ from dlma.errors import UserError
 from dlma.model.language import LanguageModel
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds low-rank adapters, and no whole model."""
-    return (folder / "adapter_config.json").is_file()
-
-
 def check(model: LanguageModel) -> None:
     """Raises UserError where the base's weights are quantised, in which the sum cannot be held."""
     if getattr(model.causal, "quantization_method", None) is not None:

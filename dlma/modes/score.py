@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import lzma
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
-from dlma import config, files, records
+from dlma import config, files, pipeline, records
 from dlma.cell import Cell
 from dlma.data import text
-from dlma.data.hh import HHPrompts, in_columns
-from dlma.data.jsonl import JsonlPrompts
+from dlma.data.corpus import Corpus
+from dlma.data.hh import HH, in_columns
+from dlma.data.jsonl import Columns
 from dlma.errors import UserError
 from dlma.evaluation.statistics import mean_interval, share_interval
 from dlma.fingerprint import key_of
@@ -74,9 +76,9 @@ def run(cfg: DictConfig, /, *, out: str | None, policy: str | None, max_answer_t
 
 def read(cell: Cell) -> File:
     """The rows of `data.path`, as they stand."""
-    if not isinstance(cell.data, JsonlPrompts | HHPrompts):
+    if not (isinstance(cell.data, Corpus) and isinstance(cell.data.format, Columns | HH)):
         raise UserError("mode=score reads a preference file: data=jsonl data.path=pairs.jsonl, or data=hh")
-    path = Path(cell.data.path).expanduser()
+    path = Path(cell.data.source.path).expanduser()
     if path.suffix == ".parquet":
         try:
             table = pq.read_table(path).to_pylist()
@@ -105,7 +107,7 @@ def paired(cell: Cell, file: File, max_answer_tokens: int | None) -> tuple[list[
         seed=cell.cfg.seed,
         max_prompt_tokens=cell.cfg.recipe.max_prompt_tokens,
         max_response_tokens=min(room, max_answer_tokens or room),
-        parse=in_columns if isinstance(cell.data, HHPrompts) else lambda row: row,
+        parse=in_columns if isinstance(cell.data.format, HH) else lambda row: row,
         **cell.strictness,
     )
 
@@ -174,14 +176,16 @@ def columns(
 
 
 def encoded(target: Path, rows: list[dict]) -> bytes:
-    """Rows in the format that the file's name says: JSON lines, a JSON list, Parquet; gzipped or not."""
+    """Rows in the format that the file's name says: JSON lines, a JSON list, Parquet; packed or not."""
     if target.suffix == ".parquet":
         out = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), out)
         return out.getvalue()
-    ending = target.name.removesuffix(".gz")
+    ending = target.name.removesuffix(".gz").removesuffix(".xz")
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     body = "[\n" + ",\n".join(lines) + "\n]\n" if ending.endswith(".json") else "".join(f"{line}\n" for line in lines)
+    if target.name.endswith(".xz"):
+        return lzma.compress(body.encode())
     return gzip.compress(body.encode(), mtime=0) if target.name.endswith(".gz") else body.encode()
 
 

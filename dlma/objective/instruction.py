@@ -6,7 +6,6 @@ sum is divided by its answers and by the mean length of an answer over all of tr
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 
 from dlma.data.text import Tally
 from dlma.errors import BadRow, UserError
-from dlma.model import merge, ranks, trees
+from dlma.model import merge, trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.runtime import Runtime
@@ -122,10 +121,14 @@ class InstructionTuning(TrainingRule):
         items = self.items(examples)
         self.warmup_steps = int(self.warmup_share * self.epochs * max(1, len(items) // self.batch))
         self.train_on(items, runtime, folder, listen)
-        if not ranks.rank() and merge.is_adapter(folder / "policy"):
-            shutil.rmtree(folder / "policy")
-            merge.save_merged(self.model, folder / "policy")
         return account
+
+    def save(self, folder: Path) -> None:
+        """Leave the tuned model whole: an adapter is taken into its base."""
+        if hasattr(self.network, "peft_config"):
+            merge.save_merged(self.model, folder / "policy")
+        else:
+            super().save(folder)
 
     def examples(self, prompts: Sequence[Prompt]) -> tuple[list[trees.Sequence], Account]:
         """Context and answer of each prompt as token ids, and the account of those that cannot be used."""

@@ -147,7 +147,7 @@ def test_a_model_against_itself_has_learnt_nothing(score, model_folder):
     assert row["dpo_margin"] == row["chosen_dpo_reward"] == 0
 
 
-@pytest.mark.parametrize("file", ["pairs.json", "pairs.jsonl.gz", "pairs.parquet"])
+@pytest.mark.parametrize("file", ["pairs.json", "pairs.jsonl.gz", "pairs.jsonl.xz", "pairs.parquet"])
 def test_the_format_of_the_file_is_kept(score, file):
     plain = [row for row in ROWS if isinstance(row["prompt"], str)]
     folder = score(rows=plain, file=file)

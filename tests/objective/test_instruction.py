@@ -214,6 +214,12 @@ def test_a_run_killed_while_tuning_goes_on_to_the_same_bytes(run, tmp_path, monk
     assert result("killed") == result("straight")
 
 
+def test_a_quantised_base_is_refused_before_any_work(run, capsys):
+    pytest.importorskip("bitsandbytes")
+    run("adapter=qlora", code=2)
+    assert "an adapter cannot be merged into quantised weights" in capsys.readouterr().err
+
+
 def test_an_unknown_schedule_gives_one_line(run, capsys):
     run("sft.schedule=linear", code=2)
     assert "error: schedule: 'linear' is not one of constant, cosine" in capsys.readouterr().err

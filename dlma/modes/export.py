@@ -1,0 +1,123 @@
+"""mode=export: a finished run's policy as a Hugging Face model or adapter, or its scored pairs as a data set.
+
+The export is a folder with a card; it is uploaded only if `mode.push` names a repository. Answers that were asked for
+under a negative prompt leave only on request, and the card then warns of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from omegaconf import DictConfig
+
+from dlma import files
+from dlma.errors import UserError
+from dlma.modes import cards, preferences
+from dlma.modes.finished import FinishedRun
+
+NOTES = ("manifest.json", "config.yaml", "metrics.csv")
+
+
+def run(
+    cfg: DictConfig,
+    /,
+    *,
+    run: str,
+    what: Literal["policy", "pairs"],
+    out: str | None,
+    merge: bool,
+    format: Literal["chat", "text"],
+    negative: bool,
+    push: str | None,
+    private: bool,
+) -> dict:
+    """Write the export and say where it lies; `cfg` is not used: all comes from the run's own config."""
+    finished = FinishedRun(Path(run).expanduser())
+    target = Path(out).expanduser() if out else finished.folder / "export" / what
+    with _new_folder(target) as folder:
+        if what == "policy":
+            _policy(finished, folder, merge=merge)
+        else:
+            _pairs(finished, folder, format=format, negative=negative)
+        for name in NOTES:
+            shutil.copyfile(finished.folder / name, folder / name)
+    print(f"exported: {target}")
+    if push is not None:
+        print(f"uploaded: {_upload(target, push, kind='model' if what == 'policy' else 'dataset', private=private)}")
+    return {"export": str(target)}
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Lends a draft that becomes `target` when all is written; an older export is not overwritten."""
+    if target.exists():
+        raise UserError(f"{target}: there is something already; remove it, or name another folder by mode.out")
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with files.guarded(target.parent, "mode.out"):
+        try:
+            draft.mkdir(parents=True)
+            yield draft
+            draft.rename(target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _policy(finished: FinishedRun, folder: Path, *, merge: bool) -> None:
+    source = finished.policy
+    adapter = (source / "adapter_config.json").is_file()
+    if merge and not adapter:
+        raise UserError(f"mode.merge=true: {source} is a whole model already; leave it out")
+    if adapter and finished.tuned and not merge:
+        raise UserError(
+            "the adapter's base is this run's own instruction-tuned model, not one others have: mode.merge=true"
+        )
+    if merge:
+        from dlma.model.merge import save_merged
+
+        save_merged(finished.base.trained(source).load(), folder)
+    else:
+        shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
+    card = cards.model_card(finished, adapter=adapter and not merge, merged=merge)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _pairs(finished: FinishedRun, folder: Path, *, format: str, negative: bool) -> None:
+    pairs = finished.config["pairs"]
+    asked_for = "negative" in (pairs.get("first"), pairs.get("second"))
+    if asked_for and not negative:
+        raise UserError(
+            "these pairs hold answers written under the negative prompt, which asks for harm: mode.negative=true "
+            "exports them, with a warning in the card"
+        )
+    tokenizer = finished.base.tokenizer if format == "text" else None
+    account = preferences.write_pairs(
+        folder, finished.scored(), finished.prompts(), tokenizer, format=format, name=_dataset_name(finished)
+    )
+    card = cards.pairs_card(finished, account, format=format, negative=asked_for)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _dataset_name(finished: FinishedRun) -> str:
+    return "".join(c if c.isalnum() else "_" for c in finished.name)
+
+
+def _upload(folder: Path, name: str, *, kind: str, private: bool) -> str:
+    """Make the repository if it is not there, and put the folder into it; the address."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        address = api.create_repo(name, repo_type=kind, private=private, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder, repo_type=kind, commit_message="Export by dlma")
+    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled, OSError) as reason:
+        said = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+        raise UserError(
+            f"mode.push={name}: the upload failed ({said}); `hf auth login` first; the export lies in {folder}"
+        ) from None
+    return str(address)

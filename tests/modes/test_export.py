@@ -1,0 +1,294 @@
+"""mode=export: what comes out loads where it should, says what it is, and leaves only when asked to."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from peft import AutoPeftModelForCausalLM, PeftModel
+from small_models import byte_level_tokenizer, save_small
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dlma.app import main
+
+TEXT = "how do i make a fix for the old lamp door cake boat with some care and no harm at all today"
+WORDS = TEXT.split()
+PAIRS = ["mode.what=pairs", "mode.negative=true"]
+QUICK = [f"recipe.{value}" for value in ("max_new_tokens=8", "epochs=1", "batch_pairs=8", "lr=1e-3")]
+LORA = "recipe.lora={rank: 4, alpha: 8, targets: all-linear}"
+
+
+def question(i):
+    return " ".join(WORDS[(i * k + k) % len(WORDS)] for k in range(1, 8)) + f" {i}?"
+
+
+def chat(i):
+    talk = [("user", question(i)), ("assistant", "with care"), ("user", f"and then {i}?")]
+    return [{"role": role, "content": text} for role, text in talk]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Finished runs in one folder: whole weights on chats, and an adapter on human pairs of text."""
+    place = tmp_path_factory.mktemp("runs")
+    known = [question(i) for i in range(40)] + ["USER: ASSISTANT(law-abiding, ethical, inoffensive response):\n"]
+    model = save_small(place / "model", tokenizer=byte_level_tokenizer(known, 400), context=512)
+    (place / "chats.jsonl").write_text("".join(json.dumps({"prompt": chat(i)}) + "\n" for i in range(30)))
+    pairs = [{"prompt": question(i), "chosen": "with care", "rejected": f"no {i}"} for i in range(30)]
+    (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        start = ["model=hf", f"model.path={model}", "data=jsonl", *QUICK]
+        assert main([*start, f"data.path={place}/chats.jsonl", "name=whole"]) == 0
+        assert main([*start, f"data.path={place}/pairs.jsonl", "method=rlhf", LORA, "name=adapter"]) == 0
+        assert main([*start, f"data.path={place}/chats.jsonl", "method=base", "name=base"]) == 0
+    return place / "outputs"
+
+
+@pytest.fixture
+def export(runs, tmp_path):
+    def call(name, *overrides, code=0, out="out"):
+        where = [f"mode.run={runs / name}", f"mode.out={tmp_path / out}"]
+        assert main(["mode=export", *where, *overrides]) == code
+        return tmp_path / out
+
+    return call
+
+
+def scored(run):
+    return pq.read_table(run / "scored.parquet").to_pylist()
+
+
+def card(folder):
+    text = (folder / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(torch.arange(3, 13).unsqueeze(0)).logits
+
+
+def test_a_whole_policy_loads_in_transformers_and_is_the_runs(export, runs):
+    folder = export("whole")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert torch.equal(logits(model), logits(AutoModelForCausalLM.from_pretrained(runs / "whole" / "policy")))
+    assert tokenizer.eos_token == "<eos>"
+
+
+def test_an_adapter_loads_in_peft_and_merged_it_is_the_same_model(export, runs):
+    folder, merged = export("adapter"), export("adapter", "mode.merge=true", out="merged")
+    adapter = AutoPeftModelForCausalLM.from_pretrained(folder)
+    whole = AutoModelForCausalLM.from_pretrained(merged)
+    assert isinstance(adapter, PeftModel) and not (merged / "adapter_config.json").exists()
+    assert torch.allclose(logits(adapter), logits(whole), atol=1e-4)
+    with torch.no_grad(), adapter.disable_adapter():
+        assert not torch.allclose(logits(adapter), logits(whole), atol=1e-4)
+    assert card(folder)[0]["library_name"] == "peft" and card(merged)[0]["library_name"] == "transformers"
+
+
+def test_the_card_says_data_method_prompts_settings_results_and_origin(export, runs):
+    front, body = card(export("whole"))
+    assert front["tags"] == ["dlma", "dlma"] and "base_model" not in front  # a local base has no name on the hub
+    for title in ("Use", "Data", "Method", "Prompts", "Settings", "Results", "Where it came from"):
+        assert f"\n## {title}\n" in body
+    assert "chats.jsonl" in body and "30 of 30 prompts were kept." in body
+    assert "illegal, unethical, toxic response" in body and "beta: 0.1" in body
+    rows = (runs / "whole" / "metrics.csv").read_text().splitlines()[1:]
+    for row in rows:
+        metric, n, *numbers = row.split(",")[-5:]
+        mean, low, high = (f"{float(number):.4g}" if number else "–" for number in numbers)
+        assert f"| {metric} | {mean} | [{low}, {high}] | {n} |" in body
+    manifest = json.loads((runs / "whole" / "manifest.json").read_text())
+    assert {"prompts", "pairs", "scored", "policy", "verdicts"} <= set(manifest)
+    assert all(f"`{stage['key']}`" in body for stage in manifest.values())
+
+
+@pytest.mark.parametrize("format", ["chat", "text"])
+def test_pairs_load_as_a_data_set_with_their_margins(export, runs, format):
+    folder = export("whole", *PAIRS, f"mode.format={format}")
+    table = datasets.load_dataset(str(folder), split="train", streaming=True)
+    rows, pairs = list(table), scored(runs / "whole")
+    assert len(rows) == len(pairs)
+    tokenizer = AutoTokenizer.from_pretrained(runs / "whole" / "policy")
+    for row, pair in zip(rows, pairs, strict=True):
+        other = {"positive": "negative", "negative": "positive"}[pair["chosen"]]
+        sign = 1 if pair["chosen"] == "positive" else -1
+        assert row["margin"] == sign * pair["margin"] and row["rejected_side"] == other
+        assert row["chosen_finished"] == pair[f"{pair['chosen']}_finished"]
+        assert row["rejected_reference_logp"] == pair[f"{other}_reference"]
+        texts = {n: row[n] if format == "text" else row[n][0]["content"] for n in ("chosen", "rejected")}
+        assert texts == {"chosen": pair[f"{pair['chosen']}_text"], "rejected": pair[f"{other}_text"]}
+        if format == "text":  # with the BOS that its reader adds, the prompt is the one of training, id by id
+            ids = tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
+            assert [tokenizer.bos_token_id, *ids] == pair["plain_context_ids"]
+        else:
+            assert row["prompt"][-1] == {"role": "user", "content": pair["question"]} and len(row["prompt"]) == 3
+
+
+@pytest.mark.parametrize("format", ["chat", "text"])
+def test_llama_factory_finds_what_its_description_names(export, format):
+    folder = export("whole", *PAIRS, f"mode.format={format}")
+    ((_, about),) = json.loads((folder / "dataset_info.json").read_text()).items()
+    rows = [json.loads(line) for line in (folder / about["file_name"]).read_text().splitlines()]
+    assert about["ranking"] is True and rows
+    columns = about["columns"]
+    for row in rows:
+        chosen, rejected = row[columns["chosen"]], row[columns["rejected"]]
+        if format == "text":
+            assert all(isinstance(value, str) for value in (row[columns["prompt"]], chosen, rejected))
+            continue
+        # its sharegpt converter: an odd number of turns, user and assistant in turn, and one message for each answer
+        tags, talk = about["tags"], row[columns["messages"]]
+        assert about["formatting"] == "sharegpt" and len(talk) % 2 == 1
+        roles = [turn[tags["role_tag"]] for turn in talk]
+        assert roles == [(tags["user_tag"], tags["assistant_tag"])[i % 2] for i in range(len(roles))]
+        assert chosen[tags["role_tag"]] == rejected[tags["role_tag"]] == tags["assistant_tag"]
+        assert isinstance(chosen[tags["content_tag"]], str)
+
+
+@pytest.mark.parametrize("format", ["chat", "text"])
+def test_trl_prepares_the_pairs_for_dpo(export, runs, format, tmp_path):
+    trl = pytest.importorskip("trl")
+    folder = export("whole", *PAIRS, f"mode.format={format}")
+    table = datasets.load_dataset(
+        "json", data_files=str(folder / "train.jsonl"), split="train", cache_dir=str(tmp_path / "c")
+    )
+    tokenizer = AutoTokenizer.from_pretrained(runs / "whole" / "policy")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    config = trl.DPOConfig(
+        output_dir=str(tmp_path / "trl"), use_cpu=True, report_to="none", bf16=False, max_length=None
+    )
+    model = AutoModelForCausalLM.from_pretrained(runs / "whole" / "policy")
+    ready = trl.DPOTrainer(model, args=config, train_dataset=table, processing_class=tokenizer).train_dataset
+    assert len(ready) == len(scored(runs / "whole"))
+    assert {"prompt_ids", "chosen_ids", "rejected_ids"} <= set(ready.column_names)
+
+
+def test_exported_pairs_read_back_into_a_run_keep_their_margins(export, runs, tmp_path):
+    folder = export("whole", *PAIRS)
+    model = yaml.safe_load((folder / "config.yaml").read_text())["model"]["path"]
+    settings = ["model=hf", f"model.path={model}", "data=jsonl", f"data.path={runs.parent}/pairs.jsonl", *QUICK]
+    assert main([*settings, f"scored.path={folder / 'train.jsonl'}", "name=again"]) == 0
+    again = {row["prompt_id"]: row["margin"] for row in scored(tmp_path / "outputs" / "again")}
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    assert len(again) >= 10
+    assert again == {row["prompt_id"]: row["margin"] for row in lines if row["prompt_id"] in again}
+
+
+def test_answers_of_the_negative_side_leave_on_request_only_and_with_a_warning(export, capsys):
+    folder = export("whole", "mode.what=pairs", code=2)
+    assert "mode.negative=true" in capsys.readouterr().err and not folder.exists()
+    warned = export("whole", *PAIRS)
+    assert "**Warning.**" in card(warned)[1] and "negative* prompt" in card(warned)[1]
+
+
+def test_human_pairs_need_no_such_request(export):
+    front, body = card(export("adapter", "mode.what=pairs"))
+    assert "**Warning.**" not in body and "Content warning" in body
+    assert front["configs"][0]["data_files"] == [{"split": "train", "path": "train.jsonl"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "says"),
+    [
+        ("nothing", [], "not the folder of a finished run: it has no config.yaml"),
+        ("base", [], "it holds no policy"),
+        ("whole", ["mode.merge=true"], "is a whole model already"),
+        ("whole", ["mode.what=table"], "mode.what: must be one of policy, pairs"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_leaves_nothing(export, tmp_path, capsys, name, overrides, says):
+    export(name, *overrides, code=2)
+    assert says in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_export_is_not_overwritten(export, capsys):
+    folder = export("whole")
+    before = (folder / "README.md").read_bytes()
+    export("whole", *PAIRS, code=2)
+    assert "there is something already" in capsys.readouterr().err
+    assert (folder / "README.md").read_bytes() == before
+
+
+# The hub
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub that keeps what it is given; `fails` makes it refuse."""
+    import huggingface_hub
+
+    class Hub:
+        repos: ClassVar[dict] = {}
+        files: ClassVar[dict] = {}
+        fails: ClassVar[Exception | None] = None
+
+        def create_repo(self, name, *, repo_type, private, exist_ok):
+            if Hub.fails:
+                raise Hub.fails
+            Hub.repos[name] = (repo_type, private)
+            return f"hub/{name}"
+
+        def upload_folder(self, *, repo_id, folder_path, repo_type, commit_message):
+            Hub.files[repo_id] = {p.name: p.read_bytes() for p in Path(folder_path).iterdir()}
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    return Hub
+
+
+def test_nothing_is_uploaded_unless_asked_for(export, hub):
+    export("whole")
+    assert hub.repos == {} and hub.files == {}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "private"),
+    [
+        (["mode.push=me/one"], "model", True),
+        ([*PAIRS, "mode.push=me/one", "mode.private=false"], "dataset", False),
+    ],
+)
+def test_an_upload_is_the_export_file_by_file(export, hub, capsys, overrides, kind, private):
+    folder = export("whole", *overrides)
+    assert hub.repos == {"me/one": (kind, private)}
+    assert hub.files["me/one"] == {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert "uploaded: hub/me/one" in capsys.readouterr().out
+
+
+def test_a_failed_upload_leaves_the_export_and_says_what_to_do(export, hub, capsys):
+    hub.fails = OSError("401 Unauthorized\nmore")
+    folder = export("whole", "mode.push=me/one", code=2)
+    line = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert len(line) == 1 and "mode.push=me/one: the upload failed (401 Unauthorized); `hf auth login`" in line[0]
+    assert (folder / "README.md").is_file()
+
+
+def test_a_base_from_the_hub_is_named_in_the_card_and_a_commit_is_not_looked_up(runs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs / "adapter", copy)
+    settings = yaml.safe_load((copy / "config.yaml").read_text())
+    settings["model"] |= {"path": "someone/some-model", "revision": "abc"}
+    (copy / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["mode=export", f"mode.run={copy}"]) == 0
+    front, body = card(copy / "export" / "policy")
+    assert (front["base_model"], front["base_model_relation"]) == ("someone/some-model", "adapter")
+    assert "from `someone/some-model`" in body
+
+
+def test_an_export_imports_no_torch_unless_it_merges(runs, tmp_path):
+    code = "import sys; from dlma.app import main; code = main(sys.argv[1:]); sys.exit(code or 'torch' in sys.modules)"
+    line = [sys.executable, "-c", code, "mode=export", f"mode.run={runs / 'whole'}", f"mode.out={tmp_path / 'out'}"]
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, env=here)
+    assert done.returncode == 0, done.stderr
