@@ -17,8 +17,8 @@ import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from dlma.errors import UserError
-from dlma.model import memory, ranks, sharding
 from dlma.functional.schedules import rate_share
+from dlma.model import memory, ranks, sharding
 from dlma.model.engine import say_once
 from dlma.model.language import LanguageModel
 from dlma.model.rates import Meter
