@@ -46,9 +46,7 @@ def run(cfg: DictConfig, /) -> dict:
 
 
 def stages(cell: Cell) -> tuple[dict[str, Stage], list[dict[str, Stage]], dict[str, Stage], dict[str, Stage]]:
-    """All stages of a run, by what they are for, as `present` takes them: those of the last round, and every round's.
-
-    Then those of judges and of metrics, by name.
+    """All stages of a run, as `present` takes them: of the last round, of every round, of judges, of metrics.
 
     A cell makes them; that of mode=plan only looks them up, so what decides the walk is asked of `cell.notes`.
     """
@@ -306,10 +304,7 @@ def train(cell: Cell, scored: Stage, reward: Stage | None) -> Stage:
 
 
 def arms(notes: dict) -> list[tuple[str, str]]:
-    """What is compared, from the policy's notes: (arm, side of the prompt).
-
-    Where the method changes nothing there is no aligned arm.
-    """
+    """What is compared, as (arm, side of the prompt); where the method changes nothing there is no aligned arm."""
     fixed = [("base", "plain"), ("prompted", "positive")]
     side, samples = notes["side"], notes["samples"]
     changed = notes["trained"] or (side, samples) != ("plain", 1)
