@@ -22,6 +22,7 @@ from dlma.errors import UserError
 from dlma.model.language import LanguageModel, _with_adapter
 from dlma.model.load import ModelSpec
 
+_WITH_A_COPY = {torch.ops.aten.logsumexp.default}  # inside, the input less its maximum is held as well
 _SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
@@ -40,6 +41,8 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         tree_map_only(Tensor, self._meet, out)
+        if func in _WITH_A_COPY:
+            self._rise(args[0].nbytes)
         return out
 
     def restart(self) -> int:
@@ -54,9 +57,13 @@ class LiveBytes(TorchDispatchMode):
         self.known.add(storage)
         size = storage.nbytes()
         self.live += size
-        if self.live > self.peak:
-            self.peak, self.watched = self.live, self.watch()
+        self._rise(0)
         weakref.finalize(storage, self._part, size)
+
+    def _rise(self, passing: int) -> None:
+        """Note a new peak, with so many bytes that live no longer than an operation."""
+        if self.live + passing > self.peak:
+            self.peak, self.watched = self.live + passing, self.watch()
 
     def _part(self, size: int) -> None:
         self.live -= size

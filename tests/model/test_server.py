@@ -1,12 +1,15 @@
 """Sampling by a server: the ids that it drew, in order, through every kind of fault; and the right distribution."""
 
 import itertools
+import json
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy.stats import chisquare
-from small_models import plain_logp, small_model
+from small_models import plain_logp, save_small, small_model, small_tokenizer
 from small_server import SmallServer, naive
+from transformers import AutoModelForCausalLM
 
 from dlma.errors import UserError
 from dlma.functional.noise import row_key
@@ -160,3 +163,32 @@ def test_a_trained_policy_is_sampled_in_process(model, capsys):
     assert own.for_policy() is own
     assert "in process" in capsys.readouterr().err
     assert torch.is_grad_enabled()
+
+
+def test_a_run_samples_by_the_server_scores_here_and_notes_the_parity(run_main, tmp_path):
+    save_small(tmp_path / "model", tokenizer=small_tokenizer(40), context=256, spread=0.6)
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    rows = [{"prompt": f"w{3 + i} w{5 + i % 9} w{7 + i % 5} ?"} for i in range(20)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    small = ["recipe.max_new_tokens=6", "recipe.epochs=1", "recipe.batch_pairs=4", "name=served"]
+    with SmallServer(network, faults=["500", "truncated"]) as server:
+        where = [f"sampler.urls=[{server.url}]", "sampler.first_wait=0.01", "sampler=server"]
+        data = ["model=hf", f"model.path={tmp_path / 'model'}", "data=jsonl", f"data.path={tmp_path / 'p.jsonl'}"]
+        ran = run_main(*where, *data, *small)
+    assert ran.code == 0, ran.err
+    assert "differ from the local engine's by" in ran.err and "is sampled in process" in ran.err
+    pairs = pq.read_table(ran.folder / "outputs" / "served" / "pairs.parquet").to_pylist()
+    asked = {(tuple(body["prompt"]), body["seed"]) for body, _ in server.asked}
+    for pair in pairs:
+        for side in ("positive", "negative"):
+            context = pair[f"{side}_context_ids"]
+            seed = row_key(0, pair["prompt_id"], side, 0) % 2**31
+            assert (tuple(context), seed) in asked
+            assert naive(network, context, seed, 6)[0] == pair[f"{side}_ids"]
+    scored = pq.read_table(ran.folder / "outputs" / "served" / "scored.parquet").to_pylist()[0]
+    own = plain_logp(network, scored["plain_context_ids"], scored["positive_ids"])
+    assert scored["positive_reference"] == pytest.approx(float(own.detach()), abs=1e-4)
+    (manifest,) = (ran.folder / "store" / "pairs").glob("*/manifest.json")
+    sampler = json.loads(manifest.read_text())["notes"]["engine"]["sampler"]
+    assert sampler["parity"]["rows"] > 0 and sampler["parity"]["max_gap"] < 1e-4
+    assert sum(sampler["failed_tries"].values()) == 2

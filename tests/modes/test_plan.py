@@ -158,6 +158,13 @@ def test_live_bytes_rise_with_what_is_made_and_fall_with_what_goes():
         assert live.restart() == live.peak == 0
 
 
+def test_what_an_operation_holds_within_itself_counts_at_the_peak():
+    with LiveBytes() as live:
+        one = torch.zeros(10, 100)
+        one.logsumexp(-1)
+        assert (live.live, live.peak) == (4000, 8000 + 40)
+
+
 # Operations and time
 
 
