@@ -88,7 +88,8 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
         params = _sweeper_params(cfg, reading)
         if params:
             cell, cfg = _first_cell(params + written, reading)
-        sweeps = {o.key_or_group: _values(o) for o in params + written if o.is_sweep_override()}
+        last = {override.key_or_group: override for override in params + written}  # the command line's, where both say
+        sweeps = {key: _values(override) for key, override in last.items() if override.is_sweep_override()}
         _check_other_values(cell, sweeps, reading)
     else:
         _refuse_sweeps(written, reading)

@@ -15,8 +15,10 @@ FILLED = {
     **{f"data={name}": ["data.path=p.jsonl"] for name in ("jsonl", "parquet", "csv", "hh", "redteam")},
     "server": ["sampler.urls=[http://localhost:8000/v1]"],
     "annotate": ["mode.run=r"],
+    "versus": ["mode.runs=[r]"],
     "scorer_accuracy": ["data.path=p.jsonl"],
     "judges=local": ["judges.local.model.path=m"],
+    "judges=llm_by_task": ["judge=harmless"],
     "judges=reward": ["judges.reward.model.path=m"],
     "metrics=reward": ["metrics.reward.reward.path=m"],
     "metrics=perplexity": ["metrics.perplexity.model.path=m"],
@@ -178,6 +180,13 @@ def test_every_value_of_a_sweep_is_checked_but_not_their_product(run_main):
     assert ran.code == 2
     assert "seed: must be an integer, not 'x'" in ran.err
     assert "method=rlcdd: no such option; did you mean method=rlcd?" in ran.err
+
+
+def test_one_value_on_the_command_line_ends_the_sweep_of_an_experiment_over_it():
+    path = compose.search_path(CONF, None)
+    assert compose.plan(path, ["experiment=tuning"], True).cells == 20
+    assert compose.plan(path, ["experiment=tuning", "recipe.beta=0.3"], True).cells == 5
+    assert compose.plan(path, ["experiment=tuning", "recipe.beta=0.3,0.6", "seed=0,1"], True).cells == 20
 
 
 def test_the_sweep_of_an_experiment_is_checked(run_main, tmp_path):

@@ -1,0 +1,147 @@
+"""mode=versus: one method's answers against the other methods' on the same prompts, from finished runs.
+
+The judges are those of the command line; an LLM's verdicts are cached in the store, so a second start asks nothing
+twice. Runs are paired by model, data set, wording and seed. A judge that shares its weights with the model of a run
+is headed "self-reported".
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow.parquet as pq
+import yaml
+from omegaconf import DictConfig
+
+from dlma import files, records, shards
+from dlma.artifacts import Store
+from dlma.config import build
+from dlma.errors import UserError
+from dlma.evaluation.judging import Bench, Match, matches
+from dlma.model.load import ModelSpec
+from dlma.records import Answer, EvalRow, Prompt, Verdict
+from dlma.report.summary import metrics_csv
+from dlma.report.verdicts import Contest, contests, print_contests
+
+TABLE, VERDICTS = "versus.csv", "versus.parquet"
+NEEDED = ("config.yaml", "metrics.csv", "answers.parquet", "prompts.parquet")
+SHARED = ("model", "data", "prompts", "seed")  # what two runs must have in common to be compared
+
+
+class Entry:
+    """A finished run with answers of its own: the first aligned one to each prompt."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config: dict = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as rows:
+            self.about = next(csv.DictReader(rows))
+        self.method = self.about["method"]
+        self.field = json.dumps([self.config[name] for name in SHARED])
+        found = records.from_table(EvalRow, pq.read_table(folder / "answers.parquet"))
+        self.answers = {row.prompt_id: row for row in reversed(found) if row.arm == "aligned"}
+
+    def prompts(self) -> list[Prompt]:
+        """The prompts that were answered."""
+        rows = records.from_table(Prompt, pq.read_table(self.folder / "prompts.parquet"))
+        return [row for row in rows if row.id in self.answers]
+
+    @cached_property
+    def base(self) -> ModelSpec:
+        """The model that was aligned."""
+        spec = replace(build(self.config["model"]), lora=None)
+        tuned = self.folder / "tuned"
+        return spec.trained(tuned) if tuned.is_dir() else spec
+
+
+def versus(cfg: DictConfig, /, *, runs: list[str], method: str, against: list[str] | None) -> None:
+    """Judge, print, and leave versus.csv and versus.parquet in each run of `method`."""
+    if not cfg.judges:
+        raise UserError("mode=versus: there is no judge: choose judges=[...]")
+    found = [entry for entry in entries(runs) if entry.answers]
+    studied = [entry for entry in found if entry.method == method]
+    if not studied:
+        there = ", ".join(dict.fromkeys(entry.method for entry in found)) or "none with answers of its own"
+        raise UserError(f"mode.method={method}: no such run in {', '.join(runs)} (there is {there})")
+    for entry in studied:
+        rivals = [rival for rival in found if rival.field == entry.field and rival.method != method]
+        rivals = [rival for rival in rivals if against is None or rival.method in against]
+        if not rivals:
+            raise UserError(f"{entry.folder}: no run of another method shares its {', '.join(SHARED)}")
+        said, judged = judge(cfg, entry, {rival.method: rival for rival in rivals})
+        print(f"{entry.folder}: aligned by {method}, seed {entry.config['seed']}")
+        print_contests(judged)
+        write(entry, said, judged)
+
+
+def entries(runs: Sequence[str]) -> list[Entry]:
+    """The finished runs in the folders, themselves or one level below."""
+    folders = [folder for run in runs for folder in (Path(run), *sorted(Path(run).glob("*")))]
+    whole = [folder for folder in folders if all((folder / name).is_file() for name in NEEDED)]
+    if not whole:
+        raise UserError(f"mode.runs={', '.join(runs)}: no finished run there (a folder with {', '.join(NEEDED)})")
+    return [Entry(folder) for folder in whole]
+
+
+def judge(cfg: DictConfig, entry: Entry, rivals: dict[str, Entry]) -> tuple[list[Verdict], list[Contest]]:
+    """What every judge says of the run against each rival, by the rival's method."""
+    from dlma.evaluation.running import Judging
+
+    store, base = Store(Path(cfg.store.root)), entry.base
+    weights = [store.fingerprint(folder) for folder in base.folders]
+    bench = Bench({"base": base.load}, weights, store.fingerprint, store.root / "cache", cfg.trainer.accelerator)
+    rows, runtime = _matches(entry, rivals), build(cfg.trainer)
+    said: list[Verdict] = []
+    notes = {}
+    for name, node in cfg.judges.items():
+        one = build(node, bench)
+        with TemporaryDirectory() as folder:
+            runtime.predict(Judging(one, name=name), rows, Verdict, Path(folder), name)
+            said += records.from_table(Verdict, pq.read_table(Path(folder) / "rows.parquet"))
+        notes[name] = {"criterion": one.criterion, "self_reported": bool(set(one.identity()) & set(weights))}
+    answers = [replace(row, arm=name) for name, rival in rivals.items() for row in rival.answers.values()]
+    return said, contests(said, notes, [*entry.answers.values(), *answers])
+
+
+def _matches(entry: Entry, rivals: dict[str, Entry]) -> list[Match]:
+    """A match for every rival and prompt that both answered, with the conversation as the run's model read it."""
+    from dlma.prompts.contexts import render_contexts
+
+    config, tokenizer = entry.config, entry.base.tokenizer
+    prompts = entry.prompts()
+    limits = {"seed": config["seed"], "max_prompt_tokens": config["recipe"]["max_prompt_tokens"]}
+    contexts, _ = render_contexts(prompts, tokenizer, build(config["prompts"]), max_dropped=1.0, **limits)
+    answered = {"aligned": entry, **rivals}
+    given = {arm: [_answer(row, arm) for row in one.answers.values()] for arm, one in answered.items()}
+    return matches(prompts, contexts, given, tokenizer)
+
+
+def _answer(row: EvalRow, arm: str) -> Answer:
+    ids: list[int] = []  # judges read text
+    return Answer(
+        row.prompt_id,
+        arm,
+        row.question,
+        row.category,
+        row.answer,
+        ids,
+        row.finished,
+        row.logp,
+        row.logp_base,
+        row.reward,
+    )
+
+
+def write(entry: Entry, said: Sequence[Verdict], judged: Sequence[Contest]) -> None:
+    """versus.csv, with the columns of metrics.csv, and versus.parquet, every verdict."""
+    rows = [row for one in judged for row in one.rows()]
+    with files.guarded(entry.folder, "mode.runs"):
+        content = metrics_csv(rows, method=entry.method, base=entry.about["base"], seed=int(entry.about["seed"]))
+        shards.write_table(entry.folder / VERDICTS, records.to_table(Verdict, said))
+        files.write_bytes(entry.folder / TABLE, content)
