@@ -176,7 +176,11 @@ def test_the_fingerprint_follows_the_content_and_not_the_name(tmp_path):
         ("x.jsonl", '{"prompt": "a"}\n{"prompt": "naïve"}\n'.encode("latin-1"), ", row 2: not UTF-8"),
         ("x.json", b'[\n{"prompt": "a"},\n{"prompt" "b"}]', ", line 3: not JSON"),
         ("x.json", '[\n{"prompt": "naïve"}]'.encode("latin-1"), ", line 2: not UTF-8"),
-        ("x.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 99, mtime=0)[:-9], ": the gzip data is damaged or cut short"),
+        (
+            "x.jsonl.gz",
+            gzip.compress(b'{"prompt": "a"}\n' * 99, mtime=0)[:-9],
+            ": the gzip data is damaged or cut short",
+        ),
         ("x.jsonl.gz", b"\x1f\x8bnot gzip at all", ": the gzip data is damaged or cut short"),
         ("x.jsonl", b'{"prompt": ' + b"[" * 200_000, ", row 1: n"),
         ("x.jsonl.xz", lzma.compress(b'{"prompt": "a"}\n' * 99)[:-9], ": the xz data is damaged or cut short"),
