@@ -40,8 +40,9 @@ class Page:
     async def open(self, path: Path) -> None:
         """Load a local file and wait until its script has run."""
         await self.send("Page.enable")
+        await self.value("window.before = true")  # the page of before may answer for a while yet
         await self.send("Page.navigate", url=path.resolve().as_uri())
-        await self.until("document.readyState === 'complete' && location.protocol === 'file:'")
+        await self.until("!window.before && document.readyState === 'complete' && location.protocol === 'file:'")
 
     async def value(self, script: str):
         """The value of a JavaScript expression."""

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 import shutil
 
 import pyarrow as pa
@@ -156,7 +157,7 @@ def test_the_format_of_the_file_is_kept(score, file):
         rows = pq.read_table(path).to_pylist()
     else:
         raw = path.read_bytes()
-        raw = gzip.decompress(raw) if file.endswith(".gz") else raw
+        raw = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)(raw)
         rows = json.loads(raw) if file.endswith("json") else [json.loads(line) for line in raw.splitlines()]
     assert [{name: row[name] for name in plain[0]} for row in rows] == plain
     assert [row["margin"] is None for row in rows] == [False, True, False, False]
