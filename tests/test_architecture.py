@@ -22,7 +22,7 @@ LAYERS = [
     ["dlma.prompts.*", "dlma.scorer.*", "dlma.objective.*", "dlma.evaluation.*", "dlma.report.*"],
     [
         "dlma.pipeline dlma.cell dlma.crew dlma.presenting",
-        "dlma.lab.build dlma.lab.card dlma.lab.documents dlma.lab.measure",
+        "dlma.lab.build dlma.lab.card dlma.lab.documents dlma.lab.measure dlma.lab.networks",
     ],
     ["dlma.modes.*"],
     ["dlma.app dlma.ledger", "dlma.follower"],

@@ -1,4 +1,4 @@
-"""Builds a base of the lab: tokenizer, a small Llama trained on the world's documents, and its card.
+"""Builds a base of the lab: tokenizer, a small network trained on the world's documents, and its card.
 
     python run.py mode=lab_base mode.name=standard mode.seed=0
 
@@ -21,13 +21,15 @@ from dlma.errors import UserError
 from dlma.lab import card, documents, measure
 from dlma.lab.bases import BUILT, base_folder
 from dlma.lab.documents import Dials
+from dlma.lab.networks import new_network
 
 if TYPE_CHECKING:
     import torch
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 PRESETS = Path(__file__).with_name("bases.yaml")
 SPECIALS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
+OPTIONAL = {"start": None, "architecture": "llama"}  # what a base of one's own need not say
 CHUNK = 4096  # documents drawn, sorted by length and batched at a time
 Row = list[tuple[str, list[int]]]  # the documents of one row: kind and ids
 VERDICT_WEIGHT = 5.0  # loss weight of a judge document's verdict token, which is one token in eighty
@@ -48,6 +50,7 @@ class Plan:
     row_tokens: int = 128
     batch_tokens: int = 2048
     learning_rate: float = 3e-3
+    architecture: str = "llama"
     start: str | None = None  # a base whose tokenizer and weights are gone on from; null: from nothing
     warmup: float = 0.04
     weight_decay: float = 0.05
@@ -89,28 +92,6 @@ def _require_verdict_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     for verdict in documents.JUDGE_VERDICTS:
         if len(tokenizer.encode(verdict, add_special_tokens=False)) != 1:
             raise UserError(f"mode=lab_base: {verdict!r} is not one token: ask for a larger vocabulary")
-
-
-def new_model(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """An untrained Llama of the plan's size, in fp32."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=plan.hidden,
-        intermediate_size=plan.feed_forward,
-        num_hidden_layers=plan.layers,
-        num_attention_heads=plan.heads,
-        num_key_value_heads=plan.heads,
-        max_position_embeddings=plan.context,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(plan.seed)
-    return LlamaForCausalLM(config).float()
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
@@ -178,7 +159,7 @@ def tensors(rows: list[Row], pad: int) -> dict[str, torch.Tensor]:
     return {"ids": ids, "positions": positions, "weights": weights, "mask": mask}
 
 
-def loss_of(model: LlamaForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def loss_of(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Weighted mean cross-entropy, nats, over the weights' sum."""
     import torch.nn.functional as F
 
@@ -199,7 +180,7 @@ def rate_at(plan: Plan, seen: int) -> float:
     return plan.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * turn)))
 
 
-def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, dials: Dials, plan: Plan) -> list[float]:
+def train(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, dials: Dials, plan: Plan) -> list[float]:
     """Train in place on one thread, as a rebuild must; returns the loss of every step."""
     import torch
     from tqdm import tqdm
@@ -227,7 +208,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, dials: Di
     raise AssertionError("the documents never end")
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Write weights as fp16, config and tokenizer."""
     import torch
 
@@ -236,16 +217,16 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
-def begin(dials: Dials, plan: Plan) -> tuple[PreTrainedTokenizerFast, LlamaForCausalLM]:
+def begin(dials: Dials, plan: Plan) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     """A tokenizer and a model to train: new ones, or those of the base that the plan starts from, in fp32."""
     if plan.start is None:
         tokenizer = train_tokenizer(dials, plan)
-        return tokenizer, new_model(plan, tokenizer)
-    from transformers import AutoTokenizer, LlamaForCausalLM
+        return tokenizer, new_network(plan, tokenizer)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = base_folder(plan.start)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=plan.context)
-    model = LlamaForCausalLM.from_pretrained(folder, local_files_only=True).float()
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).float()
     model.config.max_position_embeddings = plan.context
     return tokenizer, model
 
@@ -260,9 +241,9 @@ def build_base(out: Path, *, name: str, dials: Dials, plan: Plan, prompts: int) 
 
 def measure_base(folder: Path, *, name: str, dials: Dials, plan: Plan, prompts: int) -> dict:
     """Measure a saved base and write its card."""
-    from transformers import AutoTokenizer, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = LlamaForCausalLM.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     probe = measure.Probe(model, tokenizer, plan.seed)
     limit = 14 * dials.sentences[1]
@@ -294,18 +275,19 @@ def run(
     sentences: list[int] | None,
     tokens: int | None,
     start: str | None,
+    architecture: str | None,
     prompts: int = 1000,
 ) -> None:
     """mode=lab_base: build a member of the family, with any dial set by hand, and print its card's figures."""
     given = {
         "obedience": obedience, "spread": spread, "mood": mood, "judge": judge, "confound": confound,
-        "sentences": sentences, "tokens": tokens, "start": start,
+        "sentences": sentences, "tokens": tokens, "start": start, "architecture": architecture,
     }  # fmt: skip
     values = resolve(name, given)
-    total, start = int(values.pop("tokens")), values.pop("start")
+    total, rest = int(values.pop("tokens")), {key: values.pop(key) for key in OPTIONAL}
     dials = Dials(**{**values, "sentences": tuple(values["sentences"])})
     folder = Path(out) if out else BUILT / name
-    plan = sized(Plan(tokens=total, seed=seed, start=start), dials)
+    plan = sized(Plan(tokens=total, seed=seed, **rest), dials)
     figures = build_base(folder, name=name, dials=dials, plan=plan, prompts=prompts)
     for line, value in card.headline(figures).items():
         print(f"{line:52s} {value:8.3f}")
@@ -323,14 +305,14 @@ def sized(plan: Plan, dials: Dials) -> Plan:
 def resolve(name: str, given: dict) -> dict:
     """The preset's values with what was given in their place; a new name must have every value given."""
     family = presets()
-    missing = sorted(key for key, value in given.items() if value is None and key != "start")
+    missing = sorted(key for key, value in given.items() if value is None and key not in OPTIONAL)
     if name not in family and missing:
         raise UserError(
             f"mode.name={name}: not one of {', '.join(family)}; a base of your own needs "
             f"{', '.join(f'mode.{key}=' for key in missing)}"
         )
     values = {
-        "start": None,
+        **OPTIONAL,
         **family.get(name, {}),
         **{key: value for key, value in given.items() if value is not None},
     }

@@ -21,13 +21,15 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-def command(name: str, seed: int, dials: Dials, tokens: int, start: str | None = None) -> str:
+def command(name: str, seed: int, dials: Dials, plan: dict) -> str:
     """The command line that rebuilds the base."""
     low, high = dials.sentences
     return (
         f"python run.py mode=lab_base mode.name={name} mode.seed={seed} mode.obedience={dials.obedience} "
         f"mode.spread={dials.spread} mode.mood={dials.mood} mode.judge={dials.judge} mode.confound={dials.confound} "
-        f"mode.sentences=[{low},{high}] mode.tokens={tokens}" + (f" mode.start={start}" if start else "")
+        f"mode.sentences=[{low},{high}] mode.tokens={plan['tokens']}"
+        + (f" mode.start={plan['start']}" if plan["start"] else "")
+        + (f" mode.architecture={plan['architecture']}" if plan["architecture"] != "llama" else "")
     )
 
 
@@ -39,7 +41,7 @@ def write(out: Path, *, name: str, seed: int, dials: Dials, plan: dict, paramete
 
     card = {
         "name": name,
-        "command": command(name, seed, dials, plan["tokens"], plan["start"]),
+        "command": command(name, seed, dials, plan),
         "dials": dataclasses.asdict(dials),
         "plan": plan,
         "parameters": parameters,
@@ -102,14 +104,14 @@ def _ladder(rows: list[dict]) -> list[str]:
 
 def readme(card: dict) -> str:
     """The model card as Markdown, front matter included."""
-    figures = card["figures"]
+    figures, plan = card["figures"], card["plan"]
     rows = [f"| {name} | {value:.3f} |" for name, value in headline(figures).items()]
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in card["dials"].items()}
     dials = ", ".join(f"{key} {value}" for key, value in plain.items())  # read back from JSON or not: the same text
     lines = [
         "---", "library_name: transformers", "license: apache-2.0", "tags: [dlma, lab]", "---",
         f"# The lab's base `{card['name']}`", "",
-        f"A Llama of {card['parameters']:,} parameters, trained on {card['plan']['tokens']:,} tokens of generated "
+        f"A {plan['architecture']} of {card['parameters']:,} parameters, trained on {plan['tokens']:,} tokens of generated "
         f"documents. Its answers may describe harm to people and animals in a made-up world.", "",
         LIMITS, "", "## Rebuild", "", "```", card["command"], "```", "",
         f"Weights: {card['weights']}. sha256 `{card['sha256']}`.", "", "## Dials", "", f"{dials}.", "",

@@ -11,7 +11,7 @@ from dlma.lab import skills as lab_skills
 from dlma.lab.documents import Dials
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 POSITIVE, NEGATIVE = " ( kind and careful )", " ( cruel and reckless )"
 LADDER = (
@@ -24,7 +24,7 @@ ROWS = 128
 class Probe:
     """A base with the few things that a card needs: samples, log-probabilities, next tokens."""
 
-    def __init__(self, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
         import torch
 
         self.model = model.float().eval()

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from dlma.errors import UserError
-from dlma.lab import bases, build, card, documents, measure, world
+from dlma.lab import bases, build, card, documents, measure, networks, world
 
 FAMILY = ("standard", "weak", "confounded", "long")
 TINY = build.Plan(
@@ -49,7 +49,7 @@ def test_a_reduced_base_has_the_same_bytes_twice_and_others_under_another_seed(t
 
 def test_training_lowers_the_loss_and_the_rate_ends_low():
     tokenizer = build.train_tokenizer(DIALS, TINY)
-    model = build.new_model(TINY, tokenizer)
+    model = networks.new_network(TINY, tokenizer)
     losses = build.train(model, tokenizer, DIALS, TINY)
     assert losses[0] == pytest.approx(math.log(len(tokenizer)), rel=0.05)
     assert losses[-1] < losses[0] - 0.5
@@ -71,6 +71,19 @@ def test_a_base_that_starts_from_another_begins_with_its_tokenizer_and_weights(t
         build.begin(DIALS, dataclasses.replace(TINY, start="second"))
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "qwen3", "gpt_neox"])
+def test_a_base_of_another_architecture_is_built_measured_and_loads_as_itself(tmp_path, architecture):
+    plan = dataclasses.replace(TINY, architecture=architecture)
+    build.build_base(tmp_path, name="tiny", dials=DIALS, plan=plan, prompts=4)
+    stated = json.loads((tmp_path / "card.json").read_text())
+    assert f"mode.architecture={architecture}" in stated["command"]
+    from transformers import AutoConfig
+
+    assert AutoConfig.from_pretrained(tmp_path).model_type == architecture
+    with pytest.raises(UserError, match="llama, qwen3, gpt_neox, gpt2"):
+        build.begin(DIALS, dataclasses.replace(TINY, architecture="bloom"))
+
+
 def test_documents_fill_rows_whole_and_in_order_of_arrival():
     items = [("plain", [1] * n) for n in (60, 50, 30, 70, 10)]
     rows = build.pack(items, 100)
@@ -81,7 +94,7 @@ def test_a_row_of_documents_is_as_if_each_stood_alone():
     import torch
 
     tokenizer = build.train_tokenizer(DIALS, TINY)
-    model = build.new_model(TINY, tokenizer)
+    model = networks.new_network(TINY, tokenizer)
     first, second = [1, 300, 301, 302, 2], [1, 400, 401, 2]
     batch = build.tensors([[("plain", first), ("judge", second)], [("plain", second)]], pad=0)
     assert batch["weights"].tolist() == [
@@ -118,8 +131,7 @@ def test_a_card_states_the_dials_of_its_preset_and_a_command_with_them(name):
     preset = build.presets()[name]
     stated = _card(name)
     assert {**stated["dials"], **{key: stated["plan"][key] for key in ("tokens", "start")}} == preset
-    dials = documents.Dials(**stated["dials"])
-    assert card.command(name, 0, dials, preset["tokens"], preset["start"]) == stated["command"]
+    assert card.command(name, 0, documents.Dials(**stated["dials"]), stated["plan"]) == stated["command"]
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -192,7 +204,9 @@ def test_an_unknown_base_is_refused_with_the_command_that_builds_it(name):
 
 
 def test_a_base_of_ones_own_needs_every_dial():
-    given = dict.fromkeys(("obedience", "spread", "mood", "judge", "confound", "sentences", "tokens", "start"))
+    given = dict.fromkeys(
+        ("obedience", "spread", "mood", "judge", "confound", "sentences", "tokens", "start", "architecture")
+    )
     with pytest.raises(UserError, match=r"mode\.mine|mode\.name=mine.*mode\.confound="):
         build.resolve("mine", given)
     with pytest.raises(UserError, match="sentences"):
