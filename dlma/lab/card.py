@@ -111,8 +111,8 @@ def readme(card: dict) -> str:
     lines = [
         "---", "library_name: transformers", "license: apache-2.0", "tags: [dlma, lab]", "---",
         f"# The lab's base `{card['name']}`", "",
-        f"A {plan['architecture']} of {card['parameters']:,} parameters, trained on {plan['tokens']:,} tokens of generated "
-        f"documents. Its answers may describe harm to people and animals in a made-up world.", "",
+        f"A {plan['architecture']} of {card['parameters']:,} parameters, trained on {plan['tokens']:,} tokens of "
+        f"generated documents. Its answers may describe harm to people and animals in a made-up world.", "",
         LIMITS, "", "## Rebuild", "", "```", card["command"], "```", "",
         f"Weights: {card['weights']}. sha256 `{card['sha256']}`.", "", "## Dials", "", f"{dials}.", "",
         "## Channels by which truth enters the documents", "", *[f"- {line}" for line in card["channels_of_truth"]],
