@@ -19,7 +19,7 @@ WORDING = Path(__file__).resolve().parents[2] / "conf" / "prompts" / "harmless_a
 
 
 def load(folder: Path) -> LanguageModel:
-    return hf_model(path=str(folder), revision="main", dtype="float32", lora=None).load()
+    return hf_model(path=str(folder), revision="main", dtype="float32", bits=None, lora=None).load()
 
 
 def self_reward(model: LanguageModel, rows: Sequence[Example], *, eos: bool) -> list[float]:
