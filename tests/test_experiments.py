@@ -92,3 +92,11 @@ def test_the_rehearsals_model_has_the_parameters_of_its_shape():
     with torch.device("meta"):
         network = LlamaForCausalLM(LlamaConfig(**rehearsal.SHAPE))
     assert sum(p.numel() for p in network.parameters()) == rehearsal.PARAMETERS
+
+
+def test_each_methods_beta_is_the_one_that_the_rule_picks():
+    tuning = script(ROOT / "experiments" / "tuning" / "choose.py")
+    rows = list(csv.DictReader((ROOT / "experiments" / "tuning" / "outcome.csv").open()))
+    cells = [row | {name: float(row[name]) for name in ("kl", "self_reward")} for row in rows]
+    assert tuning.choose(cells) == [cell for cell in cells if cell["chosen"] == "1"]
+    assert len(tuning.choose(cells)) == 5
