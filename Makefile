@@ -70,3 +70,11 @@ RUNS ?=
 
 verify-paper: $(READY)
 	$(BIN)/python experiments/paper/verify.py $(RUNS)
+
+# Every experiment with a table, measured again, two cells at a time, and its README rendered (hours; finished cells are
+# kept). Some of them:  make reproduce NAMES="headline cross_matrix"
+.PHONY: reproduce
+NAMES ?=
+
+reproduce: $(READY)
+	$(BIN)/python experiments/tables.py run $(NAMES)

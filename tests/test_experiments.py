@@ -2,12 +2,17 @@
 
 import csv
 import importlib.util
+import shlex
+import sys
 from pathlib import Path
 
+import planted_runs
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from dlma import compose
 from dlma.app import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def script(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -27,11 +33,42 @@ def test_the_readme_shows_the_committed_results_byte_for_byte():
     assert shown == table.render()
 
 
-@pytest.mark.parametrize("name", ["workbench_validity", "over_optimisation"])
+TABLES = script(ROOT / "experiments" / "tables.py")
+
+
+@pytest.mark.parametrize("name", sorted(set(TABLES.names()) - {"headline"}))
 def test_the_page_of_an_experiment_shows_its_committed_results_byte_for_byte(name):
-    table = script(ROOT / "experiments" / name / "table.py")
+    table = TABLES.own(name)
     page = (ROOT / "experiments" / name / "README.md").read_text()
-    assert page.split(table.START)[1].split("\n" + table.END)[0] == table.render()
+    shown = page.split(TABLES.START)[1].split("\n" + TABLES.END)[0]
+    assert shown == (table.render() if table else TABLES.render(name))
+
+
+@pytest.mark.parametrize("name", TABLES.names())
+def test_the_commands_of_an_experiment_compose_and_name_their_runs(name):
+    table, path = TABLES.table_of(name), compose.search_path(ROOT / "conf", None)
+    for command in [*(table.before or []), *table.commands]:
+        words = shlex.split(command)
+        overrides = [word for word in words[2:] if word != "-m"]
+        plan = compose.plan(path, overrides, "-m" in words)
+        assert (words[:2], plan.cells > 1) == (["python", "run.py"], "-m" in words)
+        assert TABLES.folder_of(command).name
+
+
+def test_what_is_collected_is_the_sweeps_own_table(tmp_path, monkeypatch):
+    """Two runs by hand: the row of both seeds is the mean over them, and only the metrics of the table are kept."""
+    monkeypatch.setattr(TABLES, "HERE", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "table.yaml").write_text("commands: []\nshow: [harmful]\ntested: [harmful]\n")
+    folders = [planted_runs.plant(tmp_path / f"run{seed}", seed=seed) for seed in (0, 1)]
+    TABLES.collect("mine", folders)
+    found = TABLES.sweep_table.read_csv(tmp_path / "mine" / "results.csv")
+    assert {row.metric.split(" ")[0] for row in found} == {"harmful"}
+    assert {row.seed for row in found} == {"0+1"}
+    arms = [pq.read_table(folder / "answers.parquet").to_pylist() for folder in folders]
+    harmful = [row["harmful"] for rows in arms for row in rows if row["arm"] == "aligned"]
+    (own,) = [row for row in found if (row.method, row.metric) == ("dlma", "harmful")]
+    assert own.mean == pytest.approx(sum(harmful) / len(harmful))
 
 
 def test_the_chosen_setting_is_the_one_that_the_rule_picks_and_the_recipe_uses():

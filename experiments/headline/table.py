@@ -1,14 +1,11 @@
 """The README's lab figures: collected from finished runs, and rendered from the collected file.
 
-python run.py -m experiment=headline
-python experiments/headline/table.py collect outputs/<sweep>   # -> experiments/headline/results.csv
-python experiments/headline/table.py render                    # -> README.md, between its markers
+python experiments/tables.py run headline    # its commands, then this table
 """
 
 from __future__ import annotations
 
 import csv
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -79,9 +76,3 @@ def write_readme(text: str) -> None:
     page = README.read_text()
     before, rest = page.split(start)
     README.write_text(before + start + text + "\n" + end + rest.split(end, 1)[1])
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["collect"]:
-        collect(Path(sys.argv[2]))
-    write_readme(render())

@@ -1,14 +1,13 @@
 """The tables of the comparison: collected from finished sweeps, and rendered from the collected file.
 
-python experiments/main_comparison/table.py collect outputs/<sweep> [outputs/<sweep> ...]    # -> results.csv
-python experiments/main_comparison/table.py render                                # -> README.md, between its markers
+python experiments/tables.py collect main_comparison outputs/<sweep> [outputs/<sweep> ...]    # -> results.csv
+python experiments/tables.py render main_comparison                               # -> README.md, between its markers
 """
 
 from __future__ import annotations
 
 import csv
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +31,7 @@ SHOWN = {
 }
 
 
-def collect(folders: Sequence[str]) -> None:
+def collect(*folders: Path) -> None:
     """Every setting's means, the curves at each KL, and their differences from the subject's curve."""
     rows = [row for row in sweep.settings(sweep_cells.collect(folders)) if row.final]
     found = [r for r in sweep_table.results(rows, tested=[]) if r.metric in SHOWN and "+" in r.seed]
@@ -116,12 +115,3 @@ def write_readme(text: str) -> None:
     """Put the text between the README's markers."""
     before, rest = README.read_text().split(START)
     README.write_text(before + START + text + "\n" + END + rest.split(END)[1])
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["collect"] and len(sys.argv) > 2:
-        collect(sys.argv[2:])
-    elif sys.argv[1:] == ["render"]:
-        write_readme(render())
-    else:
-        sys.exit(__doc__)

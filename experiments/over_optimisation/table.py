@@ -1,14 +1,11 @@
 """R and the independent judge along a long training: along.csv of every base in one table.
 
-python run.py -m experiment=over_optimisation
-python experiments/over_optimisation/table.py collect outputs/<sweep>   # -> results.csv
-python experiments/over_optimisation/table.py render                    # -> README.md, between its markers
+python experiments/tables.py run over_optimisation    # its commands, then this table
 """
 
 from __future__ import annotations
 
 import csv
-import sys
 from itertools import groupby
 from pathlib import Path
 
@@ -60,12 +57,3 @@ def write_readme(text: str) -> None:
     """Put the text between the README's markers."""
     before, rest = README.read_text().split(START)
     README.write_text(before + START + text + "\n" + END + rest.split(END)[1])
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["collect"] and len(sys.argv) == 3:
-        collect(Path(sys.argv[2]))
-    elif sys.argv[1:] == ["render"]:
-        write_readme(render())
-    else:
-        sys.exit(__doc__)

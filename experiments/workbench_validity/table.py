@@ -1,16 +1,11 @@
 """The workbench's ranking held against the grammar's true strength and against training with each pair.
 
-python run.py mode=workbench experiment=workbench_validity 'mode.prompts=[lab_pairs/*]' mode.sample=150 \\
-    name=workbench_validity
-python run.py -m experiment=workbench_validity
-python experiments/workbench_validity/table.py collect outputs/workbench_validity/workbench.csv outputs/<sweep>
-python experiments/workbench_validity/table.py render    # -> README.md, between its markers
+python experiments/tables.py run workbench_validity    # its commands, then this table
 """
 
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +35,7 @@ def collect(ranking: Path, sweep: Path) -> None:
         kl = change(evals, lambda row: row.logp - row.logp_base)
         key = tuple(affix[side]["affix"] for side in ("positive", "negative"))
         outcomes[key] = [harmless.value, harmless.low, harmless.high, kl.value]
-    rows = list(csv.DictReader(ranking.open()))
+    rows = list(csv.DictReader((ranking / "workbench.csv").open()))
     with RESULTS.open("w", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["prompts", "positive", "negative", "true_gap", *MEASURED, *OUTCOME])
@@ -99,12 +94,3 @@ def write_readme(text: str) -> None:
     """Put the text between the README's markers."""
     before, rest = README.read_text().split(START)
     README.write_text(before + START + text + "\n" + END + rest.split(END)[1])
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["collect"] and len(sys.argv) == 4:
-        collect(Path(sys.argv[2]), Path(sys.argv[3]))
-    elif sys.argv[1:] == ["render"]:
-        write_readme(render())
-    else:
-        sys.exit(__doc__)

@@ -1,0 +1,149 @@
+"""Every experiment's committed results: measured, collected, and shown in its README between the markers.
+
+python experiments/tables.py run NAME [NAME ...]            # its commands, two cells at a time; then collect and render
+python experiments/tables.py collect NAME FOLDER [FOLDER ...]    # finished sweeps -> experiments/NAME/results.csv
+python experiments/tables.py render [NAME ...]              # results.csv -> experiments/NAME/README.md
+
+experiments/NAME/table.yaml says what is run and shown:
+  before:    commands whose results later ones need, such as bases (optional)
+  commands:  the sweeps and runs whose folders are collected
+  show:      metrics of the main table
+  baseline:  the setting that the others are held against (null: the base's own answers)
+  tested:    metrics that are compared, Holm over all of them
+  levels:    KLs at which curves are read (optional)
+  pool:      true: the bases stand for one another, as a random factor (optional)
+An experiment with a table.py of its own collects and renders by that.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import yaml
+
+from dlma.report import sweep, sweep_cells, sweep_frontier, sweep_pooled, sweep_table, sweep_text
+from dlma.report.sweep_table import Result
+
+HERE = Path(__file__).resolve().parent
+START, END = "<!-- results:start -->\n", "<!-- results:end -->"
+TWO_CELLS_AT_A_TIME = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.threads=1"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """table.yaml."""
+
+    commands: list[str]
+    show: list[str]
+    before: list[str] | None = None
+    baseline: str | None = None
+    tested: list[str] | None = None
+    levels: list[float] | None = None
+    pool: bool = False
+
+
+def table_of(name: str) -> Table:
+    return Table(**yaml.safe_load((HERE / name / "table.yaml").read_text()))
+
+
+def names() -> list[str]:
+    """The experiments with a table.yaml."""
+    return sorted(path.parent.name for path in HERE.glob("*/table.yaml"))
+
+
+def own(name: str) -> ModuleType | None:
+    """The experiment's own table.py, if it has one."""
+    path = HERE / name / "table.py"
+    if not path.exists():
+        return None
+    spec = importlib.util.spec_from_file_location(f"{name}_table", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def collect(name: str, folders: Sequence[Path]) -> None:
+    """Write results.csv: what table.yaml shows and compares, over all seeds, and the curves at each KL."""
+    of = own(name)
+    if of:
+        of.collect(*folders)
+        return
+    chosen = table_of(name)
+    rows = sweep.settings(sweep_cells.collect(folders))
+    final = [row for row in rows if row.final]
+    found = sweep_table.results(final, chosen.baseline, chosen.tested)
+    found += sweep_frontier.results(rows, chosen.baseline, chosen.levels) if chosen.levels else []
+    found += sweep_pooled.results(final, chosen.baseline, chosen.tested) if chosen.pool else []
+    (HERE / name / "results.csv").write_bytes(sweep_table.write_csv(_over_seeds(_shown(found, chosen.show))))
+
+
+def _shown(found: Sequence[Result], show: Sequence[str]) -> list[Result]:
+    """The rows about the metrics of the table: themselves, their comparisons, and the shares of wins."""
+    kept = {*show, *sweep_table.OUTCOMES}
+    return [row for row in found if row.metric.split(" ")[0] in kept]
+
+
+def _over_seeds(found: Sequence[Result]) -> list[Result]:
+    """The row of all seeds, which stands after those of each."""
+    return list({(row.method, row.base, row.metric): row for row in found}.values())
+
+
+def render(name: str) -> str:
+    """The Markdown of results.csv."""
+    return sweep_text.markdown(sweep_table.read_csv(HERE / name / "results.csv")).rstrip("\n")
+
+
+def write_readme(name: str) -> None:
+    """Put the tables between the README's markers."""
+    of = own(name)
+    if of:
+        of.write_readme(of.render())
+        return
+    page = HERE / name / "README.md"
+    before, rest = page.read_text().split(START)
+    page.write_text(before + START + render(name) + "\n" + END + rest.split(END, 1)[1])
+
+
+def measure(name: str) -> None:
+    """Run the experiment's commands (finished cells are kept), collect their folders and render."""
+    chosen = table_of(name)
+    for command in [*(chosen.before or []), *chosen.commands]:
+        words = shlex.split(command)
+        apart = TWO_CELLS_AT_A_TIME if "-m" in words else []
+        print(f"\n> {command}", flush=True)
+        subprocess.run([sys.executable, *words[1:], *apart], check=True, cwd=HERE.parent)
+    collect(name, [folder_of(command) for command in chosen.commands])
+    write_readme(name)
+
+
+def folder_of(command: str) -> Path:
+    """Where a command's `name=` puts its runs."""
+    (name,) = [word.removeprefix("name=") for word in shlex.split(command) if word.startswith("name=")]
+    return HERE.parent / "outputs" / name
+
+
+def main(argv: Sequence[str]) -> int:
+    match argv:
+        case ["run", *chosen]:
+            for name in chosen or names():
+                measure(name)
+        case ["collect", name, first, *more]:
+            collect(name, [Path(first), *map(Path, more)])
+        case ["render", *chosen]:
+            for name in chosen or names():
+                write_readme(name)
+        case _:
+            print(__doc__)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
