@@ -28,7 +28,7 @@ from types import ModuleType
 
 import yaml
 
-from dlma.report import sweep, sweep_cells, sweep_frontier, sweep_pooled, sweep_table, sweep_text
+from dlma.report import sweep, sweep_cells, sweep_effects, sweep_frontier, sweep_pooled, sweep_table, sweep_text
 from dlma.report.sweep_table import Result
 
 HERE = Path(__file__).resolve().parent
@@ -80,6 +80,7 @@ def collect(name: str, folders: Sequence[Path]) -> None:
     final = [row for row in rows if row.final]
     found = sweep_table.results(final, chosen.baseline, chosen.tested)
     found += sweep_frontier.results(rows, chosen.baseline, chosen.levels) if chosen.levels else []
+    found += sweep_effects.results(final)
     found += sweep_pooled.results(final, chosen.baseline, chosen.tested) if chosen.pool else []
     (HERE / name / "results.csv").write_bytes(sweep_table.write_csv(_over_seeds(_shown(found, chosen.show))))
 

@@ -13,7 +13,17 @@ from omegaconf import DictConfig
 
 from dlma import config, files
 from dlma.errors import UserError
-from dlma.report import known, sweep, sweep_cells, sweep_frontier, sweep_html, sweep_pooled, sweep_table, sweep_text
+from dlma.report import (
+    known,
+    sweep,
+    sweep_cells,
+    sweep_effects,
+    sweep_frontier,
+    sweep_html,
+    sweep_pooled,
+    sweep_table,
+    sweep_text,
+)
 from dlma.report.sweep import Setting
 from dlma.report.sweep_cells import Cell
 
@@ -55,6 +65,7 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
     final = [row for row in rows if row.final]
     found = sweep_table.results(final, chosen.baseline, chosen.tested)
     found += sweep_frontier.results(rows, chosen.baseline, chosen.levels)
+    found += sweep_effects.results(final)
     found += sweep_pooled.results(final, chosen.baseline, chosen.tested) if chosen.pool_bases else []
     beside = known.beside(rows, known.read(chosen.known))
     page = sweep_html.SweepPage(

@@ -27,6 +27,7 @@ FIRST_UNJUDGED = ("perplexity", "kl", "tokens", "distinct_2")
 AT = re.compile(r"(\w+) at kl (\S+)")
 VERSUS = re.compile(r"(\w+(?: at kl \S+)?) (minus|over) (.+)")
 WIN = re.compile(r"win (against .+)")
+EFFECT = re.compile(r"(\w+) effect against (.+)")
 MARGIN = 0.03  # three points: what "no worse" means for a share unless the reader says otherwise
 
 
@@ -181,6 +182,9 @@ def tables(found: Sequence[Result], known: Known | None = None, margin: float = 
         if lines:
             heads = ["method", "metric", *(f"at KL {level}" for level in levels)]
             parts.append(Table(f"{base}: read at matched KL", heads, [[m, head(k), *cells] for m, k, cells in lines]))
+        effects = effects_of(found, base)
+        if effects:
+            parts.append(_effects(base, effects, margin))
     return parts
 
 
@@ -216,6 +220,33 @@ def _versus(base: str, compared: Sequence[Versus], margin: float) -> Table:
     return Table(f"{base}: against {' or '.join(names)}, paired over prompts and seeds", heads, rows)
 
 
+def effects_of(found: Sequence[Result], base: str) -> list[tuple[str, Versus]]:
+    """(factor, comparison of two of its levels) of a crossed sweep, from its rows."""
+    lines = []
+    for r in found:
+        match = EFFECT.fullmatch(r.metric)
+        if match and r.base == base:
+            factor, _, level = r.method.partition("=")
+            lines.append((factor, Versus(level, match[1], False, match[2], r, math.nan)))
+    return lines
+
+
+def _effects(base: str, effects: Sequence[tuple[str, Versus]], margin: float) -> Table:
+    heads = ["factor", "level", "against", "metric", "difference", "p (Holm)", f"within {100 * margin:g} points"]
+    rows = [
+        [factor, v.method, v.baseline, head(v.metric), change(v), p_text(v.result.p_holm), same(v, margin)]
+        for factor, v in effects
+    ]
+    return Table(f"{base}: main effects, each averaged over every other choice", heads, rows)
+
+
+def same(one: Versus, margin: float) -> str:
+    """Whether the whole 95 % interval of a difference of shares lies inside the margin."""
+    if unit(one.metric) != "share" or math.isnan(one.result.low):
+        return "–"
+    return "yes" if -margin < one.result.low and one.result.high < margin else "not shown"
+
+
 def notes(found: Sequence[Result], margin: float = MARGIN) -> list[str]:
     """What a reader has to know of the intervals and tests."""
     lines = ["Arrows: the wanted direction. Intervals: 95 %, two-sided, over new prompts and new seeds."]
@@ -228,6 +259,13 @@ def notes(found: Sequence[Result], margin: float = MARGIN) -> list[str]:
             f"No worse: worse by less than {100 * margin:g} points at one-sided level 97.5 %; overlap of intervals "
             "is never used. Prompts to see a difference: 5 % two-sided, power 0.8, the same number of seeds."
         )
+    for base in bases(found):
+        for _, v in effects_of(found, base):
+            if {v.method, v.baseline} == {"shuffled", "scored"} and same(v, margin) == "yes":
+                lines.append(
+                    f"{base}: margins in a random order do as well as the real ones, within {100 * margin:g} points of "
+                    f"{label(v.metric)}: the size of R carries no information there."
+                )
     return lines
 
 
