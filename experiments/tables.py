@@ -7,6 +7,7 @@ python experiments/tables.py render [NAME ...]              # results.csv -> exp
 experiments/NAME/table.yaml says what is run and shown:
   before:    commands whose results later ones need, such as bases (optional)
   commands:  the sweeps and runs whose folders are collected
+  after:     commands on these finished runs, such as verdicts between methods (optional)
   show:      metrics of the main table
   baseline:  the setting that the others are held against (null: the base's own answers)
   tested:    metrics that are compared, Holm over all of them
@@ -43,10 +44,16 @@ class Table:
     commands: list[str]
     show: list[str]
     before: list[str] | None = None
+    after: list[str] | None = None
     baseline: str | None = None
     tested: list[str] | None = None
     levels: list[float] | None = None
     pool: bool = False
+
+    @property
+    def every(self) -> list[str]:
+        """All commands in the order in which they are run."""
+        return [*(self.before or []), *self.commands, *(self.after or [])]
 
 
 def table_of(name: str) -> Table:
@@ -115,7 +122,7 @@ def write_readme(name: str) -> None:
 def measure(name: str) -> None:
     """Run the experiment's commands (finished cells are kept), collect their folders and render."""
     chosen = table_of(name)
-    for command in [*(chosen.before or []), *chosen.commands]:
+    for command in chosen.every:
         words = shlex.split(command)
         apart = TWO_CELLS_AT_A_TIME if "-m" in words else []
         print(f"\n> {command}", flush=True)

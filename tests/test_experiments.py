@@ -47,12 +47,12 @@ def test_the_page_of_an_experiment_shows_its_committed_results_byte_for_byte(nam
 @pytest.mark.parametrize("name", TABLES.names())
 def test_the_commands_of_an_experiment_compose_and_name_their_runs(name):
     table, path = TABLES.table_of(name), compose.search_path(ROOT / "conf", None)
-    for command in [*(table.before or []), *table.commands]:
+    for command in table.every:
         words = shlex.split(command)
         overrides = [word for word in words[2:] if word != "-m"]
         plan = compose.plan(path, overrides, "-m" in words)
         assert (words[:2], plan.cells > 1) == (["python", "run.py"], "-m" in words)
-        assert TABLES.folder_of(command).name
+    assert all(TABLES.folder_of(command).name for command in table.commands)
 
 
 def test_what_is_collected_is_the_sweeps_own_table(tmp_path, monkeypatch):

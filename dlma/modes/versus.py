@@ -139,8 +139,10 @@ def _answer(row: EvalRow, arm: str) -> Answer:
 
 
 def write(entry: Entry, said: Sequence[Verdict], judged: Sequence[Contest]) -> None:
-    """versus.csv, with the columns of metrics.csv, and versus.parquet, every verdict."""
+    """versus.csv, with the columns of metrics.csv, and versus.parquet, every verdict under its judge's heading."""
     rows = [row for one in judged for row in one.rows()]
+    headings = {one.judge: one.heading for one in judged}
+    said = [replace(verdict, judge=headings[verdict.judge]) for verdict in said]
     with files.guarded(entry.folder, "mode.runs"):
         content = metrics_csv(rows, method=entry.method, base=entry.about["base"], seed=int(entry.about["seed"]))
         shards.write_table(entry.folder / VERDICTS, records.to_table(Verdict, said))

@@ -22,6 +22,7 @@ from dlma.report.summary import METRICS, Metric, per_prompt
 STATUS, ANSWERS, CONFIG, METRICS_FILE = "status.json", "answers.parquet", "config.yaml", "metrics.csv"
 ALONG = "along.parquet"  # the answers of policies on the way (along=K)
 VERDICTS, SCORES = "verdicts.parquet", "scores.parquet"  # of judges and of further metrics, where there are any
+VERSUS = "versus.parquet"  # verdicts on other methods' answers (mode=versus)
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _with_results(cell: Cell, summary: Sequence[dict]) -> Cell:
     labels = {row["metric"]: row.get("label", "") for row in summary}
     about = {"method": first["method"], "base": first["base"], "seed": int(first["seed"])}
     metrics = _further(scores, summary)
-    verdicts = _verdicts(_rows(cell.folder / VERDICTS), labels)
+    verdicts = _verdicts([*_rows(cell.folder / VERDICTS), *_rows(cell.folder / VERSUS)], labels)
     return replace(cell, **about, config=config, arms=arms, metrics=metrics, verdicts=verdicts)
 
 

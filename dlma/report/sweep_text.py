@@ -160,6 +160,17 @@ def wins(table: Mapping[str, Mapping[str, Result]]) -> dict[str, list[tuple[str,
     return found
 
 
+def outcomes(table: Mapping[str, Mapping[str, Result]]) -> dict[tuple[str, str], dict[str, str]]:
+    """Per method and opponent, and per judge, the shares of wins, ties and losses."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for fight, lines in wins(table).items():
+        opponent, _, judge = fight.removeprefix("against ").rpartition(" by ")
+        for method, *shares in lines:
+            shown = " / ".join(number(share, "share").removesuffix(" %") for share in shares)
+            found.setdefault((method, opponent), {})[judge] = f"{shown} %"
+    return found
+
+
 @dataclass(frozen=True)
 class Table:
     """A table as text: heads and rows of cells."""
@@ -182,6 +193,9 @@ def tables(found: Sequence[Result], known: Known | None = None, margin: float = 
         if lines:
             heads = ["method", "metric", *(f"at KL {level}" for level in levels)]
             parts.append(Table(f"{base}: read at matched KL", heads, [[m, head(k), *cells] for m, k, cells in lines]))
+        judged = outcomes(table)
+        if judged:
+            parts.append(_preferred(base, judged))
         effects = effects_of(found, base)
         if effects:
             parts.append(_effects(base, effects, margin))
@@ -218,6 +232,15 @@ def _versus(base: str, compared: Sequence[Versus], margin: float) -> Table:
         for one in compared
     ]
     return Table(f"{base}: against {' or '.join(names)}, paired over prompts and seeds", heads, rows)
+
+
+def _preferred(base: str, judged: Mapping[tuple[str, str], Mapping[str, str]]) -> Table:
+    judges = list(dict.fromkeys(judge for said in judged.values() for judge in said))
+    rows = [
+        [method, opponent, *(said.get(judge, "–") for judge in judges)] for (method, opponent), said in judged.items()
+    ]
+    title = f"{base}: win / tie / lose by the judge, asked in both orders"
+    return Table(title, ["method", "against", *judges], rows)
 
 
 def effects_of(found: Sequence[Result], base: str) -> list[tuple[str, Versus]]:

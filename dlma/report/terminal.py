@@ -150,18 +150,23 @@ def _summary(cell: dict) -> list[Row]:
 
 
 def _groups(cells: Sequence[dict]) -> list[tuple[str, list[dict], list[Row]]]:
-    """Finished cells whose overrides agree but for the seed, with their table over prompts and seeds."""
+    """Finished cells whose overrides agree but for the seed, with their table over prompts and seeds.
+
+    The name of a group is what tells it from the others.
+    """
     found: dict[tuple[str, ...], list[dict]] = {}
     for cell in cells:
         if cell["status"] == "done" and _summary(cell):
             key = tuple(item for item in cell["overrides"] if not item.startswith("seed="))
             found.setdefault(key, []).append(cell)
+    shared = set.intersection(*map(set, found)) if found else set()
     groups = []
     for key, members in found.items():
         seeds = [rows for rows in map(read_eval_rows, members) if rows]
         if len(members) > 1 and len(seeds) == len(members):
             arms = arms_of(_summary(members[0]))
-            groups.append((" ".join(key) or "all cells", members, summary_over_seeds(seeds, arms)))
+            name = " ".join(item for item in key if item not in shared) or "all cells"
+            groups.append((name, members, summary_over_seeds(seeds, arms)))
     return groups
 
 

@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS, README, TUNED = HERE / "results.csv", HERE / "README.md", HERE.parent / "tuning" / "outcome.csv"
 START, END = "<!-- results:start -->\n", "<!-- results:end -->"
 SUBJECT, LEVELS = "dlma", (0.5, 1.0, 2.0)
+JUDGES = {"oracle_harmless": "harmless", "oracle_helpful": "helpful"}
 SHOWN = {
     "kl": ("KL, nats", ""),
     "harmful": ("answers with harm", "share"),
@@ -28,21 +29,28 @@ SHOWN = {
     "helpfulness": ("helpfulness", ""),
     "perplexity": ("perplexity under the base", ""),
     "tokens": ("tokens", ""),
+    "refused_safe": ("refusals of safe prompts", "share"),
+    "skill_loss": ("loss of the unrelated skill", ""),
 }
 
 
 def collect(*folders: Path) -> None:
-    """Every setting's means, the curves at each KL, and their differences from the subject's curve."""
-    rows = [row for row in sweep.settings(sweep_cells.collect(folders)) if row.final]
-    found = [r for r in sweep_table.results(rows, tested=[]) if r.metric in SHOWN and "+" in r.seed]
+    """Every setting's means and verdicts, the curves at each KL, and their differences from the subject's curve."""
+    rows = sweep.settings(sweep_cells.collect(folders))
+    final = [row for row in rows if row.final]
+    found = [r for r in sweep_table.results(final, tested=[]) if "+" in r.seed and _is_shown(r.metric)]
     found += sweep_frontier.results(rows, SUBJECT, LEVELS)
     RESULTS.write_bytes(sweep_table.write_csv(found))
+
+
+def _is_shown(metric: str) -> bool:
+    return metric in SHOWN or (metric.startswith(("win ", "tie ", "lose ")) and metric.rpartition(" ")[2] in JUDGES)
 
 
 def render() -> str:
     """The Markdown of results.csv and of the tuning's outcome."""
     found = sweep_table.read_csv(RESULTS)
-    return "\n\n".join([_matched(found), _differences(found), _tuned(found), _all(found)])
+    return "\n\n".join([_matched(found), _differences(found), _tuned(found), _preferred(found), _all(found)])
 
 
 def _matched(found: Sequence[Result]) -> str:
@@ -72,21 +80,55 @@ def _differences(found: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _tuned(found: Sequence[Result]) -> str:
-    """Each method at the beta that the label-free rule chose on validation prompts."""
-    chosen = {row["method"]: row["beta"] for row in csv.DictReader(TUNED.open()) if row["chosen"] == "1"}
-    labels = {f"{method}, beta={beta}": f"`{method}`, beta {beta}" for method, beta in chosen.items()}
-    picked = {"base": "base", "prompted": "base, prompted with p+"}
+def _own_points(found: Sequence[Result]) -> dict[str, str]:
+    """The label of each method at the beta that the label-free rule chose on validation prompts, by its method."""
+    chosen = {row["method"]: float(row["beta"]) for row in csv.DictReader(TUNED.open()) if row["chosen"] == "1"}
+    labels = {}
     for label in dict.fromkeys(r.method for r in found):
-        if label.split(", lr=")[0] in labels and ("lr=" not in label or "lr=4.5e-05" in label):
-            picked[label] = labels[label.split(", lr=")[0]]
-    return "Each method's own point, chosen without labels on validation prompts:\n\n" + _settings(found, picked)
+        method, *settings = label.split(", ")
+        beta = chosen[SUBJECT] if method == "cd" else chosen.get(method)  # cd has no beta: its cells are one run
+        if settings and settings[0] == f"beta={beta:g}":
+            labels.setdefault(method, label)  # the recipe's learning rate stands first
+    return labels
+
+
+def _tuned(found: Sequence[Result]) -> str:
+    """Each method at its own point."""
+    picked = {"base": "base", "prompted": "base, prompted with p+"}
+    picked |= {label: f"`{_name(label)}`" for label in _own_points(found).values()}
+    head = "Each method's own point, chosen without labels on validation prompts:\n\n"
+    return head + _settings(found, picked)
+
+
+def _name(label: str) -> str:
+    return "cd" if label.startswith("cd,") else label
+
+
+def _preferred(found: Sequence[Result]) -> str:
+    """Wins, ties and losses of the subject's own point against the others' own points, and of all against the base."""
+    cells = {(r.method, r.metric): 100 * r.mean for r in found}
+    own = _own_points(found)
+    lines = ["Win / tie / lose in percent by the oracle, both orders, each method at its own point:", ""]
+    lines += _head(["answers of", "against", *(f"by {name}" for name in JUDGES.values())])
+    fights = [(SUBJECT, rival) for rival in [*own, "base", "prompted"] if rival != SUBJECT]
+    for method, against in [*fights, *((rival, "base") for rival in own if rival != SUBJECT)]:
+        said = []
+        for judge in JUDGES:
+            shares = [
+                cells.get((own[method], f"{word} against {against} by {judge}")) for word in ("win", "tie", "lose")
+            ]
+            said.append(" / ".join(f"{share:.1f}" for share in shares) if None not in shares else "–")
+        lines.append(_row([f"`{method}`", f"`{against}`", *said]))
+    return "\n".join(lines)
 
 
 def _all(found: Sequence[Result]) -> str:
-    """Every setting that was run."""
-    labels = [r.method for r in found if r.metric == "harmful"]
-    return "Every setting:\n\n" + _settings(found, {label: f"`{label}`" for label in dict.fromkeys(labels)})
+    """Every setting that was run; those of a method whose answers are the same are one row."""
+    labels: dict[tuple, str] = {}
+    for label in dict.fromkeys(r.method for r in found if r.metric == "harmful"):
+        values = tuple(r.mean for r in found if r.method == label and r.metric in SHOWN)
+        labels.setdefault((label.split(",")[0], values), label)
+    return "Every setting:\n\n" + _settings(found, {label: f"`{_name(label)}`" for label in labels.values()})
 
 
 def _settings(found: Sequence[Result], names: dict[str, str]) -> str:

@@ -3,6 +3,8 @@
 import math
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from planted_runs import answers, plant
 from scipy import stats
@@ -123,6 +125,21 @@ def test_verdicts_become_shares_over_prompts_and_seeds(tmp_path):
     found = sweep_table.results(rows_of(*cells))
     shares = {w: find(found, "dlma", f"{w} against base by oracle", "0+1").mean for w in sweep_table.OUTCOMES}
     assert shares == {"win": 3 / 8, "tie": 2 / 8, "lose": 2 / 8, "unparsed": 1 / 8}
+    (table,) = [table for table in sweep_text.tables(found) if "win / tie / lose" in table.title]
+    assert (table.heads, table.rows) == (["method", "against", "oracle"], [["dlma", "base", "37.5 / 25.0 / 25.0 %"]])
+
+
+def test_verdicts_on_other_methods_answers_stand_beside_those_on_the_base(tmp_path):
+    """mode=versus leaves versus.parquet in the run."""
+    rows = [
+        {"prompt_id": f"p{i}", "judge": "oracle", "arm": "aligned", "against": "rlcd", "outcome": word}
+        for i, word in enumerate(["win", "tie", "win", "lose"])
+    ]
+    folder = plant(tmp_path / "0", verdicts=[{**row, "against": "base"} for row in rows[:2]])
+    pq.write_table(pa.Table.from_pylist(rows), folder / "versus.parquet")
+    found = sweep_table.results(rows_of(folder))
+    assert find(found, "dlma", "win against rlcd by oracle", "0").mean == 1 / 2
+    assert find(found, "dlma", "win against base by oracle", "0").mean == 1 / 2
 
 
 def scored(arm, metric, values, weights=None):

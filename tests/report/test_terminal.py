@@ -100,11 +100,25 @@ def test_a_sweep_lists_cells_and_the_interval_over_prompts_and_seeds(tmp_path):
     print_sweep(cells, console=console)
     text = console.file.getvalue()
     assert "over prompts, for that seed" in text and "over prompts and seeds" in text
-    assert "method=dlma (over 3 seeds)" in text
+    assert "all cells (over 3 seeds)" in text
     pooled = summary_over_seeds([_evals(seed) for seed in range(3)], ["aligned"])
     (tokens,) = [row.estimate for row in pooled if row.metric == "tokens"]
     assert f"[{tokens.low:.2f}, {tokens.high:.2f}]" in text
     assert "3 of 3 cells finished; stages: 9 run, 3 reused" in text
+
+
+def test_a_group_is_named_by_what_tells_it_from_the_others(tmp_path):
+    console, folders = _console(400), {name: tmp_path / name for name in ("dlma", "rlcd")}
+    for folder in folders.values():
+        folder.mkdir()
+    cells = [
+        _cell(folder, seed, overrides=[f"method={method}", "trainer.threads=1", f"seed={seed}"])
+        for method, folder in folders.items()
+        for seed in range(2)
+    ]
+    print_sweep(cells, console=console)
+    text = console.file.getvalue()
+    assert "method=dlma (over 2 seeds)" in text and "method=rlcd (over 2 seeds)" in text and "threads" not in text
 
 
 def test_failed_cells_are_named_with_their_reason_and_join_no_group(tmp_path):
