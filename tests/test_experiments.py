@@ -12,7 +12,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from dlma import compose
+from dlma import compose, config
 from dlma.app import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,10 +38,12 @@ TABLES = script(ROOT / "experiments" / "tables.py")
 
 @pytest.mark.parametrize("name", sorted(set(TABLES.names()) - {"headline"}))
 def test_the_page_of_an_experiment_shows_its_committed_results_byte_for_byte(name):
-    table = TABLES.own(name)
-    page = (ROOT / "experiments" / name / "README.md").read_text()
-    shown = page.split(TABLES.START)[1].split("\n" + TABLES.END)[0]
-    assert shown == (table.render() if table else TABLES.render(name))
+    table, folder = TABLES.own(name), ROOT / "experiments" / name
+    shown = (folder / "README.md").read_text().split(TABLES.START)[1].split("\n" + TABLES.END)[0]
+    if (folder / "results.csv").exists():
+        assert shown == (table.render() if table else TABLES.render(name))
+    else:
+        assert shown == "Not measured yet."
 
 
 @pytest.mark.parametrize("name", TABLES.names())
@@ -100,6 +102,44 @@ def test_the_sweep_covers_the_plans_grid():
     sweep = OmegaConf.load(ROOT / "conf" / "experiment" / "lab_tuning.yaml").hydra.sweeper.params
     grid = {name: [float(value) for value in str(values).split(",")] for name, values in sweep.items()}
     assert grid == plan["grid"]
+
+
+def first_cell(name):
+    return compose.plan(compose.search_path(ROOT / "conf", None), [f"experiment={name}"], False).cfg
+
+
+def grid(name):
+    """What an experiment's own file sweeps over."""
+    params = OmegaConf.load(ROOT / "conf" / "experiment" / f"{name}.yaml").hydra.sweeper.params
+    return {key: str(values).split(",") for key, values in params.items()}
+
+
+@pytest.mark.parametrize("name", ["main_comparison", "against_rlhf"])
+def test_the_full_form_of_an_experiment_sweeps_over_all_that_the_short_one_does(name):
+    short, full = grid(name), grid(f"{name}_full")
+    assert all(set(values) <= set({**short, **full}[key]) for key, values in short.items())
+    assert full["seed"] == ["0", "1", "2", "3", "4"]
+    one, other = (config.resolved(first_cell(each)) for each in (name, f"{name}_full"))
+    assert {key for key in one if one[key] != other[key]} <= {"model", "sweep"}
+
+
+def test_the_bases_of_the_full_comparison_are_built_like_the_standard_one_and_count_as_a_random_factor():
+    seeds, built = (
+        grid("standard_bases")["mode.seed"],
+        OmegaConf.load(ROOT / "conf/experiment/standard_bases.yaml").mode,
+    )
+    assert grid("main_comparison_full")["model.base"] == [f"standard_{seed}" for seed in seeds]
+    assert len(set(seeds)) == 3 and first_cell("standard_bases").mode.name == "standard_0"
+    dials = yaml.safe_load((ROOT / "dlma" / "lab" / "bases.yaml").read_text())["standard"]
+    assert {name: built[name] for name in dials if name != "start"} == {k: v for k, v in dials.items() if k != "start"}
+    assert first_cell("main_comparison_full").sweep.pool_bases
+
+
+def test_without_human_labels_the_pairs_are_those_of_the_annotator():
+    free, annotated = first_cell("against_rlhf_free"), first_cell("against_rlhf")
+    assert config.scientific(free.pairs) == config.scientific(annotated.pairs)
+    assert "annotator" in annotated.scorer._target_ and "annotator" not in free.scorer._target_
+    assert grid("against_rlhf_free")["labels.max_pairs"] == grid("against_rlhf")["labels.max_pairs"]
 
 
 def test_the_clamp_of_the_margin_ablation_is_symmetric(capsys):
