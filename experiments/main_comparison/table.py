@@ -60,7 +60,7 @@ def _matched(found: Sequence[Result]) -> str:
     lines += _head(["method", *(f"{level:g} nats" for level in LEVELS)])
     for method in methods:
         cells = {r.metric: r for r in found if r.method == method}
-        lines.append(_row([f"`{method}`", *(_cell(cells.get(head), "share") for head in heads)]))
+        lines.append(_row([f"`{method}`", *(_cell(cells.get(head), "share", "not reached") for head in heads)]))
     return "\n".join(lines)
 
 
@@ -139,9 +139,9 @@ def _settings(found: Sequence[Result], names: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _cell(r: Result | None, unit: str) -> str:
+def _cell(r: Result | None, unit: str, missing: str = "–") -> str:
     if r is None or math.isnan(r.mean):
-        return "not reached"
+        return missing
     return f"{number(r.mean, unit)} {interval(Estimate(r.mean, r.low, r.high, r.n), unit)}"
 
 
