@@ -47,6 +47,7 @@ class Reader:
         """
         start = self._open(tuple(shared))
         longest = max(readable(context) for context in contexts)
+        self.slots.make_room(-(-longest // CHUNK) * CHUNK)
         for chunk in range(start, longest, CHUNK):
             self._pass([context[chunk : min(chunk + CHUNK, readable(context))] for context in contexts], chunk)
 

@@ -95,3 +95,33 @@ def test_a_model_gets_its_own_attention_back_even_after_an_error():
         assert model.causal.config._attn_implementation == "dlma_tile"
         raise KeyError
     assert model.causal.config._attn_implementation == "sdpa"
+
+
+def test_the_room_of_a_cache_follows_the_width_and_what_lies_in_it_stays():
+    slots = Slots(2, 192)
+    slots.at_places(torch.tensor([3, 10]), 64)
+    new = torch.arange(1.0, 5.0).view(2, 2, 1, 1)
+    slots.update(new, -new, 0)
+    assert slots.stored[0][0].shape == (2, 2, 64, 1)
+    slots.at_places(torch.tensor([3, 70]), 128)
+    keys, values = slots.update(new + 4, -new - 4, 0)
+    assert keys.is_contiguous()
+    assert keys[1, :, 10, 0].tolist() == [3.0, 4.0]
+    assert keys[1, :, 70, 0].tolist() == [7.0, 8.0]
+    for _ in range(40):
+        slots.at_places(torch.tensor([3, 10]), 64)
+        keys, values = slots.update(new, -new, 0)
+    assert keys.shape == (2, 2, 64, 1)
+    assert keys.is_contiguous()
+    assert (keys[0, :, 3, 0].tolist(), values[1, :, 10, 0].tolist()) == ([1.0, 2.0], [-3.0, -4.0])
+
+
+def test_a_row_copied_from_a_longer_cache_finds_room():
+    source, slots = Slots(1, 256), Slots(2, 256)
+    source.at_span(0, 200)
+    part = torch.arange(200.0).view(1, 1, 200, 1)
+    source.update(part, part, 0)
+    slots.copy_row(1, source, 0, 190)
+    slots.at_places(torch.tensor([0, 190]), 192)
+    keys, _ = slots.update(torch.full((2, 1, 1, 1), 7.0), torch.zeros(2, 1, 1, 1), 0)
+    assert keys[1, 0, :, 0].tolist() == [*range(190), 7.0, 0.0]
