@@ -8,6 +8,7 @@ stage appears by one rename, under a file lock, with a manifest of what is in it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -117,6 +118,16 @@ class Store:
     def fingerprint(self, folder: Path) -> str:
         """The fingerprint of a folder of weights, remembered in this store."""
         return fingerprint(Path(folder), self.root / "fingerprints.json")
+
+    def remembered(self, name: str, key: str, make: Callable[[], dict]) -> dict:
+        """Facts that are the same for the same key, worked out once and remembered in `<root>/<name>.json`."""
+        path = self.root / f"{name}.json"
+        known = files.read_json(path)
+        if key not in known:
+            known[key] = make()
+            with contextlib.suppress(OSError):  # without its memory it is slower, not wrong
+                files.write_json(path, known)
+        return known[key]
 
     @contextmanager
     def lock(self, folder: Path, *, wait: bool = True) -> Iterator[bool]:

@@ -16,7 +16,7 @@ from dlma.config import build
 from dlma.evaluation.statistics import Estimate
 from dlma.publish import publish, publish_tree
 from dlma.records import Account, EvalRow, Score, ScoredPair, TokenRewards, Truth, Verdict
-from dlma.report import along, findings, html, summary, terminal, tokens, verdicts
+from dlma.report import along, findings, html, run_costs, summary, terminal, tokens, verdicts
 from dlma.report.alerts import Outcome
 from dlma.report.categories import CategoryRow, categories_csv, category_rows
 from dlma.report.findings import Finding
@@ -53,6 +53,8 @@ def present(
     publish_together(measured, Score, cell.folder / "scores.parquet")
     shown = stages | {f"judge {name}": stage for name, stage in judged.items()}
     shown |= {f"metric {name}": stage for name, stage in measured.items()}
+    with files.guarded(cell.folder, "hydra.run.dir"):
+        run_costs.note(cell.folder, rounds, cell.recorded, cell.store.remembered)
     curve = curve_of(cell, stages, judged, evals, train)
     drifts = drift_of(rounds, cell.cfg.iteration.scorer) if len(rounds) > 1 else []
     keep_drift(cell, drifts)

@@ -29,7 +29,17 @@ from types import ModuleType
 
 import yaml
 
-from dlma.report import sweep, sweep_cells, sweep_effects, sweep_frontier, sweep_pooled, sweep_table, sweep_text
+from dlma.report import (
+    sweep,
+    sweep_cells,
+    sweep_costs,
+    sweep_effects,
+    sweep_flops,
+    sweep_frontier,
+    sweep_pooled,
+    sweep_table,
+    sweep_text,
+)
 from dlma.report.sweep_table import Result
 
 HERE = Path(__file__).resolve().parent
@@ -87,15 +97,17 @@ def collect(name: str, folders: Sequence[Path]) -> None:
     final = [row for row in rows if row.final]
     found = sweep_table.results(final, chosen.baseline, chosen.tested)
     found += sweep_frontier.results(rows, chosen.baseline, chosen.levels) if chosen.levels else []
+    found += sweep_flops.results(rows, chosen.baseline)
+    found += sweep_costs.results(final, chosen.baseline)
     found += sweep_effects.results(final)
     found += sweep_pooled.results(final, chosen.baseline, chosen.tested) if chosen.pool else []
     (HERE / name / "results.csv").write_bytes(sweep_table.write_csv(_over_seeds(_shown(found, chosen.show))))
 
 
 def _shown(found: Sequence[Result], show: Sequence[str]) -> list[Result]:
-    """The rows about the metrics of the table: themselves, their comparisons, and the shares of wins."""
+    """The rows about the metrics of the table: themselves, their comparisons, the shares of wins, and the costs."""
     kept = {*show, *sweep_table.OUTCOMES}
-    return [row for row in found if row.metric.split(" ")[0] in kept]
+    return [row for row in found if row.metric.split(" ")[0] in kept or row.metric.startswith(sweep_costs.PREFIX)]
 
 
 def _over_seeds(found: Sequence[Result]) -> list[Result]:

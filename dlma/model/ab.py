@@ -70,6 +70,17 @@ class ABPrompt:
         return self.instructions[row_key(seed, prompt_id, "instruction", 0) % len(self.instructions)]
 
 
+def question_lengths(
+    prompt: ABPrompt, tokenizer, comparisons: Sequence[Comparison], *, seed: int
+) -> tuple[list[int], tuple[list[int], list[int]]]:
+    """Tokens of each question up to where its two verdicts part, and of each verdict from there on."""
+    texts = [prompt.text(one, seed=seed) for one in comparisons]
+    first, second = (encode(tokenizer, [text + verdict for text in texts]) for verdict in prompt.verdicts)
+    shared = [trees.common_prefix(*both) for both in zip(first, second, strict=True)]
+    rests = ([len(ids) - begun for ids, begun in zip(side, shared, strict=True)] for side in (first, second))
+    return shared, tuple(rests)
+
+
 class ABJudge:
     """A model that is asked an A/B question."""
 

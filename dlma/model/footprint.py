@@ -18,6 +18,8 @@ from dlma.model.decode import READ_ROWS
 from dlma.model.engine import Engine
 from dlma.model.kv import Slots, cache_width, row_attention
 from dlma.model.load import ModelSpec
+from dlma.model.operations import Shape
+from dlma.model.rates import body_weights
 from dlma.model.trees import Rows, padded_width
 
 _BUCKET_BYTES = 64 << 20  # of gradients that are sent at once (ranks.py), and their sum
@@ -153,6 +155,21 @@ def fitting(cost: Callable[[Pass], int], size: Pass, most: int, room: float) -> 
     while rows > 1 and cost(replace(size, rows=rows)) > room:
         rows -= max(1, rows // 20)
     return replace(size, rows=rows)
+
+
+def shape_of(spec: ModelSpec, config, *, trains: bool = True) -> Shape:
+    """The sizes of a model from its transformers config; trains: whether anything of it is trained."""
+    with drawn(spec, config) as model:
+        head = model.head_layer
+        return Shape(
+            parameters=sum(p.numel() for p in model.network.parameters()),
+            trained=sum(p.numel() for p in model.trained) if trains else 0,
+            body=body_weights(model.causal, head),
+            head=config.vocab_size * config.hidden_size,
+            attention=config.num_hidden_layers * config.hidden_size,
+            position_bytes=position_bytes(model),
+            bytes=model.live.live,
+        )
 
 
 def position_bytes(model: Blueprint) -> int:

@@ -172,6 +172,24 @@ def _remedy(reason: Exception, path: str, revision: str) -> str:
     return f"could not be fetched from the hub ({_first(reason)}): try again, or give a folder"
 
 
+def at_hand(path: str, revision: str) -> Path | None:
+    """The folder of a model whose weights are on this machine, a folder or in the hub's cache; nothing is fetched."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        folder = _cached(path, revision)
+    return folder if folder is not None and any(folder.glob("*.safetensors")) else None
+
+
+def _cached(path: str, revision: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(path, revision=revision, local_files_only=True))
+    except (OSError, HFValidationError):  # LocalEntryNotFoundError is an OSError
+        return None
+
+
 def local_folder(path: str, revision: str) -> Path:
     """The folder of any safetensors model: the path itself, or the hub's snapshot of that name."""
     folder = Path(path).expanduser()

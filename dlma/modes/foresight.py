@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from dlma import pipeline, records
 from dlma.cell import Cell
 from dlma.config import build
-from dlma.model.load import Lora, ModelSpec
+from dlma.model.load import Lora, ModelSpec, at_hand
 from dlma.records import Context, Pair, Prompt
 from dlma.stages import Stage
 
@@ -160,20 +160,7 @@ def weights_at_hand(model: DictConfig) -> Path | None:
     """The model's folder, if its weights are on this machine; nothing is fetched."""
     if "path" not in model:
         return build(model).folder
-    folder = Path(model.path).expanduser()
-    if not folder.is_dir():
-        folder = _cached(model.path, model.revision)
-    return folder if folder is not None and any(folder.glob("*.safetensors")) else None
-
-
-def _cached(path: str, revision: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(path, revision=revision, local_files_only=True))
-    except (OSError, HFValidationError):  # LocalEntryNotFoundError is an OSError
-        return None
+    return at_hand(model.path, model.revision)
 
 
 def _lengths(rows: Sequence[Context]) -> dict[str, Length]:

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dlma.errors import UserError
+from dlma.model.operations import Device, Load, Shape
 from dlma.modes import costs
-from dlma.modes.costs import Device, Load, Shape
 from dlma.modes.foresight import Foresight, Sizes, foresee
 from dlma.stages import Stage
 
@@ -75,25 +75,10 @@ class Outlook:
         """The model's sizes."""
         key = f"{self.cell.spec} {self._trains}"
         if key not in self._shapes:
-            self._shapes[key] = self._measured_shape()
+            from dlma.model.footprint import shape_of
+
+            self._shapes[key] = shape_of(self.cell.spec, self.config, trains=self._trains)
         return self._shapes[key]
-
-    def _measured_shape(self) -> Shape:
-        from dlma.model.blueprint import drawn
-        from dlma.model.footprint import position_bytes
-        from dlma.model.rates import body_weights
-
-        with drawn(self.cell.spec, self.config) as model:
-            head, config = model.head_layer, self.config
-            return Shape(
-                parameters=sum(p.numel() for p in model.network.parameters()),
-                trained=sum(p.numel() for p in model.trained) if self._trains else 0,
-                body=body_weights(model.causal, head),
-                head=config.vocab_size * config.hidden_size,
-                attention=config.num_hidden_layers * config.hidden_size,
-                position_bytes=position_bytes(model),
-                bytes=model.live.live,
-            )
 
     @cached_property
     def device(self) -> Device:

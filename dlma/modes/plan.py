@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dlma.model.operations import known_work
 from dlma.modes.foresight import Foresight
 from dlma.modes.outlook import Assumed, Line, Outlook
 
@@ -55,8 +56,9 @@ def show(
     work: list[WorkNode],
 ) -> None:
     """Print the plan of all cells; their configs have been checked."""
-    assumed = Assumed(reserve, compute_share, bandwidth_share, {node["target"]: node for node in work}, answer_tokens)
-    idle = {node["target"] for node in work if node["kind"] == "none"}
+    known = known_work() | {node["target"]: node for node in work}
+    assumed = Assumed(reserve, compute_share, bandwidth_share, known, answer_tokens)
+    idle = {target for target, node in known.items() if node["kind"] == "none"}
     cells = [Foresight(cfg, prompts=prompts, held_out=held_out, idle=idle) for cfg in cfgs]
     shapes: dict = {}
     outlooks = [Outlook(cell, assumed, devices, device, memory_gb, shapes) for cell in cells]
@@ -195,7 +197,7 @@ def remarks(outlooks: Sequence[Outlook]) -> list[str]:
         lines.append("not counted: the answers of policies kept on the way (along)")
     missing = {line.name for o in outlooks for line in o.lines if line.load is None}
     if missing:
-        lines.append(f"not counted (their components are not in mode.work): {', '.join(sorted(missing))}")
+        lines.append(f"not counted (their components are not known): {', '.join(sorted(missing))}")
     shares = (
         f"{first.assumed.compute_share:.0%} of the peak rate and {first.assumed.bandwidth_share:.0%} of the bandwidth"
     )

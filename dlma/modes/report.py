@@ -17,7 +17,9 @@ from dlma.report import (
     known,
     sweep,
     sweep_cells,
+    sweep_costs,
     sweep_effects,
+    sweep_flops,
     sweep_frontier,
     sweep_html,
     sweep_pooled,
@@ -37,6 +39,7 @@ class Options:
     baseline: str | None
     tested: Sequence[str] | None
     levels: Sequence[float]
+    flops: Sequence[float] | None
     margin: float
     known: str | None
     pool_bases: bool
@@ -45,7 +48,8 @@ class Options:
 def options(cfg: DictConfig) -> Options:
     """Read off a whole config."""
     node = config.resolved(cfg)["sweep"]
-    return Options(node["baseline"], node["tested"], node["kl"], node["margin"], node["known"], node["pool_bases"])
+    levels = (node["kl"], node["flops"])
+    return Options(node["baseline"], node["tested"], *levels, node["margin"], node["known"], node["pool_bases"])
 
 
 def run(cfg: DictConfig, /) -> dict:
@@ -65,6 +69,8 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
     final = [row for row in rows if row.final]
     found = sweep_table.results(final, chosen.baseline, chosen.tested)
     found += sweep_frontier.results(rows, chosen.baseline, chosen.levels)
+    found += sweep_flops.results(rows, chosen.baseline, chosen.flops)
+    found += sweep_costs.results(final, chosen.baseline)
     found += sweep_effects.results(final)
     found += sweep_pooled.results(final, chosen.baseline, chosen.tested) if chosen.pool_bases else []
     beside = known.beside(rows, known.read(chosen.known))

@@ -165,7 +165,8 @@ def metrics_of(rows: Sequence[Setting]) -> dict[str, Metric]:
 def baseline_of(row: Setting, rows: Sequence[Setting], name: str | None) -> Setting | None:
     """The setting that a row is held against: of the name given, on the same base; else the base's own answers.
 
-    The shared arms are those of the row's own runs. None for the baseline itself. Raises UserError on an unknown name.
+    Of several settings of the method named, the one with the row's own overrides. The shared arms are those of the
+    row's own runs. None for the baseline itself. Raises UserError on an unknown name.
     """
     wanted = name or SHARED_ARMS[0]
     inside = [other for other in rows if other.base == row.base]
@@ -174,6 +175,9 @@ def baseline_of(row: Setting, rows: Sequence[Setting], name: str | None) -> Sett
     else:
         found = [other for other in inside if other.label == wanted]
         found = found or [other for other in inside if other.method == wanted]
+        if len(found) > 1 and row.arm in SHARED_ARMS:
+            return None
+        found = found if len(found) < 2 else [other for other in found if other.overrides == row.overrides] or found
         if len(found) != 1:
             raise UserError(_which(wanted, found, inside))
     return None if not found or any(other is row for other in found) else found[0]

@@ -17,6 +17,8 @@ import yaml
 from dlma import files
 from dlma.errors import UserError
 from dlma.records import EvalRow
+from dlma.report import run_costs
+from dlma.report.costs import Costs
 from dlma.report.summary import METRICS, Metric, per_prompt
 
 STATUS, ANSWERS, CONFIG, METRICS_FILE = "status.json", "answers.parquet", "config.yaml", "metrics.csv"
@@ -42,7 +44,7 @@ class Cell:
     """One run folder. `config` is flat, dotted; `arms` is empty unless the run is done and its files are there.
 
     `metrics` are those measured beyond summary.METRICS; `verdicts` holds a judge's outcome per prompt, by
-    (arm, against, judge).
+    (arm, against, judge); `costs` is None where the folder does not say.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class Cell:
     arms: dict[str, Arm] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
     verdicts: dict[tuple[str, str, str], dict[str, str]] = field(default_factory=dict)
+    costs: Costs | None = None
 
 
 def collect(patterns: Sequence[str | Path]) -> list[Cell]:
@@ -115,7 +118,7 @@ def _split(line: str) -> tuple[str, str]:
 def _with_results(cell: Cell, summary: Sequence[dict]) -> Cell:
     with (cell.folder / METRICS_FILE).open(newline="", encoding="utf-8") as source:
         first = next(csv.DictReader(source))
-    config = flat(yaml.safe_load((cell.folder / CONFIG).read_text(encoding="utf-8")))
+    config = yaml.safe_load((cell.folder / CONFIG).read_text(encoding="utf-8"))
     on_the_way = read_evals(cell.folder, ALONG) if (cell.folder / ALONG).is_file() else []
     evals, scores = read_evals(cell.folder) + on_the_way, _rows(cell.folder / SCORES)
     names = list(dict.fromkeys(row.arm for row in evals))
@@ -127,7 +130,8 @@ def _with_results(cell: Cell, summary: Sequence[dict]) -> Cell:
     about = {"method": first["method"], "base": first["base"], "seed": int(first["seed"])}
     metrics = _further(scores, summary)
     verdicts = _verdicts([*_rows(cell.folder / VERDICTS), *_rows(cell.folder / VERSUS)], labels)
-    return replace(cell, **about, config=config, arms=arms, metrics=metrics, verdicts=verdicts)
+    found = {"arms": arms, "metrics": metrics, "verdicts": verdicts, "costs": run_costs.read(cell.folder, config)}
+    return replace(cell, **about, config=flat(config), **found)
 
 
 def _rows(path: Path) -> list[dict]:

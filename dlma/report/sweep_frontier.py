@@ -41,7 +41,7 @@ def curves(rows: Sequence[Setting]) -> list[Curve]:
     groups: dict[tuple, list[Setting]] = {}
     for row in rows:
         if row.arm not in SHARED_ARMS and all("kl" in arm.numbers for arm in row.arms.values()):
-            choices = tuple((key, value) for key, value in row.overrides.items() if not _is_number(value))
+            choices = tuple((key, value) for key, value in row.overrides.items() if not is_number(value))
             groups.setdefault((row.base, row.method, choices), []).append(row)
     methods = [key[:2] for key in groups]
     found = []
@@ -52,7 +52,8 @@ def curves(rows: Sequence[Setting]) -> list[Curve]:
     return found
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether an override's value is a number."""
     try:
         float(text)
     except ValueError:
@@ -95,7 +96,7 @@ def table_at(curve: Curve, level: float, metric: str) -> tuple[list[int], list[s
 
 def _column(arms: Sequence[Arm], prompts: Sequence[str], level: float, metric: str) -> np.ndarray | None:
     """What each prompt adds to the value at this KL, for one seed."""
-    values = [(_values(arm, prompts, "kl"), _values(arm, prompts, metric)) for arm in arms]
+    values = [(values_of(arm, prompts, "kl"), values_of(arm, prompts, metric)) for arm in arms]
     values.sort(key=lambda both: both[0].mean())
     for (k1, y1), (k2, y2) in itertools.pairwise(values):
         low, high = k1.mean(), k2.mean()
@@ -105,7 +106,8 @@ def _column(arms: Sequence[Arm], prompts: Sequence[str], level: float, metric: s
     return None
 
 
-def _values(arm: Arm, prompts: Sequence[str], metric: str) -> np.ndarray:
+def values_of(arm: Arm, prompts: Sequence[str], metric: str) -> np.ndarray:
+    """The values of a metric on these prompts."""
     place = {prompt: i for i, prompt in enumerate(arm.prompts)}
     return arm.numbers[metric][[place[prompt] for prompt in prompts], 0]
 
@@ -139,7 +141,7 @@ def _against(drawn: Sequence[Curve], baseline: str | None, levels: Sequence[floa
         if len(others) != 1:
             continue
         for level in levels:
-            table = _difference(table_at(curve, level, metric), table_at(others[0], level, metric))
+            table = difference(table_at(curve, level, metric), table_at(others[0], level, metric))
             if table is not None:
                 seeds, values = table
                 name = f"{metric} at kl {level:g} minus {others[0].name}"
@@ -154,7 +156,7 @@ def _against(drawn: Sequence[Curve], baseline: str | None, levels: Sequence[floa
     return lines
 
 
-def _difference(first: tuple | None, second: tuple | None) -> tuple[list[int], np.ndarray] | None:
+def difference(first: tuple | None, second: tuple | None) -> tuple[list[int], np.ndarray] | None:
     """(seeds, first minus second) over the seeds and prompts that both tables have."""
     if first is None or second is None:
         return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dlma.evaluation.comparisons import non_inferiority
 from dlma.evaluation.statistics import Estimate
+from dlma.report import sweep_costs
 from dlma.report.summary import better, interval, label, number
 from dlma.report.sweep_table import BY_NAME, NEEDED, Result
 
@@ -24,8 +25,9 @@ SHORT = {
 }
 FIRST = ("harmful", "harmlessness", "kl", "helpfulness", "malformed", "perplexity", "tokens")
 FIRST_UNJUDGED = ("perplexity", "kl", "tokens", "distinct_2")
-AT = re.compile(r"(\w+) at kl (\S+)")
-VERSUS = re.compile(r"(\w+(?: at kl \S+)?) (minus|over) (.+)")
+READ_AT = {"kl": "KL", "flops": "FLOPs"}  # what a curve is read at
+AT = re.compile(r"(\w+) at (kl|flops) (\S+)")
+VERSUS = re.compile(r"(\w+(?: at (?:kl|flops) \S+)?) (minus|over) (.+)")
 WIN = re.compile(r"win (against .+)")
 EFFECT = re.compile(r"(\w+) effect against (.+)")
 MARGIN = 0.03  # three points: what "no worse" means for a share unless the reader says otherwise
@@ -45,8 +47,8 @@ class Versus:
 
 def head(metric: str) -> str:
     """A metric as a column's head, with the wanted direction."""
-    name, at, level = metric.partition(" at kl ")
-    return SHORT.get(name, label(name)) + (f" at KL {level}" if at else "") + ARROWS[better(name)]
+    at, name = AT.fullmatch(metric), plain(metric)
+    return SHORT.get(name, label(name)) + (f" at {READ_AT[at[2]]} {at[3]}" if at else "") + ARROWS[better(name)]
 
 
 def unit(metric: str) -> str:
@@ -55,8 +57,9 @@ def unit(metric: str) -> str:
 
 
 def plain(metric: str) -> str:
-    """The name of the metric itself, without the KL at which it was read."""
-    return metric.partition(" at kl ")[0]
+    """The name of the metric itself, without the KL or FLOPs at which it was read."""
+    at = AT.fullmatch(metric)
+    return at[1] if at else metric
 
 
 def bases(found: Sequence[Result]) -> list[str]:
@@ -135,14 +138,16 @@ def bound_text(one: Versus, margin: float) -> str:
     return f"{100 * bound.worst:.1f} points ({verdict})"
 
 
-def matched(table: Mapping[str, Mapping[str, Result]]) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
-    """Values at matched KL: the KLs, and per method and metric one cell for each."""
+def matched(
+    table: Mapping[str, Mapping[str, Result]], kind: str = "kl"
+) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
+    """Values at matched KL or FLOPs: these, and per method and metric one cell for each."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for method, row in table.items():
         for name, result in row.items():
             match = AT.fullmatch(name)
-            if match:
-                found.setdefault((method, match[1]), {})[match[2]] = cell(result, match[1])
+            if match and match[2] == kind:
+                found.setdefault((method, match[1]), {})[match[3]] = cell(result, match[1])
     levels = sorted({level for cells in found.values() for level in cells}, key=float)
     lines = [(m, metric, [cells.get(x, "not reached") for x in levels]) for (m, metric), cells in found.items()]
     return levels, lines
@@ -181,7 +186,7 @@ class Table:
 
 
 def tables(found: Sequence[Result], known: Known | None = None, margin: float = MARGIN) -> list[Table]:
-    """Everything that the tables say, per base: the means, the comparisons, the values at matched KL."""
+    """Everything that the tables say, per base: means, comparisons, values at matched KL and FLOPs, costs, effects."""
     parts = []
     for base in bases(found):
         table = whole(found, base)
@@ -189,17 +194,26 @@ def tables(found: Sequence[Result], known: Known | None = None, margin: float = 
         compared = versuses(table)
         if compared:
             parts.append(_versus(base, compared, margin))
-        levels, lines = matched(table)
-        if lines:
-            heads = ["method", "metric", *(f"at KL {level}" for level in levels)]
-            parts.append(Table(f"{base}: read at matched KL", heads, [[m, head(k), *cells] for m, k, cells in lines]))
+        parts += [one for kind in READ_AT if (one := _matched(base, table, kind)) is not None]
         judged = outcomes(table)
         if judged:
             parts.append(_preferred(base, judged))
+        spent = sweep_costs.table(table)
+        if spent is not None:
+            parts.append(Table(f"{base}: what each row cost to make, evaluation left out", *spent))
         effects = effects_of(found, base)
         if effects:
             parts.append(_effects(base, effects, margin))
     return parts
+
+
+def _matched(base: str, table: Mapping[str, Mapping[str, Result]], kind: str) -> Table | None:
+    levels, lines = matched(table, kind)
+    shown = {"kl": "at KL {:g}", "flops": "at {:.3g} TFLOP"}[kind]
+    heads = ["method", "metric", *(shown.format(float(level) / (1e12 if kind == "flops" else 1)) for level in levels)]
+    title = {"kl": "matched KL", "flops": "equal FLOPs of sampling, labelling and training"}[kind]
+    rows = [[method, head(metric), *cells] for method, metric, cells in lines]
+    return Table(f"{base}: read at {title}", heads, rows) if rows else None
 
 
 def _means(base: str, table: Mapping[str, Mapping[str, Result]], known: Known) -> Table:

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model
 from small_models import small_network, small_tokenizer
-from torch.utils.flop_counter import FlopCounterMode
 
 from dlma.errors import UserError
 from dlma.model import footprint
@@ -17,10 +15,6 @@ from dlma.model.blueprint import LiveBytes, drawn, read_config
 from dlma.model.footprint import Footprint, Pass
 from dlma.model.language import LanguageModel
 from dlma.model.load import Lora, ModelSpec
-from dlma.model.rates import body_weights
-from dlma.modes import costs
-from dlma.modes.costs import Device, Load, Shape
-from dlma.modes.foresight import Length
 
 LAB = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=16", "recipe.epochs=1"]
 MIB = 2**20
@@ -165,37 +159,6 @@ def test_what_an_operation_holds_within_itself_counts_at_the_peak():
         assert (live.live, live.peak) == (4000, 8000 + 40)
 
 
-# Operations and time
-
-
-def test_operations_are_those_that_torch_counts():
-    network = small_network("llama", context=512)
-    config, rows, context, answer = network.config, 3, 40, 8
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        states = network.model(torch.zeros(rows, context + answer).long()).last_hidden_state
-        network.lm_head(states[:, -answer:])
-    products = sum(n for name, n in counter.get_flop_counts()["Global"].items() if "mm" in str(name))
-    load = costs.scored(rows, [Length(context, context)], 1, Length(answer, answer))
-    head = config.vocab_size * config.hidden_size
-    shape = Shape(0, 0, body_weights(network, network.lm_head), head, 0, 0, 0)
-    assert load.operations(shape) == products
-    attended = sum(range(1, context + answer + 1)) * rows
-    assert load.seen == attended
-    trained = costs.trained(rows, 1, Length(context, context), 1, Length(answer, answer), checkpointing=False)
-    assert trained.operations(shape) == 3 * products
-
-
-def test_decoding_is_bound_by_bandwidth_or_by_operations():
-    shape = Shape(0, 0, body=1000, head=0, attention=0, position_bytes=10, bytes=4000)
-    load = Load(rows=8, drawn=800.0)
-    narrow = Device("", 0, rate=1e9, bandwidth=1e3, source="")
-    slow = Device("", 0, rate=1e3, bandwidth=1e9, source="")
-    share = dict(compute=0.5, bandwidth=0.25, rows=8, width=100.0)
-    assert load.seconds(shape, narrow, **share) == pytest.approx(100 * (4000 + 8 * 100 * 10) / (0.25 * 1e3))
-    assert load.seconds(shape, slow, **share) == pytest.approx(2 * 1000 * 800 / (0.5 * 1e3))
-
-
 # The command
 
 
@@ -299,12 +262,11 @@ def test_an_absent_model_gives_one_line(plan):
     assert "config.json cannot be read" in plan("model=hf", "model.path=/no/where", "mode.prompts=9", code=2)
 
 
-def test_every_component_that_is_counted_exists():
-    from dlma import signatures
-    from dlma.app import conf_dir
-
-    for node in OmegaConf.load(conf_dir() / "mode" / "plan.yaml").mode.work:
-        signatures.signature(node.target)
+def test_a_component_of_ones_own_is_counted_when_it_is_listed(plan):
+    own = ["method=dlma", "objective=ppo", "reward=bradley_terry"]
+    assert "not counted (their components are not known): policy" in plan(*LAB, *own)
+    listed = "mode.work=[{target: dlma.objective.ppo.PPO, kind: score, contexts: [plain]}]"
+    assert "not counted (" not in plan(*LAB, *own, listed)
 
 
 def test_a_config_that_is_no_json_gives_one_line(tmp_path):

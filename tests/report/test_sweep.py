@@ -101,7 +101,12 @@ def test_the_baseline_is_found_by_label_or_method_and_said_when_not(tmp_path):
     assert sweep.baseline_of(dlma, rows, "prompted").label == "prompted"
     assert sweep.baseline_of(dlma, rows, "rlcd").method == "rlcd"
     assert sweep.baseline_of(dlma, rows, "dlma, beta=0.5") is None
+    rlcd = next(row for row in rows if row.method == "rlcd")
+    assert sweep.baseline_of(rlcd, rows, "dlma") is dlma  # of several settings the one with equal overrides
+    assert sweep.baseline_of(dlma, rows, "dlma") is None
+    assert sweep.baseline_of(rows[0], rows, "dlma") is None  # the base has no overrides
+    other = rows_of(*cells, plant(tmp_path / "3", method="rlaif", overrides={"recipe.beta": 2.0}, tag="3"))
     with pytest.raises(UserError, match=r"several settings .*dlma, beta=0.5 \| dlma, beta=1.0"):
-        sweep.baseline_of(dlma, rows, "dlma")
+        sweep.baseline_of(other[-1], other, "dlma")
     with pytest.raises(UserError, match=r"sweep.baseline=nosuch: no setting"):
         sweep.baseline_of(dlma, rows, "nosuch")
