@@ -106,6 +106,18 @@ def test_reading_a_stage_that_was_not_made_or_a_file_it_lacks_is_a_bug_not_damag
     assert stage.done
 
 
+def test_a_fact_is_worked_out_once_for_a_key(store):
+    asked = []
+
+    def make():
+        asked.append(1)
+        return {"n": len(asked)}
+
+    assert store.remembered("facts", "a", make) == store.remembered("facts", "a", never) == {"n": 1}
+    assert Store(store.root).remembered("facts", "a", never) == {"n": 1}
+    assert store.remembered("facts", "b", make) == {"n": 2}
+
+
 def test_the_manifest_says_where_the_stage_came_from(store):
     prompts = store.make(store.stage("prompts", {"n": 3}), write_rows)
     stage = store.stage("pairs", {"seed": 0}, uses=[prompts])

@@ -1,15 +1,18 @@
 """Every row of conf/method, and every variant, runs from prompts to the table and does what it is named for."""
 
 import csv
+import dataclasses
 import gzip
 import json
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from small_models import byte_level_tokenizer, save_small
 
 from dlma.app import conf_dir, main
 from dlma.lab import oracle
+from dlma.report import run_costs
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 LAB = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=48"]
@@ -58,6 +61,11 @@ def test_every_method_runs_on_the_lab(run, method):
     assert arms(folder) == {"base", "prompted"} | (set() if changes_nothing else {"aligned"})
     trains = method not in {"base", "prompted", "best_of_n"}
     assert (folder / "policy").is_dir() == trains
+    spent = json.loads((folder / "costs.json").read_text())
+    assert (spent["flops"] > 0) == trains
+    (folder / "costs.json").unlink()  # a folder of before: counted from its records
+    values = yaml.safe_load((folder / "config.yaml").read_text())
+    assert dataclasses.asdict(run_costs.read(folder, values)) == pytest.approx(spent)
     assert (len(scored(folder)) > 16) == trains
 
 

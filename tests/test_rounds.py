@@ -58,6 +58,20 @@ def test_a_second_round_samples_from_the_policy_with_noise_of_its_own(run):
     assert sum(a == b for a, b in zip(first["positive_ids"], second["positive_ids"], strict=True)) < 3
 
 
+def test_every_round_is_charged(run):
+    one, two = run(name="one"), run("iterations=2", name="two")
+    first, both = (json.loads((folder / "costs.json").read_text()) for folder in (one, two))
+    last = pq.read_table(two / "pairs.parquet").to_pylist()  # of the second round
+    lengths = [len(row["positive_ids"]) + len(row["negative_ids"]) for row in last]
+    assert both["tokens_sampled"] == first["tokens_sampled"] + sum(lengths)
+    plain = sum(len(row["plain_context_ids"]) for row in last)
+    assert both["tokens_reference"] == first["tokens_reference"] + plain + sum(lengths)
+    assert both["tokens_trained"] == pytest.approx(first["tokens_trained"] + 2 * (plain + sum(lengths)))
+    apart = run("iterations=2", "iteration.scorer=frozen", name="apart")  # the reference is computed on its own
+    third = json.loads((apart / "costs.json").read_text())
+    assert third["tokens_reference"] > both["tokens_reference"] and third["tokens_scored"] > 0
+
+
 def test_the_drift_of_r_is_recorded_and_shown(run):
     folder = run("iterations=3")
     found = rows(folder)

@@ -102,8 +102,9 @@ def _plus(one: float | None, other: float | None) -> float | None:
 
 
 def _asked(scored_pairs: pa.Table) -> list[int]:
-    """Questions put to a judge in each order."""
-    return [len(scored_pairs) - scored_pairs[f"verdict_{place}"].null_count for place in ("first", "second")]
+    """Questions put to a judge in each order; none in records of before judges were written down."""
+    names = [f"verdict_{place}" for place in ("first", "second")]
+    return [len(scored_pairs) - scored_pairs[name].null_count for name in names if name in scored_pairs.column_names]
 
 
 def _human_labels(values: Mapping, one: Round) -> float | None:
