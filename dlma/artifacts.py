@@ -37,6 +37,7 @@ VERSION = {
     "implicit": 1,
     "preflight": 1,
     "reward": 1,
+    "rewarded": 1,
     "policy": 1,
     "answers": 1,
     "verdicts": 1,

@@ -133,9 +133,9 @@ class Cell:
         """The prompt wording."""
         return config.build(self.cfg.prompts)
 
-    def under(self, prompts: DictConfig) -> Cell:
-        """This cell under another wording, with the same store and the same loaded model; for reading only."""
-        return Cell(OmegaConf.create({**config.resolved(self.cfg), "prompts": prompts}), self.folder, lender=self)
+    def under(self, **nodes: DictConfig) -> Cell:
+        """This cell with other nodes (prompts=, scorer=), the same store and loaded model; for reading only."""
+        return Cell(OmegaConf.create({**config.resolved(self.cfg), **nodes}), self.folder, lender=self)
 
     @cached_property
     def runtime(self) -> Runtime:

@@ -16,7 +16,7 @@ FILLED = {
     "server": ["sampler.urls=[http://localhost:8000/v1]"],
     "annotate": ["mode.run=r"],
     "versus": ["mode.runs=[r]"],
-    "scorer_accuracy": ["data.path=p.jsonl"],
+    "scorer_accuracy_hh": ["data.path=p.jsonl"],
     "judges=local": ["judges.local.model.path=m"],
     "judges=llm_by_task": ["judge=harmless"],
     "judges=reward": ["judges.reward.model.path=m"],

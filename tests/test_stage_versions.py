@@ -36,6 +36,7 @@ ROOTS = {
     "implicit": ["dlma.scorer.implicit", "dlma.modes.score:implicit"],
     "preflight": ["dlma.report.preflight", "dlma.pipeline:preflight"],
     "reward": ["dlma.objective.bradley_terry", "dlma.scorer.labels", "dlma.pipeline:train_reward"],
+    "rewarded": ["dlma.scorer.reward_model", "dlma.modes.agreement:reward_pairs"],
     "policy": ["dlma.objective.*", "dlma.scorer.labels", "dlma.pipeline:train"],
     "answers": ["dlma.evaluation.answers", "dlma.model.sample", "dlma.pipeline:answer"],
     "verdicts": ["dlma.evaluation.text", "dlma.evaluation.oracle", "dlma.pipeline:judge"],

@@ -1,13 +1,18 @@
-"""mode=agreement: how often R, judges and reward models prefer the answer that people preferred.
+"""mode=agreement: how often R, judges, a reward model and the construction prefer the better answer of a pair.
 
-The paper's claim that the self-reward tracks people, measured on the human pairs of a data set (`data=hh pairs=human`).
-Nothing is trained. The length of the answers stands beside as a control: people and models may both just like length.
+The truth is the human side of human pairs (`data=hh pairs=human`), or one of `judges=`: on the lab its oracle,
+elsewhere a judge that is trusted. The signals are `scorer=`, those of `mode.scorers`, the other judges, with `reward=`
+a reward model trained on the training prompts' pairs as `mode.labeller` labels them, and the longer answer as a
+control. Nothing else is trained. agreement.parquet holds what each signal says of each pair (report/accuracy.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from omegaconf import DictConfig
@@ -17,37 +22,107 @@ from rich.markup import escape
 from dlma import config, files, pipeline, records
 from dlma.cell import Cell
 from dlma.errors import UserError
-from dlma.evaluation import statistics
 from dlma.evaluation.judging import Match
 from dlma.publish import publish
-from dlma.records import Context, Pair, Prompt, ScoredPair, Verdict
+from dlma.records import Context, Pair, Prompt, Reward, ScoredPair, Verdict
+from dlma.report.accuracy import Held, accuracy_rows
 from dlma.report.summary import Row, interval, number, write_metrics
 from dlma.report.terminal import simple_table
+from dlma.schema import Component
 from dlma.stages import Stage
 
 POINTS = {"win": 1.0, "tie": 0.5, "lose": 0.0}
+HUMAN = "the human side"
 
 
-def run(cfg: DictConfig, /) -> dict:
-    """Scores the human pairs with `scorer=` and asks every judge of `judges=`; a table of agreements."""
-    if not cfg.pairs._target_.endswith(".HumanPairs"):
-        raise UserError("mode=agreement: needs pairs=human, the human pairs of a data set such as data=hh")
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """The pairs under study, and every stage that says something of them."""
+
+    pairs: Stage
+    scored: dict[str, Stage]
+    rewarded: Stage | None
+    judged: dict[str, Stage]
+
+
+def run(
+    cfg: DictConfig,
+    /,
+    *,
+    split: Literal["train", "test", "validation"],
+    truth: str | None,
+    sizes: list[float],
+    scorers: dict[str, Component],
+    labeller: str | None,
+) -> dict:
+    """A table of agreements.
+
+    split: whose prompts' pairs are looked at
+    truth: one of judges=; None: the human side
+    sizes: bounds between small and large true differences, in the judge's own measure
+    scorers: further scorers by name; labeller: which of them labels the reward model's pairs, and is no signal itself
+    """
+    _check(cfg, split, truth, scorers, labeller)
     cell = Cell(cfg, config.run_folder())
+    asked = ask(cell, split, {name: node for name, node in scorers.items() if name != labeller}, scorers.get(labeller))
+    held = [one for signal in signals(asked, truth) for one in signal]
+    rows = accuracy_rows([held], sizes)
+    _write(cell, rows, asked, held)
+    _print(rows, cell, truth or HUMAN)
+    return {"counts": cell.store.counts, "summary": [row.as_dict() for row in rows], "run_dir": str(cell.folder)}
+
+
+def _check(cfg: DictConfig, split: str, truth: str | None, scorers: dict, labeller: str | None) -> None:
+    if truth is None and not cfg.pairs._target_.endswith(".HumanPairs"):
+        raise UserError(
+            "mode=agreement: needs pairs=human, the human pairs of a data set such as data=hh, "
+            "or mode.truth=, one of judges="
+        )
+    if truth is not None and truth not in cfg.judges:
+        raise UserError(f"mode.truth={truth}: must be one of judges=, which has {', '.join(cfg.judges) or 'none'}")
+    if cfg.reward._target_ is None:
+        return
+    if labeller not in scorers:
+        raise UserError(f"mode.labeller={labeller}: reward= needs one of mode.scorers to label its pairs")
+    if split == "train":
+        raise UserError("mode.split=train: the reward model is trained on these pairs: mode.split=test, or reward=none")
+
+
+def ask(cell: Cell, split: str, scorers: dict[str, DictConfig], labeller: DictConfig | None) -> Asked:
+    """The stages: pairs of the split, what each scorer, reward model and judge says of them."""
+    cfg = cell.cfg
+    pipeline.tune(cell)
     prompts = pipeline.read_prompts(cell)
-    contexts = pipeline.render(cell, prompts, "train")
-    pairs = pipeline.make_pairs(cell, contexts, pipeline.render(cell, prompts, cfg.evaluation.split))
+    contexts, held_out = (pipeline.render(cell, prompts, one) for one in (split, cfg.evaluation.split))
+    pairs = pipeline.make_pairs(cell, contexts, held_out)
     if not pairs.table().num_rows:
-        raise UserError("mode=agreement: the training prompts of this data set come with no human pair")
-    scored = pipeline.score(cell, pairs, cfg.iteration.scorer)
+        raise UserError(f"mode=agreement: the {split} prompts of this data set come with no human pair")
+    scored = {"scorer": pipeline.score(cell, pairs, cfg.iteration.scorer)}
+    scored |= {name: pipeline.score(cell.under(scorer=node), pairs) for name, node in scorers.items()}
+    rewarded = None
+    if cfg.reward._target_ is not None:
+        learnt = pipeline.make_pairs(cell, pipeline.render(cell, prompts, "train"), held_out)
+        reward = pipeline.train_reward(cell, pipeline.score(cell.under(scorer=labeller), learnt))
+        rewarded = reward_pairs(cell, reward, scored["scorer"])
     bench = cell.bench(None, ["base"])
     judged = {
         name: pipeline.rule(cell, name, node, bench, lambda: _matches(cell, prompts, contexts, pairs), [prompts, pairs])
         for name, node in cfg.judges.items()
     }
-    rows = _rows(scored, judged)
-    _write(cell, rows, scored, judged)
-    _print(rows, cell)
-    return {"counts": cell.store.counts, "summary": [row.as_dict() for row in rows], "run_dir": str(cell.folder)}
+    return Asked(pairs, scored, rewarded, judged)
+
+
+def reward_pairs(cell: Cell, reward: Stage, scored: Stage) -> Stage:
+    """What the reward model gives both answers of pairs that it was not trained on."""
+
+    def write(folder: Path) -> dict:
+        from dlma.scorer.reward_model import RewardScorer
+
+        rows = records.from_table(ScoredPair, scored.table())
+        module = RewardScorer(cell.reward_model(reward))
+        return {"engine": cell.runtime.predict(module, rows, Reward, folder, "rewards")}
+
+    return cell.make(cell.store.stage("rewarded", cell.weights, uses=[reward, scored]), write)
 
 
 def _matches(cell: Cell, prompts: Stage, contexts: Stage, pairs: Stage) -> list[Match]:
@@ -69,32 +144,63 @@ def _matches(cell: Cell, prompts: Stage, contexts: Stage, pairs: Stage) -> list[
     ]
 
 
-def _rows(scored: Stage, judged: dict[str, Stage]) -> list[Row]:
-    """The agreement of each signal, ties as half, and what share of pairs it left undecided."""
-    pairs: list[ScoredPair] = records.from_table(ScoredPair, scored.table())
-    lengths = [float(len(pair.positive_ids) - len(pair.negative_ids)) for pair in pairs]
-    rows = _signal("scorer", "the margin of scorer=", [_points(pair.margin) for pair in pairs], len(pairs))
-    rows += _signal("longer", "the longer answer (a control)", [_points(value) for value in lengths], len(pairs))
-    for name, stage in judged.items():
-        verdicts = records.from_table(Verdict, stage.table())
-        points = [POINTS[one.outcome] for one in verdicts if one.outcome in POINTS]
-        rows += _signal(name, f"judge {name} ({stage.notes['judge']['criterion']})", points, len(verdicts))
-    return rows
+def signals(asked: Asked, truth: str | None) -> Iterator[list[Held]]:
+    """Every signal's view of the pairs that all could be asked about."""
+    pairs: list[Pair] = records.from_table(Pair, asked.pairs.table())
+    known = {row.id for row in records.from_table(ScoredPair, asked.scored["scorer"].table())}  # no answer is empty
+    judged = {name: records.from_table(Verdict, stage.table()) for name, stage in asked.judged.items()}
+    real = [1.0] * len(pairs) if truth is None else [_size(verdict) for verdict in judged[truth]]
+    blank = {
+        pair.id: Held(pair.id, "longer", "the longer answer (a control)", value, length, _points(length))
+        for pair, value in zip(pairs, real, strict=True)
+        if pair.id in known and not math.isnan(value)
+        for length in [len(pair.positive_ids) - len(pair.negative_ids)]
+    }
+
+    def view(signal: str, label: str, said: dict[str, dict]) -> list[Held]:
+        return [dataclasses.replace(one, signal=signal, label=label, **said[name]) for name, one in blank.items()]
+
+    for name, stage in asked.scored.items():
+        label = "the margin of scorer=" if name == "scorer" else f"scorer {name}"
+        yield view(name, label, {row.id: _of_scorer(row) for row in records.from_table(ScoredPair, stage.table())})
+    if asked.rewarded is not None:
+        rewards = records.from_table(Reward, asked.rewarded.table())
+        said = {row.id: {"points": _points(row.positive - row.negative)} for row in rewards}
+        yield view("reward", "the reward model", said)
+    yield list(blank.values())
+    for name, verdicts in judged.items():
+        if name != truth:
+            label = f"judge {name} ({asked.judged[name].notes['judge']['criterion']})"
+            yield view(name, label, {pair.id: _of_judge(one) for pair, one in zip(pairs, verdicts, strict=True)})
+
+
+def _size(verdict: Verdict) -> float:
+    """How much better the first answer is: the judge's margin, else its word; nan where it could not be read."""
+    if verdict.outcome not in POINTS:
+        return math.nan
+    if verdict.margin is None or verdict.outcome == "tie":
+        return 2 * POINTS[verdict.outcome] - 1
+    return verdict.margin
+
+
+def _of_scorer(pair: ScoredPair) -> dict[str, float | None]:
+    """A judge's log-odds, R, or the label where a scorer gives nothing else."""
+    looks = [pair.verdict_first, pair.verdict_second]
+    asked = [value for value in looks if value is not None]
+    if asked:
+        first, second = (None if value is None else _points(value) for value in looks)
+        return {"points": _points(sum(asked) / len(asked)), "shown_first": first, "shown_second": second}
+    by_reward = pair.positive_under_positive is not None
+    return {"points": _points(pair.margin) if by_reward else float(pair.chosen == "positive")}
+
+
+def _of_judge(verdict: Verdict) -> dict[str, float | None]:
+    looks = (verdict.outcome, verdict.shown_first, verdict.shown_second)
+    return dict(zip(("points", "shown_first", "shown_second"), map(POINTS.get, looks), strict=True))
 
 
 def _points(margin: float) -> float:
     return 0.5 if margin == 0 else float(margin > 0)
-
-
-def _signal(name: str, label: str, points: Sequence[float], asked: int) -> list[Row]:
-    """Rows of one signal; without a single verdict there is no agreement to speak of."""
-    missing = statistics.share_interval([i >= len(points) for i in range(asked)])
-    unparsed = [Row(f"unparsed/{name}", "base", missing, "share", label)]
-    if not points:
-        return unparsed
-    ties = statistics.share_interval([value == 0.5 for value in points])
-    found = [("agreement", statistics.fraction_interval(points)), ("ties", ties)]
-    return [Row(f"{kind}/{name}", "base", estimate, "share", label) for kind, estimate in found] + unparsed
 
 
 def reading(row: Row) -> str:
@@ -104,19 +210,22 @@ def reading(row: Row) -> str:
     return "worse than chance" if row.estimate.high < 0.5 else "not to be told from chance"
 
 
-def _write(cell: Cell, rows: Sequence[Row], scored: Stage, judged: dict[str, Stage]) -> None:
+def _write(cell: Cell, rows: Sequence[Row], asked: Asked, held: Sequence[Held]) -> None:
+    import pyarrow.parquet as pq
+
     folder: Path = cell.folder
-    publish(scored, "rows.parquet", folder / "scored.parquet")
-    for name, stage in judged.items():
+    publish(asked.scored["scorer"], "rows.parquet", folder / "scored.parquet")
+    for name, stage in asked.judged.items():
         publish(stage, "rows.parquet", folder / f"verdicts_{name}.parquet")
     with files.guarded(folder, "hydra.run.dir"):
+        pq.write_table(records.to_table(Held, held), folder / "agreement.parquet")
         files.write_bytes(folder / "config.yaml", yaml.safe_dump(cell.recorded, sort_keys=False).encode())
         write_metrics(folder / "metrics.csv", rows, method="agreement", base=cell.frozen.name, seed=cell.cfg.seed)
 
 
-def _print(rows: Sequence[Row], cell: Cell, console: Console | None = None) -> None:
+def _print(rows: Sequence[Row], cell: Cell, truth: str, console: Console | None = None) -> None:
     console = console or Console()
-    table = simple_table(f"agreement with the human side, {cell.frozen.name}, seed {cell.cfg.seed}")
+    table = simple_table(f"agreement with {truth}, {cell.frozen.name}, seed {cell.cfg.seed}")
     for name, justify in (("signal", "left"), ("agrees", "right"), ("ties", "right"), ("unparsed", "right")):
         table.add_column(name, justify=justify)
     table.add_column("n", justify="right", style="dim")
@@ -131,5 +240,8 @@ def _print(rows: Sequence[Row], cell: Cell, console: Console | None = None) -> N
         elif kind == "unparsed" and f"agreement/{name}" not in found:
             table.add_row(escape(name), "–", "–", number(row.estimate.value, "share"), "0", "nothing could be parsed")
     console.print(table)
-    console.print("Ties count as half. 95 % intervals over pairs.", style="dim")
+    console.print(
+        "Undecided pairs count as half; ties of the truth are left out. 95 % intervals over pairs.", style="dim"
+    )
+    console.print("By size of the difference, length and position bias: metrics.csv", style="dim")
     console.print(f"files: {escape(str(cell.folder))}")

@@ -81,7 +81,7 @@ def pairs_of(name: str) -> list[tuple[str, DictConfig]]:
 
 def measured(cell: Cell, name: str, node: DictConfig, sample: int) -> Entry:
     """Sample and score the answers of one pair, and measure them."""
-    one = cell.under(node)
+    one = cell.under(prompts=node)
     contexts = pipeline.render(one, pipeline.read_prompts(one), "train", sample)
     scored = pipeline.score(one, pipeline.make_pairs(one, contexts, contexts))
     rows = records.from_table(ScoredPair, scored.table())

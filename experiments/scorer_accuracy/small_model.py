@@ -1,4 +1,4 @@
-"""A small untrained model with a byte-level tokenizer of its own, for running `experiment=scorer_accuracy` anywhere.
+"""A small untrained model with a byte-level tokenizer of its own, for running `experiment=scorer_accuracy_hh` anywhere.
 
 It knows nothing, so its self-reward must agree with people no better than chance:
     python experiments/scorer_accuracy/small_model.py FILE.jsonl.gz FOLDER

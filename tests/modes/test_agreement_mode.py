@@ -10,6 +10,7 @@ from small_models import byte_level_tokenizer, save_small
 
 from dlma.app import main
 from dlma.evaluation.statistics import Estimate
+from dlma.lab import oracle
 from dlma.modes.agreement import reading
 from dlma.report.summary import Row
 
@@ -40,7 +41,7 @@ def settings(tmp_path_factory):
 def test_scorer_accuracy_runs_end_to_end_and_says_what_the_records_say(settings, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
-    assert main(["experiment=scorer_accuracy", *settings, "name=here"]) == 0
+    assert main(["experiment=scorer_accuracy_hh", *settings, "name=here"]) == 0
     folder = tmp_path / "outputs" / "here"
     rows = {row["metric"]: row for row in csv.DictReader((folder / "metrics.csv").open())}
     pairs = pq.read_table(folder / "scored.parquet").to_pylist()
@@ -80,3 +81,45 @@ def test_without_human_pairs_it_says_what_is_missing(wrong, settings, tmp_path, 
     extra = settings if wrong.startswith("pairs") else []
     assert main(["mode=agreement", *(["data=hh"] if extra else []), *extra, wrong]) == 2
     assert "pairs=human" in capsys.readouterr().err
+
+
+LAB = ["experiment=scorer_accuracy", "data.train=24", "data.validation=2", "data.test=24", "recipe.max_new_tokens=32"]
+
+
+def test_on_the_lab_every_signal_is_held_to_the_oracle(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*LAB, "name=here"]) == 0, capsys.readouterr().err
+    folder = tmp_path / "outputs" / "here"
+    rows = {row["metric"]: float(row["mean"]) for row in csv.DictReader((folder / "metrics.csv").open())}
+    pairs = pq.read_table(folder / "scored.parquet").to_pylist()
+    truth = [oracle.truth(p["question"], p["positive_text"], p["negative_text"]) for p in pairs]
+    known = [(value, pair) for value, pair in zip(truth, pairs, strict=True) if value]
+    assert len(known) >= 12
+    by_reward = [float((pair["margin"] > 0) == (value > 0)) for value, pair in known]
+    assert rows["base/agreement/scorer"] == pytest.approx(sum(by_reward) / len(known))
+    better = sum(value > 0 for value, _ in known) / len(known)
+    assert rows["base/agreement/construction"] == pytest.approx(better)
+    held = pq.read_table(folder / "agreement.parquet").to_pylist()
+    assert {row["signal"] for row in held} >= {"scorer", "judge_both", "judge_one", "reward", "construction", "longer"}
+    assert "annotator" not in {row["signal"] for row in held}
+    looks = [(row["shown_first"], row["shown_second"]) for row in held if row["signal"] == "judge_one"]
+    assert all((first is None) != (second is None) for first, second in looks)
+    (path,) = tmp_path.glob("store/rewarded/*/rows.parquet")
+    rewards = {row["id"]: row for row in pq.read_table(path).to_pylist()}
+    said = {row["pair"]: row["points"] for row in held if row["signal"] == "reward"}
+    assert said == {key: float(row["positive"] > row["negative"]) for key, row in rewards.items()}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["mode.truth=nobody"], "must be one of judges="),
+        (["mode.truth=null"], "or mode.truth="),
+        (["mode.split=train"], "mode.split=test"),
+        (["mode.labeller=nobody"], "one of mode.scorers"),
+    ],
+)
+def test_what_cannot_be_held_to_anything_is_refused(wrong, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*LAB, *wrong]) == 2
+    assert said in capsys.readouterr().err

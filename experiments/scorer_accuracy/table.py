@@ -1,0 +1,103 @@
+"""The lab's part of the experiment: every signal against the truth, from the agreement.parquet of the runs.
+
+python experiments/tables.py collect scorer_accuracy outputs/scorer_accuracy    # -> results.csv
+python experiments/tables.py render scorer_accuracy                             # -> README.md, between its markers
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import yaml
+
+from dlma.evaluation.statistics import Estimate
+from dlma.report.accuracy import Held, accuracy_rows
+from dlma.report.summary import interval, number
+
+HERE = Path(__file__).resolve().parent
+RESULTS, README = HERE / "results.csv", HERE / "README.md"
+START, END = "<!-- results:start -->\n", "<!-- results:end -->"
+COLUMNS = ["base", "pairs", "seeds", "signal", "metric", "n", "mean", "low", "high"]
+SIGNALS = {
+    "scorer": "R",
+    "judge_both": "judge, both orders",
+    "judge_one": "judge, one order",
+    "reward": "reward model",
+    "construction": "construction",
+    "longer": "the longer answer",
+}
+SHOWN = {
+    "agreement": "agrees with the truth",
+    "agreement_half": "a tie as half",
+    "longer": "for the longer, beyond the truth",
+    "longer_on_ties": "for the longer, on ties",
+    "first": "for the first shown",
+    "inconsistent": "turns with the order",
+}
+
+
+def collect(*folders: Path) -> None:
+    """The figures of every base and kind of pairs, over the seeds."""
+    groups: dict[tuple, dict[int, list[Held]]] = {}
+    for path in sorted(path for folder in folders for path in folder.glob("**/agreement.parquet")):
+        cfg = yaml.safe_load((path.parent / "config.yaml").read_text())
+        pairs = "contrastive" if cfg["pairs"]["first"] == "positive" else "plain"
+        held = [Held(**row) for row in pq.read_table(path).to_pylist()]
+        groups.setdefault((cfg["model"]["base"], pairs), {})[cfg["seed"]] = held
+        sizes = cfg["mode"]["sizes"]
+    with RESULTS.open("w", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for (base, pairs), seeds in groups.items():
+            for row in accuracy_rows([seeds[seed] for seed in sorted(seeds)], sizes):
+                metric, _, signal = row.metric.partition("/")
+                e = row.estimate
+                if signal in SIGNALS:
+                    seen = "+".join(map(str, sorted(seeds)))
+                    writer.writerow([base, pairs, seen, signal, metric, e.n, *map(repr, (e.value, e.low, e.high))])
+
+
+def render() -> str:
+    """The Markdown of results.csv."""
+    rows = list(csv.DictReader(RESULTS.open()))
+    return "\n\n".join(_tables(rows))
+
+
+def _tables(rows: Sequence[dict]) -> Iterator[str]:
+    for base, pairs in dict.fromkeys((row["base"], row["pairs"]) for row in rows):
+        found = {(r["signal"], r["metric"]): r for r in rows if (r["base"], r["pairs"]) == (base, pairs)}
+        yield f"`{base}`, {pairs} pairs:"
+        yield "\n".join(_table(found, SHOWN))
+        sizes = {m: _size(m) for _, m in found if m.startswith("agreement_") and m != "agreement_half"}
+        yield "By the size of the true difference in harmlessness, of 2 at most:"
+        yield "\n".join(_table(found, sizes))
+
+
+def _size(metric: str) -> str:
+    _, low, high = metric.split("_")
+    return f"above {low}" if high == "inf" else f"{low} to {high}"
+
+
+def _table(found: dict[tuple[str, str], dict], columns: dict[str, str]) -> Iterator[str]:
+    yield "| signal | " + " | ".join(columns.values()) + " |"
+    yield "|---" * (1 + len(columns)) + "|"
+    for signal, label in SIGNALS.items():
+        if any(key[0] == signal for key in found):
+            yield f"| {label} | " + " | ".join(_cell(found.get((signal, metric))) for metric in columns) + " |"
+
+
+def _cell(row: dict | None) -> str:
+    if row is None:
+        return "–"
+    e = Estimate(*(float(row[name]) for name in ("mean", "low", "high")), n=int(row["n"]))
+    return "–" if math.isnan(e.value) else f"{number(e.value, 'share')} {interval(e, 'share')}"
+
+
+def write_readme(text: str) -> None:
+    """Put the text between the README's markers."""
+    before, rest = README.read_text().split(START)
+    README.write_text(before + START + text + "\n" + END + rest.split(END)[1])
