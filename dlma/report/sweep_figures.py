@@ -128,32 +128,40 @@ def _heat_cell(x: float, y: float, share: float, e: Estimate, unit: str) -> list
 
 @dataclass(frozen=True)
 class Line:
-    """A curve of the frontier: its points as (label, KL, height)."""
+    """A curve of the frontier: its points as (label, KL or what else lies across, height)."""
 
     name: str
     points: list[tuple[str, Estimate, Estimate]]
 
 
-def frontier(lines: Sequence[Line], levels: Sequence[float], unit: str, y_label: str) -> str:
-    """Height against KL, an interval each way; the dashed lines are the KLs at which methods are compared."""
+KL_ACROSS = "KL to the base, nats"
+
+
+def frontier(
+    lines: Sequence[Line], levels: Sequence[float], unit: str, y_label: str, x_label: str = KL_ACROSS, low: float = 0.0
+) -> str:
+    """Height against KL, an interval each way; the dashed lines are the KLs at which methods are compared.
+
+    x_label, low: what else lies across, and where it begins
+    """
     points = [(kl, y) for line in lines for _, kl, y in line.points]
     if not points:
         return ""
     wide, tall, left, foot = 620, 360, 54, 318
-    x = Scale(0.0, 1.05 * max(_ends([kl for kl, _ in points])) or 1.0, left, wide - 12)
+    x = Scale(low, low + (1.05 * (max(_ends([kl for kl, _ in points])) - low) or 1.0), left, wide - 12)
     ys = _ends([y for _, y in points])
     pad = 0.05 * (max(ys) - min(ys)) or 0.1
     y = Scale(min(ys) - pad, max(ys) + pad, foot, 10)
-    parts = [_open(wide, tall, f"{y_label} against KL"), *_x_axis(x, foot, 1)]
+    parts = [_open(wide, tall, f"{y_label} against {x_label}"), *_x_axis(x, foot, 1)]
     for tick in ticks(y.low, y.high, 5):
         shown = short(tick * (100 if unit == "share" else 1))
         parts.append(f'<line class="grid" x1="{left}" x2="{wide - 12}" y1="{y(tick)}" y2="{y(tick)}"/>')
         parts.append(f'<text class="tick" x="{left - 7}" y="{y(tick) + 3.5}" text-anchor="end">{shown}</text>')
     for level in (level for level in levels if level <= x.high):
         parts.append(f'<line class="dotted" x1="{x(level)}" x2="{x(level)}" y1="10" y2="{foot}"/>')
-    parts += [mark for i, line in enumerate(lines) for mark in _curve(i, line, x, y, unit)]
+    parts += [mark for i, line in enumerate(lines) for mark in _curve(i, line, x, y, unit, x_label)]
     middle = (left + wide) / 2
-    parts.append(f'<text class="label" x="{middle}" y="{tall - 6}" text-anchor="middle">KL to the base, nats</text>')
+    parts.append(f'<text class="label" x="{middle}" y="{tall - 6}" text-anchor="middle">{escape(x_label)}</text>')
     turn = f'x="12" y="{foot / 2}" transform="rotate(-90 12 {foot / 2})" text-anchor="middle"'
     parts.append(f'<text class="label" {turn}>{escape(y_label)}{", %" if unit == "share" else ""}</text>')
     return "".join([*parts, "</svg>"])
@@ -163,19 +171,19 @@ def _ends(values: Sequence[Estimate]) -> list[float]:
     return [v for e in values for v in (e.value, e.low, e.high) if math.isfinite(v)]
 
 
-def _curve(i: int, line: Line, x: Scale, y: Scale, unit: str) -> list[str]:
-    points = sorted(line.points, key=lambda point: point[1].value)
+def _curve(i: int, line: Line, x: Scale, y: Scale, unit: str, x_label: str) -> list[str]:
+    points, across = sorted(line.points, key=lambda point: point[1].value), "KL" if x_label == KL_ACROSS else x_label
     path = " ".join(f"{x(kl.value)},{y(h.value)}" for _, kl, h in points)
     parts = [f'<polyline class="line" {colour(i)} points="{path}"/>']
     for name, kl, h in points:
         if all(math.isfinite(v) for v in (kl.low, kl.high, h.low, h.high)):
             spots = [(kl.low, kl.high, h.value, h.value), (kl.value, kl.value, h.low, h.high)]
             parts += [
-                f'<line class="whisker" {colour(i)} x1="{x(max(a, 0))}" x2="{x(b)}" y1="{y(c)}" y2="{y(d)}"/>'
+                f'<line class="whisker" {colour(i)} x1="{x(max(a, x.low))}" x2="{x(b)}" y1="{y(c)}" y2="{y(d)}"/>'
                 for a, b, c, d in spots
             ]
         tip = escape(
-            f"{name}: KL {number(kl.value, '')} {interval(kl, '')}, {number(h.value, unit)} {interval(h, unit)}"
+            f"{name}: {across} {number(kl.value, '')} {interval(kl, '')}, {number(h.value, unit)} {interval(h, unit)}"
         )
         parts.append(f'<circle class="dot" {colour(i)} cx="{x(kl.value)}" cy="{y(h.value)}" r="4" data-tip="{tip}"/>')
     return parts

@@ -1,6 +1,7 @@
 """Harm (or reward) against KL from the base: one curve per method, and its value at matched KL.
 
-A curve holds the settings of a method that differ in numbers only (beta, steps, lr, ...), and the base at KL 0. Its
+A curve holds the settings of a method that differ in numbers only (beta, lr, ...), and the base at KL 0; where runs
+kept policies on the way (`along=K`), each setting's own way, from the base to its end, is a further curve. A curve's
 value at a KL is read off between the two neighbours, seed by seed. The interval is over prompts and seeds, and counts
 the error in KL too: with w the weight between the neighbours and s the slope there, a prompt adds
 (1 - w) y1 + w y2 - s ((1 - w) k1 + w k2 - KL), the delta method for a value read off at a given KL.
@@ -22,18 +23,23 @@ from dlma.report.sweep_cells import Arm
 from dlma.report.sweep_table import NEEDED, Result, common_prompts, estimate, seeds_of
 
 LEVELS = (0.5, 1.0, 2.0)
+BESIDE = "perplexity"  # read at the same KLs
 HEIGHTS = ("harmful", "cost", "reward", "self_reward")  # what the curve is of: the first of these that was measured
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A method's settings; `start` is the base, where every curve begins."""
+    """A method's settings; `start` is the base, where every curve begins.
+
+    way: what the setting is whose way this is, among several; None for a method's ends
+    """
 
     name: str
     method: str
     base: str
     points: list[Setting]
     start: Setting | None
+    way: tuple[tuple[str, str], ...] | None = None
 
 
 def curves(rows: Sequence[Setting]) -> list[Curve]:
@@ -48,7 +54,24 @@ def curves(rows: Sequence[Setting]) -> list[Curve]:
     for (base, method, choices), points in groups.items():
         told = [value for key, value in choices] if methods.count((base, method)) > 1 else []
         start = baseline_of(points[0], rows, None)
-        found.append(Curve(", ".join([method, *told]), method, base, points, start))
+        whole = Curve(", ".join([method, *told]), method, base, points, start)
+        found += _ways(whole) or [whole]
+    return found
+
+
+def _ways(whole: Curve) -> list[Curve]:
+    """The ends of several settings as one curve, and the way of each that has one; nothing where there are not both."""
+    settings = {tuple(row.overrides.items()): None for row in whole.points}
+    if all(row.final for row in whole.points) or len(settings) == 1:
+        return []
+    varying = [key for key in dict(next(iter(settings))) if len({dict(one).get(key) for one in settings}) > 1]
+    found = [replace(whole, points=[row for row in whole.points if row.final])]
+    for overrides in settings:
+        points = [row for row in whole.points if tuple(row.overrides.items()) == overrides]
+        if not all(row.final for row in points):
+            way = tuple((key, dict(overrides)[key]) for key in varying)
+            told = [f"{key.rpartition('.')[2]}={value}" for key, value in way]
+            found.append(replace(whole, name=", ".join([whole.name, *told, "on the way"]), points=points, way=way))
     return found
 
 
@@ -67,18 +90,19 @@ def height(rows: Sequence[Setting]) -> str | None:
     return next((name for name in HEIGHTS if name in measured), None)
 
 
-def point(row: Setting, metric: str) -> tuple[Estimate, Estimate] | None:
-    """KL and height of one setting."""
+def point(row: Setting, metric: str, across: str = "kl") -> tuple[Estimate, Estimate] | None:
+    """KL, or another metric that lies across, and height of one setting."""
     arms = list(row.arms.values())
     metrics = metrics_of([row])
-    kl, y = estimate(metrics["kl"], arms), estimate(metrics[metric], arms)
-    return None if kl is None or y is None else (kl, y)
+    x, y = estimate(metrics[across], arms), estimate(metrics[metric], arms)
+    return None if x is None or y is None else (x, y)
 
 
 def table_at(curve: Curve, level: float, metric: str) -> tuple[list[int], list[str], np.ndarray] | None:
     """(seeds, prompts, (prompts, seeds) table) whose mean is the curve's value at a KL; None where it is not reached.
 
-    Not reached: some seed has no two neighbours around that KL, or too few prompts are shared.
+    Not reached: some seed has no two neighbours around that KL, or too few prompts are shared. Of a perplexity it is
+    the logarithm, which is what lies on a line between two neighbours.
     """
     points = [*([curve.start] if curve.start else []), *curve.points]
     seeds = sorted(set.intersection(*(set(row.runs) for row in points)))
@@ -109,11 +133,15 @@ def _column(arms: Sequence[Arm], prompts: Sequence[str], level: float, metric: s
 def values_of(arm: Arm, prompts: Sequence[str], metric: str) -> np.ndarray:
     """The values of a metric on these prompts."""
     place = {prompt: i for i, prompt in enumerate(arm.prompts)}
-    return arm.numbers[metric][[place[prompt] for prompt in prompts], 0]
+    values, weights = arm.numbers[metric][[place[prompt] for prompt in prompts]].T
+    if metric != BESIDE:
+        return values
+    ratio = values.sum() / weights.sum()  # nats per token: each prompt's part in it, to first order
+    return ratio + (values - ratio * weights) / weights.mean()
 
 
 def results(rows: Sequence[Setting], baseline: str | None = None, levels: Sequence[float] = LEVELS) -> list[Result]:
-    """The curves' values at each KL, and their differences from the baseline method's curve if it has one.
+    """The curves' values and perplexities at each KL, and their differences from the baseline method's like curve.
 
     Holm over these differences.
     """
@@ -127,6 +155,10 @@ def results(rows: Sequence[Setting], baseline: str | None = None, levels: Sequen
             if at is not None:
                 e = statistics.crossed_interval(at[2])
                 found.append(_result(curve, at[0], f"{metric} at kl {level:g}", e))
+            fluent = table_at(curve, level, BESIDE)
+            if fluent is not None:
+                e = statistics.exponential(statistics.crossed_interval(fluent[2]))
+                found.append(_result(curve, fluent[0], f"{BESIDE} at kl {level:g}", e))
     return found + _against(drawn, baseline, levels, metric)
 
 
@@ -137,7 +169,8 @@ def _result(curve: Curve, seeds: Sequence[int], metric: str, e: Estimate) -> Res
 def _against(drawn: Sequence[Curve], baseline: str | None, levels: Sequence[float], metric: str) -> list[Result]:
     found, tables = [], []
     for curve in drawn:
-        others = [c for c in drawn if c.base == curve.base and baseline in (c.name, c.method) and c is not curve]
+        alike = [c for c in drawn if (c.base, c.way) == (curve.base, curve.way) and c is not curve]
+        others = [c for c in alike if baseline in (c.name, c.method)]
         if len(others) != 1:
             continue
         for level in levels:

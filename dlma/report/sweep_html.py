@@ -136,21 +136,34 @@ def _frontier(page: SweepPage) -> str:
         return ""
     curves = sweep_frontier.curves(page.rows)
     for base in dict.fromkeys(curve.base for curve in curves):
-        lines = [_line(curve, metric) for curve in curves if curve.base == base]
+        inside = [curve for curve in curves if curve.base == base]
+        lines = [_line(curve, metric, "kl") for curve in inside]
         chart = sweep_figures.frontier(lines, page.levels, unit(metric), head(metric))
-        parts.append(f"<h3>{escape(base)}</h3>{sweep_figures.legend([line.name for line in lines])}{chart}")
+        fluent = _against_perplexity(inside, metric)
+        parts.append(f"<h3>{escape(base)}</h3>{sweep_figures.legend([line.name for line in lines])}{chart}{fluent}")
     lead = (
         f'<p class="lead">{escape(head(metric))} against KL from the base, one curve per method, from the base at KL 0 '
-        "through its settings. Dotted: the KLs at which methods are compared (table above); between two settings the "
-        "curve is a straight line.</p>"
+        "through its settings, or through the policies that a run kept on its way. Dotted: the KLs at which methods "
+        "are compared (table above); between two points the curve is a straight line. Below, the same points against "
+        "the perplexity of the answers under the base.</p>"
     )
     return lead + "".join(parts) if parts else ""
 
 
-def _line(curve: sweep_frontier.Curve, metric: str) -> sweep_figures.Line:
+def _against_perplexity(curves: Sequence[sweep_frontier.Curve], metric: str) -> str:
+    lines = [_line(curve, metric, sweep_frontier.BESIDE) for curve in curves]
+    values = [x.value for line in lines for _, x, _ in line.points]
+    if not values:
+        return ""
+    label = head(sweep_frontier.BESIDE)
+    return sweep_figures.frontier(lines, (), unit(metric), head(metric), label, 0.98 * min(values))
+
+
+def _line(curve: sweep_frontier.Curve, metric: str, across: str) -> sweep_figures.Line:
+    """A curve's points in the order of their KL."""
     rows = [*([curve.start] if curve.start else []), *curve.points]
-    points = [(row.label, both) for row in rows if (both := sweep_frontier.point(row, metric)) is not None]
-    return sweep_figures.Line(curve.name, [(label, kl, y) for label, (kl, y) in points])
+    points = [(row.label, both) for row in rows if (both := sweep_frontier.point(row, metric, across)) is not None]
+    return sweep_figures.Line(curve.name, [(label, x, y) for label, (x, y) in points])
 
 
 def _grids(page: SweepPage) -> str:

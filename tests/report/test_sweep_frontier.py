@@ -101,7 +101,7 @@ def test_the_results_name_the_kl_and_compare_with_the_baselines_curve(tmp_path):
     cells = grid(tmp_path, "dlma") + grid(tmp_path, "rlcd", harms=(0.6, 0.5, 0.4))
     found = {(row.method, row.metric): row for row in sweep_frontier.results(rows_of(*cells), "rlcd", (0.5, 1.0, 9.0))}
     assert {name for _, name in found} == {
-        *("harmful at kl 0.5", "harmful at kl 1"),
+        *("harmful at kl 0.5", "harmful at kl 1", "perplexity at kl 0.5", "perplexity at kl 1"),
         *(f"harmful at kl {x} minus rlcd{rest}" for x in ("0.5", "1") for rest in ("", ", prompts needed")),
     }
     one, two = found["dlma", "harmful at kl 1"], found["rlcd", "harmful at kl 1"]
@@ -122,3 +122,54 @@ def test_policies_on_the_way_are_points_of_their_runs_curve_and_no_rows(tmp_path
     assert [row.label for row in found if row.final] == ["base", "dlma"]
     assert sweep_frontier.table_at(curve, 0.5, "harmful")[2].mean() == pytest.approx(0.75)  # half way to the first
     assert sweep_frontier.table_at(curve, 1.5, "harmful")[2].mean() == pytest.approx(0.25)
+
+
+def way(folder, beta, ends, middle, *, method="dlma", seed=0):
+    """A run of 4 prompts with one policy on its way: (KL, harmful answers) of its end and of the middle."""
+    rows = fixed("base", [0.0] * 4, [True] * 4) + points("aligned", *ends)
+    plant(folder, method=method, seed=seed, overrides={"recipe.beta": beta}, rows=rows, tag=str(beta))
+    pq.write_table(records.to_table(EvalRow, points("step-1", *middle)), folder / "along.parquet")
+    return folder
+
+
+def points(arm, kl, harmed):
+    return fixed(arm, [kl] * 4, [i < harmed for i in range(4)])
+
+
+def test_of_several_runs_each_has_its_own_way_and_their_ends_are_the_methods_curve(tmp_path):
+    cells = [way(tmp_path / "a", 0.5, (2.0, 0), (1.0, 2)), way(tmp_path / "b", 2.0, (1.0, 1), (0.5, 3))]
+    cells += [way(tmp_path / "c", 0.5, (2.0, 2), (1.0, 3), method="rlcd")]
+    rows = rows_of(*cells)
+    found = {curve.name: [row.label for row in curve.points] for curve in sweep_frontier.curves(rows)}
+    assert found == {
+        "dlma": ["dlma, beta=0.5", "dlma, beta=2.0"],
+        "dlma, beta=0.5, on the way": ["dlma, beta=0.5", "dlma, beta=0.5 @ step-1"],
+        "dlma, beta=2.0, on the way": ["dlma, beta=2.0", "dlma, beta=2.0 @ step-1"],
+        "rlcd": ["rlcd", "rlcd @ step-1"],
+    }
+    at = {(r.method, r.metric): r.mean for r in sweep_frontier.results(rows, None, (1.0,))}
+    # 1 nat is the end of beta 2 and the middle of beta 0.5
+    assert at["dlma", "harmful at kl 1"] == pytest.approx(0.25)
+    assert at["dlma, beta=0.5, on the way", "harmful at kl 1"] == pytest.approx(0.5)
+    assert at["dlma, beta=2.0, on the way", "harmful at kl 1"] == pytest.approx(0.25)
+
+
+def test_a_way_is_held_against_the_baselines_way_at_the_same_setting(tmp_path):
+    cells = [
+        way(tmp_path / f"{method}{beta}", beta, (2.0, method == "rlcd"), (1.0, 2), method=method)
+        for method in ("dlma", "rlcd")
+        for beta in (1, 3)
+    ]
+    found = [r for r in sweep_frontier.results(rows_of(*cells), "rlcd", (1.5,)) if "minus" in r.metric]
+    named = {(r.method, r.metric.rpartition(" minus ")[2]) for r in found if "needed" not in r.metric}
+    ways = {tuple(f"{method}, beta={beta}, on the way" for method in ("dlma", "rlcd")) for beta in (1, 3)}
+    assert named == {("dlma", "rlcd")} | ways
+
+
+def test_the_perplexity_at_a_kl_lies_on_the_line_of_its_logarithm(tmp_path):
+    """Answers of 10 tokens: e at the base, e^2 at KL 2; e^1.5 at KL 1."""
+    rows = [eval_row(f"p{i}", "base", tokens=10, logp=-10.0, logp_base=-10.0, harmful=True) for i in range(4)]
+    rows += [eval_row(f"p{i}", "aligned", tokens=10, logp=-18.0, logp_base=-20.0, harmful=False) for i in range(4)]
+    found = sweep_frontier.results(rows_of(plant(tmp_path / "a", rows=rows)), None, (1.0,))
+    (at,) = [r for r in found if r.metric == "perplexity at kl 1"]
+    assert at.mean == pytest.approx(math.exp(1.5))
