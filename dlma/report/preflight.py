@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from dlma.data.text import prompt_id
 from dlma.errors import UserError
@@ -137,7 +137,10 @@ def inspect(
 
 @dataclass(frozen=True, kw_only=True)
 class Preflight:
-    """The largest shares that give no warning."""
+    """The largest shares that give no warning.
+
+    waived: checks that warn where they would stop the run, for experiments about the very fault
+    """
 
     max_specials: float
     max_reworded: float
@@ -146,6 +149,12 @@ class Preflight:
     max_duplicates: float
     max_identical: float
     max_empty: float
+    waived: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.waived if name not in CHECKS]
+        if unknown:
+            raise UserError(f"preflight.waived: no check {unknown[0]!r}; there are {', '.join(CHECKS)}")
 
     def judge(self, counts: dict[str, dict]) -> list[Finding]:
         """What the counts say; raises UserError for the first fault that makes training worthless."""
@@ -167,7 +176,8 @@ class Preflight:
         if not faulty:
             return Finding(name, "ok", text + allowed)
         advice = f"; first: {count.first}; {check.advice}"
-        return Finding(name, "warning" if check.limit else "stop", text + allowed + advice)
+        passes = check.limit or name in self.waived
+        return Finding(name, "warning" if passes else "stop", text + allowed + advice)
 
 
 def _count(rows: Iterable[tuple[str, bool]], why: str = "nothing to look at") -> Count:

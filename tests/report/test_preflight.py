@@ -134,6 +134,22 @@ def test_a_fault_that_makes_the_run_worthless_stops_it_by_name(name, fault):
     assert stopped(records).startswith(f"preflight, {name}: ")
 
 
+def standard(**changed) -> Preflight:
+    return build(OmegaConf.merge(OmegaConf.load(conf_dir() / "preflight" / "standard.yaml"), changed))
+
+
+def test_a_waived_check_warns_where_it_would_stop_and_no_other_does():
+    records = healthy()
+    prompt_in_both_splits(records)
+    found = {one.name: one.state for one in standard(waived=["contamination"]).judge(counts(records))}
+    assert found.pop("contamination") == "warning" and "stop" not in found.values()
+    no_bos(records)
+    with pytest.raises(UserError, match="preflight, bos"):
+        standard(waived=["contamination"]).judge(counts(records))
+    with pytest.raises(UserError, match="no check 'leak'"):
+        standard(waived=["leak"])
+
+
 @pytest.mark.parametrize("hides", [PAD, EOS])
 def test_padding_that_hides_tokens_is_caught_where_rows_are_collated(monkeypatch, hides):
     """A collation that masks by the pad id, as with pad equal to EOS, loses the EOS that training should see."""
