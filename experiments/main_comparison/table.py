@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlma.evaluation.statistics import Estimate
-from dlma.report import sweep, sweep_cells, sweep_frontier, sweep_table
+from dlma.report import sweep, sweep_cells, sweep_costs, sweep_frontier, sweep_table
 from dlma.report.summary import interval, number
 from dlma.report.sweep_table import Result
 from dlma.report.sweep_text import p_text
@@ -40,6 +40,7 @@ def collect(*folders: Path) -> None:
     final = [row for row in rows if row.final]
     found = [r for r in sweep_table.results(final, tested=[]) if "+" in r.seed and _is_shown(r.metric)]
     found += sweep_frontier.results(rows, SUBJECT, LEVELS)
+    found += sweep_costs.results(final)
     RESULTS.write_bytes(sweep_table.write_csv(found))
 
 
@@ -50,7 +51,9 @@ def _is_shown(metric: str) -> bool:
 def render() -> str:
     """The Markdown of results.csv and of the tuning's outcome."""
     found = sweep_table.read_csv(RESULTS)
-    return "\n\n".join([_matched(found), _differences(found), _tuned(found), _preferred(found), _all(found)])
+    return "\n\n".join(
+        [_matched(found), _differences(found), _tuned(found), _preferred(found), _costs(found), _all(found)]
+    )
 
 
 def _matched(found: Sequence[Result]) -> str:
@@ -120,6 +123,15 @@ def _preferred(found: Sequence[Result]) -> str:
             said.append(" / ".join(f"{share:.1f}" for share in shares) if None not in shares else "–")
         lines.append(_row([f"`{method}`", f"`{against}`", *said]))
     return "\n".join(lines)
+
+
+def _costs(found: Sequence[Result]) -> str:
+    """What each method's own point cost to make; pairs are the same number for all."""
+    own = _own_points(found)
+    rows = {method: {r.metric: r for r in found if r.method == label} for method, label in own.items()}
+    heads, lines = sweep_costs.table(rows)
+    head = "What each method's own point cost to make, on the same prompts and pairs, evaluation left out:"
+    return "\n".join([head, "", *_head(heads), *map(_row, lines)])
 
 
 def _all(found: Sequence[Result]) -> str:
