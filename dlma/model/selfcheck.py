@@ -2,18 +2,22 @@
 
 The probe is as long as the longest planned row, so longer than any window that matters. One of its two answers is
 compared, the one that has the other as a sibling before it; the gradient is that of one weight matrix of the
-last layers, one of each kind, so that the check costs little more than two forward passes.
+last layers, one of each kind, so that the check costs little more than two forward passes; all else is frozen
+meanwhile, so that the layers before it keep nothing for a backward pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlma.model import trees
 from dlma.model.masks import attention_kinds
+from dlma.model.sharding import is_sharded
 
 if TYPE_CHECKING:
     from dlma.model.engine import Engine
@@ -54,13 +58,29 @@ def _difference(engine: Engine, longest: int) -> float:
 def _probe(engine: Engine, group: list[trees.Sequence]) -> list[Tensor]:
     """The last sequence's log-prob, and its gradient."""
     watched = _watched(engine)
-    with torch.set_grad_enabled(bool(watched)):
+    with torch.set_grad_enabled(bool(watched)), _alone(watched, engine.model.network):
         logp = engine.response_logp(engine.collate(engine.plan([group])))[-1]
         gradient = torch.autograd.grad(logp, watched, allow_unused=True) if watched else ()
     return [logp.detach(), *(g for g in gradient if g is not None)]
 
 
-def _watched(engine: Engine) -> list[torch.nn.Parameter]:
+@contextmanager
+def _alone(watched: list[nn.Parameter], network: nn.Module) -> Iterator[None]:
+    """In the block no other weight is trained; weights that are spread over processes are left as they are."""
+    kept = {id(parameter) for parameter in watched}
+    others = [p for p in network.parameters() if p.requires_grad and id(p) not in kept]
+    if any(map(is_sharded, others)):
+        others = []
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
+def _watched(engine: Engine) -> list[nn.Parameter]:
     """A trained matrix of the last layers, early enough that a layer of each kind lies behind it."""
     config = engine.model.causal.config
     trained = [p for p in engine.model.network.parameters() if p.requires_grad and p.dim() > 1]

@@ -142,3 +142,15 @@ def test_the_chunked_head_equals_one_piece():
 
 def test_an_empty_response_has_log_probability_zero():
     assert Engine(small_model(), layout="tree").score([[Sequence([0, 4], []), Sequence([0, 4], [5])]])[0][0] == 0
+
+
+def test_the_self_check_keeps_nothing_of_the_layers_before_the_one_it_watches():
+    model = small_model()
+    first, last = model.causal.model.layers
+    frozen = first.mlp.up_proj.weight.requires_grad_(False)
+    followed = {first: [], last: []}
+    for layer, seen in followed.items():
+        layer.register_forward_hook(lambda layer, args, out, seen=seen: seen.append(out.requires_grad))
+    assert selfcheck.reason_against_sharing(Engine(model, notice=lambda line: None), 64, 1e-4) == ""
+    assert followed == {first: [False, False], last: [True, True]}
+    assert [p is frozen for p in model.network.parameters() if not p.requires_grad] == [True]
