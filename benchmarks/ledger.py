@@ -1,7 +1,8 @@
 """What a DPO step costs at sizes that do not run here: `python -m benchmarks.ledger [--check]`, that is `make ledger`.
 
 Steps of four pairs, forward, backward and AdamW, are run on fake tensors: every operation of the second is counted,
-and every byte that lives, but nothing is computed. `--check` runs the same steps for real at the sizes that fit.
+and every byte that lives, but nothing is computed. `--check` runs the same steps for real at the sizes that fit. A run
+that was stopped goes on where it was, unless the code has changed.
 
 ours          a prefix tree a pair, the head on answer tokens in chunks, stored reference log-probs
 TRL           TRL's own chunked head on padded rows, every position, as it does without Triton; a live reference
@@ -14,11 +15,13 @@ Neither side uses gradient checkpointing; all layers' activations are kept.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -29,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from benchmarks import workload
 from benchmarks.clock import memory
 from benchmarks.measure import environment
-from benchmarks.shapes import ROOT, Shape, config_of, shape_of
+from benchmarks.shapes import ROOT, Shape, config_of, shape_of, work_folder
 from benchmarks.table import RESULTS, between, table
 from dlma.model.blueprint import LiveBytes
 from dlma.records import ScoredPair
@@ -213,27 +216,41 @@ def usable_data() -> list[str]:
     return [data for data in DATA if data != "hh" or hh_file()]
 
 
-def count_all() -> list[dict]:
-    """The big shapes, bfloat16: every data shape in every way."""
-    return [
-        {"shape": size, "data": data, "way": way, **counted(shape_of(size), data, way, torch.bfloat16)}
-        for size in SIZES
-        for data in usable_data()
-        for way in WAYS
-    ]
+def count(size: str, data: str, way: str) -> dict:
+    """A step of a big shape, bfloat16."""
+    return counted(shape_of(size), data, way, torch.bfloat16)
 
 
-def check_all() -> list[dict]:
-    """Counted against measured at the sizes that run here, float32."""
-    rows = []
-    for size in CHECKED:
-        for data in [d for d in usable_data() if (size, d) != ("lab", "hh")]:
-            for way in WAYS:
-                count = counted(shape_of(size), data, way, torch.float32)
-                found = in_process(size, data, way)
-                off = {key: count[key] / found[key] - 1 for key in ("flops", "step")}
-                rows.append({"shape": size, "data": data, "way": way, "counted": count, "measured": found, "off": off})
-    return rows
+def check(size: str, data: str, way: str) -> dict:
+    """Counted against measured at a size that runs here, float32."""
+    counts, found = counted(shape_of(size), data, way, torch.float32), in_process(size, data, way)
+    off = {key: counts[key] / found[key] - 1 for key in ("flops", "step")}
+    return {"counted": counts, "measured": found, "off": off}
+
+
+PARTS = {"check": (check, CHECKED), "ledger": (count, SIZES)}
+
+
+def find(part: str, rows: list[dict], keep: Callable[[], None]) -> None:
+    """Add what is missing to the rows of a part: every data shape in every way; each row is kept when it is there."""
+    do, sizes = PARTS[part]
+    there = {(row["shape"], row["data"], row["way"]) for row in rows}
+    cells = [(size, data, way) for size in sizes for data in usable_data() for way in WAYS]
+    for size, data, way in cells:
+        if (size, data) == ("lab", "hh") or (size, data, way) in there:
+            continue
+        rows.append({"shape": size, "data": data, "way": way, **do(size, data, way)})
+        keep()
+        print(f"{part} | {size} | {data} | {way}", file=sys.stderr, flush=True)
+
+
+def code() -> str:
+    """A hash of what is counted and how: rows of other code are not kept."""
+    files = ["benchmarks/ledger.py", "benchmarks/workload.py", "benchmarks/shapes.py", "dlma/functional/logprob.py"]
+    digest = hashlib.sha256()
+    for name in [*files, "dlma/model/trees.py", "dlma/model/blueprint.py"]:
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def ledger_table(rows: list[dict]) -> str:
@@ -285,16 +302,26 @@ def main() -> int:
         Path(out).write_text(json.dumps(measured(shape_of(shape), data, way)), encoding="utf-8")
         return 0
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    found = {"check": check_all(), "ledger": [] if options.check else count_all()}
+    unfinished = work_folder() / "ledger.json"
+    found = {"code": code(), "check": [], "ledger": []}
+    if unfinished.is_file() and (kept := json.loads(unfinished.read_text(encoding="utf-8")))["code"] == found["code"]:
+        found = kept
+    for part in ["check"] if options.check else ["ledger", "check"]:
+        find(part, found[part], lambda: _write(unfinished, found))
     text = check_table(found["check"])
     if not options.check:
         text = ledger_table(found["ledger"]) + "\n\nCounts against measurement, float32:\n\n" + text
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "ledger.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        _write(RESULTS / "ledger.json", found)
         readme = ROOT / "benchmarks" / "README.md"
         readme.write_text(between(readme.read_text(encoding="utf-8"), text, START, END), encoding="utf-8")
+        unfinished.unlink()
     print(text)
     return 0
+
+
+def _write(path: Path, found: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

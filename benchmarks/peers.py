@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.clock import Clock
-from benchmarks.flops import scoring_sequences
+from benchmarks.flops import OFFICIAL_ROWS, scoring_sequences
 from dlma.records import Pair
 
 TOKEN_BUDGET = 8192  # that of ours
-OFFICIAL_ROWS = 4
 
 Branch = tuple[Sequence[int], Sequence[int]]
 

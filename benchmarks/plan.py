@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from benchmarks.flops import OFFICIAL_PAIRS
 from benchmarks.measure import Group
 from benchmarks.text import hh_file
 
 ROUNDS = 3
 TRL = {"TRL": "trl", "TRL precomputed": "trl_precomputed"}
-OFFICIAL_PAIRS = {"40M": 4, "135M": 2}
 
 
 def plan(name: str) -> list[Group]:

@@ -5,7 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaForCausalLM
 
-from benchmarks import flops
+from benchmarks import flops, peers, workload
+from benchmarks.clock import Clock
 from benchmarks.flops import Work
 from benchmarks.gemm import products, rate
 from benchmarks.shapes import SHAPES, Shape, config_of, shape_of
@@ -75,3 +76,12 @@ def test_every_product_of_a_layer_is_among_those_whose_rate_is_taken():
 
 def test_a_rate_is_operations_over_seconds():
     assert 1e6 < rate(64, 64, 64, seconds=0.01) < 1e13
+
+
+def test_the_bound_against_the_official_way_is_what_torch_counts_of_it():
+    pairs = workload.pairs_of(GROUPED, "imposed", 5)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        peers.official(network(GROUPED).eval(), pairs, Clock())
+    least = flops.shared(s for pair in pairs for s in flops.scoring_sequences(pair)).forward(GROUPED)
+    assert flops.official_bound(GROUPED, pairs, few=5) == pytest.approx(counter.get_total_flops() / least, rel=1e-9)
