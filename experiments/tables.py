@@ -12,6 +12,7 @@ experiments/NAME/table.yaml says what is run and shown:
   baseline:  the setting that the others are held against (null: the base's own answers)
   tested:    metrics that are compared, Holm over all of them
   levels:    KLs at which curves are read (optional)
+  curves_against:  the method whose curves the others' are held against (optional; null: baseline)
   pool:      true: the bases stand for one another, as a random factor (optional)
 An experiment with a table.py of its own collects and renders by that.
 """
@@ -58,6 +59,7 @@ class Table:
     baseline: str | None = None
     tested: list[str] | None = None
     levels: list[float] | None = None
+    curves_against: str | None = None
     pool: bool = False
 
     @property
@@ -96,7 +98,9 @@ def collect(name: str, folders: Sequence[Path]) -> None:
     rows = sweep.settings(sweep_cells.collect(folders))
     final = [row for row in rows if row.final]
     found = sweep_table.results(final, chosen.baseline, chosen.tested)
-    found += sweep_frontier.results(rows, chosen.baseline, chosen.levels) if chosen.levels else []
+    found += (
+        sweep_frontier.results(rows, chosen.curves_against or chosen.baseline, chosen.levels) if chosen.levels else []
+    )
     found += sweep_flops.results(rows, chosen.baseline)
     found += sweep_costs.results(final, chosen.baseline)
     found += sweep_effects.results(final)
