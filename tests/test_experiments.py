@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from dlma import compose, config
 from dlma.app import main
+from dlma.report import rounds as rounds_report
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -177,3 +178,31 @@ def test_each_methods_beta_is_the_one_that_the_rule_picks():
     cells = [row | {name: float(row[name]) for name in ("kl", "self_reward")} for row in rows]
     assert tuning.choose(cells) == [cell for cell in cells if cell["chosen"] == "1"]
     assert len(tuning.choose(cells)) == 5
+
+
+def test_the_drift_of_r_is_the_mean_over_seeds_of_the_runs_with_the_most_rounds(tmp_path, monkeypatch):
+    table = TABLES.own("iteration")
+    for name in ("RESULTS", "DRIFT"):
+        monkeypatch.setattr(table, name, tmp_path / f"{name}.csv")
+    folders = []
+    for scorer, seed, rounds in [(s, k, n) for s in ("current", "frozen") for k in (0, 1) for n in (1, 2)]:
+        overrides = {"iterations": rounds, "iteration.scorer": scorer}
+        folder = tmp_path / f"{scorer}{seed}{rounds}"
+        planted_runs.plant(
+            folder, seed=seed, overrides=overrides, tag=scorer + str(rounds), harm=0.5 / rounds, kl=rounds
+        )
+        if rounds == 2:
+            shift = (1.0 if scorer == "current" else 3.0) + seed
+            lines = [rounds_report.drift(n, [shift * n, 2.0, 4.0, 9.0], [1.0, 2.0, 4.0, 9.0]) for n in (1, 2)]
+            (folder / "rounds.csv").write_bytes(rounds_report.rounds_csv(lines))
+        folders.append(folder)
+    table.collect(*folders)
+    found = list(csv.DictReader((tmp_path / "DRIFT.csv").open()))
+    assert [(row["scorer"], row["round"], row["seeds"]) for row in found] == [
+        *(("current", n, "2") for n in "12"), *(("frozen", n, "2") for n in "12"),
+    ]  # fmt: skip
+    # R of the first of four pairs is (1 or 2) n and (3 or 4) n over the seeds, that of the others 15 in all
+    means = [(15 + first * n) / 4 for first in (1.5, 3.5) for n in (1, 2)]
+    assert [float(row["current_mean"]) for row in found] == pytest.approx(means)
+    shown = table.render()
+    assert "`dlma, iterations=2, scorer=frozen`" in shown and shown.count("| current | ") == 2
