@@ -148,7 +148,7 @@ def scoring() -> str:
 def _imports(side: str) -> int:
     """Resident memory of a fresh process that has imported what a side needs, and loaded nothing."""
     wanted = {
-        "ours": "from benchmarks import ours; ours.component('scorer', {}, None)",
+        "ours": "import hydra, dlma.app, dlma.model.language, dlma.scorer.self_reward",
         "theirs": "from transformers import AutoModelForCausalLM, LlamaForCausalLM",
     }[side]
     code = f"{wanted}\nfrom benchmarks.clock import memory\nprint(memory('VmRSS'))"

@@ -48,6 +48,7 @@ def chunked_token_logp(
     if type(head) is nn.Linear:
         size = chunk or max(16, CHUNK_BYTES // (4 * head.out_features))
         weight, bias = _at_compute_dtype(hidden, head.weight, head.bias)
+        keep = keep if torch.is_grad_enabled() else 0
         return _LinearLogp.apply(hidden.to(weight.dtype), weight, bias, target, size, keep)
 
     def piece(states: Tensor, wanted: Tensor) -> Tensor:

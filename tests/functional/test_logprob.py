@@ -1,9 +1,12 @@
 """Token log-probs and their sums, held against torch's own loss and by hand."""
 
+import weakref
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from dlma.functional import logprob
 from dlma.functional.logprob import chunked_token_logp, sum_by_owner, token_logp
 
 
@@ -79,6 +82,25 @@ def test_a_second_backward_pass_gives_the_same_gradient():
     logp = chunked_token_logp(hidden, target, head, 3)
     first = torch.autograd.grad((logp * weights).sum(), head.weight, retain_graph=True)[0]
     assert torch.allclose(torch.autograd.grad((logp * weights).sum(), head.weight)[0], first, atol=1e-6)
+
+
+@pytest.mark.parametrize(("grad", "most"), [(False, 1), (True, 3)])
+def test_logits_are_held_for_a_backward_pass_only(monkeypatch, grad, most):
+    head, hidden, target, _ = head_case(False, torch.float32)
+    made, alive, logits = [], [], logprob._logits
+
+    def watched(*args):
+        out = logits(*args)
+        made.append(weakref.ref(out))
+        alive.append(sum(ref() is not None for ref in made))
+        return out
+
+    monkeypatch.setattr(logprob, "_logits", watched)
+    with torch.set_grad_enabled(grad):
+        logp = chunked_token_logp(hidden, target, head, 3)
+    assert logp.requires_grad == grad
+    assert max(alive) <= most + 1  # the last one of the loop before is let go when the next is there
+    assert sum(ref() is not None for ref in made) == (most if grad else 0)
 
 
 def test_sums_go_to_their_owner_and_an_owner_without_tokens_has_zero():
