@@ -37,6 +37,14 @@ def test_the_readme_shows_the_committed_results_byte_for_byte():
 TABLES = script(ROOT / "experiments" / "tables.py")
 
 
+def test_the_readmes_map_is_that_of_the_phase_diagram():
+    page = (ROOT / "README.md").read_text().split("<!-- map:start -->\n")[1].split("<!-- map:end -->")[0]
+    cells = [
+        line for line in TABLES.own("phase_diagram").render().splitlines() if "**" in line and line.startswith("|")
+    ]
+    assert len(cells) == 3 and page.splitlines()[2:] == cells
+
+
 @pytest.mark.parametrize("name", sorted(set(TABLES.names()) - {"headline"}))
 def test_the_page_of_an_experiment_shows_its_committed_results_byte_for_byte(name):
     table, folder = TABLES.own(name), ROOT / "experiments" / name
@@ -141,6 +149,20 @@ def test_without_human_labels_the_pairs_are_those_of_the_annotator():
     assert config.scientific(free.pairs) == config.scientific(annotated.pairs)
     assert "annotator" in annotated.scorer._target_ and "annotator" not in free.scorer._target_
     assert grid("against_rlhf_free")["labels.max_pairs"] == grid("against_rlhf")["labels.max_pairs"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "wanted", "labels"),
+    [
+        ([0.7, 0.5, 0.3], 0.4, 300),  # half way from 100 to 500
+        ([0.7, 0.5, 0.3], 0.75, 0),  # the base does as well without a label
+        ([0.7, 0.5, 0.3], 0.2, float("inf")),  # no number of labels that was tried
+        ([0.7, 0.72, 0.3], 0.5, 300),  # a curve that rises first is made to fall
+    ],
+)
+def test_what_a_label_is_worth_is_read_off_the_falling_curve(harm, wanted, labels):
+    table = script(ROOT / "experiments" / "against_rlhf" / "table.py")
+    assert table._labels([0, 100, 500], harm, wanted) == pytest.approx(labels)
 
 
 def test_the_clamp_of_the_margin_ablation_is_symmetric(capsys):
