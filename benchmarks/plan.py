@@ -12,7 +12,7 @@ TRL = {"TRL": "trl", "TRL precomputed": "trl_precomputed"}
 
 def plan(name: str) -> list[Group]:
     """The groups of a plan, the targets' first; raises KeyError for a name that is none."""
-    return {"bench": bench, "full": full, "smoke": smoke}[name]()
+    return {"bench": bench, "full": full, "inference": inference, "rest": rest, "smoke": smoke}[name]()
 
 
 def bench() -> list[Group]:
@@ -20,14 +20,26 @@ def bench() -> list[Group]:
     targets = [
         *dpo("40M", "imposed", 16),
         *dpo("40M", "imposed", 12, allocator="tuned"),
+        *inference(),
+        margin_sweep(12, ROUNDS),
+        wide_vocabulary("40M", 8),
+    ]
+    return possible([*targets, *map(extra, rest())])
+
+
+def inference() -> list[Group]:
+    """Of the targets' groups those that train nothing."""
+    return [
         scoring("40M", "hh" if hh_file() else "imposed", 8),
         scoring("40M", "long", 12),
         sampling("lab", "one_line", 192, (64, 128, 384)),
         sampling("40M", "one_line", 32, (16, 32, 64)),
-        margin_sweep(12, ROUNDS),
-        wide_vocabulary("40M", 8),
     ]
-    rest = [
+
+
+def rest() -> list[Group]:
+    """Of `bench` what no target needs."""
+    groups = [
         *dpo("lab", "one_line", 256, batch=32),
         scoring("lab", "one_line", 128),
         scoring("lab", "long", 32),
@@ -43,7 +55,7 @@ def bench() -> list[Group]:
         continuous("40M", "one_line", 32, 64),
         continuous("lab", "one_line", 192, 128),
     ]
-    return possible([*targets, *map(extra, rest)])
+    return possible(groups)
 
 
 def full() -> list[Group]:

@@ -1,5 +1,8 @@
 """Ours and the peers, in turn: `python -m benchmarks.run [bench|full|smoke]`, that is `make bench`, `make bench-full`.
 
+`inference` measures only the targets of scoring and sampling, `rest` only what no target needs: neither touches the
+tables of the README.
+
 Each measurement is a process of its own and is kept when it is done; a run that was stopped goes on where it was,
 unless the code or the machine has changed since. At the end the results are written to benchmarks/results/ and the
 tables to benchmarks/README.md.
@@ -16,7 +19,8 @@ from benchmarks.measure import Results, carry_out, code_print, machine, unfinish
 from benchmarks.plan import plan
 from benchmarks.shapes import model_folder, shape_of
 
-MINUTES = {"bench": 28.0, "full": float("inf"), "smoke": float("inf")}
+ENDLESS = float("inf")
+MINUTES = {"bench": 28.0, "full": ENDLESS, "inference": ENDLESS, "rest": ENDLESS, "smoke": ENDLESS}
 README = Path(__file__).parent / "README.md"
 
 
@@ -68,6 +72,8 @@ def _prepare(groups: list) -> None:
 
 def _publish(results: Results, plan_name: str) -> None:
     results.write(table.RESULTS / f"{plan_name}.json")
+    if plan_name not in ("bench", "full"):
+        return
     text = table.between(README.read_text(encoding="utf-8"), table.render(results, details=True))
     README.write_text(text, encoding="utf-8")
 
