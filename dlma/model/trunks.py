@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from dlma.model.language import LanguageModel
 from dlma.model.masks import narrowed
@@ -66,14 +67,21 @@ class Trunk:
         return (node <= anchors.unsqueeze(-1)) & (anchors.unsqueeze(-1) < end)
 
     def cache(self, rows: int) -> DynamicCache:
-        """The stored row seen as `rows` rows; the keys are shared, not copied."""
+        """The stored row seen as `rows` rows; the keys are shared, and what a pass adds lasts for its layer only."""
         wide = DynamicCache()
-        wide.layers = [type(layer)() for layer in self.stored.layers]
+        wide.layers = [_Passing() for _ in self.stored.layers]
         for layer, stored in zip(wide.layers, self.stored.layers, strict=True):
             layer.dtype, layer.device, layer.is_initialized = stored.dtype, stored.device, True
             layer.keys = stored.keys.expand(rows, -1, -1, -1)
             layer.values = stored.values.expand(rows, -1, -1, -1)
         return wide
+
+
+class _Passing(DynamicLayer):
+    """Gives a layer the trunk's keys before its own, and keeps the trunk's only: no later pass wants the others."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
 
 
 def common_trunk(trees: Sequence[Tree]) -> Tree | None:

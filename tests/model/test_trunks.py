@@ -104,3 +104,15 @@ def test_each_trunk_token_is_computed_once():
     engine.score(groups)
     trees = sum(len(build_tree(group)) for group in groups)
     assert engine.meter.tokens == trees - 7 * engine.report()["shared_trunk_tokens"]
+
+
+def test_what_a_pass_adds_to_the_trunks_keys_is_not_kept():
+    engine = Engine(small_model())
+    engine.score(system_pairs())
+    layer = engine.trunk.cache(2).layers[0]
+    new = torch.ones(2, layer.keys.shape[1], 5, layer.keys.shape[3])
+    keys, values = layer.update(new, 2 * new)
+    n = len(engine.trunk.tree)
+    assert keys.shape[2] == n + 5 and torch.equal(keys[:, :, :n], layer.keys)
+    assert torch.equal(values[:, :, n:], 2 * new)
+    assert engine.trunk.stored.layers[0].keys.shape[2] == layer.keys.shape[2] == n
