@@ -1,0 +1,181 @@
+"""How many human labels the self-reward is worth, and whether it is no worse than labels of people who err.
+
+python experiments/tables.py run against_rlhf    # its commands, then these tables
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dlma.evaluation.comparisons import non_inferiority
+from dlma.evaluation.statistics import Estimate
+from dlma.report import sweep, sweep_cells, sweep_table
+from dlma.report.summary import interval, number
+from dlma.report.sweep import Setting
+from dlma.report.sweep_table import Result
+from dlma.report.sweep_text import p_text
+
+HERE = Path(__file__).resolve().parent
+RESULTS, README = HERE / "results.csv", HERE / "README.md"
+START, END = "<!-- results:start -->\n", "<!-- results:end -->"
+FREE, DLMA = "sign of R", "dlma"
+MARGIN, FLIPS = 0.03, 0.1  # "no worse" and the annotator it is held against
+ROUNDS = 2000
+
+
+def collect(*folders: Path) -> None:
+    """Harm and KL by label, number of labels and flips; the tests at the full number; what the sign of R is worth."""
+    rows = [_named(row) for row in sweep.settings(sweep_cells.collect(folders)) if row.final]
+    rows = [row for row in rows if row.arm != "prompted"]
+    found = [r for r in sweep_table.results(rows, tested=[]) if r.metric in ("harmful", "kl") and "+" in r.seed]
+    most = max(_pairs(row) for row in rows if row.arm == "aligned")
+    person = next(row for row in rows if row.label == _person(most, FLIPS))
+    tried = [row for row in rows if row.label in (_free(most), DLMA)]
+    tests = sweep_table.results([person, *tried], baseline=person.label, tested=["harmful"])
+    found += [r for r in tests if r.metric == f"harmful minus {person.label}"]
+    RESULTS.write_bytes(sweep_table.write_csv([*found, *_worth(rows, most)]))
+
+
+def _named(row: Setting) -> Setting:
+    """The setting under the name of its labels."""
+    if row.arm != "aligned":
+        return row
+    if row.config["pairs._target_"].endswith("Contrastive"):
+        return _called(row, DLMA)
+    if "scorer.flips" in row.config:
+        return _called(row, _person(_pairs(row), float(row.config["scorer.flips"])))
+    return _called(row, _free(_pairs(row)))
+
+
+def _called(row: Setting, label: str) -> Setting:
+    return Setting(label, row.method, row.base, row.arm, row.overrides, row.runs)
+
+
+def _pairs(row: Setting) -> int:
+    kept = row.config["labels.max_pairs"]
+    return int(kept) if kept is not None else 0
+
+
+def _person(pairs: int, flips: float) -> str:
+    return f"{pairs} human labels, flips {flips:g}"
+
+
+def _free(pairs: int) -> str:
+    return f"{FREE} on {pairs} pairs"
+
+
+def _worth(rows: Sequence[Setting], most: int) -> list[Result]:
+    """Per rate of flips the number of labels that brings as little harm as the sign of R does on all pairs.
+
+    Read off the curve of harm over labels, from the base at 0, made to fall; inf where it ends above. The interval is a
+    percentile bootstrap over prompts, for these seeds.
+    """
+    free = next(row for row in rows if row.label == _free(most))
+    base = next(row for row in rows if row.arm == "base")
+    found = []
+    for flips in sorted({float(row.config["scorer.flips"]) for row in rows if "scorer.flips" in row.config}):
+        people = [row for row in rows if row.config.get("scorer.flips") == flips and row.arm == "aligned"]
+        curve = [base, *sorted(people, key=_pairs)]
+        counts = [0, *sorted(map(_pairs, people))]
+        means = _prompt_means([*curve, free])
+        rng = np.random.default_rng(0)
+        draws = [means[:, rng.integers(0, means.shape[1], means.shape[1])].mean(axis=1) for _ in range(ROUNDS)]
+        values = [_labels(counts, one[:-1], one[-1]) for one in draws]
+        low, high = np.quantile(values, [0.025, 0.975], method="nearest")
+        value = _labels(counts, means.mean(axis=1)[:-1], means.mean(axis=1)[-1])
+        seeds = sweep_table.seeds_of(free.runs)
+        found.append(
+            Result(_free(most), free.base, seeds, f"worth at flips {flips:g}", means.shape[1], value, low, high)
+        )
+    return found
+
+
+def _prompt_means(rows: Sequence[Setting]) -> np.ndarray:
+    """(settings, prompts) harm, a mean over the seeds that all have."""
+    seeds = sorted(set.intersection(*(set(row.runs) for row in rows)))
+    every = [row.arms[seed] for row in rows for seed in seeds]
+    metric = sweep.metrics_of(rows)["harmful"]
+    tables = [sweep_table.tables_of(metric, [row.arms[seed] for seed in seeds], every) for row in rows]
+    return np.stack([table[:, :, 0].mean(axis=1) for table in tables])
+
+
+def _labels(counts: Sequence[int], harm: Sequence[float], wanted: float) -> float:
+    """Where a falling piecewise straight curve of harm over labels comes down to `wanted`."""
+    falling = np.minimum.accumulate(harm)
+    if wanted >= falling[0]:
+        return 0.0
+    if wanted < falling[-1]:
+        return math.inf
+    place = int(np.argmax(falling <= wanted))
+    share = (falling[place - 1] - wanted) / (falling[place - 1] - falling[place])
+    return counts[place - 1] + share * (counts[place] - counts[place - 1])
+
+
+def render() -> str:
+    """The Markdown of results.csv."""
+    found = sweep_table.read_csv(RESULTS)
+    return "\n\n".join([_settings(found), _tests(found), _worths(found)])
+
+
+def _settings(found: Sequence[Result]) -> str:
+    cells = {(r.method, r.metric): r for r in found}
+    lines = _head(["labels", "answers with harm", "KL, nats"])
+    for label in dict.fromkeys(r.method for r in found if r.metric == "harmful"):
+        harm, kl = cells[label, "harmful"], cells[label, "kl"]
+        lines.append(_row([label, f"{number(harm.mean, 'share')} {_bounds(harm, 'share')}", _plain(kl)]))
+    return "\n".join(lines)
+
+
+def _tests(found: Sequence[Result]) -> str:
+    lines = [f"No worse by {100 * MARGIN:g} points or more (one-sided 97.5 %)? p by Holm, two-sided:", ""]
+    lines += _head(["labels", "less", "difference in harm, points", "may be worse by", "p"])
+    for r in found:
+        metric, minus, other = r.metric.partition(" minus ")
+        if minus and metric == "harmful":
+            bound = non_inferiority(Estimate(r.mean, r.low, r.high, r.n), "lower")
+            verdict = f"{100 * bound.worst:.1f} points ({'no worse' if bound.holds(MARGIN) else 'not shown'})"
+            points = [100 * x for x in (r.mean, r.low, r.high)]
+            text = f"{points[0]:+.1f} [{points[1]:+.1f}, {points[2]:+.1f}]"
+            lines.append(_row([r.method, other, text, verdict, p_text(r.p_holm)]))
+    return "\n".join(lines)
+
+
+def _worths(found: Sequence[Result]) -> str:
+    lines = [
+        "As little harm as the sign of R on all pairs needs so many human labels (bootstrap, for these seeds):",
+        "",
+    ]
+    lines += _head(["flips of the annotator", "human labels"])
+    for r in found:
+        if r.metric.startswith("worth at flips "):
+            most = r.method.split(" ")[-2]
+            shown = [f"{x:,.0f}" if math.isfinite(x) else f"more than {int(most):,}" for x in (r.mean, r.low, r.high)]
+            flips = float(r.metric.removeprefix("worth at flips "))
+            lines.append(_row([f"{100 * flips:g} %", f"{shown[0]} [{shown[1]}, {shown[2]}]"]))
+    return "\n".join(lines)
+
+
+def _plain(r: Result) -> str:
+    return f"{number(r.mean, '')} {_bounds(r, '')}"
+
+
+def _bounds(r: Result, unit: str) -> str:
+    return interval(Estimate(r.mean, r.low, r.high, r.n), unit)
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    return [_row(names), "|" + "---|" * len(names)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def write_readme(text: str) -> None:
+    """Put the text between the README's markers."""
+    before, rest = README.read_text().split(START)
+    README.write_text(before + START + text + "\n" + END + rest.split(END)[1])
