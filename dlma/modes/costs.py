@@ -28,9 +28,8 @@ def load_of(name: str, cfg: DictConfig, sizes: Sizes, work: Mapping[str, dict], 
     if group is None:
         return Load()
     known = work.get(cfg[group]._target_)
-    if known is None:
-        return None
-    return _COMPONENTS[known["kind"]](rows, known, cfg, cfg[group], sizes)
+    count = _COMPONENTS.get(known["kind"]) if known else None  # rollouts (PPO) are counted after a run, not before
+    return count(rows, known, cfg, cfg[group], sizes) if count else None
 
 
 _GROUPS = {
