@@ -17,8 +17,10 @@ from dlma.report.sweep_table import Result, estimate, tested_metrics
 from dlma.report.sweep_text import Known, Table, head, unit
 
 SAMPLE_PROMPTS, SAMPLE_COLUMNS = 200, 12
+VALUES_IN_WORDS = ("not reached", "not shown", "more seeds, not prompts", "yes")
 STYLE = "<style>.sweep td{text-align:right;white-space:nowrap} .sweep th{text-align:right} .sweep .bounds{margin:0} "
-STYLE += ".sweep td:first-child,.sweep th:first-child{text-align:left;white-space:normal} h3{margin-top:18px}</style>"
+STYLE += ".sweep td:first-child,.sweep th:first-child{text-align:left;white-space:normal} "
+STYLE += ".sweep .name{text-align:left} h3{margin-top:18px}</style>"
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,22 @@ def _sections(page: SweepPage) -> list[tuple[str, str, str]]:
 
 
 def _table(table: Table) -> str:
-    heads = "".join(f"<th>{escape(text)}</th>" for text in table.heads)
-    lines = "".join("<tr>" + "".join(f"<td>{_shown(one)}</td>" for one in row) + "</tr>" for row in table.rows)
+    named = [any(_is_name(row[i]) for row in table.rows) for i in range(len(table.heads))]
+    marks = [' class="name"' if name else "" for name in named]
+    heads = "".join(f"<th{mark}>{escape(text)}</th>" for mark, text in zip(marks, table.heads, strict=True))
+    lines = "".join(
+        "<tr>" + "".join(f"<td{mark}>{_shown(one)}</td>" for mark, one in zip(marks, row, strict=True)) + "</tr>"
+        for row in table.rows
+    )
     return (
         f'<h3>{escape(table.title)}</h3><div class="scroll"><table class="sweep"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )
+
+
+def _is_name(text: str) -> bool:
+    """Whether a cell names something, such as a metric; what begins with a digit, a sign or a dash is a value."""
+    return text[:1].isalpha() and text not in VALUES_IN_WORDS
 
 
 def _shown(text: str) -> str:

@@ -6,6 +6,7 @@ import re
 from planted_runs import answers, plant
 
 from dlma.report import sweep, sweep_cells, sweep_frontier, sweep_html, sweep_table
+from dlma.report.sweep_text import Table
 
 EVIL = "</script><script>alert(1)</script> @@TITLE@@"
 
@@ -70,3 +71,10 @@ def test_a_sweep_of_failures_only_is_a_page_with_its_ledger(tmp_path):
     bad = plant(tmp_path / "bad", status={"status": "failed", "reason": "why"})
     page = page_of(tmp_path, bad)
     assert re.findall(r'<section id="(\w+)">', page) == ["cells"] and "why" in page
+
+
+def test_columns_of_names_stand_left_and_columns_of_values_right():
+    table = Table("t", ["method", "metric", "difference", "at KL 1"], [["a", "harm", "-1.0", "not reached"]])
+    shown = sweep_html._table(table)
+    assert '<td class="name">harm</td><td>-1.0</td><td>not reached</td>' in shown
+    assert '<th class="name">metric</th><th>difference</th>' in shown
