@@ -173,11 +173,10 @@ def shape_of(spec: ModelSpec, config, *, trains: bool = True) -> Shape:
 
 
 def position_bytes(model: Blueprint) -> int:
-    """Bytes of the keys and values of one token."""
-    slots = Slots(1, 1)
-    with torch.no_grad(), row_attention(model):
-        _decoded(model, slots, 1)
-    return sum(part.nbytes for pair in slots.stored.values() for part in pair)
+    """Bytes of the keys and values of one token, in the cache that the architecture itself fills."""
+    with torch.no_grad():
+        cache = model.causal.base_model(torch.zeros(1, 1).long(), use_cache=True).past_key_values
+    return sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
 
 
 def scoring(spec: ModelSpec, config, size: Pass, *, models: int = 1) -> Footprint:

@@ -31,7 +31,8 @@ def reason_against_sharing(engine: Engine, longest: int, tolerance: float) -> st
         attention_kinds(engine.model.causal.config)
         difference = _difference(engine, longest)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as reason:
-        return (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+        said = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+        return f"the architecture takes no such rows: {said}"
     if difference <= tolerance:
         return ""
     return f"it differs from the dense path by {difference:.1e} (relative) on a row of {longest} tokens"
