@@ -41,15 +41,18 @@ def bound(shared: float, cell: float, cells: int) -> float:
 
 
 def parts(stages: list[dict], cells: int) -> tuple[float, float]:
-    """S and T, seconds: stages that a sweep ran once, and those of one cell; nothing else may occur."""
+    """S and T, seconds: stages that a sweep ran once, and those of one cell, which may be several of a name.
+
+    Raises ValueError on a stage of another count.
+    """
     counts: dict[str, list[float]] = {}
     for stage in stages:
         counts.setdefault(stage["stage"], []).append(stage["seconds"])
-    odd = {name: len(times) for name, times in counts.items() if len(times) not in (1, cells)}
+    odd = {name: len(times) for name, times in counts.items() if len(times) > 1 and len(times) % cells}
     if odd:
         raise ValueError(f"stages that ran neither once nor once a cell: {odd}")
     shared = sum(times[0] for times in counts.values() if len(times) == 1)
-    return shared, sum(sum(times) for times in counts.values() if len(times) == cells) / cells
+    return shared, sum(sum(times) for times in counts.values() if len(times) > 1) / cells
 
 
 @contextlib.contextmanager

@@ -133,7 +133,8 @@ def test_the_bound_of_a_sweep_follows_from_what_is_shared():
         stage("scored", 6.0),
         stage("pairs", 4.0),
         *[stage("policy", 2.0)] * 3,
-        *[stage("answers:aligned", 1.0)] * 3,
+        *[stage("answers:aligned", 0.5)] * 3,
+        *[stage("judged", 0.25)] * 6,  # two judges a cell
     ]
     assert sweeps.parts(stages, 3) == (10.0, 3.0)
     assert sweeps.bound(10.0, 3.0, 3) == pytest.approx(19 / 39)
@@ -172,3 +173,10 @@ def test_results_are_whole_json_after_every_measurement(results):
     carry_out([GROUP], results, minutes=1, say=quiet, do=done)
     kept = json.loads(results.path.read_text())
     assert [run["job"] for run in kept["runs"]["g"]["peer"]] == [2, 2]
+
+
+def test_the_page_shows_the_committed_results_of_what_no_target_needs():
+    folder = Path(table.__file__).parent
+    results = table.read(folder / "results" / "rest.json")
+    shown = (folder / "README.md").read_text().split("<!-- rest:start -->\n")[1].split("\n<!-- rest:end -->")[0]
+    assert shown == f"{table.hardware(results.head)}\n\n{table.detail_tables(results)}"
