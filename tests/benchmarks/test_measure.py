@@ -1,6 +1,7 @@
 """Runs in turn, kept at once, taken up again; ratios of medians; nothing missed is hidden."""
 
 import json
+from pathlib import Path
 
 import pytest
 
