@@ -32,7 +32,7 @@ def collect(*folders: Path) -> None:
     rows = [_named(row) for row in sweep.settings(sweep_cells.collect(folders)) if row.final]
     rows = [row for row in rows if row.arm != "prompted"]
     found = [r for r in sweep_table.results(rows, tested=[]) if r.metric in ("harmful", "kl") and "+" in r.seed]
-    most = max(_pairs(row) for row in rows if row.arm == "aligned")
+    most = max(_pairs(row) for row in rows if row.arm == "aligned" and row.label != DLMA)
     person = next(row for row in rows if row.label == _person(most, FLIPS))
     tried = [row for row in rows if row.label in (_free(most), DLMA)]
     tests = sweep_table.results([person, *tried], baseline=person.label, tested=["harmful"])
@@ -44,7 +44,7 @@ def _named(row: Setting) -> Setting:
     """The setting under the name of its labels."""
     if row.arm != "aligned":
         return row
-    if row.config["pairs._target_"].endswith("Contrastive"):
+    if row.config["labels.max_pairs"] is None:  # the method as it comes, on its own contrastive pairs
         return _called(row, DLMA)
     if "scorer.flips" in row.config:
         return _called(row, _person(_pairs(row), float(row.config["scorer.flips"])))
@@ -56,8 +56,7 @@ def _called(row: Setting, label: str) -> Setting:
 
 
 def _pairs(row: Setting) -> int:
-    kept = row.config["labels.max_pairs"]
-    return int(kept) if kept is not None else 0
+    return int(row.config["labels.max_pairs"])
 
 
 def _person(pairs: int, flips: float) -> str:
@@ -124,10 +123,16 @@ def render() -> str:
 def _settings(found: Sequence[Result]) -> str:
     cells = {(r.method, r.metric): r for r in found}
     lines = _head(["labels", "answers with harm", "KL, nats"])
-    for label in dict.fromkeys(r.method for r in found if r.metric == "harmful"):
+    for label in sorted(dict.fromkeys(r.method for r in found if r.metric == "harmful"), key=_order):
         harm, kl = cells[label, "harmful"], cells[label, "kl"]
         lines.append(_row([label, f"{number(harm.mean, 'share')} {_bounds(harm, 'share')}", _plain(kl)]))
     return "\n".join(lines)
+
+
+def _order(label: str) -> tuple:
+    """The base, people by flips and number, R by number, the method."""
+    numbers = [float(word.rstrip(",")) for word in label.split() if word.rstrip(",").replace(".", "").isdigit()]
+    return ("base" not in label, label == DLMA, FREE in label, numbers[::-1])
 
 
 def _tests(found: Sequence[Result]) -> str:
