@@ -34,7 +34,7 @@ from dlma.evaluation.statistics import mean_interval, share_interval
 from dlma.fingerprint import key_of
 from dlma.model.load import ModelSpec, hf_model
 from dlma.records import Account, Implicit, Pair, TokenRewards
-from dlma.report.summary import interval, number
+from dlma.report.summary import bounded
 from dlma.report.terminal import print_account
 from dlma.stages import Stage
 
@@ -208,7 +208,7 @@ def said(rows: Sequence[dict], names: tuple[str, str], prefix: str) -> dict[str,
 
 
 def _said(estimate, unit: str = "") -> str:
-    return f"{number(estimate.value, unit)} {interval(estimate, unit)}"
+    return bounded(estimate, unit)
 
 
 def _print(account: Account, facts: dict[str, str], target: Path) -> None:

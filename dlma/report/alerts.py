@@ -21,7 +21,7 @@ from dlma.records import EvalRow, ScoredPair
 from dlma.report.changes import change, difference_of_ratios, paired
 from dlma.report.findings import Finding, State
 from dlma.report.margins import margin_facts
-from dlma.report.summary import interval, number
+from dlma.report.summary import bounded, number
 
 SAMPLE = 5000  # pairs whose two answers are compared token by token
 MIN_STEPS = 4  # logged training steps below which their end says nothing
@@ -295,7 +295,7 @@ def _half(estimate: Estimate) -> float:
 
 
 def _said(estimate: Estimate, unit: str = "") -> str:
-    return f"{number(estimate.value, unit)} {interval(estimate, unit)}"
+    return bounded(estimate, unit)
 
 
 def _points(estimate: Estimate) -> str:

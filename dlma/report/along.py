@@ -20,7 +20,7 @@ from dlma.report import figures
 from dlma.report.alerts import Alerts
 from dlma.report.changes import change
 from dlma.report.findings import Finding
-from dlma.report.summary import METRICS, Row, interval, number, summary_rows
+from dlma.report.summary import METRICS, Row, bounded, interval, number, summary_rows
 from dlma.report.verdicts import POINTS
 
 NAME = "parting"
@@ -138,7 +138,7 @@ def _gains(found: Along, arm: str, alerts: Alerts) -> dict[str, tuple[Estimate, 
 
 
 def _said(estimate: Estimate) -> str:
-    return f"{number(estimate.value, '')} {interval(estimate, '')}"
+    return bounded(estimate, "")
 
 
 def section(found: Along, part: int | None, finding: Finding) -> str:

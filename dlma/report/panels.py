@@ -13,7 +13,7 @@ from dlma.evaluation.statistics import Estimate
 from dlma.records import Account, EvalRow
 from dlma.report import figures
 from dlma.report.margins import CLASSES, MarginFacts, margin_facts, truth_class
-from dlma.report.summary import Row, arms_of, better, interval, label, main_arm, number
+from dlma.report.summary import Row, arms_of, better, bounded, interval, label, main_arm, number
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 _ARM_CSS = {"base": "c-base", "prompted": "c-prompted", "aligned": "c-aligned"}
@@ -35,7 +35,7 @@ def headline(rows: Sequence[Row]) -> str:
 
 
 def _said(row: Row) -> str:
-    return f"{number(row.estimate.value, row.unit)} {interval(row.estimate, row.unit)}"
+    return bounded(row.estimate, row.unit)
 
 
 def _harm_clause(found: dict, arm: str) -> str:

@@ -9,7 +9,7 @@ from html import escape
 
 from dlma.evaluation.statistics import Estimate
 from dlma.report.figures import Scale, short, ticks
-from dlma.report.summary import interval, number
+from dlma.report.summary import bounded, number
 
 COLOURS = ("#2563d9", "#dd6b2b", "#1d8f5f", "#8a4fd0", "#c0392b", "#0e8fa3", "#b7791f", "#5b6577", "#c2418f", "#5a7d1c")
 LABELS, PLOT, LINE = 210, 380, 22
@@ -35,7 +35,7 @@ def bars(items: Sequence[tuple[str, Estimate]], unit: str, title: str) -> str:
     foot = LINE * len(kept) + 6
     parts = [_open(LABELS + PLOT + 10, foot + 20, title), *_x_axis(x, foot, 100 if unit == "share" else 1)]
     for place, (i, name, e) in enumerate(kept):
-        y, tip = 6 + LINE * place, escape(f"{name}: {number(e.value, unit)} {interval(e, unit)}, n {e.n:,}")
+        y, tip = 6 + LINE * place, escape(f"{name}: {bounded(e, unit)}, n {e.n:,}")
         left, right = sorted((x(0), x(e.value)))
         parts.append(f'<text class="label" x="{LABELS - 8}" y="{y + 13}" text-anchor="end">{_clip(name)}</text>')
         parts.append(
@@ -117,7 +117,7 @@ def heat(x: Axis, y: Axis, values: dict[tuple[str, str], Estimate], unit: str, t
 
 
 def _heat_cell(x: float, y: float, share: float, e: Estimate, unit: str) -> list[str]:
-    tip = escape(f"{number(e.value, unit)} {interval(e, unit)}")
+    tip = escape(bounded(e, unit))
     return [
         f'<rect class="bar" style="--c:#2563d9" x="{x + 1}" y="{y + 1}" width="82" height="32" '
         f'opacity="{0.08 + 0.6 * share:.3f}" data-tip="{tip}"/>',
@@ -182,9 +182,7 @@ def _curve(i: int, line: Line, x: Scale, y: Scale, unit: str, x_label: str) -> l
                 f'<line class="whisker" {colour(i)} x1="{x(max(a, x.low))}" x2="{x(b)}" y1="{y(c)}" y2="{y(d)}"/>'
                 for a, b, c, d in spots
             ]
-        tip = escape(
-            f"{name}: {across} {number(kl.value, '')} {interval(kl, '')}, {number(h.value, unit)} {interval(h, unit)}"
-        )
+        tip = escape(f"{name}: {across} {bounded(kl, '')}, {bounded(h, unit)}")
         parts.append(f'<circle class="dot" {colour(i)} cx="{x(kl.value)}" cy="{y(h.value)}" r="4" data-tip="{tip}"/>')
     return parts
 

@@ -48,6 +48,10 @@ class Result:
     high: float
     p_holm: float = math.nan
 
+    @property
+    def estimate(self) -> Estimate:
+        return Estimate(self.mean, self.low, self.high, self.n)
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dlma.evaluation.comparisons import non_inferiority
-from dlma.evaluation.statistics import Estimate
 from dlma.report import sweep_costs
-from dlma.report.summary import better, interval, label, number
+from dlma.report.markdown import plain as as_line
+from dlma.report.markdown import table as markdown_table
+from dlma.report.summary import better, bounded, label, number
 from dlma.report.sweep_table import BY_NAME, NEEDED, Result
 
 Known = Mapping[tuple[str, str, str], str]  # (method, base, metric): the paper's number with its mark
@@ -99,8 +100,7 @@ def cell(result: Result | None, metric: str) -> str:
     """A value with its bounds for people."""
     if result is None:
         return "–"
-    e = Estimate(result.mean, result.low, result.high, result.n)
-    return f"{number(e.value, unit(metric))} {interval(e, unit(metric))}"
+    return bounded(result.estimate, unit(metric))
 
 
 def change(one: Versus) -> str:
@@ -128,8 +128,7 @@ def bound_text(one: Versus, margin: float) -> str:
     """How much worse it may still be, and whether that is within the margin (for shares)."""
     if one.ratio or not better(plain(one.metric)):
         return "–"
-    r = one.result
-    bound = non_inferiority(Estimate(r.mean, r.low, r.high, r.n), better(plain(one.metric)))
+    bound = non_inferiority(one.result.estimate, better(plain(one.metric)))
     if math.isnan(bound.worst):
         return "–"
     if unit(one.metric) != "share":
@@ -310,18 +309,8 @@ def markdown(found: Sequence[Result], known: Known | None = None, margin: float 
     """The tables as Markdown."""
     parts = []
     for table in tables(found, known, margin):
-        lines = [f"### {_plain(table.title)}", "", _md_row(table.heads), "|" + "---|" * len(table.heads)]
-        parts.append("\n".join([*lines, *map(_md_row, table.rows)]))
+        parts.append(f"### {as_line(table.title)}\n\n" + markdown_table(table.heads, table.rows))
     return "\n\n".join([*parts, *notes(found, margin)]) + "\n"
-
-
-def _md_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_plain(one).replace("|", "\\|") for one in cells) + " |"
-
-
-def _plain(text: str) -> str:
-    """Text on one line that no Markdown reader takes for HTML."""
-    return " ".join(text.split()).replace("<", "&lt;")
 
 
 def latex(found: Sequence[Result], known: Known | None = None, margin: float = MARGIN) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from dlma.evaluation.statistics import Estimate, ratio_interval, share_interval
 from dlma.records import ScoredPair, TokenRewards
 from dlma.report.margins import margin_facts, spearman
-from dlma.report.summary import interval, number
+from dlma.report.summary import bounded, number
 
 EXAMPLES = 6
 WORDS_SHOWN = 8
@@ -258,7 +258,7 @@ def _links_table(links: Sequence[Link], source: str) -> str:
 
 
 def _said(estimate: Estimate | None, unit: str = "") -> str:
-    return "–" if estimate is None else f"{number(estimate.value, unit)} {interval(estimate, unit)}"
+    return "–" if estimate is None else bounded(estimate, unit)
 
 
 def examples(rows: Sequence[TokenRewards], questions: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from dlma.records import ScoredPair
 from dlma.report import figures, html
 from dlma.report.alerts import Alerts, similarity
 from dlma.report.margins import margin_facts, spearman
-from dlma.report.summary import distinct_bigrams, interval, number
+from dlma.report.summary import bounded, distinct_bigrams, interval, number
 from dlma.report.terminal import simple_table
 
 Measures = dict[str, Estimate | None]
@@ -154,7 +154,7 @@ def note(entries: Sequence[Entry], rank_by: str) -> str:
         return f"Ranked by {rank_by}, without any truth."
     return (
         f"Ranked by {rank_by}, without any truth; its rank correlation with the grammar's true strength is "
-        f"{number(found.value, '')} {interval(found, '')} over {found.n} pairs."
+        f"{bounded(found, '')} over {found.n} pairs."
     )
 
 
