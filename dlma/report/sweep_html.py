@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from dlma.evaluation.statistics import Estimate
-from dlma.report import html, panels, sweep_figures, sweep_frontier, sweep_text
+from dlma.report import html, panels, sweep_figures, sweep_frontier, sweep_rows, sweep_text
 from dlma.report.sweep import SHARED_ARMS, Setting, metrics_of
 from dlma.report.sweep_cells import Cell, read_evals
 from dlma.report.sweep_table import Result, estimate, tested_metrics
@@ -47,7 +47,7 @@ def render(page: SweepPage) -> bytes:
     """The page's bytes: the same for the same runs."""
     sections = [section for section in _sections(page) if section[2]]
     done = sum(bool(cell.arms) for cell in page.cells)
-    artificial = any(name.startswith("lab-") for name in sweep_text.bases(page.found))
+    artificial = any(name.startswith("lab-") for name in sweep_rows.bases(page.found))
     lines = [html.CONTENT_WARNING, *([html.LAB_NOTE] if artificial else [])]
     slots = {
         "TITLE": escape(page.title),
@@ -131,8 +131,8 @@ def _bars(page: SweepPage) -> str:
 
 def _wins(page: SweepPage) -> str:
     parts = []
-    for base in sweep_text.bases(page.found):
-        for title, items in sweep_text.wins(sweep_text.whole(page.found, base)).items():
+    for base in sweep_rows.bases(page.found):
+        for title, items in sweep_rows.wins(sweep_rows.whole(page.found, base)).items():
             chart = sweep_figures.wins(items, title)
             parts.append(f"<h3>{escape(f'{base}: {title}')}</h3>{chart}")
     keys = "".join(

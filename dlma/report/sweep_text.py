@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,19 @@ from dlma.report import sweep_costs
 from dlma.report.markdown import plain as as_line
 from dlma.report.markdown import table as markdown_table
 from dlma.report.summary import better, bounded, label, number
-from dlma.report.sweep_table import BY_NAME, NEEDED, Result
+from dlma.report.sweep_rows import (
+    AT,
+    READ_AT,
+    VERSUS,
+    Versus,
+    bases,
+    effects_of,
+    plain,
+    versuses,
+    whole,
+    wins,
+)
+from dlma.report.sweep_table import BY_NAME, Result
 
 Known = Mapping[tuple[str, str, str], str]  # (method, base, metric): the paper's number with its mark
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
@@ -26,24 +37,7 @@ SHORT = {
 }
 FIRST = ("harmful", "harmlessness", "kl", "helpfulness", "malformed", "perplexity", "tokens")
 FIRST_UNJUDGED = ("perplexity", "kl", "tokens", "distinct_2")
-READ_AT = {"kl": "KL", "flops": "FLOPs"}  # what a curve is read at
-AT = re.compile(r"(\w+) at (kl|flops) (\S+)")
-VERSUS = re.compile(r"(\w+(?: at (?:kl|flops) \S+)?) (minus|over) (.+)")
-WIN = re.compile(r"win (against .+)")
-EFFECT = re.compile(r"(\w+) effect against (.+)")
 MARGIN = 0.03  # three points: what "no worse" means for a share unless the reader says otherwise
-
-
-@dataclass(frozen=True)
-class Versus:
-    """One comparison, read back from its rows."""
-
-    method: str
-    metric: str
-    ratio: bool
-    baseline: str
-    result: Result
-    needed: float
 
 
 def head(metric: str) -> str:
@@ -57,43 +51,12 @@ def unit(metric: str) -> str:
     return BY_NAME[name].unit if name in BY_NAME else ""
 
 
-def plain(metric: str) -> str:
-    """The name of the metric itself, without the KL or FLOPs at which it was read."""
-    at = AT.fullmatch(metric)
-    return at[1] if at else metric
-
-
-def bases(found: Sequence[Result]) -> list[str]:
-    return list(dict.fromkeys(row.base for row in found))
-
-
-def whole(found: Sequence[Result], base: str) -> dict[str, dict[str, Result]]:
-    """Per method and metric the row over all its seeds, in the order of the file."""
-    table: dict[str, dict[str, Result]] = {}
-    for row in found:
-        if row.base == base:
-            table.setdefault(row.method, {})[row.metric] = row  # the row of all seeds stands after those of each
-    return table
-
-
 def columns(table: Mapping[str, Mapping[str, Result]]) -> list[str]:
     """The metrics that the main table shows: the first ones, and any other with a wanted direction."""
     measured = [name for name in BY_NAME if any(name in row for row in table.values())]
     first = FIRST if "harmful" in measured else FIRST_UNJUDGED
     rest = [name for name in measured if name not in first and better(name)]
     return [name for name in first if name in measured] + rest
-
-
-def versuses(table: Mapping[str, Mapping[str, Result]]) -> list[Versus]:
-    """Every comparison of a base's rows, frontier points excluded."""
-    found = []
-    for method, row in table.items():
-        for name, result in row.items():
-            match = VERSUS.fullmatch(name)
-            if match and not name.endswith(NEEDED):
-                needed = row[name + NEEDED].mean if name + NEEDED in row else math.nan
-                found.append(Versus(method, match[1], match[2] == "over", match[3], result, needed))
-    return found
 
 
 def cell(result: Result | None, metric: str) -> str:
@@ -150,18 +113,6 @@ def matched(
     levels = sorted({level for cells in found.values() for level in cells}, key=float)
     lines = [(m, metric, [cells.get(x, "not reached") for x in levels]) for (m, metric), cells in found.items()]
     return levels, lines
-
-
-def wins(table: Mapping[str, Mapping[str, Result]]) -> dict[str, list[tuple[str, float, float, float]]]:
-    """Per opponent and judge the shares of wins, ties and losses of each method."""
-    found: dict[str, list[tuple[str, float, float, float]]] = {}
-    for method, row in table.items():
-        for name, result in row.items():
-            match = WIN.fullmatch(name)
-            if match:
-                tie, lose = (row[f"{word} {match[1]}"].mean for word in ("tie", "lose"))
-                found.setdefault(match[1], []).append((method, result.mean, tie, lose))
-    return found
 
 
 def outcomes(table: Mapping[str, Mapping[str, Result]]) -> dict[tuple[str, str], dict[str, str]]:
@@ -254,17 +205,6 @@ def _preferred(base: str, judged: Mapping[tuple[str, str], Mapping[str, str]]) -
     ]
     title = f"{base}: win / tie / lose by the judge, asked in both orders"
     return Table(title, ["method", "against", *judges], rows)
-
-
-def effects_of(found: Sequence[Result], base: str) -> list[tuple[str, Versus]]:
-    """(factor, comparison of two of its levels) of a crossed sweep, from its rows."""
-    lines = []
-    for r in found:
-        match = EFFECT.fullmatch(r.metric)
-        if match and r.base == base:
-            factor, _, level = r.method.partition("=")
-            lines.append((factor, Versus(level, match[1], False, match[2], r, math.nan)))
-    return lines
 
 
 def _effects(base: str, effects: Sequence[tuple[str, Versus]], margin: float) -> Table:

@@ -6,7 +6,7 @@ from planted_runs import plant
 
 from dlma.evaluation import comparisons
 from dlma.evaluation.factors import nested_interval
-from dlma.report import sweep, sweep_cells, sweep_pooled, sweep_table, sweep_text
+from dlma.report import sweep, sweep_cells, sweep_pooled, sweep_rows, sweep_table, sweep_text
 
 BASES = ("lab-a", "lab-b", "lab-c")
 
@@ -47,7 +47,7 @@ def test_the_pooled_rows_are_over_prompts_bases_and_seeds(cells):
 def test_the_bases_own_rows_stay_and_the_tables_show_both(cells):
     rows = rows_of(cells)
     found = sweep_table.results(rows) + sweep_pooled.results(rows, None, None)
-    assert sweep_text.bases(found) == [*BASES, "lab-a + lab-b + lab-c"]
+    assert sweep_rows.bases(found) == [*BASES, "lab-a + lab-b + lab-c"]
     titles = [table.title for table in sweep_text.tables(found)]
     assert "lab-a + lab-b + lab-c: means with 95 % intervals" in titles
 

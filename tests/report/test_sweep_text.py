@@ -2,8 +2,9 @@
 
 import math
 
+from dlma.report.sweep_rows import versuses, whole
 from dlma.report.sweep_table import Result
-from dlma.report.sweep_text import change, latex, markdown, tables, versuses, whole
+from dlma.report.sweep_text import change, latex, markdown, tables
 
 
 def row(method, metric, mean, low, high, p=math.nan, seed="0+1", base="b"):
