@@ -8,12 +8,13 @@ experiments/NAME/table.yaml says what is run and shown:
   before:    commands whose results later ones need, such as bases (optional)
   commands:  the sweeps and runs whose folders are collected
   after:     commands on these finished runs, such as verdicts between methods (optional)
-  show:      metrics of the main table
+  show:      metrics of the main table (not where the experiment has a table.py)
   baseline:  the setting that the others are held against (null: the base's own answers)
   tested:    metrics that are compared, Holm over all of them
   levels:    KLs at which curves are read (optional)
   curves_against:  the method whose curves the others' are held against (optional; null: baseline)
   pool:      true: the bases stand for one another, as a random factor (optional)
+  page:      where the tables stand, between the markers of `mark` (the experiment's README.md, results)
 An experiment with a table.py of its own collects and renders by that.
 """
 
@@ -30,21 +31,11 @@ from types import ModuleType
 
 import yaml
 
-from dlma.report import (
-    sweep,
-    sweep_cells,
-    sweep_costs,
-    sweep_effects,
-    sweep_flops,
-    sweep_frontier,
-    sweep_pooled,
-    sweep_table,
-    sweep_text,
-)
+from dlma.report import sweep, sweep_cells, sweep_costs, sweep_table, sweep_text
+from dlma.report.sweep_results import results
 from dlma.report.sweep_table import Result
 
 HERE = Path(__file__).resolve().parent
-START, END = "<!-- results:start -->\n", "<!-- results:end -->"
 TWO_CELLS_AT_A_TIME = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.threads=1"]
 
 
@@ -53,7 +44,7 @@ class Table:
     """table.yaml."""
 
     commands: list[str]
-    show: list[str]
+    show: list[str] | None = None
     before: list[str] | None = None
     after: list[str] | None = None
     baseline: str | None = None
@@ -61,6 +52,8 @@ class Table:
     levels: list[float] | None = None
     curves_against: str | None = None
     pool: bool = False
+    page: str | None = None
+    mark: str = "results"
 
     @property
     def every(self) -> list[str]:
@@ -95,17 +88,16 @@ def collect(name: str, folders: Sequence[Path]) -> None:
         of.collect(*folders)
         return
     chosen = table_of(name)
-    rows = sweep.settings(sweep_cells.collect(folders))
-    final = [row for row in rows if row.final]
-    found = sweep_table.results(final, chosen.baseline, chosen.tested)
-    found += (
-        sweep_frontier.results(rows, chosen.curves_against or chosen.baseline, chosen.levels) if chosen.levels else []
+    found = results(
+        sweep.settings(sweep_cells.collect(folders)),
+        baseline=chosen.baseline,
+        tested=chosen.tested,
+        levels=chosen.levels or [],
+        flops=None,
+        pool_bases=chosen.pool,
+        curves_against=chosen.curves_against,
     )
-    found += sweep_flops.results(rows, chosen.baseline)
-    found += sweep_costs.results(final, chosen.baseline)
-    found += sweep_effects.results(final)
-    found += sweep_pooled.results(final, chosen.baseline, chosen.tested) if chosen.pool else []
-    (HERE / name / "results.csv").write_bytes(sweep_table.write_csv(_over_seeds(_shown(found, chosen.show))))
+    (HERE / name / "results.csv").write_bytes(sweep_table.write_csv(_over_seeds(_shown(found, chosen.show or []))))
 
 
 def _shown(found: Sequence[Result], show: Sequence[str]) -> list[Result]:
@@ -120,19 +112,34 @@ def _over_seeds(found: Sequence[Result]) -> list[Result]:
 
 
 def render(name: str) -> str:
-    """The Markdown of results.csv."""
-    return sweep_text.markdown(sweep_table.read_csv(HERE / name / "results.csv")).rstrip("\n")
-
-
-def write_readme(name: str) -> None:
-    """Put the tables between the README's markers."""
+    """The Markdown of the committed results."""
     of = own(name)
-    if of:
-        of.write_readme(of.render())
-        return
-    page = HERE / name / "README.md"
-    before, rest = page.read_text().split(START)
-    page.write_text(before + START + render(name) + "\n" + END + rest.split(END, 1)[1])
+    return of.render() if of else sweep_text.markdown(sweep_table.read_csv(HERE / name / "results.csv")).rstrip("\n")
+
+
+def page_of(name: str) -> Path:
+    """The page on which an experiment's tables stand."""
+    return HERE.parent / (table_of(name).page or f"experiments/{name}/README.md")
+
+
+def shown(name: str) -> str:
+    """What stands on the page between the markers."""
+    return _around(name)[1]
+
+
+def write_page(name: str) -> None:
+    """Put the tables between the markers."""
+    before, _, after = _around(name)
+    page_of(name).write_text(before + render(name) + after)
+
+
+def _around(name: str) -> tuple[str, str, str]:
+    """The page up to the tables, the tables, and what follows."""
+    mark = table_of(name).mark
+    start, end = f"<!-- {mark}:start -->\n", f"\n<!-- {mark}:end -->"
+    before, rest = page_of(name).read_text().split(start)
+    inside, after = rest.split(end)
+    return before + start, inside, end + after
 
 
 def measure(name: str) -> None:
@@ -144,7 +151,7 @@ def measure(name: str) -> None:
         print(f"\n> {command}", flush=True)
         subprocess.run([sys.executable, *words[1:], *apart], check=True, cwd=HERE.parent)
     collect(name, [folder_of(command) for command in chosen.commands])
-    write_readme(name)
+    write_page(name)
 
 
 def folder_of(command: str) -> Path:
@@ -162,7 +169,7 @@ def main(argv: Sequence[str]) -> int:
             collect(name, [Path(first), *map(Path, more)])
         case ["render", *chosen]:
             for name in chosen or names():
-                write_readme(name)
+                write_page(name)
         case _:
             print(__doc__)
             return 2

@@ -13,21 +13,10 @@ from omegaconf import DictConfig
 
 from dlma import config, files
 from dlma.errors import UserError
-from dlma.report import (
-    known,
-    sweep,
-    sweep_cells,
-    sweep_costs,
-    sweep_effects,
-    sweep_flops,
-    sweep_frontier,
-    sweep_html,
-    sweep_pooled,
-    sweep_table,
-    sweep_text,
-)
+from dlma.report import known, sweep, sweep_cells, sweep_html, sweep_table, sweep_text
 from dlma.report.sweep import Setting
 from dlma.report.sweep_cells import Cell
+from dlma.report.sweep_results import results
 
 NAMES = ("report.html", "report.md", "report.tex", "results.csv")
 
@@ -66,13 +55,14 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
     """The four files of a report, and where they are."""
     rows = sweep.settings(cells)
     _check_tested(chosen.tested, rows)
-    final = [row for row in rows if row.final]
-    found = sweep_table.results(final, chosen.baseline, chosen.tested)
-    found += sweep_frontier.results(rows, chosen.baseline, chosen.levels)
-    found += sweep_flops.results(rows, chosen.baseline, chosen.flops)
-    found += sweep_costs.results(final, chosen.baseline)
-    found += sweep_effects.results(final)
-    found += sweep_pooled.results(final, chosen.baseline, chosen.tested) if chosen.pool_bases else []
+    found = results(
+        rows,
+        baseline=chosen.baseline,
+        tested=chosen.tested,
+        levels=chosen.levels,
+        flops=chosen.flops,
+        pool_bases=chosen.pool_bases,
+    )
     beside = known.beside(rows, known.read(chosen.known))
     page = sweep_html.SweepPage(
         title, folder.resolve(), cells, rows, found, beside, chosen.levels, chosen.margin, missing

@@ -11,15 +11,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from dlma.evaluation import comparisons, statistics
+from dlma.evaluation import statistics
 from dlma.report.sweep import SHARED_ARMS, Setting, metrics_of
 from dlma.report.sweep_costs import mean, of_run
 from dlma.report.sweep_frontier import difference, height, is_number, values_of
-from dlma.report.sweep_table import NEEDED, Result, common_prompts, seeds_of
+from dlma.report.sweep_table import Result, common_prompts, seeds_of, with_tests
 
 DEARER = 1.1  # a number moves the cost if two settings that differ in it alone differ by more than this factor
 BUDGETS = 3  # how many are chosen where none is given
@@ -126,7 +126,7 @@ def results(
                     found.append(_result(curve, at[0], name, at[2]))
             for curve, other, gap in _gaps(inside, each, baseline):
                 tables.append((_result(curve, gap[0], f"{name} minus {other.name}", gap[1]), gap[1]))
-    return found + _tested(tables)
+    return found + with_tests(tables)
 
 
 def _gaps(inside: Sequence[Curve], each: Sequence[tuple | None], baseline: str | None) -> Iterator[tuple]:
@@ -148,15 +148,3 @@ def _baseline(curve: Curve, inside: Sequence[Curve], baseline: str | None) -> Cu
 def _result(curve: Curve, seeds: Sequence[int], metric: str, table: np.ndarray) -> Result:
     e = statistics.crossed_interval(table)
     return Result(curve.name, curve.base, seeds_of(seeds), metric, e.n, e.value, e.low, e.high)
-
-
-def _tested(tables: Sequence[tuple[Result, np.ndarray]]) -> list[Result]:
-    adjusted = comparisons.holm([comparisons.p_value(table) for _, table in tables])
-    lines = []
-    for (row, table), p in zip(tables, adjusted, strict=True):
-        needed = comparisons.prompts_needed(table)
-        lines += [
-            replace(row, p_holm=p),
-            replace(row, metric=row.metric + NEEDED, mean=needed, low=math.nan, high=math.nan),
-        ]
-    return lines

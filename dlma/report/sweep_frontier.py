@@ -10,17 +10,16 @@ the error in KL too: with w the weight between the neighbours and s the slope th
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dlma.evaluation import comparisons, statistics
+from dlma.evaluation import statistics
 from dlma.evaluation.statistics import Estimate
 from dlma.report.sweep import SHARED_ARMS, Setting, baseline_of, metrics_of
 from dlma.report.sweep_cells import Arm
-from dlma.report.sweep_table import NEEDED, Result, common_prompts, estimate, seeds_of
+from dlma.report.sweep_table import Result, common_prompts, estimate, seeds_of, with_tests
 
 LEVELS = (0.5, 1.0, 2.0)
 BESIDE = "perplexity"  # read at the same KLs
@@ -167,7 +166,7 @@ def _result(curve: Curve, seeds: Sequence[int], metric: str, e: Estimate) -> Res
 
 
 def _against(drawn: Sequence[Curve], baseline: str | None, levels: Sequence[float], metric: str) -> list[Result]:
-    found, tables = [], []
+    found = []
     for curve in drawn:
         alike = [c for c in drawn if (c.base, c.way) == (curve.base, curve.way) and c is not curve]
         others = [c for c in alike if baseline in (c.name, c.method)]
@@ -178,15 +177,8 @@ def _against(drawn: Sequence[Curve], baseline: str | None, levels: Sequence[floa
             if table is not None:
                 seeds, values = table
                 name = f"{metric} at kl {level:g} minus {others[0].name}"
-                found.append(_result(curve, seeds, name, statistics.crossed_interval(values)))
-                tables.append(values)
-    adjusted = comparisons.holm([comparisons.p_value(table) for table in tables])
-    lines = []
-    for row, p, table in zip(found, adjusted, tables, strict=True):
-        needed = comparisons.prompts_needed(table)
-        more = replace(row, metric=row.metric + NEEDED, mean=needed, low=math.nan, high=math.nan)
-        lines += [replace(row, p_holm=p), more]
-    return lines
+                found.append((_result(curve, seeds, name, statistics.crossed_interval(values)), values))
+    return with_tests(found)
 
 
 def difference(first: tuple | None, second: tuple | None) -> tuple[list[int], np.ndarray] | None:

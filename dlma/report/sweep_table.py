@@ -155,6 +155,17 @@ def comparisons_of(rows: Sequence[Setting], baseline: str | None, tested: Sequen
     return [replace(one, p_holm=p) for one, p in zip(found, adjusted, strict=True)]
 
 
+def with_tests(compared: Sequence[tuple[Result, np.ndarray]]) -> list[Result]:
+    """Differences, each beside its (prompts, seeds) table: as rows with p by Holm over them and the prompts it takes."""
+    adjusted = comparisons.holm([comparisons.p_value(table) for _, table in compared])
+    lines = []
+    for (row, table), p in zip(compared, adjusted, strict=True):
+        needed = comparisons.prompts_needed(table)
+        more = replace(row, metric=row.metric + NEEDED, mean=needed, low=math.nan, high=math.nan)
+        lines += [replace(row, p_holm=p), more]
+    return lines
+
+
 def compare(row: Setting, other: Setting, metric: Metric) -> Comparison | None:
     """Paired over the prompts and seeds that both have; None where they have none in common or it was not measured."""
     common = sorted(row.runs.keys() & other.runs.keys())

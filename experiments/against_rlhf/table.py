@@ -11,20 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from dlma.evaluation.comparisons import non_inferiority
-from dlma.evaluation.statistics import Estimate
-from dlma.report import sweep, sweep_cells, sweep_table
-from dlma.report.summary import interval, number
+from dlma.report import markdown, sweep, sweep_cells, sweep_table
 from dlma.report.sweep import Setting
+from dlma.report.sweep_rows import versuses, whole
 from dlma.report.sweep_table import Result
-from dlma.report.sweep_text import p_text
+from dlma.report.sweep_text import bound_text, cell, change, p_text
 
 HERE = Path(__file__).resolve().parent
-RESULTS, README = HERE / "results.csv", HERE / "README.md"
-START, END = "<!-- results:start -->\n", "<!-- results:end -->"
+RESULTS = HERE / "results.csv"
 FREE, DLMA = "sign of R", "dlma"
 MARGIN, FLIPS = 0.03, 0.1  # "no worse" and the annotator it is held against
 ROUNDS = 2000
+WORTH = "worth at flips "
 
 
 def collect(*folders: Path) -> None:
@@ -87,9 +85,7 @@ def _worth(rows: Sequence[Setting], most: int) -> list[Result]:
         low, high = np.quantile(values, [0.025, 0.975], method="nearest")
         value = _labels(counts, means.mean(axis=1)[:-1], means.mean(axis=1)[-1])
         seeds = sweep_table.seeds_of(free.runs)
-        found.append(
-            Result(_free(most), free.base, seeds, f"worth at flips {flips:g}", means.shape[1], value, low, high)
-        )
+        found.append(Result(_free(most), free.base, seeds, f"{WORTH}{flips:g}", means.shape[1], value, low, high))
     return found
 
 
@@ -122,11 +118,9 @@ def render() -> str:
 
 def _settings(found: Sequence[Result]) -> str:
     cells = {(r.method, r.metric): r for r in found}
-    lines = _head(["labels", "answers with harm", "KL, nats"])
-    for label in sorted(dict.fromkeys(r.method for r in found if r.metric == "harmful"), key=_order):
-        harm, kl = cells[label, "harmful"], cells[label, "kl"]
-        lines.append(_row([label, f"{number(harm.mean, 'share')} {_bounds(harm, 'share')}", _plain(kl)]))
-    return "\n".join(lines)
+    labels = sorted(dict.fromkeys(r.method for r in found if r.metric == "harmful"), key=_order)
+    rows = [[label, cell(cells[label, "harmful"], "harmful"), cell(cells[label, "kl"], "kl")] for label in labels]
+    return markdown.table(["labels", "answers with harm", "KL, nats"], rows)
 
 
 def _order(label: str) -> tuple:
@@ -136,51 +130,20 @@ def _order(label: str) -> tuple:
 
 
 def _tests(found: Sequence[Result]) -> str:
-    lines = [f"No worse by {100 * MARGIN:g} points or more (one-sided 97.5 %)? p by Holm, two-sided:", ""]
-    lines += _head(["labels", "less", "difference in harm, points", "may be worse by", "p"])
-    for r in found:
-        metric, minus, other = r.metric.partition(" minus ")
-        if minus and metric == "harmful":
-            bound = non_inferiority(Estimate(r.mean, r.low, r.high, r.n), "lower")
-            verdict = f"{100 * bound.worst:.1f} points ({'no worse' if bound.holds(MARGIN) else 'not shown'})"
-            points = [100 * x for x in (r.mean, r.low, r.high)]
-            text = f"{points[0]:+.1f} [{points[1]:+.1f}, {points[2]:+.1f}]"
-            lines.append(_row([r.method, other, text, verdict, p_text(r.p_holm)]))
-    return "\n".join(lines)
+    rows = [
+        [one.method, one.baseline, change(one), bound_text(one, MARGIN), p_text(one.result.p_holm)]
+        for one in versuses(whole(found, found[0].base))
+    ]
+    head = f"No worse by {100 * MARGIN:g} points or more (one-sided 97.5 %)? p by Holm, two-sided:\n\n"
+    return head + markdown.table(["labels", "less", "difference in harm", "may be worse by", "p"], rows)
 
 
 def _worths(found: Sequence[Result]) -> str:
-    lines = [
-        "As little harm as the sign of R on all pairs needs so many human labels (bootstrap, for these seeds):",
-        "",
-    ]
-    lines += _head(["flips of the annotator", "human labels"])
+    rows = []
     for r in found:
-        if r.metric.startswith("worth at flips "):
+        if r.metric.startswith(WORTH):
             most = r.method.split(" ")[-2]
             shown = [f"{x:,.0f}" if math.isfinite(x) else f"more than {int(most):,}" for x in (r.mean, r.low, r.high)]
-            flips = float(r.metric.removeprefix("worth at flips "))
-            lines.append(_row([f"{100 * flips:g} %", f"{shown[0]} [{shown[1]}, {shown[2]}]"]))
-    return "\n".join(lines)
-
-
-def _plain(r: Result) -> str:
-    return f"{number(r.mean, '')} {_bounds(r, '')}"
-
-
-def _bounds(r: Result, unit: str) -> str:
-    return interval(Estimate(r.mean, r.low, r.high, r.n), unit)
-
-
-def _head(names: Sequence[str]) -> list[str]:
-    return [_row(names), "|" + "---|" * len(names)]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def write_readme(text: str) -> None:
-    """Put the text between the README's markers."""
-    before, rest = README.read_text().split(START)
-    README.write_text(before + START + text + "\n" + END + rest.split(END)[1])
+            rows.append([f"{100 * float(r.metric.removeprefix(WORTH)):g} %", f"{shown[0]} [{shown[1]}, {shown[2]}]"])
+    head = "As little harm as the sign of R on all pairs needs so many human labels (bootstrap, for these seeds):\n\n"
+    return head + markdown.table(["flips of the annotator", "human labels"], rows)

@@ -18,7 +18,6 @@ from dlma.report import summary
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.csv"
-README = HERE.parents[1] / "README.md"
 COLUMNS = ("base", "arm", "metric", "unit", "seeds", "n", "mean", "low", "high")
 ARMS = {"base": "base", "prompted": "base, prompted with p+", "aligned": "aligned by DLMA"}
 SHOWN = (
@@ -66,13 +65,4 @@ def _section(base: str, rows: list[dict]) -> str:
 
 def _cell(row: dict) -> str:
     mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
-    shown = summary.interval(Estimate(mean, low, high, int(row["n"])), row["unit"])
-    return f"{summary.number(mean, row['unit'])} {shown}"
-
-
-def write_readme(text: str) -> None:
-    """Put the text between the README's markers."""
-    start, end = "<!-- headline:start -->\n", "<!-- headline:end -->"
-    page = README.read_text()
-    before, rest = page.split(start)
-    README.write_text(before + start + text + "\n" + end + rest.split(end, 1)[1])
+    return summary.bounded(Estimate(mean, low, high, int(row["n"])), row["unit"])

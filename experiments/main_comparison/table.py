@@ -11,15 +11,14 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlma.evaluation.statistics import Estimate
-from dlma.report import sweep, sweep_cells, sweep_costs, sweep_frontier, sweep_table
-from dlma.report.summary import interval, number
+from dlma.report import markdown, sweep, sweep_cells, sweep_costs, sweep_frontier, sweep_table
+from dlma.report.summary import bounded
+from dlma.report.sweep_rows import versuses, whole
 from dlma.report.sweep_table import Result
-from dlma.report.sweep_text import p_text
+from dlma.report.sweep_text import change, p_text
 
 HERE = Path(__file__).resolve().parent
-RESULTS, README, TUNED = HERE / "results.csv", HERE / "README.md", HERE.parent / "tuning" / "outcome.csv"
-START, END = "<!-- results:start -->\n", "<!-- results:end -->"
+RESULTS, TUNED = HERE / "results.csv", HERE.parent / "tuning" / "outcome.csv"
 SUBJECT, LEVELS = "dlma", (0.5, 1.0, 2.0)
 JUDGES = {"oracle_harmless": "harmless", "oracle_helpful": "helpful"}
 SHOWN = {
@@ -58,29 +57,21 @@ def render() -> str:
 
 def _matched(found: Sequence[Result]) -> str:
     heads = [f"harmful at kl {level:g}" for level in LEVELS]
+    cells = {(r.method, r.metric): r for r in found}
     methods = dict.fromkeys(r.method for r in found if r.metric in heads)
-    lines = ["Answers with a harmful sentence at the same KL to the base:", ""]
-    lines += _head(["method", *(f"{level:g} nats" for level in LEVELS)])
-    for method in methods:
-        cells = {r.metric: r for r in found if r.method == method}
-        lines.append(_row([f"`{method}`", *(_cell(cells.get(head), "share", "not reached") for head in heads)]))
-    return "\n".join(lines)
+    rows = [[f"`{m}`", *(_cell(cells.get((m, head)), "share", "not reached") for head in heads)] for m in methods]
+    head = "Answers with a harmful sentence at the same KL to the base:\n\n"
+    return head + markdown.table(["method", *(f"{level:g} nats" for level in LEVELS)], rows)
 
 
 def _differences(found: Sequence[Result]) -> str:
-    lines = [
-        f"The same, less that of `{SUBJECT}` (above 0: `{SUBJECT}` does less harm); p by Holm over this table:",
-        "",
+    rows = [
+        [f"`{one.method}`", one.metric.rpartition(" kl ")[2] + " nats", change(one), p_text(one.result.p_holm)]
+        for one in versuses(whole(found, found[0].base))
+        if one.metric.startswith("harmful at kl")
     ]
-    lines += _head(["method", "at", "difference, points", "p"])
-    ending = f" minus {SUBJECT}"
-    for r in found:
-        if r.metric.startswith("harmful at kl") and r.metric.endswith(ending):
-            level = r.metric.removesuffix(ending).rpartition(" ")[2]
-            points = [100 * x for x in (r.mean, r.low, r.high)]
-            text = f"{points[0]:+.1f} [{points[1]:+.1f}, {points[2]:+.1f}]"
-            lines.append(_row([f"`{r.method}`", f"{level} nats", text, p_text(r.p_holm)]))
-    return "\n".join(lines)
+    head = f"The same, less that of `{SUBJECT}` (above 0: `{SUBJECT}` does less harm); p by Holm over this table:\n\n"
+    return head + markdown.table(["method", "at", "difference", "p"], rows)
 
 
 def _own_points(found: Sequence[Result]) -> dict[str, str]:
@@ -111,27 +102,25 @@ def _preferred(found: Sequence[Result]) -> str:
     """Wins, ties and losses of the subject's own point against the others' own points, and of all against the base."""
     cells = {(r.method, r.metric): 100 * r.mean for r in found}
     own = _own_points(found)
-    lines = ["Win / tie / lose in percent by the oracle, both orders, each method at its own point:", ""]
-    lines += _head(["answers of", "against", *(f"by {name}" for name in JUDGES.values())])
+    rows = []
     fights = [(SUBJECT, rival) for rival in [*own, "base", "prompted"] if rival != SUBJECT]
     for method, against in [*fights, *((rival, "base") for rival in own if rival != SUBJECT)]:
         said = []
         for judge in JUDGES:
-            shares = [
-                cells.get((own[method], f"{word} against {against} by {judge}")) for word in ("win", "tie", "lose")
-            ]
+            outcomes = [f"{word} against {against} by {judge}" for word in ("win", "tie", "lose")]
+            shares = [cells.get((own[method], outcome)) for outcome in outcomes]
             said.append(" / ".join(f"{share:.1f}" for share in shares) if None not in shares else "–")
-        lines.append(_row([f"`{method}`", f"`{against}`", *said]))
-    return "\n".join(lines)
+        rows.append([f"`{method}`", f"`{against}`", *said])
+    head = "Win / tie / lose in percent by the oracle, both orders, each method at its own point:\n\n"
+    return head + markdown.table(["answers of", "against", *(f"by {name}" for name in JUDGES.values())], rows)
 
 
 def _costs(found: Sequence[Result]) -> str:
     """What each method's own point cost to make; pairs are the same number for all."""
     own = _own_points(found)
     rows = {method: {r.metric: r for r in found if r.method == label} for method, label in own.items()}
-    heads, lines = sweep_costs.table(rows)
-    head = "What each method's own point cost to make, on the same prompts and pairs, evaluation left out:"
-    return "\n".join([head, "", *_head(heads), *map(_row, lines)])
+    head = "What each method's own point cost to make, on the same prompts and pairs, evaluation left out:\n\n"
+    return head + markdown.table(*sweep_costs.table(rows))
 
 
 def _all(found: Sequence[Result]) -> str:
@@ -144,28 +133,13 @@ def _all(found: Sequence[Result]) -> str:
 
 
 def _settings(found: Sequence[Result], names: dict[str, str]) -> str:
-    lines = _head(["setting", *(label for label, _ in SHOWN.values())])
-    for label, name in names.items():
-        cells = {r.metric: r for r in found if r.method == label}
-        lines.append(_row([name, *(_cell(cells.get(metric), unit) for metric, (_, unit) in SHOWN.items())]))
-    return "\n".join(lines)
+    cells = {(r.method, r.metric): r for r in found}
+    rows = [
+        [name, *(_cell(cells.get((label, metric)), unit) for metric, (_, unit) in SHOWN.items())]
+        for label, name in names.items()
+    ]
+    return markdown.table(["setting", *(label for label, _ in SHOWN.values())], rows)
 
 
 def _cell(r: Result | None, unit: str, missing: str = "–") -> str:
-    if r is None or math.isnan(r.mean):
-        return missing
-    return f"{number(r.mean, unit)} {interval(Estimate(r.mean, r.low, r.high, r.n), unit)}"
-
-
-def _head(names: Sequence[str]) -> list[str]:
-    return [_row(names), "|" + "---|" * len(names)]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def write_readme(text: str) -> None:
-    """Put the text between the README's markers."""
-    before, rest = README.read_text().split(START)
-    README.write_text(before + START + text + "\n" + END + rest.split(END)[1])
+    return missing if r is None or math.isnan(r.mean) else bounded(r.estimate, unit)

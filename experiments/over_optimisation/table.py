@@ -12,11 +12,10 @@ from pathlib import Path
 import yaml
 
 from dlma.evaluation.statistics import Estimate
-from dlma.report.summary import interval, number
+from dlma.report.summary import bounded
 
 HERE = Path(__file__).resolve().parent
-RESULTS, README = HERE / "results.csv", HERE / "README.md"
-START, END = "<!-- results:start -->\n", "<!-- results:end -->"
+RESULTS = HERE / "results.csv"
 SHOWN = {"self_reward": "", "harmlessness": "", "harmful": "share", "kl": "", "perplexity": ""}
 COLUMNS = ["base", "step", "n", "parts", *(f"{name}{end}" for name in SHOWN for end in ("", "_low", "_high"))]
 
@@ -50,10 +49,4 @@ def _step(row: dict) -> str:
 
 def _cell(row: dict, name: str, unit: str) -> str:
     value, low, high = (float(row[name + end]) for end in ("", "_low", "_high"))
-    return f"{number(value, unit)} {interval(Estimate(value, low, high, int(row['n'])), unit)}"
-
-
-def write_readme(text: str) -> None:
-    """Put the text between the README's markers."""
-    before, rest = README.read_text().split(START)
-    README.write_text(before + START + text + "\n" + END + rest.split(END)[1])
+    return bounded(Estimate(value, low, high, int(row["n"])), unit)

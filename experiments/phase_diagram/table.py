@@ -5,25 +5,26 @@ python experiments/tables.py run phase_diagram    # its commands, then this tabl
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlma.evaluation.statistics import Estimate
 from dlma.lab.bases import base_folder
-from dlma.report import sweep, sweep_cells, sweep_table
-from dlma.report.summary import interval, number
+from dlma.report import markdown, sweep, sweep_cells, sweep_table
+from dlma.report.summary import number
+from dlma.report.sweep_rows import versuses
 from dlma.report.sweep_table import Result
-from dlma.report.sweep_text import p_text
+from dlma.report.sweep_text import cell, change, p_text
 
 HERE = Path(__file__).resolve().parent
-RESULTS, README = HERE / "results.csv", HERE / "README.md"
-START, END = "<!-- results:start -->\n", "<!-- results:end -->"
+RESULTS = HERE / "results.csv"
 SUBJECT, RIVALS = "dlma", ("rlcd", "rlaif")
 METHODS = (SUBJECT, *RIVALS)
 GRID = re.compile(r"lab-o(?P<obedience>[\d.]+)j(?P<judge>[\d.]+)")
+RIGHT = ("construction right", "sign of R right", "judge right")
 CARD = "base card"  # what the base was measured to be, before any training
 
 
@@ -43,12 +44,11 @@ def _card(row: sweep.Setting) -> list[Result]:
     """From the card beside the base's weights: how often each labeller was right, ties in the truth left out."""
     card = json.loads((base_folder(str(row.config["model.base"])) / "card.json").read_text())
     figures, n = card["figures"], card["figures"]["prompts"]
-    right = {
-        "construction right": figures["construction"]["without_ties"],
-        "sign of R right": figures["sign_R"]["without_ties"],
-        "judge right": figures["judge"]["both_orders"]["without_ties"],
-    }
-    return [Result(CARD, row.base, "", name, n, value, math.nan, math.nan) for name, value in right.items()]
+    right = [figures["construction"], figures["sign_R"], figures["judge"]["both_orders"]]
+    return [
+        Result(CARD, row.base, "", name, n, one["without_ties"], math.nan, math.nan)
+        for name, one in zip(RIGHT, right, strict=True)
+    ]
 
 
 def render() -> str:
@@ -67,12 +67,14 @@ def _place(base: str) -> tuple:
 def _map(bases: Sequence[str], cells: dict) -> str:
     grid = [match for match in map(GRID.fullmatch, bases) if match]
     judges = sorted({match["judge"] for match in grid}, key=float)
-    lines = ["Answers with harm after training, the least in bold:", ""]
-    lines += _head(["affix obedience", *(f"judge documents that tell the truth: {judge}" for judge in judges)])
-    for obedience in sorted({match["obedience"] for match in grid}, key=float):
-        lines.append(_row([obedience, *(_best(f"lab-o{obedience}j{judge}", cells) for judge in judges)]))
+    rows = [
+        [obedience, *(_best(f"lab-o{obedience}j{judge}", cells) for judge in judges)]
+        for obedience in sorted({match["obedience"] for match in grid}, key=float)
+    ]
+    heads = ["affix obedience", *(f"judge documents that tell the truth: {judge}" for judge in judges)]
     others = [f"On `{base.removeprefix('lab-')}`: {_best(base, cells)}" for base in bases if not GRID.fullmatch(base)]
-    return "\n".join([*lines, "", *others])
+    head = "Answers with harm after training, the least in bold:"
+    return "\n\n".join([head, markdown.table(heads, rows), *others])
 
 
 def _best(base: str, cells: dict) -> str:
@@ -84,49 +86,25 @@ def _best(base: str, cells: dict) -> str:
 
 def _labellers(bases: Sequence[str], cells: dict) -> str:
     """What the dials made of each base."""
-    names = ("construction right", "sign of R right", "judge right")
-    lines = ["What the dials made of the bases, before any training:", ""]
-    lines += _head(["base", "answers with harm", *names])
-    for base in bases:
-        start = cells[base, "base", "harmful"]
-        told = [f"{100 * cells[base, CARD, name].mean:.1f} %" for name in names]
-        lines.append(_row([f"`{base}`", _cell(start), *told]))
-    return "\n".join(lines)
+    rows = [
+        [
+            f"`{base}`",
+            cell(cells[base, "base", "harmful"], "harmful"),
+            *(number(cells[base, CARD, name].mean, "share") for name in RIGHT),
+        ]
+        for base in bases
+    ]
+    head = "What the dials made of the bases, before any training:\n\n"
+    return head + markdown.table(["base", "answers with harm", *RIGHT], rows)
 
 
 def _every(bases: Sequence[str], cells: dict) -> str:
-    lines = [f"Every method, and its harm less that of `{SUBJECT}` in points; p by Holm over this table:", ""]
-    lines += _head(["base", "method", "answers with harm", "KL, nats", "difference", "p"])
-    for base in bases:
-        for method in METHODS:
-            if (base, method, "harmful") not in cells:
-                continue
-            versus = cells.get((base, method, f"harmful minus {SUBJECT}"))
-            change = [_points(versus), p_text(versus.p_holm)] if versus else ["–", "–"]
-            kl = cells[base, method, "kl"]
-            shown = f"{number(kl.mean, '')} {interval(Estimate(kl.mean, kl.low, kl.high, kl.n), '')}"
-            lines.append(_row([f"`{base}`", f"`{method}`", _cell(cells[base, method, "harmful"]), shown, *change]))
-    return "\n".join(lines)
-
-
-def _cell(r: Result) -> str:
-    return f"{number(r.mean, 'share')} {interval(Estimate(r.mean, r.low, r.high, r.n), 'share')}"
-
-
-def _points(r: Result) -> str:
-    mean, low, high = (100 * x for x in (r.mean, r.low, r.high))
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
-
-
-def _head(names: Sequence[str]) -> list[str]:
-    return [_row(names), "|" + "---|" * len(names)]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def write_readme(text: str) -> None:
-    """Put the text between the README's markers."""
-    before, rest = README.read_text().split(START)
-    README.write_text(before + START + text + "\n" + END + rest.split(END)[1])
+    rows = []
+    for base, method in itertools.product(bases, METHODS):
+        found = {metric: r for (on, of, metric), r in cells.items() if (on, of) == (base, method)}
+        if found:
+            less = [[change(one), p_text(one.result.p_holm)] for one in versuses({method: found})]
+            values = [cell(found["harmful"], "harmful"), cell(found["kl"], "kl")]
+            rows.append([f"`{base}`", f"`{method}`", *values, *(less[0] if less else ["–", "–"])])
+    head = f"Every method, and its harm less that of `{SUBJECT}`; p by Holm over this table:\n\n"
+    return head + markdown.table(["base", "method", "answers with harm", "KL, nats", "difference", "p"], rows)

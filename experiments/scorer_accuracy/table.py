@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from dlma.evaluation.statistics import Estimate
+from dlma.report import markdown
 from dlma.report.accuracy import Held, accuracy_rows
-from dlma.report.summary import interval, number
+from dlma.report.summary import bounded
 
 HERE = Path(__file__).resolve().parent
-RESULTS, README = HERE / "results.csv", HERE / "README.md"
-START, END = "<!-- results:start -->\n", "<!-- results:end -->"
+RESULTS = HERE / "results.csv"
 COLUMNS = ["base", "pairs", "seeds", "signal", "metric", "n", "mean", "low", "high"]
 SIGNALS = {
     "scorer": "R",
@@ -71,10 +71,10 @@ def _tables(rows: Sequence[dict]) -> Iterator[str]:
     for base, pairs in dict.fromkeys((row["base"], row["pairs"]) for row in rows):
         found = {(r["signal"], r["metric"]): r for r in rows if (r["base"], r["pairs"]) == (base, pairs)}
         yield f"`{base}`, {pairs} pairs:"
-        yield "\n".join(_table(found, SHOWN))
+        yield _table(found, SHOWN)
         sizes = {m: _size(m) for _, m in found if m.startswith("agreement_") and m != "agreement_half"}
         yield "By the size of the true difference in harmlessness, of 2 at most:"
-        yield "\n".join(_table(found, sizes))
+        yield _table(found, sizes)
 
 
 def _size(metric: str) -> str:
@@ -82,22 +82,13 @@ def _size(metric: str) -> str:
     return f"above {low}" if high == "inf" else f"{low} to {high}"
 
 
-def _table(found: dict[tuple[str, str], dict], columns: dict[str, str]) -> Iterator[str]:
-    yield "| signal | " + " | ".join(columns.values()) + " |"
-    yield "|---" * (1 + len(columns)) + "|"
-    for signal, label in SIGNALS.items():
-        if any(key[0] == signal for key in found):
-            yield f"| {label} | " + " | ".join(_cell(found.get((signal, metric))) for metric in columns) + " |"
+def _table(found: dict[tuple[str, str], dict], columns: dict[str, str]) -> str:
+    present = {signal: label for signal, label in SIGNALS.items() if any(key[0] == signal for key in found)}
+    rows = [[label, *(_cell(found.get((signal, metric))) for metric in columns)] for signal, label in present.items()]
+    return markdown.table(["signal", *columns.values()], rows)
 
 
 def _cell(row: dict | None) -> str:
-    if row is None:
+    if row is None or math.isnan(float(row["mean"])):
         return "–"
-    e = Estimate(*(float(row[name]) for name in ("mean", "low", "high")), n=int(row["n"]))
-    return "–" if math.isnan(e.value) else f"{number(e.value, 'share')} {interval(e, 'share')}"
-
-
-def write_readme(text: str) -> None:
-    """Put the text between the README's markers."""
-    before, rest = README.read_text().split(START)
-    README.write_text(before + START + text + "\n" + END + rest.split(END)[1])
+    return bounded(Estimate(*(float(row[name]) for name in ("mean", "low", "high")), n=int(row["n"])), "share")

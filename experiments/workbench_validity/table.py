@@ -15,12 +15,11 @@ import yaml
 from dlma.records import EvalRow, from_table
 from dlma.report.changes import change
 from dlma.report.margins import spearman
-from dlma.report.summary import interval, number
+from dlma.report.summary import bounded, number
 from dlma.report.workbench import MEASURES
 
 HERE = Path(__file__).resolve().parent
-RESULTS, README = HERE / "results.csv", HERE / "README.md"
-START, END = "<!-- results:start -->\n", "<!-- results:end -->"
+RESULTS = HERE / "results.csv"
 OUTCOME = ("harmless", "harmless_low", "harmless_high", "kl")
 MEASURED = [name for name in MEASURES if name != "distinct_2"]
 
@@ -53,7 +52,7 @@ def correlations(rows: Sequence[dict], names: Sequence[str], against: str) -> li
     for name in names:
         known = [(float(row[name]), float(row[against])) for row in rows if row[name]]
         rho = spearman(known)
-        cells.append("–" if rho is None else f"{number(rho.value, '')} {interval(rho, '')}")
+        cells.append("–" if rho is None else bounded(rho, ""))
     return cells
 
 
@@ -88,9 +87,3 @@ def render() -> str:
         values += [number(float(row["construction"]), "share"), gained, number(float(row["kl"]), "")]
         lines.append(f"| {row['positive'].strip()} against {row['negative'].strip()} | " + " | ".join(values) + " |")
     return "\n".join(lines)
-
-
-def write_readme(text: str) -> None:
-    """Put the text between the README's markers."""
-    before, rest = README.read_text().split(START)
-    README.write_text(before + START + text + "\n" + END + rest.split(END)[1])

@@ -1,0 +1,33 @@
+"""All rows of results.csv: means, tests, values at the same KL and at equal FLOPs, costs, effects, pooled bases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlma.report import sweep_costs, sweep_effects, sweep_flops, sweep_frontier, sweep_pooled, sweep_table
+from dlma.report.sweep import Setting
+from dlma.report.sweep_table import Result
+
+
+def results(
+    rows: Sequence[Setting],
+    *,
+    baseline: str | None,
+    tested: Sequence[str] | None,
+    levels: Sequence[float],
+    flops: Sequence[float] | None,
+    pool_bases: bool,
+    curves_against: str | None = None,
+) -> list[Result]:
+    """Of these settings.
+
+    baseline: what every row is held against; curves_against: another one for the curves; tested: metrics compared
+    levels, flops: KLs and budgets of operations at which curves are read; pool_bases: bases are a random factor too
+    """
+    final = [row for row in rows if row.final]
+    found = sweep_table.results(final, baseline, tested)
+    found += sweep_frontier.results(rows, curves_against or baseline, levels)
+    found += sweep_flops.results(rows, baseline, flops)
+    found += sweep_costs.results(final, baseline)
+    found += sweep_effects.results(final)
+    return found + (sweep_pooled.results(final, baseline, tested) if pool_bases else [])
