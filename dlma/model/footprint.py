@@ -157,19 +157,16 @@ def fitting(cost: Callable[[Pass], int], size: Pass, most: int, room: float) -> 
     return replace(size, rows=rows)
 
 
-def shape_of(spec: ModelSpec, config, *, trains: bool = True) -> Shape:
-    """The sizes of a model from its transformers config; trains: whether anything of it is trained."""
-    with drawn(spec, config) as model:
-        head = model.head_layer
-        return Shape(
-            parameters=sum(p.numel() for p in model.network.parameters()),
-            trained=sum(p.numel() for p in model.trained) if trains else 0,
-            body=body_weights(model.causal, head),
-            head=config.vocab_size * config.hidden_size,
-            attention=config.num_hidden_layers * config.hidden_size,
-            position_bytes=position_bytes(model),
-            bytes=model.live.live,
-        )
+def shape_of(model: Blueprint, config, *, trains: bool = True) -> Shape:
+    """The sizes of a model; config: its transformers config; trains: whether anything of it is trained."""
+    return Shape(
+        parameters=sum(p.numel() for p in model.network.parameters()),
+        trained=sum(p.numel() for p in model.trained) if trains else 0,
+        body=body_weights(model.causal, model.head_layer),
+        head=config.vocab_size * config.hidden_size,
+        attention=config.num_hidden_layers * config.hidden_size,
+        bytes=model.live.live,
+    )
 
 
 def position_bytes(model: Blueprint) -> int:

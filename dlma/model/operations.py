@@ -35,7 +35,7 @@ class Device:
 class Shape:
     """Of a model: parameters in all and trained; weights that every token meets; those of the head; attention's width.
 
-    attention: layers times hidden size; position_bytes: keys and values of one token; bytes: of all weights
+    attention: layers times hidden size; bytes: of all weights
     """
 
     parameters: int
@@ -43,7 +43,6 @@ class Shape:
     body: int
     head: int
     attention: int
-    position_bytes: int
     bytes: int
 
 
@@ -78,12 +77,12 @@ class Load:
         return self.factor * passes
 
     def seconds(
-        self, shape: Shape, device: Device, *, compute: float, bandwidth: float, rows: int, width: float
+        self, shape: Shape, device: Device, *, compute: float, bandwidth: float, rows: int, cache: float
     ) -> float:
-        """Time on one device at these shares of its rates; `rows` answers of `width` tokens are decoded at once."""
+        """Time on one device at these shares of its rates; `rows` answers of `cache` bytes are decoded at once."""
         reading = Load(self.rows, self.read, 0.0, self.targets, self.seen, self.factor).operations(shape)
         rate = compute * device.rate
-        moved = shape.bytes + rows * width * shape.position_bytes
+        moved = shape.bytes + rows * cache
         one = max(moved / (bandwidth * device.bandwidth), FORWARD * rows * (shape.body + shape.head) / rate)
         return reading / rate + self.drawn / rows * one
 

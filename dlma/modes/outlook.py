@@ -54,7 +54,7 @@ class Outlook:
         devices: Mapping[str, dict],
         chosen: str,
         memory: float | None,
-        shapes: dict[str, Shape],
+        shapes: dict[str, tuple[Shape, int]],
     ) -> None:
         self.cell, self.cfg, self.assumed = cell, cell.cfg, assumed
         self.stages = foresee(cell)
@@ -73,11 +73,18 @@ class Outlook:
     @property
     def shape(self) -> Shape:
         """The model's sizes."""
+        return self._drawn[0]
+
+    @property
+    def _drawn(self) -> tuple[Shape, int]:
+        """The model's sizes, and the bytes of a token's keys and values; plans of one model draw it once."""
         key = f"{self.cell.spec} {self._trains}"
         if key not in self._shapes:
-            from dlma.model.footprint import shape_of
+            from dlma.model.blueprint import drawn
+            from dlma.model.footprint import position_bytes, shape_of
 
-            self._shapes[key] = shape_of(self.cell.spec, self.config, trains=self._trains)
+            with drawn(self.cell.spec, self.config) as model:
+                self._shapes[key] = shape_of(model, self.config, trains=self._trains), position_bytes(model)
         return self._shapes[key]
 
     @cached_property
@@ -120,7 +127,8 @@ class Outlook:
     def _hours(self, load: Load) -> float:
         shares = {"compute": self.assumed.compute_share, "bandwidth": self.assumed.bandwidth_share}
         width = self.sizes.contexts["plain"].mean + self.sizes.answer.mean / 2
-        one = load.seconds(self.shape, self.device, rows=self._samples_at_once, width=width, **shares)
+        cache = width * self._drawn[1]
+        one = load.seconds(self.shape, self.device, rows=self._samples_at_once, cache=cache, **shares)
         return one / 3600 / self.processes
 
     @cached_property

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-import pytorch_lightning as pl
-
 from dlma.model.language import LanguageModel
 from dlma.model.runtime import Shard
 from dlma.model.sample import LocalSampler
@@ -19,7 +17,7 @@ from dlma.prompts.pairs import SampledPairs
 from dlma.records import Pair
 
 
-class OfficialPairs(pl.LightningModule):
+class OfficialPairs(SampledPairs):
     """Sampled pairs, after which the training row is made as the official code makes it.
 
     bare: the policy is trained on the last question and the answer, without template or separator (a BOS stays)
@@ -41,18 +39,14 @@ class OfficialPairs(pl.LightningModule):
         keep_start: int | None,
         path: str | None = None,
     ) -> None:
-        super().__init__()
-        self.path = path
-        self.model = model
-        self.network = model.network
-        self.sampled = SampledPairs(model, sampler, seed=seed, first=first, second=second)
+        super().__init__(model, sampler, seed=seed, first=first, second=second, path=path)
         self.bare = bare
         self.end_cut = end_cut
         self.keep_start = keep_start
 
     def predict_step(self, shard: Shard, index: int) -> list[Pair]:
         """The pairs of a shard of contexts."""
-        return [self.trained_on(pair) for pair in self.sampled.predict_step(shard, index)]
+        return [self.trained_on(pair) for pair in super().predict_step(shard, index)]
 
     def trained_on(self, pair: Pair) -> Pair:
         """The pair with the row that the official code would train on."""

@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlma import config, files
+from dlma import files
+from dlma.config import build
 from dlma.errors import UserError
 from dlma.fingerprint import key_of
 from dlma.model.load import ModelSpec, at_hand
@@ -43,7 +44,7 @@ def of_stages(rounds: Sequence[Mapping[str, Stage]], values: Mapping) -> Costs:
     """The costs of a run from the stages of its rounds; values: its resolved config."""
     apart = values["iteration"]["scorer"] != values["iteration"]["reference"]
     made = [_of_stages(one, apart and number > 0) for number, one in enumerate(rounds)]
-    return count(values, made, _questions(values), shape_of(values["model"]))
+    return count(values, made, _questions(values), model_shape(values["model"]))
 
 
 def _of_stages(stages: Mapping[str, Stage], again: bool) -> Round:
@@ -67,7 +68,9 @@ def read(folder: Path, values: Mapping) -> Costs | None:
         return None
     manifest = files.read_json(folder / "manifest.json")
     one = Round(*map(_table, (folder / names[0], folder / names[1])), **_training_of(folder, manifest))
-    return count(values, [one], _remembered(_questions(values), manifest["scored"]["key"]), shape_of(values["model"]))
+    return count(
+        values, [one], _remembered(_questions(values), manifest["scored"]["key"]), model_shape(values["model"])
+    )
 
 
 def _training_of(folder: Path, manifest: Mapping) -> dict:
@@ -87,19 +90,22 @@ def steps_of(content: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(content.decode())))
 
 
-def shape_of(model: Mapping) -> Shape | None:
+def model_shape(model: Mapping) -> Shape | None:
     """The sizes of a config's model, from its config.json; None where it is not on this machine."""
     return _shape(json.dumps(model, sort_keys=True))
 
 
 @cache
 def _shape(model: str) -> Shape | None:
-    from dlma.model import blueprint, footprint
+    from dlma.model.blueprint import drawn, read_config
+    from dlma.model.footprint import shape_of
 
     spec = _spec(json.loads(model))
     if spec is None:
         return None
-    return footprint.shape_of(spec, blueprint.read_config(str(spec.folder), "main", spec.trust_remote_code))
+    config = read_config(str(spec.folder), "main", spec.trust_remote_code)
+    with drawn(spec, config) as model:
+        return shape_of(model, config)
 
 
 def _spec(model: dict) -> ModelSpec | None:
@@ -110,7 +116,7 @@ def _spec(model: dict) -> ModelSpec | None:
             return None
         model = {**model, "path": str(folder)}
     try:
-        return config.build({**model, "bits": None})
+        return build({**model, "bits": None})
     except UserError:
         return None
 
@@ -124,7 +130,7 @@ def _questions(values: Mapping) -> Questions:
         spec = _spec(values["model"]) if "ab" in values["scorer"] else None
         if spec is None:
             return None
-        prompt, seed = config.build(values["scorer"]["ab"]), values["scorer"]["seed"]
+        prompt, seed = build(values["scorer"]["ab"]), values["scorer"]["seed"]
         orders = _comparisons(scored_pairs, spec.tokenizer)
         return [question_lengths(prompt, spec.tokenizer, order, seed=seed) for order in orders if order]
 

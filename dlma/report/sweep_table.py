@@ -156,7 +156,7 @@ def comparisons_of(rows: Sequence[Setting], baseline: str | None, tested: Sequen
 
 
 def with_tests(compared: Sequence[tuple[Result, np.ndarray]]) -> list[Result]:
-    """Differences, each beside its (prompts, seeds) table: as rows with p by Holm over them and the prompts it takes."""
+    """Differences, each beside its (prompts, seeds) table, with p by Holm over them and the prompts that each takes."""
     adjusted = comparisons.holm([comparisons.p_value(table) for _, table in compared])
     lines = []
     for (row, table), p in zip(compared, adjusted, strict=True):

@@ -17,5 +17,5 @@ def test_a_tokens_keys_and_values_are_two_float32_vectors_a_layer_in_every_archi
     spec = hf_model(
         path=str(tmp_path / "m"), revision="main", dtype="float32", bits=None, lora=None, trust_remote_code=False
     )
-    shape = footprint.shape_of(spec, blueprint.read_config(str(tmp_path / "m"), "main", False))
-    assert shape.position_bytes == 2 * 2 * key_width * 4
+    with blueprint.drawn(spec, blueprint.read_config(str(tmp_path / "m"), "main", False)) as model:
+        assert footprint.position_bytes(model) == 2 * 2 * key_width * 4

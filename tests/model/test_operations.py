@@ -20,7 +20,7 @@ def test_operations_are_those_that_torch_counts():
     products = sum(n for name, n in counter.get_flop_counts()["Global"].items() if "mm" in str(name))
     load = scored([[context] * rows], [[answer] * rows])
     head = config.vocab_size * config.hidden_size
-    shape = Shape(0, 0, body_weights(network, network.lm_head), head, 0, 0, 0)
+    shape = Shape(0, 0, body_weights(network, network.lm_head), head, 0, 0)
     assert load.operations(shape) == products
     attended = sum(range(1, context + answer + 1)) * rows
     assert load.seen == attended
@@ -28,17 +28,17 @@ def test_operations_are_those_that_torch_counts():
 
 
 def test_decoding_is_bound_by_bandwidth_or_by_operations():
-    shape = Shape(0, 0, body=1000, head=0, attention=0, position_bytes=10, bytes=4000)
+    shape = Shape(0, 0, body=1000, head=0, attention=0, bytes=4000)
     load = Load(rows=8, drawn=800.0)
     narrow = Device("", 0, rate=1e9, bandwidth=1e3, source="")
     slow = Device("", 0, rate=1e3, bandwidth=1e9, source="")
-    share = dict(compute=0.5, bandwidth=0.25, rows=8, width=100.0)
+    share = dict(compute=0.5, bandwidth=0.25, rows=8, cache=100.0 * 10)
     assert load.seconds(shape, narrow, **share) == pytest.approx(100 * (4000 + 8 * 100 * 10) / (0.25 * 1e3))
     assert load.seconds(shape, slow, **share) == pytest.approx(2 * 1000 * 800 / (0.5 * 1e3))
 
 
 def test_a_forward_pass_is_counted_by_hand():
-    shape = Shape(0, 0, body=100, head=30, attention=8, position_bytes=0, bytes=0)
+    shape = Shape(0, 0, body=100, head=30, attention=8, bytes=0)
     # rows of 3 + 2 and 1 + 4 tokens: 10 tokens, 6 answer tokens, 15 pairs of tokens each
     assert sampled([3, 1], [2, 4]).operations(shape) == 2 * (100 * 10 + 30 * 6 + 2 * 8 * (15 + 15))
 
@@ -53,7 +53,7 @@ def test_answers_share_their_context_and_contexts_share_nothing():
 
 
 def test_a_trained_row_counts_thrice_and_with_recomputation_four_times():
-    shape = Shape(0, 0, body=100, head=30, attention=8, position_bytes=0, bytes=0)
+    shape = Shape(0, 0, body=100, head=30, attention=8, bytes=0)
     once = scored([[3]], [[2]]).operations(shape)
     assert trained([3], [[2]], 5, checkpointing=False).operations(shape) == 5 * 3 * once
     assert trained([3], [[2]], 5, checkpointing=True).operations(shape) == 5 * 4 * once
