@@ -17,6 +17,7 @@ class SweepNode:
     baseline: str | None
     tested: list[str] | None
     kl: list[float]
+    curves_over: list[str] | None
     flops: list[float] | None
     margin: float
     known: str | None

@@ -12,6 +12,7 @@ experiments/NAME/table.yaml says what is run and shown:
   baseline:  the setting that the others are held against (null: the base's own answers)
   tested:    metrics that are compared, Holm over all of them
   levels:    KLs at which curves are read (optional)
+  curves_over:     the overrides that run along a curve (optional; null: every one with a number)
   curves_against:  the method whose curves the others' are held against (optional; null: baseline)
   pool:      true: the bases stand for one another, as a random factor (optional)
   page:      where the tables stand, between the markers of `mark` (the experiment's README.md, results)
@@ -31,7 +32,7 @@ from types import ModuleType
 
 import yaml
 
-from dlma.report import sweep, sweep_cells, sweep_costs, sweep_table, sweep_text
+from dlma.report import sweep, sweep_cells, sweep_costs, sweep_effects, sweep_table, sweep_text
 from dlma.report.sweep_results import results
 from dlma.report.sweep_table import Result
 
@@ -50,6 +51,7 @@ class Table:
     baseline: str | None = None
     tested: list[str] | None = None
     levels: list[float] | None = None
+    curves_over: list[str] | None = None
     curves_against: str | None = None
     pool: bool = False
     page: str | None = None
@@ -96,8 +98,17 @@ def collect(name: str, folders: Sequence[Path]) -> None:
         flops=None,
         pool_bases=chosen.pool,
         curves_against=chosen.curves_against,
+        curves_over=chosen.curves_over,
     )
+    if not any(sweep_effects.EFFECT in row.metric for row in found):
+        found += _effects_of_each(folders)
     (HERE / name / "results.csv").write_bytes(sweep_table.write_csv(_over_seeds(_shown(found, chosen.show or []))))
+
+
+def _effects_of_each(folders: Sequence[Path]) -> list[Result]:
+    """The main effects within every sweep that is crossed by itself."""
+    sweeps = [[row for row in sweep.settings(sweep_cells.collect([folder])) if row.final] for folder in folders]
+    return [effect for rows in sweeps for effect in sweep_effects.results(rows)]
 
 
 def _shown(found: Sequence[Result], show: Sequence[str]) -> list[Result]:

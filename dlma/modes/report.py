@@ -32,13 +32,15 @@ class Options:
     margin: float
     known: str | None
     pool_bases: bool
+    curves_over: Sequence[str] | None
 
 
 def options(cfg: DictConfig) -> Options:
     """Read off a whole config."""
     node = config.resolved(cfg)["sweep"]
     levels = (node["kl"], node["flops"])
-    return Options(node["baseline"], node["tested"], *levels, node["margin"], node["known"], node["pool_bases"])
+    rest = (node["margin"], node["known"], node["pool_bases"], node["curves_over"])
+    return Options(node["baseline"], node["tested"], *levels, *rest)
 
 
 def run(cfg: DictConfig, /) -> dict:
@@ -62,10 +64,20 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
         levels=chosen.levels,
         flops=chosen.flops,
         pool_bases=chosen.pool_bases,
+        curves_over=chosen.curves_over,
     )
     beside = known.beside(rows, known.read(chosen.known))
     page = sweep_html.SweepPage(
-        title, folder.resolve(), cells, rows, found, beside, chosen.levels, chosen.margin, missing
+        title,
+        folder.resolve(),
+        cells,
+        rows,
+        found,
+        beside,
+        chosen.levels,
+        chosen.margin,
+        missing,
+        chosen.curves_over,
     )
     failed = [f"- {cell.name}: {cell.status}, {cell.reason}" for cell in cells if cell.status != "done"]
     head = [f"# {title}", "", sweep_html.headline(cells, missing), "", *failed, *([""] if failed else [])]

@@ -41,17 +41,20 @@ class Curve:
     way: tuple[tuple[str, str], ...] | None = None
 
 
-def curves(rows: Sequence[Setting]) -> list[Curve]:
-    """One curve per base, method and choice that is no number, where it has a KL."""
+def curves(rows: Sequence[Setting], over: Sequence[str] | None = None) -> list[Curve]:
+    """One curve per base, method and choice, where it has a KL.
+
+    over: the overrides that move a policy along its curve, all others being choices; None: every one with a number
+    """
     groups: dict[tuple, list[Setting]] = {}
     for row in rows:
         if row.arm not in SHARED_ARMS and all("kl" in arm.numbers for arm in row.arms.values()):
-            choices = tuple((key, value) for key, value in row.overrides.items() if not is_number(value))
+            choices = tuple((key, value) for key, value in row.overrides.items() if not _moves(key, value, over))
             groups.setdefault((row.base, row.method, choices), []).append(row)
     methods = [key[:2] for key in groups]
     found = []
     for (base, method, choices), points in groups.items():
-        told = [value for key, value in choices] if methods.count((base, method)) > 1 else []
+        told = [_told(key, value) for key, value in choices] if methods.count((base, method)) > 1 else []
         start = baseline_of(points[0], rows, None)
         whole = Curve(", ".join([method, *told]), method, base, points, start)
         found += _ways(whole) or [whole]
@@ -72,6 +75,15 @@ def _ways(whole: Curve) -> list[Curve]:
             told = [f"{key.rpartition('.')[2]}={value}" for key, value in way]
             found.append(replace(whole, name=", ".join([whole.name, *told, "on the way"]), points=points, way=way))
     return found
+
+
+def _moves(key: str, value: str, over: Sequence[str] | None) -> bool:
+    return is_number(value) if over is None else key in over
+
+
+def _told(key: str, value: str) -> str:
+    """A choice in a curve's name: a word by itself, a number with its key."""
+    return f"{key.rpartition('.')[2]}={value}" if is_number(value) or value == "null" else value
 
 
 def is_number(text: str) -> bool:
@@ -139,13 +151,18 @@ def values_of(arm: Arm, prompts: Sequence[str], metric: str) -> np.ndarray:
     return ratio + (values - ratio * weights) / weights.mean()
 
 
-def results(rows: Sequence[Setting], baseline: str | None = None, levels: Sequence[float] = LEVELS) -> list[Result]:
+def results(
+    rows: Sequence[Setting],
+    baseline: str | None = None,
+    levels: Sequence[float] = LEVELS,
+    over: Sequence[str] | None = None,
+) -> list[Result]:
     """The curves' values and perplexities at each KL, and their differences from the baseline method's like curve.
 
     Holm over these differences.
     """
     metric, found = height(rows), []
-    drawn = curves(rows)
+    drawn = curves(rows, over)
     if metric is None or metrics_of(rows)[metric].kind not in ("mean", "share"):
         return []
     for curve in drawn:

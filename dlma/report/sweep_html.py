@@ -36,6 +36,7 @@ class SweepPage:
     levels: Sequence[float] = sweep_frontier.LEVELS
     margin: float = sweep_text.MARGIN
     missing: int = 0
+    curves_over: Sequence[str] | None = None
 
     @property
     def final(self) -> list[Setting]:
@@ -146,7 +147,7 @@ def _frontier(page: SweepPage) -> str:
     metric, parts = sweep_frontier.height(page.rows), []
     if metric is None:
         return ""
-    curves = sweep_frontier.curves(page.rows)
+    curves = sweep_frontier.curves(page.rows, page.curves_over)
     for base in dict.fromkeys(curve.base for curve in curves):
         inside = [curve for curve in curves if curve.base == base]
         lines = [_line(curve, metric, "kl") for curve in inside]
@@ -179,9 +180,9 @@ def _line(curve: sweep_frontier.Curve, metric: str, across: str) -> sweep_figure
 
 
 def _grids(page: SweepPage) -> str:
-    """A heat map where the settings of a method vary in exactly two numbers."""
+    """A heat map where the settings of a method vary in exactly two numbers that do not run along a curve."""
     parts = []
-    for curve in sweep_frontier.curves(page.final):
+    for curve in sweep_frontier.curves(page.final, _beside_the_curves(page)):
         axes = _axes(curve.points)
         if axes is None:
             continue
@@ -191,6 +192,15 @@ def _grids(page: SweepPage) -> str:
             title = f"{curve.base}, {curve.name}: {head(metric)}"
             parts.append(f"<div><h3>{escape(title)}</h3>{chart}</div>" if chart else "")
     return f'<div class="grid2">{"".join(parts)}</div>' if any(parts) else ""
+
+
+def _beside_the_curves(page: SweepPage) -> list[str] | None:
+    """Where it is told which overrides run along a curve, the others that are numbers everywhere."""
+    if page.curves_over is None:
+        return None
+    keys = dict.fromkeys(key for row in page.final for key in row.overrides)
+    values = {key: [row.overrides[key] for row in page.final if key in row.overrides] for key in keys}
+    return [k for k in keys if k not in page.curves_over and all(map(sweep_frontier.is_number, values[k]))]
 
 
 def _axes(points: Sequence[Setting]) -> tuple[sweep_figures.Axis, sweep_figures.Axis] | None:

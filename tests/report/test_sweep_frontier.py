@@ -173,3 +173,28 @@ def test_the_perplexity_at_a_kl_lies_on_the_line_of_its_logarithm(tmp_path):
     found = sweep_frontier.results(rows_of(plant(tmp_path / "a", rows=rows)), None, (1.0,))
     (at,) = [r for r in found if r.metric == "perplexity at kl 1"]
     assert at.mean == pytest.approx(math.exp(1.5))
+
+
+def lengths(tmp_path):
+    """Two margin weights at two training lengths each: numbers all."""
+    return [
+        plant(tmp_path / f"{weight}-{epochs}", overrides={"recipe.weight": weight, "recipe.epochs": epochs}, kl=epochs)
+        for weight in (0.5, 2.0)
+        for epochs in (1, 2)
+    ]
+
+
+def test_only_the_overrides_named_run_along_a_curve(tmp_path):
+    rows = rows_of(*lengths(tmp_path))
+    assert {curve.name: len(curve.points) for curve in sweep_frontier.curves(rows)} == {"dlma": 4}
+    found = {curve.name: len(curve.points) for curve in sweep_frontier.curves(rows, ["recipe.epochs"])}
+    assert found == {"dlma, weight=0.5": 2, "dlma, weight=2.0": 2}
+    apart = [curve.name for curve in sweep_frontier.curves(rows, [])]
+    assert apart == [f"dlma, weight={w}, epochs={e}" for w in (0.5, 2.0) for e in (1, 2)]
+
+
+def test_curves_over_one_override_are_held_against_the_curve_named(tmp_path):
+    rows = rows_of(*lengths(tmp_path))
+    found = sweep_frontier.results(rows, "dlma, weight=0.5", (1.5,), ["recipe.epochs"])
+    against = [row.method for row in found if row.metric == "harmful at kl 1.5 minus dlma, weight=0.5"]
+    assert against == ["dlma, weight=2.0"]
