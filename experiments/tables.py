@@ -16,6 +16,7 @@ experiments/NAME/table.yaml says what is run and shown:
   curves_against:  the method whose curves the others' are held against (optional; null: baseline)
   pool:      true: the bases stand for one another, as a random factor (optional)
   page:      where the tables stand, between the markers of `mark` (the experiment's README.md, results)
+  by:        the experiment whose table.py collects and renders this one too (optional)
 An experiment with a table.py of its own collects and renders by that.
 """
 
@@ -56,6 +57,7 @@ class Table:
     pool: bool = False
     page: str | None = None
     mark: str = "results"
+    by: str | None = None
 
     @property
     def every(self) -> list[str]:
@@ -73,13 +75,14 @@ def names() -> list[str]:
 
 
 def own(name: str) -> ModuleType | None:
-    """The experiment's own table.py, if it has one."""
-    path = HERE / name / "table.py"
+    """The experiment's own table.py, or that of the one it names; its results are this experiment's."""
+    path = HERE / (table_of(name).by or name) / "table.py"
     if not path.exists():
         return None
     spec = importlib.util.spec_from_file_location(f"{name}_table", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.RESULTS = HERE / name / "results.csv"
     return module
 
 

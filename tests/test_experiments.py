@@ -82,6 +82,30 @@ def test_what_is_collected_is_the_sweeps_own_table(tmp_path, monkeypatch):
     assert own.mean == pytest.approx(sum(harmful) / len(harmful))
 
 
+def test_of_two_sweeps_the_effects_are_those_of_the_one_that_is_crossed(tmp_path, monkeypatch):
+    """Pairs x labels crossed in one folder, one more label in another: the union lacks a cell, the first does not."""
+    monkeypatch.setattr(TABLES, "HERE", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "table.yaml").write_text("commands: []\nshow: [harmful]\ntested: [harmful]\n")
+    harm = {
+        ("plain", "none"): 0.6,
+        ("plain", "scored"): 0.5,
+        ("contrastive", "none"): 0.4,
+        ("contrastive", "scored"): 0.2,
+    }
+    for (pairs, labels), share in harm.items():
+        place = tmp_path / "crossed" / f"{pairs}-{labels}"
+        planted_runs.plant(place, overrides={"pairs": pairs, "labels": labels}, harm=share, tag=pairs + labels)
+    planted_runs.plant(tmp_path / "more" / "a", overrides={"pairs": "plain", "labels": "sign"}, tag="sign")
+    TABLES.collect("mine", [tmp_path / "crossed", tmp_path / "more"])
+    found = {(r.method, r.metric): r.mean for r in TABLES.sweep_table.read_csv(tmp_path / "mine" / "results.csv")}
+    level = {pairs: [m for (name, metric), m in found.items() if metric == "harmful" and f"pairs={pairs}" in name and
+                     "labels=sign" not in name] for pairs in ("plain", "contrastive")}  # fmt: skip
+    effects = {name: mean for (name, metric), mean in found.items() if metric == "harmful effect against contrastive"}
+    assert effects.keys() == {"pairs=plain"} and len(level["plain"]) == len(level["contrastive"]) == 2
+    assert effects["pairs=plain"] == pytest.approx(sum(level["plain"]) / 2 - sum(level["contrastive"]) / 2)
+
+
 def test_the_chosen_setting_is_the_one_that_the_rule_picks_and_the_recipe_uses():
     tuning = script(ROOT / "experiments" / "lab_tuning" / "choose.py")
     rows = list(csv.DictReader((ROOT / "experiments" / "lab_tuning" / "outcome.csv").open()))

@@ -13,7 +13,7 @@ import numpy as np
 
 from dlma.report import markdown, sweep, sweep_cells, sweep_table
 from dlma.report.sweep import Setting
-from dlma.report.sweep_rows import versuses, whole
+from dlma.report.sweep_rows import Versus, versuses, whole
 from dlma.report.sweep_table import Result
 from dlma.report.sweep_text import bound_text, cell, change, p_text
 
@@ -26,15 +26,16 @@ WORTH = "worth at flips "
 
 
 def collect(*folders: Path) -> None:
-    """Harm and KL by label, number of labels and flips; the tests at the full number; what the sign of R is worth."""
+    """Harm and KL by label, number of labels and flips; what the sign of R is worth; where measured, the tests."""
     rows = [_named(row) for row in sweep.settings(sweep_cells.collect(folders)) if row.final]
     rows = [row for row in rows if row.arm != "prompted"]
     found = [r for r in sweep_table.results(rows, tested=[]) if r.metric in ("harmful", "kl") and "+" in r.seed]
     most = max(_pairs(row) for row in rows if row.arm == "aligned" and row.label != DLMA)
-    person = next(row for row in rows if row.label == _person(most, FLIPS))
-    tried = [row for row in rows if row.label in (_free(most), DLMA)]
-    tests = sweep_table.results([person, *tried], baseline=person.label, tested=["harmful"])
-    found += [r for r in tests if r.metric == f"harmful minus {person.label}"]
+    person = _person(most, FLIPS)
+    if any(row.label == person for row in rows):
+        tried = [row for row in rows if row.label in (person, _free(most), DLMA)]
+        tests = sweep_table.results(tried, baseline=person, tested=["harmful"])
+        found += [r for r in tests if r.metric == f"harmful minus {person}"]
     RESULTS.write_bytes(sweep_table.write_csv([*found, *_worth(rows, most)]))
 
 
@@ -113,7 +114,8 @@ def _labels(counts: Sequence[int], harm: Sequence[float], wanted: float) -> floa
 def render() -> str:
     """The Markdown of results.csv."""
     found = sweep_table.read_csv(RESULTS)
-    return "\n\n".join([_settings(found), _tests(found), _worths(found)])
+    tested = versuses(whole(found, found[0].base))
+    return "\n\n".join([_settings(found), *([_tests(tested)] if tested else []), _worths(found)])
 
 
 def _settings(found: Sequence[Result]) -> str:
@@ -129,10 +131,9 @@ def _order(label: str) -> tuple:
     return ("base" not in label, label == DLMA, FREE in label, numbers[::-1])
 
 
-def _tests(found: Sequence[Result]) -> str:
+def _tests(tested: Sequence[Versus]) -> str:
     rows = [
-        [one.method, one.baseline, change(one), bound_text(one, MARGIN), p_text(one.result.p_holm)]
-        for one in versuses(whole(found, found[0].base))
+        [one.method, one.baseline, change(one), bound_text(one, MARGIN), p_text(one.result.p_holm)] for one in tested
     ]
     head = f"No worse by {100 * MARGIN:g} points or more (one-sided 97.5 %)? p by Holm, two-sided:\n\n"
     return head + markdown.table(["labels", "less", "difference in harm", "may be worse by", "p"], rows)

@@ -78,3 +78,25 @@ def test_columns_of_names_stand_left_and_columns_of_values_right():
     shown = sweep_html._table(table)
     assert '<td class="name">harm</td><td>-1.0</td><td>not reached</td>' in shown
     assert '<th class="name">metric</th><th>difference</th>' in shown
+
+
+def test_where_the_training_length_runs_along_the_curves_there_is_a_heat_map_per_length(tmp_path):
+    cells = [
+        plant(
+            tmp_path / f"{weight}-{clamp}-{epochs}",
+            overrides={"recipe.weight": weight, "recipe.clamp": clamp, "recipe.epochs": epochs},
+            tag=f"{weight}{clamp}{epochs}",
+            prompts=5,
+        )
+        for weight in (0.5, 1.0)
+        for clamp in (1.0, 4.0)
+        for epochs in (1, 2, 4)
+    ]
+    read = [sweep_cells.read_cell(one) for one in cells]
+    page = sweep_html.SweepPage("t", tmp_path, read, sweep.settings(read), [])
+    assert sweep_html._grids(page) == ""  # three numbers are no map
+    told = sweep_html.SweepPage("t", tmp_path, read, sweep.settings(read), [], curves_over=["recipe.epochs"])
+    titles = re.findall(r"<h3>(.*?)</h3>", sweep_html._grids(told))
+    assert [one for one in titles if "harmful" in one] == [
+        f"lab-standard, dlma, epochs={epochs}: harmful ↓" for epochs in (1, 2, 4)
+    ]
