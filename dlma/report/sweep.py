@@ -132,7 +132,7 @@ def _in_order(found: Sequence[Setting]) -> list[Setting]:
         inside = [setting for setting in found if setting.base == base]
         shared = [group for arm in SHARED_ARMS for group in _merged([s for s in inside if s.arm == arm], arm)]
         own = [s for s in inside if s.arm not in SHARED_ARMS]
-        rows += shared + [s for s in own if not any(_agree(s, group) for group in shared)]
+        rows += shared + [s for s in own if not any(_is_own(s, arm) for arm in SHARED_ARMS)]
     return rows
 
 
@@ -152,8 +152,10 @@ def _merged(rows: Sequence[Setting], arm: str) -> list[Setting]:
     return groups
 
 
-def _agree(row: Setting, group: Setting) -> bool:
-    return row.digests.items() <= group.digests.items()
+def _is_own(row: Setting, shared: str) -> bool:
+    """Whether a setting's answers are a shared arm's of its own runs, to the last digit of their likelihoods."""
+    arms = [(arm, row.runs[seed].arms.get(shared)) for seed, arm in row.arms.items()]
+    return all(other is not None and other.exact == arm.exact for arm, other in arms)
 
 
 def metrics_of(rows: Sequence[Setting]) -> dict[str, Metric]:

@@ -31,12 +31,14 @@ VERSUS = "versus.parquet"  # verdicts on other methods' answers (mode=versus)
 class Arm:
     """The numbers of one arm of one run: per metric a (prompts, 2) array of value and weight, nan if not measured.
 
-    `prompts` are the ids of prompts, and of test items of metrics that have their own.
+    `prompts` are the ids of prompts, and of test items of metrics that have their own. `digest` is of the answers,
+    `exact` of their likelihoods too, which a passage in another company of prompts moves by a last digit.
     """
 
     prompts: tuple[str, ...]
     numbers: dict[str, np.ndarray]
     digest: str
+    exact: str
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,12 @@ def read_arm(rows: Sequence[EvalRow], scores: Sequence[dict] = ()) -> Arm:
     numbers = {
         name: np.array([found.get(prompt, nothing) for prompt in prompts]) for name, found in tables.items() if found
     }
-    answers = [(row.prompt_id, row.answer, row.logp, row.harmlessness) for row in rows]
-    return Arm(prompts, numbers, hashlib.sha256(json.dumps(answers).encode()).hexdigest())
+    answers = [(row.prompt_id, row.answer, row.harmlessness) for row in rows]
+    return Arm(prompts, numbers, _digest(answers), _digest([answers, [row.logp for row in rows]]))
+
+
+def _digest(value: list) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _means(scores: Sequence[dict]) -> dict[str, tuple[float, float]]:

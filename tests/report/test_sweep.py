@@ -85,6 +85,18 @@ def test_base_answers_that_differ_are_rows_of_their_own(tmp_path):
     assert sweep.baseline_of(cold, rows, None).label == "base, temperature=0.5"
 
 
+def test_one_base_in_another_company_of_prompts_is_one_base(tmp_path):
+    """Its likelihoods differ in a last digit; that the method base answers as it does is seen in its own run."""
+    base = answers("base", 0, prompts=20, harm=0.5)
+    moved = [type(row)(**{**vars(row), "logp": row.logp + 1e-6}) for row in base]
+    again = [type(row)(**{**vars(row), "arm": "aligned"}) for row in moved]
+    cells = [
+        plant(tmp_path / "a", rows=base + answers("aligned", 0, prompts=20, harm=0.2)),
+        plant(tmp_path / "b", method="base", overrides={"prompts": "other"}, rows=moved + again),
+    ]
+    assert [row.label for row in rows_of(*cells)] == ["base", "dlma"]
+
+
 def test_of_two_runs_of_one_seed_the_newest_counts(tmp_path):
     old = plant(tmp_path / "a", status={"started": 1.0}, tag="old")
     new = plant(tmp_path / "b", status={"started": 2.0}, tag="new")
