@@ -22,6 +22,8 @@ class SweepNode:
     margin: float
     known: str | None
     pool_bases: bool
+    reference: str | None
+    reference_method: str
     on_error: Literal["continue", "stop"]
     retry_failed: bool
 

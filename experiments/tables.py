@@ -14,6 +14,7 @@ experiments/NAME/table.yaml says what is run and shown:
   levels:    KLs at which curves are read (optional)
   curves_over:     the overrides that run along a curve (optional; null: every one with a number)
   curves_against:  the method whose curves the others' are held against (optional; null: baseline)
+  reference: the experiment at whose curve of `dlma` each row is read too, at the row's own KL (optional)
   pool:      true: the bases stand for one another, as a random factor (optional)
   page:      where the tables stand, between the markers of `mark` (the experiment's README.md, results)
   by:        the experiment whose table.py collects and renders this one too (optional)
@@ -33,7 +34,8 @@ from types import ModuleType
 
 import yaml
 
-from dlma.report import sweep, sweep_cells, sweep_costs, sweep_effects, sweep_table, sweep_text
+from dlma.report import sweep, sweep_cells, sweep_costs, sweep_effects, sweep_reference, sweep_table, sweep_text
+from dlma.report.sweep_cells import Cell
 from dlma.report.sweep_results import results
 from dlma.report.sweep_table import Result
 
@@ -54,6 +56,7 @@ class Table:
     levels: list[float] | None = None
     curves_over: list[str] | None = None
     curves_against: str | None = None
+    reference: str | None = None
     pool: bool = False
     page: str | None = None
     mark: str = "results"
@@ -94,7 +97,7 @@ def collect(name: str, folders: Sequence[Path]) -> None:
         return
     chosen = table_of(name)
     found = results(
-        sweep.settings(sweep_cells.collect(folders)),
+        sweep.settings(_cells(chosen, folders)),
         baseline=chosen.baseline,
         tested=chosen.tested,
         levels=chosen.levels or [],
@@ -104,13 +107,20 @@ def collect(name: str, folders: Sequence[Path]) -> None:
         curves_over=chosen.curves_over,
     )
     if not any(sweep_effects.EFFECT in row.metric for row in found):
-        found += _effects_of_each(folders)
+        found += _effects_of_each(chosen, folders)
     (HERE / name / "results.csv").write_bytes(sweep_table.write_csv(_over_seeds(_shown(found, chosen.show or []))))
 
 
-def _effects_of_each(folders: Sequence[Path]) -> list[Result]:
+def _cells(chosen: Table, folders: Sequence[Path]) -> list[Cell]:
+    cells = sweep_cells.collect(folders)
+    if not chosen.reference:
+        return cells
+    return sweep_reference.beside(cells, sweep_reference.read(HERE / chosen.reference / "results.csv", "dlma"))
+
+
+def _effects_of_each(chosen: Table, folders: Sequence[Path]) -> list[Result]:
     """The main effects within every sweep that is crossed by itself."""
-    sweeps = [[row for row in sweep.settings(sweep_cells.collect([folder])) if row.final] for folder in folders]
+    sweeps = [[row for row in sweep.settings(_cells(chosen, [folder])) if row.final] for folder in folders]
     return [effect for rows in sweeps for effect in sweep_effects.results(rows)]
 
 

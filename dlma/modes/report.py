@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from dlma import config, files
 from dlma.errors import UserError
-from dlma.report import known, sweep, sweep_cells, sweep_html, sweep_table, sweep_text
+from dlma.report import known, sweep, sweep_cells, sweep_html, sweep_reference, sweep_table, sweep_text
 from dlma.report.sweep import Setting
 from dlma.report.sweep_cells import Cell
 from dlma.report.sweep_results import results
@@ -33,13 +33,15 @@ class Options:
     known: str | None
     pool_bases: bool
     curves_over: Sequence[str] | None
+    reference: str | None
+    reference_method: str
 
 
 def options(cfg: DictConfig) -> Options:
     """Read off a whole config."""
     node = config.resolved(cfg)["sweep"]
     levels = (node["kl"], node["flops"])
-    rest = (node["margin"], node["known"], node["pool_bases"], node["curves_over"])
+    rest = (node[key] for key in ("margin", "known", "pool_bases", "curves_over", "reference", "reference_method"))
     return Options(node["baseline"], node["tested"], *levels, *rest)
 
 
@@ -55,6 +57,8 @@ def run(cfg: DictConfig, /) -> dict:
 
 def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, missing: int = 0) -> None:
     """The four files of a report, and where they are."""
+    if chosen.reference:
+        cells = sweep_reference.beside(cells, sweep_reference.read(Path(chosen.reference), chosen.reference_method))
     rows = sweep.settings(cells)
     _check_tested(chosen.tested, rows)
     found = results(

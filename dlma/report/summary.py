@@ -93,9 +93,12 @@ METRICS = (
     ),
     Metric("repeated", "repeated sentences in an answer", "share", "share", _repeated_sentences),
 )
+BEYOND = Metric(
+    "beyond_curve", "harm beyond the reference curve's at the same KL", "share", "mean", lambda _: None, "lower"
+)
 ORACLE = ("harmlessness", "harmful", "helpfulness", "malformed")
-_LABELS = {metric.name: metric.label for metric in METRICS}
-_BETTER = {metric.name: metric.better for metric in METRICS}
+_LABELS = {metric.name: metric.label for metric in (*METRICS, BEYOND)}
+_BETTER = {metric.name: metric.better for metric in (*METRICS, BEYOND)}
 
 
 def label(metric: str, row: Row | None = None) -> str:

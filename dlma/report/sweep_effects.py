@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from dlma.evaluation import comparisons, statistics
+from dlma.report.summary import BEYOND
 from dlma.report.sweep import SHARED_ARMS, Setting, metrics_of
 from dlma.report.sweep_frontier import height
 from dlma.report.sweep_table import Result, seeds_of, tables_of
@@ -23,9 +24,13 @@ EFFECT = " effect against "
 
 
 def results(rows: Sequence[Setting]) -> list[Result]:
-    """Every difference between two levels of a factor, in the height of the curves and in KL; Holm over all of them."""
+    """Every difference between two levels of a factor, in the curves' height, KL and what is beyond a reference curve.
+
+    Holm over all of them.
+    """
     found, tables = [], []
-    metrics = [name for name in (height(rows), "kl") if name]
+    named = [height(rows), "kl", BEYOND.name if BEYOND.name in metrics_of(rows) else None]
+    metrics = [name for name in named if name]
     for design in _designs(rows):
         for key, metric in itertools.product(_factors(design), metrics):
             for row, table in _differences(design, key, metric):

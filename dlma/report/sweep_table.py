@@ -7,6 +7,7 @@ The metric of a row is a metric's name, or one of
     "perplexity over base"                the ratio, for metrics that are an exponential
     "harmful minus base, prompts needed"  prompts with which a difference of this size is found (power 0.8)
     "win against base by oracle"          the share of prompts on which a judge said so; tie, lose, unparsed likewise
+    "beyond_curve"                        harm less that of a reference curve at the same KL (sweep_reference.py)
     "harmful at kl 1"                     read off the frontier at this KL (sweep_frontier.py), also "minus rlcd"
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from dlma.evaluation import comparisons, statistics
 from dlma.evaluation.statistics import Estimate
-from dlma.report.summary import METRICS, Metric, kind_interval
+from dlma.report.summary import BEYOND, METRICS, Metric, kind_interval
 from dlma.report.sweep import SHARED_ARMS, Setting, baseline_of, metrics_of
 from dlma.report.sweep_cells import Arm
 
@@ -31,7 +32,7 @@ COLUMNS = ("method", "base", "seed", "metric", "n", "mean", "low", "high", "p_ho
 UNJUDGED = ("perplexity", "tokens", "distinct_2")  # tested where nothing has a wanted direction
 NEEDED = ", prompts needed"
 OUTCOMES = ("win", "tie", "lose", "unparsed")
-BY_NAME = {metric.name: metric for metric in METRICS}
+BY_NAME = {metric.name: metric for metric in (*METRICS, BEYOND)}
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ SHORT = {
     "perplexity": "perplexity",
     "tokens": "length",
     "distinct_2": "distinct-2",
+    "beyond_curve": "beyond the curve at its KL",
 }
 FIRST = ("harmful", "harmlessness", "kl", "helpfulness", "malformed", "perplexity", "tokens")
 FIRST_UNJUDGED = ("perplexity", "kl", "tokens", "distinct_2")

@@ -1,0 +1,78 @@
+"""Harm beyond that of a reference curve at the same KL: what a setting does besides going further from the base.
+
+The curve is a method's in another sweep's results.csv: from the base at KL 0 through its settings, straight between
+two. With K a run's mean KL, c the curve and s its slope there, a prompt with harm y and KL k adds
+y - c(K) - s (k - K): the delta method for a value read off at a KL that was itself measured. The curve counts as known,
+without an error of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dlma.errors import UserError
+from dlma.report.summary import BEYOND
+from dlma.report.sweep_cells import Arm, Cell
+from dlma.report.sweep_frontier import values_of
+from dlma.report.sweep_rows import whole
+from dlma.report.sweep_table import read_csv
+
+HARM = "harmful"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Per base the curve's KLs, ascending from 0, and the harm there."""
+
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def read(path: Path, method: str) -> Reference:
+    """The curve of a method, or of a setting by its label, on every base that has one.
+
+    Raises UserError where the file is none, or has no setting of the method beside its base.
+    """
+    try:
+        found = read_csv(path)
+    except (OSError, KeyError, ValueError) as reason:
+        raise UserError(f"sweep.reference={path}: no results.csv of a sweep ({reason})") from reason
+    curves = {}
+    for base in dict.fromkeys(row.base for row in found):
+        table = whole(found, base)
+        chosen = [name for name in table if name == "base" or name == method or name.startswith(f"{method}, ")]
+        both = [table[name] for name in chosen if HARM in table[name] and "kl" in table[name]]
+        points = sorted((row["kl"].mean, row[HARM].mean) for row in both)
+        if len(points) > 1 and points[0][0] == 0:
+            curves[base] = tuple(map(np.array, zip(*points, strict=True)))
+    if not curves:
+        raise UserError(f"sweep.reference={path}: no curve of {method} from its base in there")
+    return Reference(curves)
+
+
+def beside(cells: Iterable[Cell], reference: Reference) -> list[Cell]:
+    """The same cells, their answers measured against the curve too wherever it reaches their KL."""
+    return [_measured(cell, reference) for cell in cells]
+
+
+def _measured(cell: Cell, reference: Reference) -> Cell:
+    curve = reference.curves.get(cell.base)
+    arms = {name: _with(arm, curve) for name, arm in cell.arms.items()} if curve else cell.arms
+    return replace(cell, arms=arms, metrics={**cell.metrics, BEYOND.name: BEYOND})
+
+
+def _with(arm: Arm, curve: tuple[np.ndarray, np.ndarray]) -> Arm:
+    if HARM not in arm.numbers or "kl" not in arm.numbers:
+        return arm
+    kls, heights = curve
+    y, k = (values_of(arm, arm.prompts, name) for name in (HARM, "kl"))
+    level = float(np.nanmean(k))
+    if not kls[0] <= level <= kls[-1]:
+        return arm
+    place = min(int(np.searchsorted(kls, level, side="right")), len(kls) - 1)
+    slope = (heights[place] - heights[place - 1]) / (kls[place] - kls[place - 1])
+    beyond = y - (heights[place - 1] + slope * (k - kls[place - 1]))
+    return replace(arm, numbers={**arm.numbers, BEYOND.name: np.stack([beyond, np.ones_like(beyond)], axis=1)})

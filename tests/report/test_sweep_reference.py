@@ -1,0 +1,86 @@
+"""Harm beyond a reference curve: what is left of a setting's harm when the KL it went is taken into account."""
+
+import numpy as np
+import pytest
+from planted import eval_row
+from planted_runs import plant
+
+from dlma.errors import UserError
+from dlma.report import sweep, sweep_cells, sweep_effects, sweep_reference, sweep_table
+from dlma.report.sweep_table import Result
+
+
+@pytest.fixture
+def reference(tmp_path):
+    """The base at 0.7, the method at KL 1 and 2 with 0.3 and 0.2; another method, and another base without a curve."""
+    points = {"base": (0.0, 0.7), "dlma, beta=2": (1.0, 0.3), "dlma, beta=1": (2.0, 0.2), "rlcd": (1.0, 0.9)}
+    rows = [(name, "lab-standard", point) for name, point in points.items()] + [("dlma", "lab-weak", (1.0, 0.4))]
+    found = [
+        Result(name, base, "0+1", metric, 10, value, value, value)
+        for name, base, point in rows
+        for metric, value in zip(("kl", "harmful"), point)
+    ]
+    path = tmp_path / "results.csv"
+    path.write_bytes(sweep_table.write_csv(found))
+    return path
+
+
+def run(folder, kls, harms, base="lab-standard", overrides=None):
+    answered = [
+        eval_row(f"p{i}", arm, answer=f"{arm} {i}", logp=-10.0 + at, logp_base=-10.0, harmful=bool(bad))
+        for arm, moved, hurt in (("base", np.zeros(len(kls)), np.ones(len(kls))), ("aligned", kls, harms))
+        for i, (at, bad) in enumerate(zip(moved, hurt))
+    ]
+    return sweep_cells.read_cell(plant(folder, rows=answered, base=base, overrides=overrides))
+
+
+def test_a_setting_is_held_against_the_curve_at_its_own_kl(tmp_path, reference):
+    """KL 1.5 lies half-way between 0.3 and 0.2, where the slope is -0.1; harm is 1/2."""
+    kls, harms = np.array([1.0, 1.2, 1.8, 2.0]), np.array([1, 1, 0, 0])
+    (cell,) = sweep_reference.beside([run(tmp_path / "a", kls, harms)], sweep_reference.read(reference, "dlma"))
+    values = cell.arms["aligned"].numbers["beyond_curve"][:, 0]
+    assert values == pytest.approx(harms - 0.25 + 0.1 * (kls - 1.5))
+    assert values.mean() == pytest.approx(0.25)
+    assert cell.arms["base"].numbers["beyond_curve"][:, 0] == pytest.approx(np.full(4, 0.3))  # 1 less 0.7
+
+
+def test_where_the_curve_does_not_reach_nothing_is_said(tmp_path, reference):
+    curve = sweep_reference.read(reference, "dlma")
+    far, weak = run(tmp_path / "far", [2.0, 4.0], [0, 0]), run(tmp_path / "weak", [1.0, 1.0], [0, 0], base="lab-weak")
+    for cell in sweep_reference.beside([far, weak], curve):
+        assert "beyond_curve" not in cell.arms["aligned"].numbers
+
+
+def test_a_setting_alone_may_be_the_curve(reference):
+    kls, heights = sweep_reference.read(reference, "rlcd").curves["lab-standard"]
+    assert (list(kls), list(heights)) == ([0.0, 1.0], [0.7, 0.9])
+
+
+def test_effects_at_equal_kl_are_those_beyond_the_curve(tmp_path, reference):
+    """Labels move the policy along the curve and pairs off it: only pairs have an effect beyond it."""
+    steps = {("none", "plain"): 0.5, ("none", "contrastive"): 0.5, ("kept", "plain"): 1.5, ("kept", "contrastive"): 1.5}
+    on_curve = {0.5: 0.5, 1.5: 0.25}
+    cells = []
+    for (labels, pairs), kl in steps.items():
+        share = on_curve[kl] + (0.25 if pairs == "plain" else 0.0)
+        harms = np.arange(40) < 40 * share
+        overrides = {"labels": labels, "pairs": pairs}
+        cells.append(run(tmp_path / f"{labels}{pairs}", np.full(40, kl), harms, overrides=overrides))
+    rows = sweep.settings(sweep_reference.beside(cells, sweep_reference.read(reference, "dlma")))
+    found = {(row.method, row.metric): row.mean for row in sweep_effects.results(rows)}
+    assert found["labels=kept", "beyond_curve effect against none"] == pytest.approx(0.0)
+    assert found["labels=kept", "harmful effect against none"] == pytest.approx(-0.25)
+    assert found["pairs=contrastive", "beyond_curve effect against plain"] == pytest.approx(-0.25)
+
+
+@pytest.mark.parametrize("method", ["cd", "base"])
+def test_a_method_without_a_curve_is_said(reference, method):
+    with pytest.raises(UserError, match=f"no curve of {method} from its base"):
+        sweep_reference.read(reference, method)
+
+
+def test_a_file_that_is_no_results_csv_is_said(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    for path in (tmp_path / "x.csv", tmp_path / "none.csv"):
+        with pytest.raises(UserError, match=r"sweep\.reference=.*no results\.csv"):
+            sweep_reference.read(path, "dlma")
