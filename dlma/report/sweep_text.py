@@ -10,7 +10,7 @@ from dlma.evaluation.comparisons import non_inferiority
 from dlma.report import sweep_costs
 from dlma.report.markdown import plain as as_line
 from dlma.report.markdown import table as markdown_table
-from dlma.report.summary import better, bounded, label, number
+from dlma.report.summary import BEYOND, better, bounded, label, number
 from dlma.report.sweep_rows import (
     AT,
     READ_AT,
@@ -238,7 +238,8 @@ def notes(found: Sequence[Result], margin: float = MARGIN) -> list[str]:
         )
     for base in bases(found):
         for _, v in effects_of(found, base):
-            if {v.method, v.baseline} == {"shuffled", "scored"} and same(v, margin) == "yes":
+            shuffled = {v.method, v.baseline} == {"shuffled", "scored"}
+            if shuffled and v.metric != BEYOND.name and same(v, margin) == "yes":  # standing still is no result
                 lines.append(
                     f"{base}: margins in a random order do as well as the real ones, within {100 * margin:g} points of "
                     f"{label(v.metric)}: the size of R carries no information there."

@@ -78,6 +78,12 @@ def test_that_the_size_of_r_carries_nothing_is_said_only_if_the_whole_interval_i
     assert table.rows[0][-1] == ("yes" if said else "not shown")
 
 
+def test_equal_beyond_a_curve_says_nothing_of_the_size_of_r_for_who_stands_still_is_on_every_curve():
+    assert "carries no" not in " ".join(
+        sweep_text.notes([row(0.0, -0.01, 0.01, metric="beyond_curve effect against scored")])
+    )
+
+
 def test_the_effects_read_back_give_the_same_tables_byte_for_byte(tmp_path):
     found = list(effects(crossed(tmp_path)).values())
     (tmp_path / "results.csv").write_bytes(sweep_table.write_csv(found))
