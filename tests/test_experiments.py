@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from dlma import compose, config
 from dlma.app import main
 from dlma.report import rounds as rounds_report
+from dlma.report.accuracy import Held
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -252,3 +253,17 @@ def test_the_drift_of_r_is_the_mean_over_seeds_of_the_runs_with_the_most_rounds(
     assert [float(row["current_mean"]) for row in found] == pytest.approx(means)
     shown = table.render()
     assert "`dlma, iterations=2, scorer=frozen`" in shown and shown.count("| current | ") == 2
+
+
+def test_the_lead_of_r_counts_pairs_on_which_one_of_both_is_right():
+    """Four pairs, two seeds: R alone is right on the first, both on the second, neither decides the third, R on none."""
+    table = TABLES.own("scorer_accuracy")
+
+    def held(signal, points):
+        rows = zip("abcd", points, (1.0, 1.0, 0.0, -1.0))
+        return [Held(pair, signal, "", truth, 0, point) for pair, point, truth in rows]
+
+    seed = [*held("scorer", [1, 1, 1, 1]), *held("judge_both", [0, 1, 0, 0.5]), *held("reward", [1, None, 0, 0])]
+    found = table._lead({0: seed, 1: seed}, "judge_both")
+    assert found.tolist() == [[1, 1], [0, 0], [0, 0], [-0.5, -0.5]]
+    assert table._lead({0: seed, 1: seed}, "reward").tolist() == [[0, 0], [0, 0], [-1, -1]]  # one could not be read

@@ -137,11 +137,14 @@ class Table:
 
 
 def tables(found: Sequence[Result], known: Known | None = None, margin: float = MARGIN) -> list[Table]:
-    """Everything that the tables say, per base: means, comparisons, values at matched KL and FLOPs, costs, effects."""
+    """Everything that the tables say, per base: means, effects, comparisons, values at matched KL and FLOPs, costs."""
     parts = []
     for base in bases(found):
         table = whole(found, base)
         parts.append(_means(base, table, known or {}))
+        effects = effects_of(found, base)
+        if effects:
+            parts.append(_effects(base, effects, margin))
         compared = versuses(table)
         if compared:
             parts.append(_versus(base, compared, margin))
@@ -152,9 +155,6 @@ def tables(found: Sequence[Result], known: Known | None = None, margin: float = 
         spent = sweep_costs.table(table)
         if spent is not None:
             parts.append(Table(f"{base}: what each row cost to make, evaluation left out", *spent))
-        effects = effects_of(found, base)
-        if effects:
-            parts.append(_effects(base, effects, margin))
     return parts
 
 
