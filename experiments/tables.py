@@ -119,9 +119,12 @@ def _cells(chosen: Table, folders: Sequence[Path]) -> list[Cell]:
 
 
 def _effects_of_each(chosen: Table, folders: Sequence[Path]) -> list[Result]:
-    """The main effects within every sweep that is crossed by itself."""
+    """The main effects within every sweep that is crossed by itself; of one that several have, the first sweep's."""
     sweeps = [[row for row in sweep.settings(_cells(chosen, [folder])) if row.final] for folder in folders]
-    return [effect for rows in sweeps for effect in sweep_effects.results(rows)]
+    found: dict[tuple[str, str, str], Result] = {}
+    for effect in (effect for rows in sweeps for effect in sweep_effects.results(rows)):
+        found.setdefault((effect.method, effect.base, effect.metric), effect)
+    return list(found.values())
 
 
 def _shown(found: Sequence[Result], show: Sequence[str]) -> list[Result]:

@@ -256,7 +256,7 @@ def test_the_drift_of_r_is_the_mean_over_seeds_of_the_runs_with_the_most_rounds(
 
 
 def test_the_lead_of_r_counts_pairs_on_which_one_of_both_is_right():
-    """Four pairs, two seeds: R alone is right on the first, both on the second, neither decides the third, R on none."""
+    """Four pairs, two seeds: R alone is right on the first, both on the second, the third ties, R on none."""
     table = TABLES.own("scorer_accuracy")
 
     def held(signal, points):
