@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -81,8 +82,13 @@ def collect(patterns: Sequence[str | Path]) -> list[Cell]:
 
 
 def _runs(path: Path) -> Iterator[Path]:
-    inside = [path] if _is_run(path) else sorted(path.iterdir()) if path.is_dir() else []
+    inside = [path] if _is_run(path) else sorted(path.iterdir(), key=_in_numbers) if path.is_dir() else []
     return (folder.resolve() for folder in inside if _is_run(folder))
+
+
+def _in_numbers(path: Path) -> list[str | float]:
+    """A folder's name as it sorts for people: pairs=250 before pairs=1000."""
+    return [float(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", path.name))]
 
 
 def _is_run(path: Path) -> bool:

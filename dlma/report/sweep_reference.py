@@ -70,9 +70,11 @@ def _with(arm: Arm, curve: tuple[np.ndarray, np.ndarray]) -> Arm:
     kls, heights = curve
     y, k = (values_of(arm, arm.prompts, name) for name in (HARM, "kl"))
     level = float(np.nanmean(k))
-    if not kls[0] <= level <= kls[-1]:
+    if level > kls[-1]:
         return arm
-    place = min(int(np.searchsorted(kls, level, side="right")), len(kls) - 1)
+    place = min(
+        max(int(np.searchsorted(kls, level, side="right")), 1), len(kls) - 1
+    )  # a KL near 0 may come out below it
     slope = (heights[place] - heights[place - 1]) / (kls[place] - kls[place - 1])
     beyond = y - (heights[place - 1] + slope * (k - kls[place - 1]))
     return replace(arm, numbers={**arm.numbers, BEYOND.name: np.stack([beyond, np.ones_like(beyond)], axis=1)})

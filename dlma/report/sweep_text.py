@@ -196,7 +196,8 @@ def _versus(base: str, compared: Sequence[Versus], margin: float) -> Table:
         ]
         for one in compared
     ]
-    return Table(f"{base}: against {' or '.join(names)}, paired over prompts and seeds", heads, rows)
+    told = " or ".join(names) if len(names) < 3 else "the baseline in brackets"
+    return Table(f"{base}: against {told}, paired over prompts and seeds", heads, rows)
 
 
 def _preferred(base: str, judged: Mapping[tuple[str, str], Mapping[str, str]]) -> Table:

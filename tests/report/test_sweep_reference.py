@@ -51,6 +51,13 @@ def test_where_the_curve_does_not_reach_nothing_is_said(tmp_path, reference):
         assert "beyond_curve" not in cell.arms["aligned"].numbers
 
 
+def test_a_kl_that_comes_out_below_zero_is_read_off_the_curves_first_piece(tmp_path, reference):
+    (cell,) = sweep_reference.beside(
+        [run(tmp_path / "a", [-0.1, 0.0], [1, 0])], sweep_reference.read(reference, "dlma")
+    )
+    assert cell.arms["aligned"].numbers["beyond_curve"][:, 0].mean() == pytest.approx(0.5 - (0.7 + 0.4 * 0.05))
+
+
 def test_a_setting_alone_may_be_the_curve(reference):
     kls, heights = sweep_reference.read(reference, "rlcd").curves["lab-standard"]
     assert (list(kls), list(heights)) == ([0.0, 1.0], [0.7, 0.9])
