@@ -55,6 +55,7 @@ class Cell:
     status: str
     reason: str | None
     started: float
+    number: int
     overrides: dict[str, str]
     method: str = ""
     base: str = ""
@@ -67,7 +68,7 @@ class Cell:
 
 
 def collect(patterns: Sequence[str | Path]) -> list[Cell]:
-    """The cells in the folders that the patterns name (`outputs/**`, a sweep's folder, a run's), each once.
+    """The cells in the folders that the patterns name (`outputs/**`, a sweep's folder, a run's), each once: in the order of their sweep, or of their names.
 
     Raises UserError where a pattern finds no run folder.
     """
@@ -77,18 +78,19 @@ def collect(patterns: Sequence[str | Path]) -> list[Cell]:
         if not inside:
             raise UserError(f"runs={pattern}: no run folder there (a folder with {STATUS} or {ANSWERS})")
         found |= dict.fromkeys(inside)
-    cells = [read_cell(folder) for folder in found]
-    return [cell for cell in cells if cell.overrides.get("mode", "run") == "run"]
+    sweeps = list(dict.fromkeys(folder.parent for folder in found))
+    cells = [cell for cell in map(read_cell, found) if cell.overrides.get("mode", "run") == "run"]
+    return sorted(cells, key=lambda cell: (sweeps.index(cell.folder.parent), cell.number, _in_numbers(cell.name)))
 
 
 def _runs(path: Path) -> Iterator[Path]:
-    inside = [path] if _is_run(path) else sorted(path.iterdir(), key=_in_numbers) if path.is_dir() else []
+    inside = [path] if _is_run(path) else sorted(path.iterdir()) if path.is_dir() else []
     return (folder.resolve() for folder in inside if _is_run(folder))
 
 
-def _in_numbers(path: Path) -> list[str | float]:
-    """A folder's name as it sorts for people: pairs=250 before pairs=1000."""
-    return [float(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", path.name))]
+def _in_numbers(name: str) -> list[str | float]:
+    """A name as it sorts for people: pairs=250 before pairs=1000."""
+    return [float(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", name))]
 
 
 def _is_run(path: Path) -> bool:
@@ -105,6 +107,7 @@ def read_cell(folder: Path) -> Cell:
         status=status.get("status", "done"),
         reason=status.get("reason"),
         started=status.get("started", 0.0),
+        number=status.get("number", 0),
         overrides=overrides,
         method=overrides.get("method", ""),
         seed=int(overrides.get("seed", 0)),

@@ -24,10 +24,14 @@ def test_patterns_find_runs_sweeps_and_everything_below_once(tmp_path):
         found("outputs/sweep", "nowhere")
 
 
-def test_cells_come_in_the_order_of_the_numbers_in_their_names(tmp_path):
-    for name in ("n=1000,x", "n=250,x", "n=2.5,x", "n=250,a"):
-        plant(tmp_path / name)
-    assert [cell.name for cell in sweep_cells.collect([tmp_path])] == ["n=2.5,x", "n=250,a", "n=250,x", "n=1000,x"]
+def test_cells_come_in_the_order_of_their_sweep_and_else_of_the_numbers_in_their_names(tmp_path):
+    names = ["n=1000,x", "n=250,x", "n=2.5,x", "n=250,a"]
+    for i, name in enumerate(names):
+        plant(tmp_path / "alone" / name)
+        plant(tmp_path / "sweep" / name, status={"number": i})
+    assert [cell.name for cell in sweep_cells.collect([tmp_path / "sweep"])] == names
+    alone = [cell.name for cell in sweep_cells.collect([tmp_path / "alone"])]
+    assert alone == ["n=2.5,x", "n=250,a", "n=250,x", "n=1000,x"]
 
 
 def test_a_report_is_no_cell_of_a_report(tmp_path):
