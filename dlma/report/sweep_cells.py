@@ -68,7 +68,9 @@ class Cell:
 
 
 def collect(patterns: Sequence[str | Path]) -> list[Cell]:
-    """The cells in the folders that the patterns name (`outputs/**`, a sweep's folder, a run's), each once: in the order of their sweep, or of their names.
+    """The cells in the folders that the patterns name (`outputs/**`, a sweep's folder, a run's), each once.
+
+    They come in the order of their sweep, runs outside of one by their names.
 
     Raises UserError where a pattern finds no run folder.
     """
