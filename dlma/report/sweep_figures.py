@@ -93,27 +93,37 @@ class Axis:
 
 
 def heat(x: Axis, y: Axis, values: dict[tuple[str, str], Estimate], unit: str, title: str) -> str:
-    """A cell per (x, y), darker where larger; the number stands in it, the interval in its tooltip."""
+    """A cell per (x, y), darker where larger; the number stands in it, the interval in its tooltip.
+
+    The axes are named by the last part of their overrides.
+    """
     known = [e.value for e in values.values() if math.isfinite(e.value)]
     if not known:
         return ""
     low, high = min(known), max(known)
-    wide, tall, left, top = 84, 34, 110, 26
+    wide, tall, left, top = 84, 34, 130, 44
     parts = [_open(left + wide * len(x.values) + 10, top + tall * len(y.values) + 8, title)]
-    parts.append(
-        f'<text class="label" x="{left - 8}" y="14" text-anchor="end">{_clip(y.name)} \\ {_clip(x.name)}</text>'
-    )
+    across, down = (_clip(axis.name.rpartition(".")[2], 18) for axis in (x, y))
+    parts.append(f'<text class="label" x="{left}" y="14">{across} →</text>')
+    parts.append(f'<text class="label" x="{left - 8}" y="32" text-anchor="end">{down} ↓</text>')
     for column, name in enumerate(x.values):
         middle = left + wide * (column + 0.5)
-        parts.append(f'<text class="label" x="{middle}" y="14" text-anchor="middle">{_clip(name, 12)}</text>')
+        parts.append(f'<text class="label" x="{middle}" y="32" text-anchor="middle">{_clip(_level(name), 12)}</text>')
     for line, name in enumerate(y.values):
         foot = top + tall * (line + 0.5)
-        parts.append(f'<text class="label" x="{left - 8}" y="{foot + 4}" text-anchor="end">{_clip(name, 16)}</text>')
+        parts.append(
+            f'<text class="label" x="{left - 8}" y="{foot + 4}" text-anchor="end">{_clip(_level(name), 16)}</text>'
+        )
         for column, other in enumerate(x.values):
             if (other, name) in values:
                 share = (values[other, name].value - low) / ((high - low) or 1.0)
                 parts += _heat_cell(left + wide * column, top + tall * line, share, values[other, name], unit)
     return "".join([*parts, "</svg>"])
+
+
+def _level(text: str) -> str:
+    """A number of an axis, a very large one shortly."""
+    return f"{float(text):g}" if abs(float(text)) >= 1e6 else text
 
 
 def _heat_cell(x: float, y: float, share: float, e: Estimate, unit: str) -> list[str]:
