@@ -134,9 +134,12 @@ def _with_results(cell: Cell, summary: Sequence[dict]) -> Cell:
     config = yaml.safe_load((cell.folder / CONFIG).read_text(encoding="utf-8"))
     on_the_way = read_evals(cell.folder, ALONG) if (cell.folder / ALONG).is_file() else []
     evals, scores = read_evals(cell.folder) + on_the_way, _rows(cell.folder / SCORES)
-    names = list(dict.fromkeys(row.arm for row in evals))
+    names, kept = list(dict.fromkeys(row.arm for row in evals)), sorted({row.arm for row in on_the_way})
+    told = {name: f"{i} of {len(kept)}" for i, name in enumerate(kept, 1)}  # seeds may have kept them at other steps
     arms = {
-        name: read_arm([row for row in evals if row.arm == name], [row for row in scores if row["arm"] == name])
+        told.get(name, name): read_arm(
+            [row for row in evals if row.arm == name], [row for row in scores if row["arm"] == name]
+        )
         for name in names
     }
     labels = {row["metric"]: row.get("label", "") for row in summary}

@@ -118,7 +118,7 @@ def test_policies_on_the_way_are_points_of_their_runs_curve_and_no_rows(tmp_path
     pq.write_table(records.to_table(EvalRow, middle), folder / "along.parquet")
     found = rows_of(folder)
     (curve,) = sweep_frontier.curves(found)
-    assert [row.label for row in curve.points] == ["dlma", "dlma @ step-1"]
+    assert [row.label for row in curve.points] == ["dlma", "dlma @ 1 of 1"]
     assert [row.label for row in found if row.final] == ["base", "dlma"]
     assert sweep_frontier.table_at(curve, 0.5, "harmful")[2].mean() == pytest.approx(0.75)  # half way to the first
     assert sweep_frontier.table_at(curve, 1.5, "harmful")[2].mean() == pytest.approx(0.25)
@@ -143,9 +143,9 @@ def test_of_several_runs_each_has_its_own_way_and_their_ends_are_the_methods_cur
     found = {curve.name: [row.label for row in curve.points] for curve in sweep_frontier.curves(rows)}
     assert found == {
         "dlma": ["dlma, beta=0.5", "dlma, beta=2.0"],
-        "dlma, beta=0.5, on the way": ["dlma, beta=0.5", "dlma, beta=0.5 @ step-1"],
-        "dlma, beta=2.0, on the way": ["dlma, beta=2.0", "dlma, beta=2.0 @ step-1"],
-        "rlcd": ["rlcd", "rlcd @ step-1"],
+        "dlma, beta=0.5, on the way": ["dlma, beta=0.5", "dlma, beta=0.5 @ 1 of 1"],
+        "dlma, beta=2.0, on the way": ["dlma, beta=2.0", "dlma, beta=2.0 @ 1 of 1"],
+        "rlcd": ["rlcd", "rlcd @ 1 of 1"],
     }
     at = {(r.method, r.metric): r.mean for r in sweep_frontier.results(rows, None, (1.0,))}
     # 1 nat is the end of beta 2 and the middle of beta 0.5
@@ -198,3 +198,17 @@ def test_curves_over_one_override_are_held_against_the_curve_named(tmp_path):
     found = sweep_frontier.results(rows, "dlma, weight=0.5", (1.5,), ["recipe.epochs"])
     against = [row.method for row in found if row.metric == "harmful at kl 1.5 minus dlma, weight=0.5"]
     assert against == ["dlma, weight=2.0"]
+
+
+def test_the_way_is_one_where_seeds_kept_their_policies_at_other_steps(tmp_path):
+    """A filter leaves every seed other pairs, and so other steps; half-way between 1 and 0 stands at KL 0.5 in both."""
+    folders = []
+    for seed, step in enumerate(("step-000031", "step-000034")):
+        ends = fixed("base", [0.0] * 4, [True] * 4) + fixed("aligned", [2.0] * 4, [False] * 4)
+        folder = plant(tmp_path / f"{seed}", seed=seed, rows=ends)
+        middle = fixed(step, [1.0] * 4, [False] * 4)
+        pq.write_table(records.to_table(EvalRow, middle), folder / "along.parquet")
+        folders.append(folder)
+    (curve,) = sweep_frontier.curves(rows_of(*folders))
+    seeds, _, table = sweep_frontier.table_at(curve, 0.5, "harmful")
+    assert seeds == [0, 1] and table.mean(axis=0) == pytest.approx([0.5, 0.5])
