@@ -132,6 +132,7 @@ def _sweep(hydra: Hydra, plan: Plan) -> int:
     """All cells, whatever becomes of each; then one line for each and their report, from the files that they left."""
     from dlma.modes import report
 
+    report.check(plan.cfg)
     started = ledger.begin(plan.sweep_folder)
     try:
         hydra.multirun("config", task, plan.overrides)

@@ -15,6 +15,7 @@ experiments/NAME/table.yaml says what is run and shown:
   curves_over:     the overrides that run along a curve (optional; null: every one with a number)
   curves_against:  the method whose curves the others' are held against (optional; null: baseline)
   reference: the experiment at whose curve of `dlma` each row is read too, at the row's own KL (optional)
+  flops:     budgets of operations at which methods are compared (optional; null: three of their common range)
   pool:      true: the bases stand for one another, as a random factor (optional)
   page:      where the tables stand, between the markers of `mark` (the experiment's README.md, results)
   by:        the experiment whose table.py collects and renders this one too (optional)
@@ -57,6 +58,7 @@ class Table:
     curves_over: list[str] | None = None
     curves_against: str | None = None
     reference: str | None = None
+    flops: list[float] | None = None
     pool: bool = False
     page: str | None = None
     mark: str = "results"
@@ -96,18 +98,20 @@ def collect(name: str, folders: Sequence[Path]) -> None:
         of.collect(*folders)
         return
     chosen = table_of(name)
+    rows = sweep.settings(_cells(chosen, folders))
     found = results(
-        sweep.settings(_cells(chosen, folders)),
+        rows,
         baseline=chosen.baseline,
         tested=chosen.tested,
         levels=chosen.levels or [],
-        flops=None,
+        flops=chosen.flops,
         pool_bases=chosen.pool,
         curves_against=chosen.curves_against,
         curves_over=chosen.curves_over,
     )
-    if not any(sweep_effects.EFFECT in row.metric for row in found):
-        found += _effects_of_each(chosen, folders)
+    each = [sweep.settings(_cells(chosen, [folder])) for folder in folders]  # one of them may be crossed by itself
+    found = [row for row in found if sweep_effects.EFFECT not in row.metric]
+    found += sweep_effects.results(*([row for row in one if row.final] for one in (rows, *each)))
     (HERE / name / "results.csv").write_bytes(sweep_table.write_csv(_over_seeds(_shown(found, chosen.show or []))))
 
 
@@ -116,15 +120,6 @@ def _cells(chosen: Table, folders: Sequence[Path]) -> list[Cell]:
     if not chosen.reference:
         return cells
     return sweep_reference.beside(cells, sweep_reference.read(HERE / chosen.reference / "results.csv", "dlma"))
-
-
-def _effects_of_each(chosen: Table, folders: Sequence[Path]) -> list[Result]:
-    """The main effects within every sweep that is crossed by itself; of one that several have, the first sweep's."""
-    sweeps = [[row for row in sweep.settings(_cells(chosen, [folder])) if row.final] for folder in folders]
-    found: dict[tuple[str, str, str], Result] = {}
-    for effect in (effect for rows in sweeps for effect in sweep_effects.results(rows)):
-        found.setdefault((effect.method, effect.base, effect.metric), effect)
-    return list(found.values())
 
 
 def _shown(found: Sequence[Result], show: Sequence[str]) -> list[Result]:
@@ -141,7 +136,10 @@ def _over_seeds(found: Sequence[Result]) -> list[Result]:
 def render(name: str) -> str:
     """The Markdown of the committed results."""
     of = own(name)
-    return of.render() if of else sweep_text.markdown(sweep_table.read_csv(HERE / name / "results.csv")).rstrip("\n")
+    if of:
+        return of.render()
+    found = sweep_table.read_csv(HERE / name / "results.csv")
+    return sweep_text.markdown(found, show=table_of(name).show).rstrip("\n")
 
 
 def page_of(name: str) -> Path:

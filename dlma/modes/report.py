@@ -61,6 +61,7 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
         cells = sweep_reference.beside(cells, sweep_reference.read(Path(chosen.reference), chosen.reference_method))
     rows = sweep.settings(cells)
     _check_tested(chosen.tested, rows)
+    _check_over(chosen.curves_over, rows)
     found = results(
         rows,
         baseline=chosen.baseline,
@@ -103,6 +104,20 @@ def _check_tested(tested: Sequence[str] | None, rows: Sequence[Setting]) -> None
     unknown = [name for name in tested or [] if name not in names]
     if unknown:
         raise UserError(f"sweep.tested={unknown[0]}: no such metric; there are {', '.join(names)}")
+
+
+def _check_over(over: Sequence[str] | None, rows: Sequence[Setting]) -> None:
+    unknown = [key for key in over or [] if not any(key in (*row.overrides, *row.config) for row in rows)]
+    if rows and unknown:
+        raise UserError(f"sweep.curves_over={unknown[0]}: no key of these runs; write it whole, such as recipe.beta")
+
+
+def check(cfg: DictConfig) -> None:
+    """What a sweep's report will read is there; before the sweep. Raises UserError."""
+    chosen = options(cfg)
+    known.read(chosen.known)
+    if chosen.reference:
+        sweep_reference.read(Path(chosen.reference), chosen.reference_method)
 
 
 def of_sweep(folder: Path, cells: Sequence[Path], cfg: DictConfig, *, missing: int) -> None:

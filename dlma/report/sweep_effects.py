@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,21 +23,24 @@ from dlma.report.sweep_table import Result, seeds_of, tables_of
 EFFECT = " effect against "
 
 
-def results(rows: Sequence[Setting]) -> list[Result]:
+def results(*sweeps: Sequence[Setting]) -> list[Result]:
     """Every difference between two levels of a factor, in the curves' height, KL and what is beyond a reference curve.
 
-    Holm over all of them.
+    Of a difference that several sweeps have, the first one's; Holm over all of them.
     """
-    found, tables = [], []
+    found: dict[tuple[str, str, str], tuple[Result, np.ndarray]] = {}
+    for row, table in (one for rows in sweeps for one in _effects(rows)):
+        found.setdefault((row.method, row.base, row.metric), (row, table))
+    adjusted = comparisons.holm([comparisons.p_value(table) for _, table in found.values()])
+    return [replace(row, p_holm=p) for (row, _), p in zip(found.values(), adjusted, strict=True)]
+
+
+def _effects(rows: Sequence[Setting]) -> Iterator[tuple[Result, np.ndarray]]:
     named = [height(rows), "kl", BEYOND.name if BEYOND.name in metrics_of(rows) else None]
     metrics = [name for name in named if name]
     for design in _designs(rows):
         for key, metric in itertools.product(_factors(design), metrics):
-            for row, table in _differences(design, key, metric):
-                found.append(row)
-                tables.append(table)
-    adjusted = comparisons.holm([comparisons.p_value(table) for table in tables])
-    return [replace(row, p_holm=p) for row, p in zip(found, adjusted, strict=True)]
+            yield from _differences(design, key, metric)
 
 
 def _designs(rows: Sequence[Setting]) -> list[list[Setting]]:

@@ -8,7 +8,8 @@ without an error of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import csv
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +18,9 @@ import numpy as np
 from dlma.errors import UserError
 from dlma.report.summary import BEYOND
 from dlma.report.sweep_cells import Arm, Cell
-from dlma.report.sweep_frontier import values_of
+from dlma.report.sweep_frontier import is_number, values_of
 from dlma.report.sweep_rows import whole
-from dlma.report.sweep_table import read_csv
+from dlma.report.sweep_table import Result, read_csv
 
 HARM = "harmful"
 
@@ -32,35 +33,60 @@ class Reference:
 
 
 def read(path: Path, method: str) -> Reference:
-    """The curve of a method, or of a setting by its label, on every base that has one.
+    """The curve of a method's settings that differ in numbers, or of a setting by its label, per base that has one.
 
-    Raises UserError where the file is none, or has no setting of the method beside its base.
+    Raises UserError where the file is none, or has no such setting beside its base.
     """
     try:
         found = read_csv(path)
-    except (OSError, KeyError, ValueError) as reason:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as reason:
         raise UserError(f"sweep.reference={path}: no results.csv of a sweep ({reason})") from reason
     curves = {}
     for base in dict.fromkeys(row.base for row in found):
         table = whole(found, base)
-        chosen = [name for name in table if name == "base" or name == method or name.startswith(f"{method}, ")]
-        both = [table[name] for name in chosen if HARM in table[name] and "kl" in table[name]]
-        points = sorted((row["kl"].mean, row[HARM].mean) for row in both)
-        if len(points) > 1 and points[0][0] == 0:
-            curves[base] = tuple(map(np.array, zip(*points, strict=True)))
+        both = {name: row for name, row in table.items() if HARM in row and "kl" in row}
+        own = [row for name, row in both.items() if name != "base" and _is_of(name, method)]
+        if own and "base" in both:
+            curves[base] = _curve([both["base"], *own])
     if not curves:
         raise UserError(f"sweep.reference={path}: no curve of {method} from its base in there")
     return Reference(curves)
 
 
+def _is_of(name: str, method: str) -> bool:
+    """Whether a setting is the method itself, or differs from its other settings in numbers only."""
+    first, *told = name.split(", ")
+    return name == method or (first == method and all(is_number(part.partition("=")[2]) for part in told))
+
+
+def _curve(rows: Sequence[Mapping[str, Result]]) -> tuple[np.ndarray, np.ndarray]:
+    """KLs, ascending, and the mean harm at each."""
+    points: dict[float, list[float]] = {}
+    for row in rows:
+        points.setdefault(row["kl"].mean, []).append(row[HARM].mean)
+    kls = sorted(points)
+    return np.array(kls), np.array([np.mean(points[kl]) for kl in kls])
+
+
 def beside(cells: Iterable[Cell], reference: Reference) -> list[Cell]:
-    """The same cells, their answers measured against the curve too wherever it reaches their KL."""
-    return [_measured(cell, reference) for cell in cells]
+    """The same cells, their answers measured against the curve too wherever it reaches their KL.
+
+    Raises UserError where none of the cells is on a base that has a curve.
+    """
+    found = [_measured(cell, reference) for cell in cells]
+    done = {cell.base for cell in found if cell.arms}
+    if done and not done & reference.curves.keys():
+        raise UserError(
+            f"sweep.reference: curves of {', '.join(reference.curves)} only, not of {', '.join(sorted(done))}"
+        )
+    return found
 
 
 def _measured(cell: Cell, reference: Reference) -> Cell:
     curve = reference.curves.get(cell.base)
-    arms = {name: _with(arm, curve) for name, arm in cell.arms.items()} if curve else cell.arms
+    if curve is None:
+        return cell
+    arms = {name: _with(arm, curve) for name, arm in cell.arms.items()}
     return replace(cell, arms=arms, metrics={**cell.metrics, BEYOND.name: BEYOND})
 
 

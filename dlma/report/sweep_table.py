@@ -114,11 +114,13 @@ def _wins(row: Setting) -> list[Result]:
 
 
 def _estimates(row: Setting, metric: Metric, own: Sequence[Comparison]) -> list[Result]:
-    seeds = {seed: estimate(metric, [arm]) for seed, arm in row.arms.items()}
     whole = estimate(metric, list(row.arms.values()))
+    if whole is None:  # a seed lacks it: what the others have is no value of the setting
+        return []
+    seeds = {seed: estimate(metric, [arm]) for seed, arm in row.arms.items()}
     lines = [_result(row, str(seed), metric.name, e) for seed, e in seeds.items() if e and len(seeds) > 1]
     p_holm = own[0].p_holm if own else math.nan
-    lines += [replace(_result(row, seeds_of(row.runs), metric.name, whole), p_holm=p_holm)] if whole else []
+    lines.append(replace(_result(row, seeds_of(row.runs), metric.name, whole), p_holm=p_holm))
     for one in own:
         n = one.estimate.n
         lines.append(replace(_result(row, one.seeds, one.name, one.estimate), p_holm=one.p_holm))
@@ -135,12 +137,12 @@ def tested_metrics(rows: Sequence[Setting]) -> list[str]:
 
     Few, since Holm counts them all: judges' and scores' further metrics are tested where `sweep.tested` names them.
     What is self-reported has no direction, and so enters no test; harmlessness does not beside the share of harmful
-    answers, which is the same question asked twice.
+    answers, which is the same question asked twice, nor does what is beyond a reference curve, where the base is not 0.
     """
     measured = {name for row in rows for arm in row.arms.values() for name in arm.numbers}
     wanted = [metric.name for metric in metrics_of(rows).values() if metric.better and metric.name in measured]
     own = [name for name in wanted if name in BY_NAME]
-    own = [name for name in own if name != "harmlessness" or "harmful" not in own]
+    own = [name for name in own if name != BEYOND.name and (name != "harmlessness" or "harmful" not in own)]
     return own or wanted or [name for name in UNJUDGED if name in measured]
 
 

@@ -136,12 +136,17 @@ class Table:
     rows: list[list[str]]
 
 
-def tables(found: Sequence[Result], known: Known | None = None, margin: float = MARGIN) -> list[Table]:
+def tables(
+    found: Sequence[Result],
+    known: Known | None = None,
+    margin: float = MARGIN,
+    show: Sequence[str] | None = None,
+) -> list[Table]:
     """Everything that the tables say, per base: means, effects, comparisons, values at matched KL and FLOPs, costs."""
     parts = []
     for base in bases(found):
         table = whole(found, base)
-        parts.append(_means(base, table, known or {}))
+        parts.append(_means(base, table, known or {}, show))
         effects = effects_of(found, base)
         if effects:
             parts.append(_effects(base, effects, margin))
@@ -167,8 +172,10 @@ def _matched(base: str, table: Mapping[str, Mapping[str, Result]], kind: str) ->
     return Table(f"{base}: read at {title}", heads, rows) if rows else None
 
 
-def _means(base: str, table: Mapping[str, Mapping[str, Result]], known: Known) -> Table:
-    names = columns(table)
+def _means(
+    base: str, table: Mapping[str, Mapping[str, Result]], known: Known, show: Sequence[str] | None = None
+) -> Table:
+    names = columns(table) if show is None else [name for name in show if any(name in row for row in table.values())]
     rows = []
     for method, row in table.items():
         if not any(name in row for name in names):  # a curve, read at matched KL only
@@ -248,10 +255,15 @@ def notes(found: Sequence[Result], margin: float = MARGIN) -> list[str]:
     return lines
 
 
-def markdown(found: Sequence[Result], known: Known | None = None, margin: float = MARGIN) -> str:
-    """The tables as Markdown."""
+def markdown(
+    found: Sequence[Result],
+    known: Known | None = None,
+    margin: float = MARGIN,
+    show: Sequence[str] | None = None,
+) -> str:
+    """The tables as Markdown; show: the columns of the first one (None: `columns`)."""
     parts = []
-    for table in tables(found, known, margin):
+    for table in tables(found, known, margin, show):
         parts.append(f"### {as_line(table.title)}\n\n" + markdown_table(table.heads, table.rows))
     return "\n\n".join([*parts, *notes(found, margin)]) + "\n"
 

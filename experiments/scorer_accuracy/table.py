@@ -46,6 +46,7 @@ SHOWN = {
 
 def collect(*folders: Path) -> None:
     """The figures of every base and kind of pairs, over the seeds."""
+    sizes: list[float] = []
     groups: dict[tuple, dict[int, list[Held]]] = {}
     for path in sorted(path for folder in folders for path in folder.glob("**/agreement.parquet")):
         cfg = yaml.safe_load((path.parent / "config.yaml").read_text())
@@ -64,7 +65,7 @@ def collect(*folders: Path) -> None:
                 e = row.estimate
                 if signal in SIGNALS:
                     writer.writerow([base, pairs, seen, signal, metric, e.n, *map(repr, (e.value, e.low, e.high)), ""])
-            for signal, (e, p) in leads[base, pairs].items():
+            for signal, (e, p) in leads.get((base, pairs), {}).items():
                 writer.writerow([base, pairs, seen, signal, "lead", e.n, *map(repr, (e.value, e.low, e.high, p))])
 
 
@@ -76,6 +77,7 @@ def _leads(groups: dict[tuple, dict[int, list[Held]]]) -> dict[tuple, dict[str, 
     tables = {
         (place, signal): _lead(seeds, signal) for place, seeds in groups.items() for signal in SIGNALS if signal != R
     }
+    tables = {key: table for key, table in tables.items() if len(table) > 1}  # a signal that was not measured has none
     adjusted = comparisons.holm([comparisons.p_value(table) for table in tables.values()])
     found: dict[tuple, dict[str, tuple[Estimate, float]]] = {}
     for ((place, signal), table), p in zip(tables.items(), adjusted, strict=True):

@@ -25,13 +25,13 @@ def reference(tmp_path):
     return path
 
 
-def run(folder, kls, harms, base="lab-standard", overrides=None):
+def run(folder, kls, harms, base="lab-standard", overrides=None, seed=0):
     answered = [
         eval_row(f"p{i}", arm, answer=f"{arm} {i}", logp=-10.0 + at, logp_base=-10.0, harmful=bool(bad))
         for arm, moved, hurt in (("base", np.zeros(len(kls)), np.ones(len(kls))), ("aligned", kls, harms))
         for i, (at, bad) in enumerate(zip(moved, hurt))
     ]
-    return sweep_cells.read_cell(plant(folder, rows=answered, base=base, overrides=overrides))
+    return sweep_cells.read_cell(plant(folder, rows=answered, base=base, overrides=overrides, seed=seed))
 
 
 def test_a_setting_is_held_against_the_curve_at_its_own_kl(tmp_path, reference):
@@ -49,6 +49,34 @@ def test_where_the_curve_does_not_reach_nothing_is_said(tmp_path, reference):
     far, weak = run(tmp_path / "far", [2.0, 4.0], [0, 0]), run(tmp_path / "weak", [1.0, 1.0], [0, 0], base="lab-weak")
     for cell in sweep_reference.beside([far, weak], curve):
         assert "beyond_curve" not in cell.arms["aligned"].numbers
+    with pytest.raises(UserError, match="curves of lab-standard only, not of lab-weak"):
+        sweep_reference.beside([weak], curve)
+
+
+def test_what_one_seed_alone_has_is_no_value_of_the_setting(tmp_path, reference):
+    kls = {0: [1.0, 1.0], 1: [2.0, 4.0]}  # the second seed goes further than the curve
+    cells = [run(tmp_path / f"{seed}", kl, [0, 1], seed=seed) for seed, kl in kls.items()]
+    rows = sweep.settings(sweep_reference.beside(cells, sweep_reference.read(reference, "dlma")))
+    found = {(row.method, row.metric) for row in sweep_table.results(rows)}
+    assert ("dlma", "harmful") in found and ("base", "beyond_curve") in found
+    assert ("dlma", "beyond_curve") not in found
+
+
+def test_settings_of_one_kl_are_one_point_and_other_choices_are_no_points(tmp_path):
+    points = [
+        ("base", 0.0, 0.8),
+        ("dlma, beta=1", 1.0, 0.4),
+        ("dlma, beta=2", 1.0, 0.6),
+        ("dlma, labels=sign", 0.5, 0.1),
+    ]
+    found = [
+        Result(name, "lab-standard", "0+1", metric, 10, value, value, value)
+        for name, *both in points
+        for metric, value in zip(("kl", "harmful"), both)
+    ]
+    (tmp_path / "r.csv").write_bytes(sweep_table.write_csv(found))
+    kls, heights = sweep_reference.read(tmp_path / "r.csv", "dlma").curves["lab-standard"]
+    assert (list(kls), list(heights)) == ([0.0, 1.0], [0.8, 0.5])
 
 
 def test_a_kl_that_comes_out_below_zero_is_read_off_the_curves_first_piece(tmp_path, reference):
@@ -88,6 +116,7 @@ def test_a_method_without_a_curve_is_said(reference, method):
 
 def test_a_file_that_is_no_results_csv_is_said(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    for path in (tmp_path / "x.csv", tmp_path / "none.csv"):
+    (tmp_path / "cut.csv").write_text("method,base,seed,metric,n,mean,low,high,p_holm\ndlma,b\n")
+    for path in (tmp_path / "x.csv", tmp_path / "none.csv", tmp_path / "cut.csv"):
         with pytest.raises(UserError, match=r"sweep\.reference=.*no results\.csv"):
             sweep_reference.read(path, "dlma")
