@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlma.evaluation.statistics import Estimate, mean_interval
-from dlma.report import markdown, sweep, sweep_cells, sweep_frontier, sweep_table
+from dlma.report import markdown, sweep, sweep_cells, sweep_table
 from dlma.report.summary import bounded
 from dlma.report.sweep_cells import Cell
 from dlma.report.sweep_table import Result
@@ -18,7 +18,6 @@ from dlma.report.sweep_text import cell
 
 HERE = Path(__file__).resolve().parent
 RESULTS, DRIFT = HERE / "results.csv", HERE / "drift.csv"
-LEVELS = (0.5, 1.0, 2.0)
 SHOWN = {
     "kl": "KL, nats",
     "harmful": "answers with harm",
@@ -38,11 +37,10 @@ COLUMNS = ["scorer", "round", "seeds", *(f"{name}{end}" for name in OF_A_ROUND f
 
 
 def collect(*folders: Path) -> None:
-    """Every setting's means, the curves at each KL, and the rounds of the runs with the most rounds."""
+    """Every setting's means, and the rounds of the runs with the most rounds."""
     cells = sweep_cells.collect(folders)
     rows = sweep.settings(cells)
     found = [row for row in sweep_table.results(rows, tested=[]) if row.metric in SHOWN and "+" in row.seed]
-    found += sweep_frontier.results(rows, None, LEVELS)
     RESULTS.write_bytes(sweep_table.write_csv(found))
     with DRIFT.open("w", newline="") as out:
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
@@ -68,16 +66,7 @@ def _drift(cells: Sequence[Cell]) -> list[dict]:
 def render() -> str:
     """The Markdown of both files."""
     found = sweep_table.read_csv(RESULTS)
-    parts = [_settings(found)]
-    heads = [f"harmful at kl {level:g}" for level in LEVELS]
-    curves = dict.fromkeys(row.method for row in found if row.metric in heads)
-    if curves:
-        cells = {(row.method, row.metric): row for row in found}
-        rows = [[f"`{name}`", *(cell(cells.get((name, head)), "harmful") for head in heads)] for name in curves]
-        parts.append("Answers with harm at the same KL to the base, over rounds or epochs:")
-        parts.append(markdown.table(["curve", *(f"{level:g} nats" for level in LEVELS)], rows))
-    parts += ["R of each round's pairs, nats (intervals over seeds):", _drift_table()]
-    return "\n\n".join(parts)
+    return "\n\n".join([_settings(found), "R of each round's pairs, nats (intervals over seeds):", _drift_table()])
 
 
 def _settings(found: Sequence[Result]) -> str:

@@ -43,12 +43,21 @@ def test_the_report_of_any_runs(run_main, runs):
         (["runs=nowhere/**"], "runs=nowhere/**: no run folder there"),
         (["runs=outputs/**", "sweep.baseline=nosuch"], "sweep.baseline=nosuch: no setting of that name"),
         (["runs=outputs/**", "sweep.tested=[nosuch]"], "sweep.tested=nosuch: no such metric"),
+        (["runs=outputs/**", "sweep.curves_over=[beta]"], "sweep.curves_over=beta: no key of these runs"),
+        (["runs=outputs/**", "sweep.reference=none.csv"], "sweep.reference=none.csv: no results.csv of a sweep"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(run_main, runs, more, line):
     ran = run_main("mode=report", *more)
     assert ran.code == 2 and line in ran.err
     assert not (runs / "report" / "report.html").exists()
+
+
+def test_what_the_report_will_read_is_read_before_the_sweep(run_main, mode):
+    mode(planting)
+    for wrong in ("sweep.reference=none.csv", "sweep.known=none.yaml"):
+        ran = run_main("-m", MODE, wrong, "seed=0,1")
+        assert ran.code == 2 and wrong in ran.err and "stages run" not in ran.out
 
 
 def planting(cfg, /):
