@@ -35,7 +35,7 @@ from types import ModuleType
 
 import yaml
 
-from dlma.report import sweep, sweep_cells, sweep_costs, sweep_effects, sweep_reference, sweep_table, sweep_text
+from dlma.report import sweep, sweep_cells, sweep_costs, sweep_reference, sweep_table, sweep_text
 from dlma.report.sweep_cells import Cell
 from dlma.report.sweep_results import results
 from dlma.report.sweep_table import Result
@@ -98,9 +98,8 @@ def collect(name: str, folders: Sequence[Path]) -> None:
         of.collect(*folders)
         return
     chosen = table_of(name)
-    rows = sweep.settings(_cells(chosen, folders))
     found = results(
-        rows,
+        sweep.settings(_cells(chosen, folders)),
         baseline=chosen.baseline,
         tested=chosen.tested,
         levels=chosen.levels or [],
@@ -109,9 +108,6 @@ def collect(name: str, folders: Sequence[Path]) -> None:
         curves_against=chosen.curves_against,
         curves_over=chosen.curves_over,
     )
-    each = [sweep.settings(_cells(chosen, [folder])) for folder in folders]  # one of them may be crossed by itself
-    found = [row for row in found if sweep_effects.EFFECT not in row.metric]
-    found += sweep_effects.results(*([row for row in one if row.final] for one in (rows, *each)))
     (HERE / name / "results.csv").write_bytes(sweep_table.write_csv(_over_seeds(_shown(found, chosen.show or []))))
 
 

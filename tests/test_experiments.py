@@ -107,6 +107,16 @@ def test_of_two_sweeps_the_effects_are_those_of_the_one_that_is_crossed(tmp_path
     assert effects["pairs=plain"] == pytest.approx(sum(level["plain"]) / 2 - sum(level["contrastive"]) / 2)
 
 
+@pytest.mark.parametrize(
+    "name", ["filter_ablation", "frontier", "margin_ablation", "objective_ablation", "pair_budget"]
+)
+def test_a_table_is_read_as_the_report_of_its_own_sweep_is(name):
+    """The curves, their KLs and the budgets of a committed table are those of the experiment's config."""
+    table, node = TABLES.table_of(name), config.resolved(first_cell(name))["sweep"]
+    assert (table.curves_over, table.flops) == (node["curves_over"], node["flops"])
+    assert table.levels in (node["kl"], None)
+
+
 def test_the_chosen_setting_is_the_one_that_the_rule_picks_and_the_recipe_uses():
     tuning = script(ROOT / "experiments" / "lab_tuning" / "choose.py")
     rows = list(csv.DictReader((ROOT / "experiments" / "lab_tuning" / "outcome.csv").open()))

@@ -17,6 +17,7 @@ from dlma.report import known, sweep, sweep_cells, sweep_html, sweep_reference, 
 from dlma.report.sweep import Setting
 from dlma.report.sweep_cells import Cell
 from dlma.report.sweep_results import results
+from dlma.report.sweep_table import Result
 
 NAMES = ("report.html", "report.md", "report.tex", "results.csv")
 
@@ -60,17 +61,7 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
     if chosen.reference:
         cells = sweep_reference.beside(cells, sweep_reference.read(Path(chosen.reference), chosen.reference_method))
     rows = sweep.settings(cells)
-    _check_tested(chosen.tested, rows)
-    _check_over(chosen.curves_over, rows)
-    found = results(
-        rows,
-        baseline=chosen.baseline,
-        tested=chosen.tested,
-        levels=chosen.levels,
-        flops=chosen.flops,
-        pool_bases=chosen.pool_bases,
-        curves_over=chosen.curves_over,
-    )
+    found = _results(rows, chosen)
     beside = known.beside(rows, known.read(chosen.known))
     page = sweep_html.SweepPage(
         title,
@@ -97,6 +88,21 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
         for name in NAMES:
             files.write_bytes(folder / name, contents[name])
     print(f"report: {folder / NAMES[0]} (and {', '.join(NAMES[1:])})")
+
+
+def _results(rows: Sequence[Setting], chosen: Options) -> list[Result]:
+    """The rows of results.csv, once what was asked of them is known to be there."""
+    _check_tested(chosen.tested, rows)
+    _check_over(chosen.curves_over, rows)
+    return results(
+        rows,
+        baseline=chosen.baseline,
+        tested=chosen.tested,
+        levels=chosen.levels,
+        flops=chosen.flops,
+        pool_bases=chosen.pool_bases,
+        curves_over=chosen.curves_over,
+    )
 
 
 def _check_tested(tested: Sequence[str] | None, rows: Sequence[Setting]) -> None:

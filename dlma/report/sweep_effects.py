@@ -1,7 +1,8 @@
 """Main effects of a crossed sweep: what each choice changes, averaged over every other choice of the sweep.
 
 A sweep over labels=none,scored pairs=plain,contrastive has four settings; the effect of pairs is the mean of the two
-with one value less the mean of the two with the other, paired by prompt and seed. Only where all combinations were run.
+with one value less the mean of the two with the other, paired by prompt and seed. Only where all combinations were run,
+by all runs together or by those of one sweep's folder.
 In results.csv: method "pairs=contrastive", metric "harmful effect against plain".
 """
 
@@ -23,16 +24,24 @@ from dlma.report.sweep_table import Result, seeds_of, tables_of
 EFFECT = " effect against "
 
 
-def results(*sweeps: Sequence[Setting]) -> list[Result]:
+def results(rows: Sequence[Setting]) -> list[Result]:
     """Every difference between two levels of a factor, in the curves' height, KL and what is beyond a reference curve.
 
     Of a difference that several sweeps have, the first one's; Holm over all of them.
     """
     found: dict[tuple[str, str, str], tuple[Result, np.ndarray]] = {}
-    for row, table in (one for rows in sweeps for one in _effects(rows)):
+    for row, table in (one for sweep in _sweeps(rows) for one in _effects(sweep)):
         found.setdefault((row.method, row.base, row.metric), (row, table))
     adjusted = comparisons.holm([comparisons.p_value(table) for _, table in found.values()])
     return [replace(row, p_holm=p) for (row, _), p in zip(found.values(), adjusted, strict=True)]
+
+
+def _sweeps(rows: Sequence[Setting]) -> list[Sequence[Setting]]:
+    """All settings; and where their runs lie in several folders, those of each."""
+    places = [{cell.folder.parent for cell in row.runs.values()} for row in rows]
+    apart = list(dict.fromkeys(place for inside in places for place in inside))
+    each = [[row for row, inside in zip(rows, places, strict=True) if inside == {place}] for place in apart]
+    return [rows, *(each if len(apart) > 1 else [])]
 
 
 def _effects(rows: Sequence[Setting]) -> Iterator[tuple[Result, np.ndarray]]:

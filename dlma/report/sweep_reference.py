@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +25,10 @@ from dlma.report.sweep_table import Result, read_csv
 HARM = "harmful"
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Per base the curve's KLs, ascending from 0, and the harm there."""
-
-    curves: dict[str, tuple[np.ndarray, np.ndarray]]
+Curve = tuple[np.ndarray, np.ndarray]  # KLs, ascending from the base's 0, and the harm there
 
 
-def read(path: Path, method: str) -> Reference:
+def read(path: Path, method: str) -> dict[str, Curve]:
     """The curve of a method's settings that differ in numbers, or of a setting by its label, per base that has one.
 
     Raises UserError where the file is none, or has no such setting beside its base.
@@ -50,7 +46,7 @@ def read(path: Path, method: str) -> Reference:
             curves[base] = _curve([both["base"], *own])
     if not curves:
         raise UserError(f"sweep.reference={path}: no curve of {method} from its base in there")
-    return Reference(curves)
+    return curves
 
 
 def _is_of(name: str, method: str) -> bool:
@@ -59,8 +55,8 @@ def _is_of(name: str, method: str) -> bool:
     return name == method or (first == method and all(is_number(part.partition("=")[2]) for part in told))
 
 
-def _curve(rows: Sequence[Mapping[str, Result]]) -> tuple[np.ndarray, np.ndarray]:
-    """KLs, ascending, and the mean harm at each."""
+def _curve(rows: Sequence[Mapping[str, Result]]) -> Curve:
+    """Through these settings; of several at one KL the mean harm."""
     points: dict[float, list[float]] = {}
     for row in rows:
         points.setdefault(row["kl"].mean, []).append(row[HARM].mean)
@@ -68,29 +64,24 @@ def _curve(rows: Sequence[Mapping[str, Result]]) -> tuple[np.ndarray, np.ndarray
     return np.array(kls), np.array([np.mean(points[kl]) for kl in kls])
 
 
-def beside(cells: Iterable[Cell], reference: Reference) -> list[Cell]:
+def beside(cells: Iterable[Cell], curves: Mapping[str, Curve]) -> list[Cell]:
     """The same cells, their answers measured against the curve too wherever it reaches their KL.
 
     Raises UserError where none of the cells is on a base that has a curve.
     """
-    found = [_measured(cell, reference) for cell in cells]
+    found = [_measured(cell, curves[cell.base]) if cell.base in curves else cell for cell in cells]
     done = {cell.base for cell in found if cell.arms}
-    if done and not done & reference.curves.keys():
-        raise UserError(
-            f"sweep.reference: curves of {', '.join(reference.curves)} only, not of {', '.join(sorted(done))}"
-        )
+    if done and not done & curves.keys():
+        raise UserError(f"sweep.reference: curves of {', '.join(curves)} only, not of {', '.join(sorted(done))}")
     return found
 
 
-def _measured(cell: Cell, reference: Reference) -> Cell:
-    curve = reference.curves.get(cell.base)
-    if curve is None:
-        return cell
+def _measured(cell: Cell, curve: Curve) -> Cell:
     arms = {name: _with(arm, curve) for name, arm in cell.arms.items()}
     return replace(cell, arms=arms, metrics={**cell.metrics, BEYOND.name: BEYOND})
 
 
-def _with(arm: Arm, curve: tuple[np.ndarray, np.ndarray]) -> Arm:
+def _with(arm: Arm, curve: Curve) -> Arm:
     if HARM not in arm.numbers or "kl" not in arm.numbers:
         return arm
     kls, heights = curve
@@ -98,9 +89,8 @@ def _with(arm: Arm, curve: tuple[np.ndarray, np.ndarray]) -> Arm:
     level = float(np.nanmean(k))
     if level > kls[-1]:
         return arm
-    place = min(
-        max(int(np.searchsorted(kls, level, side="right")), 1), len(kls) - 1
-    )  # a KL near 0 may come out below it
+    # the end of the curve's piece at this KL; a KL near 0 may come out below it
+    place = int(np.clip(np.searchsorted(kls, level, side="right"), 1, len(kls) - 1))
     slope = (heights[place] - heights[place - 1]) / (kls[place] - kls[place - 1])
     beyond = y - (heights[place - 1] + slope * (k - kls[place - 1]))
     return replace(arm, numbers={**arm.numbers, BEYOND.name: np.stack([beyond, np.ones_like(beyond)], axis=1)})

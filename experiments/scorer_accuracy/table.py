@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +41,12 @@ SHOWN = {
     "longer_on_ties": "for the longer, on ties",
     "first": "for the first shown",
     "inconsistent": "turns with the order",
+    "lead": "R is right oftener by",
 }
 
 
 def collect(*folders: Path) -> None:
     """The figures of every base and kind of pairs, over the seeds."""
-    sizes: list[float] = []
     groups: dict[tuple, dict[int, list[Held]]] = {}
     for path in sorted(path for folder in folders for path in folder.glob("**/agreement.parquet")):
         cfg = yaml.safe_load((path.parent / "config.yaml").read_text())
@@ -107,7 +107,7 @@ def _tables(rows: Sequence[dict]) -> Iterator[str]:
     for base, pairs in dict.fromkeys((row["base"], row["pairs"]) for row in rows):
         found = {(r["signal"], r["metric"]): r for r in rows if (r["base"], r["pairs"]) == (base, pairs)}
         yield f"`{base}`, {pairs} pairs:"
-        yield _table(found, SHOWN, _lead_text)
+        yield _table(found, SHOWN)
         sizes = {m: _size(m) for _, m in found if m.startswith("agreement_") and m != "agreement_half"}
         yield "By the size of the true difference in harmlessness, of 2 at most:"
         yield _table(found, sizes)
@@ -118,25 +118,16 @@ def _size(metric: str) -> str:
     return f"above {low}" if high == "inf" else f"{low} to {high}"
 
 
-def _lead_text(row: dict | None) -> str:
-    if row is None:
-        return "–"
-    value, low, high = (f"{100 * float(row[name]):+.1f}" for name in ("mean", "low", "high"))
-    return f"{value} [{low}, {high}] points, p {p_text(float(row['p_holm']))}"
-
-
-def _table(
-    found: dict[tuple[str, str], dict], columns: dict[str, str], lead: Callable[[dict | None], str] | None = None
-) -> str:
+def _table(found: dict[tuple[str, str], dict], columns: dict[str, str]) -> str:
     present = {signal: label for signal, label in SIGNALS.items() if any(key[0] == signal for key in found)}
     rows = [[label, *(_cell(found.get((signal, metric))) for metric in columns)] for signal, label in present.items()]
-    if lead is None:
-        return markdown.table(["signal", *columns.values()], rows)
-    told = [[*row, lead(found.get((signal, "lead")))] for row, signal in zip(rows, present, strict=True)]
-    return markdown.table(["signal", *columns.values(), "R is right oftener by"], told)
+    return markdown.table(["signal", *columns.values()], rows)
 
 
 def _cell(row: dict | None) -> str:
     if row is None or math.isnan(float(row["mean"])):
         return "–"
+    if row["metric"] == "lead":
+        value, low, high = (f"{100 * float(row[name]):+.1f}" for name in ("mean", "low", "high"))
+        return f"{value} [{low}, {high}] points, p {p_text(float(row['p_holm']))}"
     return bounded(Estimate(*(float(row[name]) for name in ("mean", "low", "high")), n=int(row["n"])), "share")

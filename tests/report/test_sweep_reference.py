@@ -75,7 +75,7 @@ def test_settings_of_one_kl_are_one_point_and_other_choices_are_no_points(tmp_pa
         for metric, value in zip(("kl", "harmful"), both)
     ]
     (tmp_path / "r.csv").write_bytes(sweep_table.write_csv(found))
-    kls, heights = sweep_reference.read(tmp_path / "r.csv", "dlma").curves["lab-standard"]
+    kls, heights = sweep_reference.read(tmp_path / "r.csv", "dlma")["lab-standard"]
     assert (list(kls), list(heights)) == ([0.0, 1.0], [0.8, 0.5])
 
 
@@ -87,7 +87,7 @@ def test_a_kl_that_comes_out_below_zero_is_read_off_the_curves_first_piece(tmp_p
 
 
 def test_a_setting_alone_may_be_the_curve(reference):
-    kls, heights = sweep_reference.read(reference, "rlcd").curves["lab-standard"]
+    kls, heights = sweep_reference.read(reference, "rlcd")["lab-standard"]
     assert (list(kls), list(heights)) == ([0.0, 1.0], [0.7, 0.9])
 
 
