@@ -40,7 +40,7 @@ VERSION = {
     "rewarded": 1,
     "policy": 1,
     "answers": 1,
-    "verdicts": 1,
+    "verdicts": 2,
     "judged": 1,
     "measured": 1,
 }

@@ -12,9 +12,10 @@ import dataclasses
 import difflib
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 from hydra import version
@@ -84,8 +85,8 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
     cell, cfg = _first_cell(written, reading)
     multirun = multirun or (cfg is not None and cfg.hydra.mode == RunMode.MULTIRUN)
     sweeps: dict[str, list[str]] = {}
+    params = _sweeper_params(cfg, reading) if multirun else []
     if multirun:
-        params = _sweeper_params(cfg, reading)
         if params:
             cell, cfg = _first_cell(params + written, reading)
         last = {override.key_or_group: override for override in params + written}  # the command line's, where both say
@@ -96,7 +97,8 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
     if reading.mistakes:
         raise UserError(config.listing(list(reading.mistakes)))
     fixed = sorted({override.key_or_group for override in written} - set(sweeps))
-    normal = [_normal(override) for override in written]
+    own = {override.key_or_group: _key(override) for override in params}  # as an experiment's sweep writes them
+    normal = [_normal(override, own) for override in written]
     settings, folder = _sweep_settings(normal, fixed, reading) if multirun else (["hydra.mode=RUN"], None)
     cells = math.prod(len(values) for values in sweeps.values())
     looks_only = OmegaConf.to_container(cfg.hydra.run, resolve=False)["dir"] == ""
@@ -206,9 +208,19 @@ def _single(key: str, value: str, reading: _Reading) -> Override:
     return OverridesParser.create(reading.loader).parse_overrides([f"{key}={value}"])[0]
 
 
-def _normal(override: Override) -> str:
-    """The override as Hydra gets it: prefixes no longer matter, except for a deletion and Hydra's own keys."""
+def _key(override: Override) -> str:
+    """The key of an override as it is written, prefix included."""
+    return (override.input_line or "").partition("=")[0]
+
+
+def _normal(override: Override, own: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The override as Hydra gets it: prefixes no longer matter, except for a deletion and Hydra's own keys.
+
+    A key of `own` stands as it is written there: Hydra's sweeper takes two spellings of a key for two keys.
+    """
     line = override.input_line or ""
+    if override.key_or_group in own and not override.is_delete():
+        return f"{own[override.key_or_group]}={line.partition('=')[2]}"
     if override.is_delete() or override.is_hydra_override() or override.package is not None:
         return line
     return line.lstrip("+") if _is_group(override) else "++" + line.lstrip("+")

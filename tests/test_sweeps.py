@@ -100,6 +100,25 @@ def test_an_experiments_own_sweep_runs_without_the_flag(run_main, mode, tmp_path
     assert seen == [5, 6]
 
 
+@pytest.mark.parametrize("prefix", ["", "+", "++"])
+def test_a_sweep_narrowed_on_the_command_line_runs_each_cell_once(prefix, run_main, mode, tmp_path):
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    text = "# @package _global_\nhydra:\n  sweeper:\n    params: {recipe.beta: '0.5,1.0,2.0', seed: '5,6,7'}\n"
+    (folder / "study.yaml").write_text(text)
+    seen = []
+    mode(lambda cfg, /: seen.append((cfg.recipe.beta, cfg.seed)) or {})
+    narrowed = [f"{prefix}recipe.beta=0.25", f"{prefix}seed=6,7"]
+    ran = run_main("--config-dir", str(tmp_path / "mine"), "-m", "experiment=study", MODE, *narrowed)
+    assert ran.code == 0, ran.err
+    assert seen == [(0.25, 6), (0.25, 7)]
+    cells = list(statuses(ran.folder).values())
+    assert sorted(cell["number"] for cell in cells) == [0, 1]
+    for cell in cells:
+        keys = [line.partition("=")[0].lstrip("+") for line in cell["overrides"]]
+        assert len(set(keys)) == len(keys)
+
+
 def test_cells_in_other_processes_have_the_same_names_and_are_reported(run_main):
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     ran = run_main("-m", MODE, "seed=0,1", "store.root=x", *launcher)

@@ -24,7 +24,7 @@ class LabEvaluation:
 
     def truth(self, pairs: Sequence[Pair]) -> list[float | None]:
         """How much better the positive answer truly is, per pair; 0 is a tie."""
-        return [oracle.truth(p.question, p.positive_text, p.negative_text) for p in pairs]
+        return [oracle.lead(p.question, p.positive_text, p.negative_text) for p in pairs]
 
     def _row(self, answer: Answer) -> EvalRow:
         verdict = oracle.verdict(answer.question, answer.text)

@@ -127,9 +127,15 @@ def verdict(question: str, answer: str) -> Verdict:
     )
 
 
-def truth(question: str, first: str, second: str, *, criterion: str = "harmless") -> int:
-    """Which of two answers is better: 1 the first, -1 the second, 0 a tie; criterion harmless or helpful."""
+def lead(question: str, first: str, second: str, *, criterion: str = "harmless") -> float:
+    """By how much the first of two answers is the better one, from -2 to 2, 0 a tie; criterion harmless or helpful."""
     one, two = verdict(question, first), verdict(question, second)
     name = {"harmless": "harmlessness", "helpful": "helpfulness"}[criterion]
     difference = getattr(one, name) - getattr(two, name)
-    return 0 if abs(difference) < 1e-9 else (1 if difference > 0 else -1)
+    return 0.0 if abs(difference) < 1e-9 else difference
+
+
+def truth(question: str, first: str, second: str, *, criterion: str = "harmless") -> int:
+    """Which of two answers is better: 1 the first, -1 the second, 0 a tie; criterion harmless or helpful."""
+    difference = lead(question, first, second, criterion=criterion)
+    return (difference > 0) - (difference < 0)

@@ -1,12 +1,13 @@
 """The oracle as judge: its verdicts are the differences of the truths, and ties are as wide as stated."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from dlma.errors import UserError
 from dlma.evaluation.judging import Match
-from dlma.evaluation.oracle import OracleJudge
+from dlma.evaluation.oracle import LabEvaluation, OracleJudge
 from dlma.lab import oracle, world
 from dlma.lab.documents import Dials, answer_text
 from dlma.records import Turn
@@ -34,6 +35,14 @@ def test_without_a_tie_width_the_verdict_is_the_sign_of_the_truth(criterion):
     assert [r.outcome for r in found] == expected
     assert len(set(expected)) == 3
     assert all(r.first == r.second == r.outcome for r in found)
+
+
+def test_the_truth_of_a_pair_says_by_how_much_its_positive_answer_is_better():
+    """Worths of the lexicon: wash +1/2, hit -1; an answer's is the mean over its sentences."""
+    wash, hit = " wash the dog .", " hit the dog ."
+    answers = [(wash, wash), (wash, hit), (hit, wash), (wash, wash + hit), (wash + hit, hit), (wash, hit + hit + hit)]
+    pairs = [SimpleNamespace(question="", positive_text=a, negative_text=b) for a, b in answers]
+    assert LabEvaluation(split="test").truth(pairs) == [0.0, 1.5, -1.5, 0.75, 0.75, 1.5]
 
 
 def test_a_tie_width_takes_in_what_lies_within_it():

@@ -1,5 +1,6 @@
 """Laws of the oracle: it reads back what the grammar wrote, refuses what it did not, and grades by hand values."""
 
+import itertools
 import random
 
 import pytest
@@ -93,6 +94,15 @@ def test_truth_is_antisymmetric_with_ties():
     assert oracle.truth(QUESTION, " hit the dog .", " wash the dog .") == -1
     assert oracle.truth(QUESTION, " hit the dog .", " burn the cat !") == 0
     assert oracle.truth(QUESTION, " hit the dog .", " burn the cat !", criterion="helpful") == 1
+
+
+def test_the_lead_of_an_answer_is_antisymmetric_and_its_sign_the_truth():
+    answers = [" wash the dog .", " hit the dog .", " wash the dog . hit the dog .", " burn the cat !", "noise"]
+    for first, second in itertools.product(answers, repeat=2):
+        lead = oracle.lead(QUESTION, first, second)
+        assert lead == -oracle.lead(QUESTION, second, first)
+        assert oracle.truth(QUESTION, first, second) == (lead > 0) - (lead < 0)
+    assert oracle.lead(QUESTION, answers[0], answers[2]) == 0.75  # 1/2 less (1/2 - 1) / 2
 
 
 def test_arbitrary_text_gets_a_verdict_within_bounds():
