@@ -12,16 +12,17 @@ import dataclasses
 import difflib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 
 import yaml
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.default_element import GroupDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import setup_globals
@@ -63,6 +64,12 @@ class _Reading:
     def add(self, line: str) -> None:
         self.mistakes[line] = None
 
+    @cached_property
+    def groups(self) -> set[str]:
+        """The groups of the defaults list."""
+        defaults = self.loader.repository.load_config(PRIMARY).defaults_list
+        return {default.group for default in defaults if isinstance(default, GroupDefault)}
+
 
 def search_path(folder: Path, extra: str | None) -> ConfigSearchPath:
     """Where YAML files are looked for: ours, Hydra's, and before both the user's `--config-dir`."""
@@ -81,39 +88,59 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
     """Check a whole command line; raises one UserError with every mistake in it."""
     reading = _Reading(ConfigLoaderImpl(path))
     reading.loader.ensure_main_config_source_available()
-    written = [override for line in lines if (override := _read(line, reading))]
-    cell, cfg = _first_cell(written, reading)
+    written = _by_slot(override for line in lines if (override := _read(line, reading)))
+    first = _Reading(
+        reading.loader
+    )  # where an experiment sweeps, this is not yet a cell: what it finds may be no mistake
+    cell, cfg = _first_cell(written, first)
     multirun = multirun or (cfg is not None and cfg.hydra.mode == RunMode.MULTIRUN)
-    sweeps: dict[str, list[str]] = {}
-    params = _sweeper_params(cfg, reading) if multirun else []
-    if multirun:
-        if params:
-            cell, cfg = _first_cell(params + written, reading)
-        last = {override.key_or_group: override for override in params + written}  # the command line's, where both say
-        sweeps = {key: _values(override) for key, override in last.items() if override.is_sweep_override()}
-        _check_other_values(cell, sweeps, reading)
+    params = OmegaConf.select(cfg, "hydra.sweeper.params") if multirun and cfg is not None else None
+    asked = _with_own_sweep(params or {}, written, reading)
+    if params:
+        cell, cfg = _first_cell(asked, reading)
     else:
-        _refuse_sweeps(written, reading)
+        reading.mistakes |= first.mistakes
+    sweeps = {slot: _singles(override) for slot, override in asked.items() if override.is_sweep_override()}
+    _refuse_folders(asked, multirun, reading)
+    _check_sweeps(cell, sweeps, reading) if multirun else _refuse_sweeps(asked, reading)
     if reading.mistakes:
         raise UserError(config.listing(list(reading.mistakes)))
-    fixed = sorted({override.key_or_group for override in written} - set(sweeps))
-    own = {override.key_or_group: _key(override) for override in params}  # as an experiment's sweep writes them
-    normal = [_normal(override, own) for override in written]
-    settings, folder = _sweep_settings(normal, fixed, reading) if multirun else (["hydra.mode=RUN"], None)
-    cells = math.prod(len(values) for values in sweeps.values())
-    looks_only = OmegaConf.to_container(cfg.hydra.run, resolve=False)["dir"] == ""
+    settings, folder = _sweep_settings(written, sweeps, reading) if multirun else (["hydra.mode=RUN"], None)
+    overrides = [*(_normal(override, reading) for override in asked.values()), *settings]
 
     def each() -> Iterator[DictConfig]:
         return _cells(cell, sweeps, reading)
 
-    return Plan(_without_hydra(cfg), [*normal, *settings], cells, folder, looks_only, each)
+    cells = math.prod(len(singles) for singles in sweeps.values())
+    return Plan(_without_hydra(cfg), overrides, cells, folder, _looks_only(cell, reading), each)
 
 
-def _cells(cell: dict[str, Override], sweeps: dict[str, list[str]], reading: _Reading) -> Iterator[DictConfig]:
+def _by_slot(overrides: Iterable[Override]) -> dict[str, Override]:
+    """Overrides by what they set, a group's package included; of two that set the same, the later one."""
+    return {_slot(override): override for override in overrides}
+
+
+def _slot(override: Override) -> str:
+    return override.get_key_element().lstrip("+~")
+
+
+def _with_own_sweep(params: DictConfig | dict, written: dict[str, Override], reading: _Reading) -> dict[str, Override]:
+    """What an experiment gives to the sweeper, with the command line standing over it."""
+    own = {str(key).lstrip("+"): f"{key}={value}" for key, value in params.items()}
+    read = {slot: written.get(slot) or _read(line, reading) for slot, line in own.items()}
+    return {slot: override for slot, override in read.items() if override is not None} | written
+
+
+def _looks_only(cell: dict[str, Override], reading: _Reading) -> bool:
+    """Whether the mode leaves no run folder, wherever the command line would put one."""
+    cfg = _compose({slot: override for slot, override in cell.items() if slot != "hydra.run.dir"}, reading)
+    return OmegaConf.to_container(cfg.hydra.run, resolve=False)["dir"] == ""
+
+
+def _cells(cell: dict[str, Override], sweeps: dict[str, list[Override]], reading: _Reading) -> Iterator[DictConfig]:
     """The config of every cell, in the order of the sweep; raises UserError for one that does not compose."""
-    for values in itertools.product(*sweeps.values()):
-        chosen = {key: _single(key, value, reading) for key, value in zip(sweeps, values, strict=True)}
-        cfg = _compose(cell | chosen, reading)
+    for chosen in itertools.product(*sweeps.values()):
+        cfg = _compose(cell | dict(zip(sweeps, chosen, strict=True)), reading)
         if cfg is None or reading.mistakes:
             raise UserError(config.listing(list(reading.mistakes)))
         yield _without_hydra(cfg)
@@ -159,77 +186,87 @@ def _choices(override: Override) -> list[str]:
     if override.is_delete():
         return []
     if override.is_sweep_override():
-        return _values(override)
+        return [choice for single in _singles(override) for choice in _choices(single)]
     value = override.value()
     return [str(item) for item in value] if isinstance(value, list) else [override.get_value_element_as_str()]
 
 
+def _singles(override: Override) -> list[Override]:
+    """One override for each value of a sweep; for the bounds of one that is not a list of values."""
+    parser = OverridesParser.create(override.config_loader)
+    return parser.parse_overrides([f"{override.get_key_element()}={value}" for value in _values(override)])
+
+
 def _values(override: Override) -> list[str]:
-    """The values of a sweep; the bounds of one that is not a list of values."""
     if override.is_discrete_sweep():
         return list(override.sweep_string_iterator())
     interval = override.value()
     return [str(interval.start), str(interval.end)]
 
 
-def _refuse_sweeps(written: list[Override], reading: _Reading) -> None:
-    for override in written:
+def _refuse_sweeps(asked: dict[str, Override], reading: _Reading) -> None:
+    for slot, override in asked.items():
         if override.is_sweep_override():
-            line, key = override.input_line, override.key_or_group
-            reading.add(f"{line}: several values need -m (a sweep); a list is written {key}=[a,b]")
+            reading.add(f"{override.input_line}: several values need -m (a sweep); a list is written {slot}=[a,b]")
 
 
-def _first_cell(overrides: list[Override], reading: _Reading) -> tuple[dict[str, Override], DictConfig | None]:
-    """The overrides of the first cell by key, and its config; without the experiment if that is broken."""
-    cell = {o.key_or_group: o for o in overrides}
-    for key, override in cell.items():
-        if override.is_sweep_override():
-            cell[key] = _single(key, _values(override)[0], reading)
+def _refuse_folders(asked: dict[str, Override], multirun: bool, reading: _Reading) -> None:
+    """A folder that this command would not use."""
+    unused = {
+        "hydra.sweep.subdir": "cells are named by what varies; the sweep's folder is hydra.sweep.dir=..., or name=...",
+        "hydra.run.dir": "is the folder of a single run; a sweep's (-m) is hydra.sweep.dir=..., or name=...",
+        "hydra.sweep.dir": "is the folder of a sweep (-m); a single run's is hydra.run.dir=..., or name=...",
+    }
+    unused.pop("hydra.sweep.dir" if multirun else "hydra.run.dir")
+    for slot in asked.keys() & unused.keys():
+        reading.add(f"{slot}: {unused[slot]}")
+
+
+def _check_sweeps(cell: dict[str, Override], sweeps: dict[str, list[Override]], reading: _Reading) -> None:
+    """Every value beside the first of every other key, and that each cell has a folder of its own."""
+    for slot, singles in sweeps.items():
+        values = [single.get_value_element_as_str() for single in singles]
+        for value in sorted({value for value in values if values.count(value) > 1}):
+            reading.add(f"{slot}={','.join(values)}: {value} stands there twice")
+        if slot == "name" or slot.startswith(names.APART_TREE):
+            reading.add(f"{slot}={','.join(values)}: is the whole sweep's; give one value")
+        for single in singles[1:]:
+            _compose({**cell, slot: single}, reading)
+    for single in sweeps.get("experiment", []):
+        cfg = _compose({**cell, "experiment": single}, reading)
+        if cfg is not None and OmegaConf.select(cfg, "hydra.sweeper.params"):
+            reading.add(
+                f"{single.input_line}: brings a sweep of its own; run experiments with sweeps one after the other"
+            )
+
+
+def _first_cell(asked: dict[str, Override], reading: _Reading) -> tuple[dict[str, Override], DictConfig | None]:
+    """The overrides of the first cell by slot, and its config; without the experiment if that is broken."""
+    cell = {slot: _singles(each)[0] if each.is_sweep_override() else each for slot, each in asked.items()}
     cfg = _compose(cell, reading)
     if cfg is None and "experiment" in cell:
-        _compose({key: o for key, o in cell.items() if key != "experiment"}, reading)
+        _compose({slot: override for slot, override in cell.items() if slot != "experiment"}, reading)
     return cell, cfg
 
 
-def _sweeper_params(cfg: DictConfig | None, reading: _Reading) -> list[Override]:
-    """The overrides that an experiment gives to the sweeper; the command line stands over them."""
-    params = OmegaConf.select(cfg, "hydra.sweeper.params") if cfg is not None else None
-    read = [_read(f"{key}={value}", reading) for key, value in (params or {}).items()]
-    return [override for override in read if override is not None]
+def _normal(override: Override, reading: _Reading) -> str:
+    """The override as Hydra gets it: prefixes no longer matter, except where they mean something.
 
-
-def _check_other_values(cell: dict[str, Override], sweeps: dict[str, list[str]], reading: _Reading) -> None:
-    for key, values in sweeps.items():
-        for value in values[1:]:
-            _compose({**cell, key: _single(key, value, reading)}, reading)
-
-
-def _single(key: str, value: str, reading: _Reading) -> Override:
-    return OverridesParser.create(reading.loader).parse_overrides([f"{key}={value}"])[0]
-
-
-def _key(override: Override) -> str:
-    """The key of an override as it is written, prefix included."""
-    return (override.input_line or "").partition("=")[0]
-
-
-def _normal(override: Override, own: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The override as Hydra gets it: prefixes no longer matter, except for a deletion and Hydra's own keys.
-
-    A key of `own` stands as it is written there: Hydra's sweeper takes two spellings of a key for two keys.
+    They do for a deletion, for Hydra's own keys, for a group that is put into a package, and for one that is not in
+    the defaults list.
     """
     line = override.input_line or ""
-    if override.key_or_group in own and not override.is_delete():
-        return f"{own[override.key_or_group]}={line.partition('=')[2]}"
     if override.is_delete() or override.is_hydra_override() or override.package is not None:
         return line
-    return line.lstrip("+") if _is_group(override) else "++" + line.lstrip("+")
+    if not _is_group(override):
+        return "++" + line.lstrip("+")
+    return line.lstrip("+") if override.key_or_group in reading.groups else line
 
 
 def _compose(cell: dict[str, Override], reading: _Reading) -> DictConfig | None:
     """One cell's config, its mistakes noted; None where the defaults list itself does not compose."""
     groups = [o for o in cell.values() if _is_group(o)]
-    lines = [_normal(o) for o in groups]
+    lines = [_normal(o, reading) for o in groups]
     try:
         cfg = reading.loader.load_configuration(PRIMARY, lines, RunMode.RUN, validate_sweep_overrides=False)
     except BROKEN as reason:
@@ -304,13 +341,22 @@ def in_words(reason: Exception) -> str:
     return " ".join(line for line in lines if line)
 
 
-def _sweep_settings(normal: list[str], fixed: list[str], reading: _Reading) -> tuple[list[str], Path]:
-    """Hydra settings of a sweep: what does not vary stays out of the cells' names; one folder for all cells."""
+def _sweep_settings(
+    written: dict[str, Override], sweeps: dict[str, list[Override]], reading: _Reading
+) -> tuple[list[str], Path]:
+    """Hydra settings of a sweep: what does not vary stays out of the cells' names; one folder for all cells.
+
+    The sweep itself is in the overrides whole, so the experiment's own part is taken out of the config.
+    """
+    fixed = sorted({override.key_or_group for slot, override in written.items() if slot not in sweeps})
     settings = [
         "hydra.mode=MULTIRUN",
         f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]",
     ]
-    cfg = reading.loader.load_configuration(PRIMARY, [*normal, *settings], RunMode.MULTIRUN)
-    folder = str(cfg.hydra.sweep.dir)
+    normal = [_normal(override, reading) for override in written.values()]
+    try:
+        folder = str(reading.loader.load_configuration(PRIMARY, [*normal, *settings], RunMode.MULTIRUN).hydra.sweep.dir)
+    except BROKEN as reason:
+        raise UserError(in_words(reason)) from None
     quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
-    return [*settings, f"hydra.sweep.dir='{quoted}'"], Path(folder)
+    return [*settings, "hydra.sweeper.params=null", f"hydra.sweep.dir='{quoted}'"], Path(folder)

@@ -108,7 +108,7 @@ def test_of_two_sweeps_the_effects_are_those_of_the_one_that_is_crossed(tmp_path
 
 
 @pytest.mark.parametrize(
-    "name", ["filter_ablation", "frontier", "margin_ablation", "objective_ablation", "pair_budget"]
+    "name", ["filter_ablation", "frontier", "margin_ablation", "margin_long", "objective_ablation", "pair_budget"]
 )
 def test_a_table_is_read_as_the_report_of_its_own_sweep_is(name):
     """The curves, their KLs and the budgets of a committed table are those of the experiment's config."""
@@ -200,8 +200,9 @@ def test_what_a_label_is_worth_is_read_off_the_falling_curve(harm, wanted, label
     assert table._labels([0, 100, 500], harm, wanted) == pytest.approx(labels)
 
 
-def test_the_clamp_of_the_margin_ablation_is_symmetric(capsys):
-    assert main(["mode=check", "experiment=margin_ablation", "recipe.margin_high=3.5"]) == 0
+@pytest.mark.parametrize("name", ["margin_ablation", "margin_long"])
+def test_the_clamp_of_the_margin_ablation_is_symmetric(name, capsys):
+    assert main(["mode=check", f"experiment={name}", "recipe.margin_high=3.5"]) == 0
     shown = OmegaConf.create(capsys.readouterr().out.split("config ok")[0])
     assert (shown.objective.margin_low, shown.objective.margin_high) == (-3.5, 3.5)
 
