@@ -2,14 +2,17 @@
 
 A curve holds the settings of a method that differ in numbers only (beta, lr, ...), and the base at KL 0; where runs
 kept policies on the way (`along=K`), each setting's own way, from the base to its end, is a further curve. A curve's
-value at a KL is read off between the two neighbours, seed by seed. The interval is over prompts and seeds, and counts
-the error in KL too: with w the weight between the neighbours and s the slope there, a prompt adds
-(1 - w) y1 + w y2 - s ((1 - w) k1 + w k2 - KL), the delta method for a value read off at a given KL.
+value at a KL is read off between the two neighbours, seed by seed, on a line in the root of KL, along which a policy's
+gain is close to straight (Gao, Schulman and Hilton 2022, arXiv 2210.10760); a line in KL itself lies far above the curve.
+The interval is over prompts and seeds, and counts the error in KL too: with w the weight between the neighbours, s the
+slope in the root there and e = (k - mean k) / (2 root of mean k), a prompt adds
+(1 - w) y1 + w y2 - s ((1 - w) e1 + w e2), the delta method for a value read off at a given KL.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +25,7 @@ from dlma.report.sweep_cells import Arm
 from dlma.report.sweep_table import Result, common_prompts, estimate, seeds_of, with_tests
 
 LEVELS = (0.5, 1.0, 2.0)
+NEAREST = 0.1  # root of 0.01 nats
 BESIDE = "perplexity"  # read at the same KLs
 HEIGHTS = ("harmful", "cost", "reward", "self_reward")  # what the curve is of: the first of these that was measured
 
@@ -134,11 +138,25 @@ def _column(arms: Sequence[Arm], prompts: Sequence[str], level: float, metric: s
     values = [(values_of(arm, prompts, "kl"), values_of(arm, prompts, metric)) for arm in arms]
     values.sort(key=lambda both: both[0].mean())
     for (k1, y1), (k2, y2) in itertools.pairwise(values):
-        low, high = k1.mean(), k2.mean()
-        if low <= level <= high and high > low:
-            w, slope = (level - low) / (high - low), (y2.mean() - y1.mean()) / (high - low)
-            return (1 - w) * y1 + w * y2 - slope * ((1 - w) * k1 + w * k2 - level)
+        low, wanted, high = root(k1.mean()), root(level), root(k2.mean())
+        if low <= wanted <= high and high > low:
+            w, slope = (wanted - low) / (high - low), (y2.mean() - y1.mean()) / (high - low)
+            return (1 - w) * y1 + w * y2 - slope * ((1 - w) * off(k1) + w * off(k2))
     return None
+
+
+def root(kl: float) -> float:
+    """The root of a KL; an estimate below 0 counts as 0."""
+    return math.sqrt(max(kl, 0.0))
+
+
+def off(kl: np.ndarray) -> np.ndarray:
+    """How far each prompt's KL moves the root of the mean, to first order; below 0.01 nats as if at 0.01.
+
+    kl: (prompts,), nats. The root has no first order at 0.
+    """
+    mean = float(np.nanmean(kl))
+    return (kl - mean) / (2 * max(root(mean), NEAREST))
 
 
 def values_of(arm: Arm, prompts: Sequence[str], metric: str) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Harm beyond that of a reference curve at the same KL: what a setting does besides going further from the base.
 
-The curve is a method's in another sweep's results.csv: from the base at KL 0 through its settings, straight between
-two. With K a run's mean KL, c the curve and s its slope there, a prompt with harm y and KL k adds
-y - c(K) - s (k - K): the delta method for a value read off at a KL that was itself measured. The curve counts as known,
-without an error of its own.
+The curve is a method's in another sweep's results.csv: from the base at KL 0 through its settings, between two of them
+a line in the root of KL, as in sweep_frontier. With K a run's mean KL, c the curve and s its slope in the root there, a
+prompt with harm y and KL k adds y - c(K) - s (k - K) / (2 root of K): the delta method for a value read off at a KL
+that was itself measured. The curve counts as known, without an error of its own.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 from dlma.errors import UserError
 from dlma.report.summary import BEYOND
 from dlma.report.sweep_cells import Arm, Cell
-from dlma.report.sweep_frontier import is_number, values_of
+from dlma.report.sweep_frontier import is_number, off, root, values_of
 from dlma.report.sweep_rows import whole
 from dlma.report.sweep_table import Result, read_csv
 
 HARM = "harmful"
 
 
-Curve = tuple[np.ndarray, np.ndarray]  # KLs, ascending from the base's 0, and the harm there
+Curve = tuple[np.ndarray, np.ndarray]  # roots of KL, ascending from the base's 0, and the harm there
 
 
 def read(path: Path, method: str) -> dict[str, Curve]:
@@ -59,9 +59,9 @@ def _curve(rows: Sequence[Mapping[str, Result]]) -> Curve:
     """Through these settings; of several at one KL the mean harm."""
     points: dict[float, list[float]] = {}
     for row in rows:
-        points.setdefault(row["kl"].mean, []).append(row[HARM].mean)
-    kls = sorted(points)
-    return np.array(kls), np.array([np.mean(points[kl]) for kl in kls])
+        points.setdefault(root(row["kl"].mean), []).append(row[HARM].mean)
+    roots = sorted(points)
+    return np.array(roots), np.array([np.mean(points[each]) for each in roots])
 
 
 def beside(cells: Iterable[Cell], curves: Mapping[str, Curve]) -> list[Cell]:
@@ -84,13 +84,12 @@ def _measured(cell: Cell, curve: Curve) -> Cell:
 def _with(arm: Arm, curve: Curve) -> Arm:
     if HARM not in arm.numbers or "kl" not in arm.numbers:
         return arm
-    kls, heights = curve
+    roots, heights = curve
     y, k = (values_of(arm, arm.prompts, name) for name in (HARM, "kl"))
-    level = float(np.nanmean(k))
-    if level > kls[-1]:
+    level = root(float(np.nanmean(k)))
+    if level > roots[-1]:
         return arm
-    # the end of the curve's piece at this KL; a KL near 0 may come out below it
-    place = int(np.clip(np.searchsorted(kls, level, side="right"), 1, len(kls) - 1))
-    slope = (heights[place] - heights[place - 1]) / (kls[place] - kls[place - 1])
-    beyond = y - (heights[place - 1] + slope * (k - kls[place - 1]))
+    place = int(np.clip(np.searchsorted(roots, level, side="right"), 1, len(roots) - 1))  # the end of the piece here
+    slope = (heights[place] - heights[place - 1]) / (roots[place] - roots[place - 1])
+    beyond = y - (heights[place - 1] + slope * (level - roots[place - 1])) - slope * off(k)
     return replace(arm, numbers={**arm.numbers, BEYOND.name: np.stack([beyond, np.ones_like(beyond)], axis=1)})

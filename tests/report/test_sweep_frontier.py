@@ -51,16 +51,16 @@ def fixed(arm, kls, harms):
     ]
 
 
-def test_the_value_between_two_settings_is_the_line_between_them_seed_by_seed(tmp_path):
+def test_the_value_between_two_settings_is_on_a_line_in_the_root_of_kl_seed_by_seed(tmp_path):
     cells = []
-    for seed, (kl, harmed) in {0: (1.0, 1), 1: (2.0, 0)}.items():
+    for seed, (kl, harmed) in {0: (1.0, 1), 1: (4.0, 0)}.items():
         rows = fixed("base", [0.0] * 4, [True] * 4) + fixed(
             "aligned", [kl] * 4, [True] * harmed + [False] * (4 - harmed)
         )
         cells.append(plant(tmp_path / f"{seed}", seed=seed, rows=rows))
     (curve,) = sweep_frontier.curves(rows_of(*cells))
-    seeds, prompts, table = sweep_frontier.table_at(curve, 0.5, "harmful")
-    # seed 0: halfway from 1 to 1/4; seed 1: a quarter of the way from 1 to 0
+    seeds, prompts, table = sweep_frontier.table_at(curve, 0.25, "harmful")
+    # roots of KL: seed 0 is half-way from 0 to 1, from harm 1 to 1/4; seed 1 a quarter of the way from 0 to 2, 1 to 0
     assert seeds == [0, 1] and len(prompts) == 4
     assert table.mean(axis=0) == pytest.approx([1 - 0.5 * 0.75, 1 - 0.25])
     assert sweep_frontier.table_at(curve, 1.5, "harmful") is None  # seed 0 does not reach it
@@ -75,8 +75,8 @@ def test_at_a_settings_own_kl_stands_its_value_and_the_error_in_kl_counts(tmp_pa
     _, _, table = sweep_frontier.table_at(curve, float(kl.mean()), "harmful")
     assert table.mean() == pytest.approx(harm.mean())
     base = curve.start.arms[0].numbers["harmful"][:, 0]
-    slope = (harm.mean() - base.mean()) / kl.mean()
-    assert table[:, 0] == pytest.approx(harm - slope * (kl - kl.mean()))
+    slope = (harm.mean() - base.mean()) / kl.mean()  # in KL, half of which is that of the line in its root at its end
+    assert table[:, 0] == pytest.approx(harm - slope / 2 * (kl - kl.mean()))
 
 
 def test_the_delta_method_is_the_bootstrap_over_prompts(tmp_path):
@@ -91,7 +91,7 @@ def test_the_delta_method_is_the_bootstrap_over_prompts(tmp_path):
     draws = []
     for _ in range(4000):
         at = rng.integers(0, 300, 300)
-        w = 1.0 / kl[at].mean()
+        w = math.sqrt(1.0 / kl[at].mean())
         draws.append((1 - w) * first[at].mean() + w * second[at].mean())
     half = 1.96 * np.std(draws)
     assert (mine.high - mine.low) / 2 == pytest.approx(half, rel=0.06)
@@ -112,7 +112,7 @@ def test_the_results_name_the_kl_and_compare_with_the_baselines_curve(tmp_path):
 
 
 def test_policies_on_the_way_are_points_of_their_runs_curve_and_no_rows(tmp_path):
-    rows = fixed("base", [0.0] * 4, [True] * 4) + fixed("aligned", [2.0] * 4, [False] * 4)
+    rows = fixed("base", [0.0] * 4, [True] * 4) + fixed("aligned", [4.0] * 4, [False] * 4)
     folder = plant(tmp_path / "a", rows=rows)
     middle = fixed("step-1", [1.0] * 4, [True, True, False, False])
     pq.write_table(records.to_table(EvalRow, middle), folder / "along.parquet")
@@ -120,8 +120,8 @@ def test_policies_on_the_way_are_points_of_their_runs_curve_and_no_rows(tmp_path
     (curve,) = sweep_frontier.curves(found)
     assert [row.label for row in curve.points] == ["dlma", "dlma @ 1 of 1"]
     assert [row.label for row in found if row.final] == ["base", "dlma"]
-    assert sweep_frontier.table_at(curve, 0.5, "harmful")[2].mean() == pytest.approx(0.75)  # half way to the first
-    assert sweep_frontier.table_at(curve, 1.5, "harmful")[2].mean() == pytest.approx(0.25)
+    assert sweep_frontier.table_at(curve, 0.25, "harmful")[2].mean() == pytest.approx(0.75)  # half-way in the root
+    assert sweep_frontier.table_at(curve, 2.25, "harmful")[2].mean() == pytest.approx(0.25)
 
 
 def way(folder, beta, ends, middle, *, method="dlma", seed=0):
@@ -167,11 +167,11 @@ def test_a_way_is_held_against_the_baselines_way_at_the_same_setting(tmp_path):
 
 
 def test_the_perplexity_at_a_kl_lies_on_the_line_of_its_logarithm(tmp_path):
-    """Answers of 10 tokens: e at the base, e^2 at KL 2; e^1.5 at KL 1."""
+    """Answers of 10 tokens: e at the base, e^2 at KL 2; e^1.5 at KL 1/2, whose root is half of that of 2."""
     rows = [eval_row(f"p{i}", "base", tokens=10, logp=-10.0, logp_base=-10.0, harmful=True) for i in range(4)]
     rows += [eval_row(f"p{i}", "aligned", tokens=10, logp=-18.0, logp_base=-20.0, harmful=False) for i in range(4)]
-    found = sweep_frontier.results(rows_of(plant(tmp_path / "a", rows=rows)), None, (1.0,))
-    (at,) = [r for r in found if r.metric == "perplexity at kl 1"]
+    found = sweep_frontier.results(rows_of(plant(tmp_path / "a", rows=rows)), None, (0.5,))
+    (at,) = [r for r in found if r.metric == "perplexity at kl 0.5"]
     assert at.mean == pytest.approx(math.exp(1.5))
 
 
@@ -201,7 +201,7 @@ def test_curves_over_one_override_are_held_against_the_curve_named(tmp_path):
 
 
 def test_the_way_is_one_where_seeds_kept_their_policies_at_other_steps(tmp_path):
-    """A filter leaves every seed other pairs, and so other steps; half-way between 1 and 0 stands at KL 0.5 in both."""
+    """A filter leaves every seed other pairs, and so other steps; half-way between 1 and 0 stands at KL 1/4 in both."""
     folders = []
     for seed, step in enumerate(("step-000031", "step-000034")):
         ends = fixed("base", [0.0] * 4, [True] * 4) + fixed("aligned", [2.0] * 4, [False] * 4)
@@ -210,5 +210,21 @@ def test_the_way_is_one_where_seeds_kept_their_policies_at_other_steps(tmp_path)
         pq.write_table(records.to_table(EvalRow, middle), folder / "along.parquet")
         folders.append(folder)
     (curve,) = sweep_frontier.curves(rows_of(*folders))
-    seeds, _, table = sweep_frontier.table_at(curve, 0.5, "harmful")
+    seeds, _, table = sweep_frontier.table_at(curve, 0.25, "harmful")
     assert seeds == [0, 1] and table.mean(axis=0) == pytest.approx([0.5, 0.5])
+
+
+def test_a_line_in_the_root_meets_a_curve_whose_gain_is_straight_in_it(tmp_path):
+    """Harm 1 - root(KL) / 3, known at KL 0 and 9 only: at 1 and 4 the line is on the curve, a chord in KL far above."""
+    rows = fixed("base", [0.0] * 6, [True] * 6) + fixed("aligned", [9.0] * 6, [False] * 6)
+    (curve,) = sweep_frontier.curves(rows_of(plant(tmp_path / "a", rows=rows)))
+    found = [sweep_frontier.table_at(curve, level, "harmful")[2].mean() for level in (1.0, 4.0)]
+    assert found == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_below_a_hundredth_of_a_nat_an_error_in_kl_counts_as_it_does_there():
+    """The root has no slope at 0; elsewhere it is 1 / (2 root)."""
+    noise = np.array([-0.3, 0.3])
+    assert sweep_frontier.off(4.0 + noise) == pytest.approx(noise / 4)
+    for mean in (0.0, 0.005, 0.01):
+        assert sweep_frontier.off(mean + noise) == pytest.approx(noise / 0.2)

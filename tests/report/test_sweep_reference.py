@@ -12,8 +12,8 @@ from dlma.report.sweep_table import Result
 
 @pytest.fixture
 def reference(tmp_path):
-    """The base at 0.7, the method at KL 1 and 2 with 0.3 and 0.2; another method, and another base without a curve."""
-    points = {"base": (0.0, 0.7), "dlma, beta=2": (1.0, 0.3), "dlma, beta=1": (2.0, 0.2), "rlcd": (1.0, 0.9)}
+    """The base at 0.7, the method at KL 1 and 4 with 0.3 and 0.2; another method, and another base without a curve."""
+    points = {"base": (0.0, 0.7), "dlma, beta=2": (1.0, 0.3), "dlma, beta=1": (4.0, 0.2), "rlcd": (1.0, 0.9)}
     rows = [(name, "lab-standard", point) for name, point in points.items()] + [("dlma", "lab-weak", (1.0, 0.4))]
     found = [
         Result(name, base, "0+1", metric, 10, value, value, value)
@@ -35,18 +35,18 @@ def run(folder, kls, harms, base="lab-standard", overrides=None, seed=0):
 
 
 def test_a_setting_is_held_against_the_curve_at_its_own_kl(tmp_path, reference):
-    """KL 1.5 lies half-way between 0.3 and 0.2, where the slope is -0.1; harm is 1/2."""
-    kls, harms = np.array([1.0, 1.2, 1.8, 2.0]), np.array([1, 1, 0, 0])
+    """The root of KL 2.25 is half-way from 1 to 2, 0.3 to 0.2, so the slope is -0.1 / 3 in KL; harm is 1/2."""
+    kls, harms = np.array([1.5, 2.0, 2.5, 3.0]), np.array([1, 1, 0, 0])
     (cell,) = sweep_reference.beside([run(tmp_path / "a", kls, harms)], sweep_reference.read(reference, "dlma"))
     values = cell.arms["aligned"].numbers["beyond_curve"][:, 0]
-    assert values == pytest.approx(harms - 0.25 + 0.1 * (kls - 1.5))
+    assert values == pytest.approx(harms - 0.25 + 0.1 / 3 * (kls - 2.25))
     assert values.mean() == pytest.approx(0.25)
     assert cell.arms["base"].numbers["beyond_curve"][:, 0] == pytest.approx(np.full(4, 0.3))  # 1 less 0.7
 
 
 def test_where_the_curve_does_not_reach_nothing_is_said(tmp_path, reference):
     curve = sweep_reference.read(reference, "dlma")
-    far, weak = run(tmp_path / "far", [2.0, 4.0], [0, 0]), run(tmp_path / "weak", [1.0, 1.0], [0, 0], base="lab-weak")
+    far, weak = run(tmp_path / "far", [4.0, 6.0], [0, 0]), run(tmp_path / "weak", [1.0, 1.0], [0, 0], base="lab-weak")
     for cell in sweep_reference.beside([far, weak], curve):
         assert "beyond_curve" not in cell.arms["aligned"].numbers
     with pytest.raises(UserError, match="curves of lab-standard only, not of lab-weak"):
@@ -54,7 +54,7 @@ def test_where_the_curve_does_not_reach_nothing_is_said(tmp_path, reference):
 
 
 def test_what_one_seed_alone_has_is_no_value_of_the_setting(tmp_path, reference):
-    kls = {0: [1.0, 1.0], 1: [2.0, 4.0]}  # the second seed goes further than the curve
+    kls = {0: [1.0, 1.0], 1: [4.0, 6.0]}  # the second seed goes further than the curve
     cells = [run(tmp_path / f"{seed}", kl, [0, 1], seed=seed) for seed, kl in kls.items()]
     rows = sweep.settings(sweep_reference.beside(cells, sweep_reference.read(reference, "dlma")))
     found = {(row.method, row.metric) for row in sweep_table.results(rows)}
@@ -79,11 +79,11 @@ def test_settings_of_one_kl_are_one_point_and_other_choices_are_no_points(tmp_pa
     assert (list(kls), list(heights)) == ([0.0, 1.0], [0.8, 0.5])
 
 
-def test_a_kl_that_comes_out_below_zero_is_read_off_the_curves_first_piece(tmp_path, reference):
+def test_a_kl_that_comes_out_below_zero_is_held_against_the_base(tmp_path, reference):
     (cell,) = sweep_reference.beside(
         [run(tmp_path / "a", [-0.1, 0.0], [1, 0])], sweep_reference.read(reference, "dlma")
     )
-    assert cell.arms["aligned"].numbers["beyond_curve"][:, 0].mean() == pytest.approx(0.5 - (0.7 + 0.4 * 0.05))
+    assert cell.arms["aligned"].numbers["beyond_curve"][:, 0].mean() == pytest.approx(0.5 - 0.7)
 
 
 def test_a_setting_alone_may_be_the_curve(reference):
@@ -93,8 +93,13 @@ def test_a_setting_alone_may_be_the_curve(reference):
 
 def test_effects_at_equal_kl_are_those_beyond_the_curve(tmp_path, reference):
     """Labels move the policy along the curve and pairs off it: only pairs have an effect beyond it."""
-    steps = {("none", "plain"): 0.5, ("none", "contrastive"): 0.5, ("kept", "plain"): 1.5, ("kept", "contrastive"): 1.5}
-    on_curve = {0.5: 0.5, 1.5: 0.25}
+    steps = {
+        ("none", "plain"): 0.25,
+        ("none", "contrastive"): 0.25,
+        ("kept", "plain"): 2.25,
+        ("kept", "contrastive"): 2.25,
+    }
+    on_curve = {0.25: 0.5, 2.25: 0.25}
     cells = []
     for (labels, pairs), kl in steps.items():
         share = on_curve[kl] + (0.25 if pairs == "plain" else 0.0)
