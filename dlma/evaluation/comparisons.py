@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtr, ndtri, stdtr
+from scipy.special import bdtr, chdtri, ndtr, ndtri, stdtr, stdtrit
 
 from dlma.evaluation.statistics import Estimate, crossed_half, mean_squares
 
 TINY = 1e-100  # the smallest p that is told apart from 0
 ALPHA, POWER = 0.05, 0.8
+MOST_PROMPTS = 10**9
 
 
 def p_value(differences: Sequence) -> float:
@@ -123,19 +124,53 @@ def non_inferiority(difference: Estimate, better: str) -> Bound:
 
 
 def prompts_needed(differences: Sequence) -> float:
-    """Prompts with which a difference of the size seen here is found at 5 % two-sided with power 0.8, same seeds.
+    """Prompts with which a difference of the size seen here is found at 5 % two-sided with power 0.8, as many seeds.
 
-    n = z^2 (prompt variance) / (difference^2 - z^2 (seed variance)), variances of the mean per prompt and of the seeds
-    by the two-way components; inf where the seeds alone hide it (more prompts do not help) or the difference is 0.
+    One seed: n = z^2 variance / difference^2. Several: the least n at which `p_value` of a table with these components
+    has that power; inf where the seeds alone hide it (more prompts do not help) or the difference is 0.
     """
     table = _table(differences)
-    n, k = table.shape
-    if n < 2:
+    mean = abs(float(table.mean()))
+    if len(table) < 2 or mean == 0:
         return math.inf
-    z2 = float(ndtri(1 - ALPHA / 2) + ndtri(POWER)) ** 2
-    mean, per_prompt, fixed = float(table.mean()), float(table[:, 0].var(ddof=1)), 0.0
-    if k > 1:
-        prompts, seeds, error = mean_squares(table)
-        per_prompt, fixed = max(prompts, error) / k, max(0.0, seeds - error) / (n * k)
-    left = mean**2 - z2 * fixed
-    return max(2.0, math.ceil(z2 * per_prompt / left)) if left > 0 else math.inf
+    if table.shape[1] == 1:
+        z = float(ndtri(1 - ALPHA / 2) + ndtri(POWER))
+        return max(2.0, math.ceil(z**2 * float(table.var(ddof=1)) / mean**2))
+    found = _components(table)
+    if _power(MOST_PROMPTS, mean, found) < POWER:
+        return math.inf
+    few, many = 1, MOST_PROMPTS  # `few` prompts have too little power, `many` enough
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if _power(middle, mean, found) >= POWER else (middle, many)
+    return float(many)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Two-way random effects of a (prompts, seeds) table: variance between prompts, between seeds, and the rest."""
+
+    prompt: float
+    seed: float
+    rest: float
+    seeds: int
+
+
+def _components(table: np.ndarray) -> Components:
+    n, k = table.shape
+    prompts, seeds, rest = mean_squares(table)
+    return Components(max(0.0, prompts - rest) / k, max(0.0, seeds - rest) / n, rest, k)
+
+
+def _power(n: int, mean: float, of: Components) -> float:
+    """How often `p_value` < ALPHA finds this mean with n prompts.
+
+    The seeds' mean square has k - 1 degrees of freedom, so it is averaged over chi-square; the others count as known.
+    """
+    k, tail = of.seeds, 1 - ALPHA / 2
+    chi = chdtri(k - 1, (np.arange(200) + 0.5) / 200) / (k - 1)
+    over_prompts = float(stdtrit(n - 1, tail)) ** 2
+    square = float(stdtrit(k - 1, tail)) ** 2 * (of.rest + n * of.seed) * chi + over_prompts * k * of.prompt
+    half = np.sqrt(np.maximum(square, over_prompts * (of.rest + k * of.prompt)) / (n * k))
+    error = math.sqrt(of.prompt / n + of.seed / k + of.rest / (n * k))
+    return float((ndtr((mean - half) / error) + ndtr((-mean - half) / error)).mean()) if error else 1.0

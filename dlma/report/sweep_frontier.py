@@ -3,7 +3,7 @@
 A curve holds the settings of a method that differ in numbers only (beta, lr, ...), and the base at KL 0; where runs
 kept policies on the way (`along=K`), each setting's own way, from the base to its end, is a further curve. A curve's
 value at a KL is read off between the two neighbours, seed by seed, on a line in the root of KL, along which a policy's
-gain is close to straight (Gao, Schulman and Hilton 2022, arXiv 2210.10760); a line in KL itself lies far above the curve.
+gain is close to straight (Gao et al. 2022, arXiv 2210.10760); a line in KL itself lies far above the curve.
 The interval is over prompts and seeds, and counts the error in KL too: with w the weight between the neighbours, s the
 slope in the root there and e = (k - mean k) / (2 root of mean k), a prompt adds
 (1 - w) y1 + w y2 - s ((1 - w) e1 + w e2), the delta method for a value read off at a given KL.

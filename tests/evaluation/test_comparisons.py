@@ -101,8 +101,6 @@ def test_no_number_of_prompts_helps_where_the_seeds_disagree():
     rng = np.random.default_rng(0)
     seeds = np.array([[-1.0, 0.2, 1.0]])
     assert comparisons.prompts_needed(seeds + 0.1 * rng.normal(size=(50, 3))) == math.inf
-    agreed = 0.5 + rng.normal(size=(40_000, 1)) + 0.1 * rng.normal(size=(40_000, 3))
-    assert comparisons.prompts_needed(agreed) == pytest.approx(7.85 / 0.25, rel=0.06)  # z^2 = 7.85
 
 
 def test_prompts_needed_gives_the_power_it_promises():
@@ -111,3 +109,26 @@ def test_prompts_needed_gives_the_power_it_promises():
     assert needed == pytest.approx(7.85 / 0.09, rel=0.1)
     hits = [comparisons.p_value(rng.normal(0.3, 1.0, size=needed)) < 0.05 for _ in range(2000)]
     assert np.mean(hits) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize(("seeds", "sd_seed"), [(3, 0.0), (3, 0.03), (5, 0.05)])
+def test_prompts_needed_gives_its_power_with_several_seeds(seeds, sd_seed):
+    """A mean of 0.3, prompts of sd 1 and a rest of sd 1; the seeds' own effect of this sd."""
+    rng = np.random.default_rng(2)
+    true = comparisons.Components(1.0, sd_seed**2, 1.0, seeds)
+    needed = next(n for n in range(2, 10_000) if comparisons._power(n, 0.3, true) >= 0.8)
+
+    def table():
+        sizes = ((needed, 1), (1, seeds), (needed, seeds))
+        return 0.3 + sum(sd * rng.normal(size=size) for sd, size in zip((1.0, sd_seed, 1.0), sizes))
+
+    hits = [comparisons.p_value(table()) < 0.05 for _ in range(1000)]
+    assert np.mean(hits) == pytest.approx(0.8, abs=0.04)
+
+
+def test_prompts_needed_reads_the_components_off_the_table():
+    rng = np.random.default_rng(3)
+    table = 0.3 + rng.normal(size=(200_000, 1)) + rng.normal(size=(200_000, 3))
+    true = comparisons.Components(1.0, 0.0, 1.0, 3)
+    needed = next(n for n in range(2, 10_000) if comparisons._power(n, 0.3, true) >= 0.8)
+    assert comparisons.prompts_needed(table) == pytest.approx(needed, rel=0.1)
