@@ -2,6 +2,9 @@
 
 import csv
 import importlib.util
+import itertools
+import math
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -115,6 +118,32 @@ def test_a_table_is_read_as_the_report_of_its_own_sweep_is(name):
     table, node = TABLES.table_of(name), config.resolved(first_cell(name))["sweep"]
     assert (table.curves_over, table.flops) == (node["curves_over"], node["flops"])
     assert table.levels in (node["kl"], None)
+
+
+def curves(name):
+    """(KL, harm) of each curve of a committed sweep, the base first."""
+    rows = TABLES.sweep_table.read_csv(ROOT / "experiments" / name / "results.csv")
+    table = TABLES.sweep_text.whole(rows, "lab-standard")
+    found = {}
+    for label, row in table.items():
+        method = re.sub(r", (beta|lr|epochs)=[^,]+", "", label)
+        if "harmful" in row and "kl" in row and method != "prompted":
+            found.setdefault(method, []).append((max(0.0, row["kl"].mean), row["harmful"].mean))
+    (base,) = found.pop("base")
+    return [sorted([base, *points]) for points in found.values()]
+
+
+@pytest.mark.parametrize("name", ["main_comparison", "margin_ablation", "objective_ablation"])
+def test_on_committed_curves_a_line_in_the_root_of_kl_misses_less_than_one_in_kl(name):
+    """Every setting between two others of its curve, read off the line between them, against what was measured."""
+    missed = {math.sqrt: [], float: []}
+    for curve in curves(name):
+        for (k1, y1), (k, y), (k2, y2) in itertools.combinations(dict(curve).items(), 3):
+            for along, errors in missed.items():
+                w = (along(k) - along(k1)) / (along(k2) - along(k1))
+                errors.append((1 - w) * y1 + w * y2 - y)
+    root, straight = (math.sqrt(sum(e * e for e in errors) / len(errors)) for errors in missed.values())
+    assert root < 0.04 < 0.05 < straight
 
 
 def test_the_chosen_setting_is_the_one_that_the_rule_picks_and_the_recipe_uses():

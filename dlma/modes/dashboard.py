@@ -42,7 +42,11 @@ SECTIONS: dict[str, tuple[Plot, ...]] = {
     ),
     "Margin panel": (
         Plot("curves", "reward margin in training", ("train/reward_margin",)),
-        Plot("curves", "chosen and rejected log-ratios", ("train/chosen_reward", "train/rejected_reward")),
+        Plot(
+            "curves",
+            "rewards of chosen and rejected: beta times the log-ratio",
+            ("train/chosen_reward", "train/rejected_reward"),
+        ),
         Plot("curves", "loss", ("train/loss",)),
         Plot("bars", "self-reward R of the answers (self-reported)", ("eval/aligned/self_reward",)),
         Plot("bars", "self-reward does not track the truth (1: alert)", ("alerts/unfaithful_reward",)),

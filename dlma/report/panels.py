@@ -105,11 +105,11 @@ def training(train: Sequence[dict]) -> str:
         ("Loss", [("loss", "c-aligned", "loss")], False),
         ("Accuracy on the training pairs", [("accuracy", "c-aligned", "accuracy")], False),
         (
-            "Log-prob ratio to the reference, nats",
+            "Reward: beta times the log-prob ratio to the reference; ratio itself in SFT",
             [("chosen_reward", "c-better", "chosen"), ("rejected_reward", "c-worse", "rejected")],
             True,
         ),
-        ("Reward margin, nats", [("reward_margin", "c-aligned", "margin")], True),
+        ("Reward of chosen less rejected", [("reward_margin", "c-aligned", "margin")], True),
         ("Score of the reward model, per answer", [("scores", "c-aligned", "score")], True),
         ("KL to the reference, nats per answer", [("kl", "c-aligned", "KL")], True),
         ("Entropy, nats per answer", [("entropy", "c-aligned", "entropy")], True),

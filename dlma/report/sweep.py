@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import yaml
+
 from dlma.errors import UserError
 from dlma.report.summary import METRICS, Metric
 from dlma.report.sweep_cells import Arm, Cell
@@ -60,11 +62,11 @@ def settings(cells: Iterable[Cell]) -> list[Setting]:
     Of two runs of one setting and seed the newest counts.
     """
     done = [cell for cell in cells if cell.arms]
-    varying = _varying(done)
+    varying, apart = _varying(done), _following(done)
     groups: dict[tuple, list[Cell]] = {}
     for cell in done:
-        groups.setdefault(_identity(cell), []).append(cell)
-    labels = _labels([members[0] for members in groups.values()], varying)
+        groups.setdefault(_identity(cell, apart), []).append(cell)
+    labels = _labels([members[0] for members in groups.values()], varying, apart)
     found = []
     for label, members in zip(labels, groups.values(), strict=True):
         runs = {cell.seed: cell for cell in sorted(members, key=lambda cell: cell.started)}
@@ -78,21 +80,28 @@ def settings(cells: Iterable[Cell]) -> list[Setting]:
     return _in_order(found)
 
 
-def _identity(cell: Cell) -> tuple:
-    """What decides a run but for the seed."""
+def _following(cells: Sequence[Cell]) -> set[str]:
+    """The components' own seeds that follow the run's; one that is set apart, such as data.seed, tells runs apart."""
+    keys = {key for cell in cells for key in cell.config if key.rpartition(".")[2] == "seed"}
+    return {key for key in keys if all(cell.config.get(key, cell.seed) == cell.seed for cell in cells)}
+
+
+def _identity(cell: Cell, apart: set[str]) -> tuple:
+    """What decides a run but for the seed, and the seeds that follow it."""
     kept = [
         (key, repr(value))
         for key, value in cell.config.items()
-        if key not in APART[:3] and not key.startswith(APART_TREES) and key.rpartition(".")[2] != "seed"
+        if key not in APART[:3] and not key.startswith(APART_TREES) and key not in apart
     ]
     return cell.method, cell.base, *sorted(kept)
 
 
 def _value(cell: Cell, key: str) -> str | None:
-    """The value of an override's key in a cell: as written, else as the config has it; None for a group's default."""
-    if key in cell.overrides:
-        return cell.overrides[key]
-    return str(cell.config[key]) if key in cell.config else None
+    """The value of an override's key in a cell, a number or null as the config has it; None for a group's default."""
+    value = cell.config.get(key)
+    if key in cell.config and (value is None or isinstance(value, (int, float))):
+        return yaml.safe_dump(value).split("\n")[0]
+    return cell.overrides.get(key) or (str(value) if key in cell.config else None)
 
 
 def _varying(cells: Sequence[Cell]) -> list[str]:
@@ -101,25 +110,28 @@ def _varying(cells: Sequence[Cell]) -> list[str]:
     return [key for key in kept if len({_value(cell, key) for cell in cells}) > 1]
 
 
-def _labels(firsts: Sequence[Cell], varying: Sequence[str]) -> list[str]:
+def _labels(firsts: Sequence[Cell], varying: Sequence[str], apart: set[str]) -> list[str]:
     """A label per setting: the method and what differs; leaves of the config where overrides do not tell apart."""
     leaves = [key.rpartition(".")[2] for key in varying]
-    short = {key: leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(varying, leaves, strict=True)}
+    short = {
+        key: leaf if leaves.count(leaf) == 1 and leaf != "seed" else key
+        for key, leaf in zip(varying, leaves, strict=True)
+    }
     labels = []
     for cell in firsts:
         alike = [other for other in firsts if other.method == cell.method]
         told = [key for key in varying if len({_value(other, key) for other in alike}) > 1]
         parts = [f"{short[key]}={value}" for key in told if (value := _value(cell, key)) is not None]
         labels.append(", ".join([cell.method, *parts]))
-    return [label + _rest(i, firsts, labels) for i, label in enumerate(labels)]
+    return [label + _rest(i, firsts, labels, apart) for i, label in enumerate(labels)]
 
 
-def _rest(i: int, firsts: Sequence[Cell], labels: Sequence[str]) -> str:
+def _rest(i: int, firsts: Sequence[Cell], labels: Sequence[str], apart: set[str]) -> str:
     """What tells a setting from others of the same label and base."""
     same = [n for n, label in enumerate(labels) if label == labels[i] and firsts[n].base == firsts[i].base]
     if len(same) == 1:
         return ""
-    kept = [key for key, _ in _identity(firsts[i])[2:]]
+    kept = [key for key, _ in _identity(firsts[i], apart)[2:]]
     differs = [key for key in kept if len({repr(firsts[n].config.get(key)) for n in same}) > 1]
     shown = [f"{key}={firsts[i].config[key]}" for key in differs[:2]]
     return ", " + ", ".join(shown) if shown else f" ({same.index(i) + 1})"
@@ -137,19 +149,36 @@ def _in_order(found: Sequence[Setting]) -> list[Setting]:
 
 
 def _merged(rows: Sequence[Setting], arm: str) -> list[Setting]:
-    """A shared arm of many settings: one group for all whose answers agree wherever they have a seed in common."""
-    groups: list[Setting] = []
+    """A shared arm of many settings: one row for all whose answers agree wherever they have a seed in common."""
+    groups: list[list[Setting]] = []
     for row in rows:
-        for i, group in enumerate(groups):
-            common = row.runs.keys() & group.runs.keys()
-            if all(row.digests[seed] == group.digests[seed] for seed in common):
-                runs = dict(sorted({**row.runs, **group.runs}.items()))
-                groups[i] = Setting(group.label, group.method, group.base, arm, group.overrides, runs)
-                break
-        else:
-            suffix = row.label.removesuffix(f" @ {arm}").removeprefix(row.method)
-            groups.append(Setting(f"{arm}{suffix}" if groups else arm, arm, row.base, arm, row.overrides, row.runs))
-    return groups
+        alike = (group for group in groups if all(_agree(row, other) for other in group))
+        group = next(alike, None)
+        groups.append([row]) if group is None else group.append(row)
+    told = [_common(group, groups) for group in groups]
+    return [_shared(group, arm, overrides) for group, overrides in zip(groups, told, strict=True)]
+
+
+def _agree(one: Setting, other: Setting) -> bool:
+    return all(one.digests[seed] == other.digests[seed] for seed in one.runs.keys() & other.runs.keys())
+
+
+def _common(group: Sequence[Setting], groups: Sequence[Sequence[Setting]]) -> dict[str, str]:
+    """The overrides that all of a group have, and that another group does not have."""
+    values = [_shared_values(each) for each in groups]
+    mine = _shared_values(group)
+    return {key: value for key, value in mine.items() if any(other.get(key) != value for other in values)}
+
+
+def _shared_values(group: Sequence[Setting]) -> dict[str, str]:
+    first = group[0].overrides
+    return {key: value for key, value in first.items() if all(row.overrides.get(key) == value for row in group)}
+
+
+def _shared(group: Sequence[Setting], arm: str, overrides: dict[str, str]) -> Setting:
+    runs = {seed: cell for row in reversed(group) for seed, cell in row.runs.items()}
+    told = [f"{key.rpartition('.')[2]}={value}" for key, value in overrides.items()]
+    return Setting(", ".join([arm, *told]), arm, group[0].base, arm, group[0].overrides, dict(sorted(runs.items())))
 
 
 def _is_own(row: Setting, shared: str) -> bool:

@@ -3,7 +3,8 @@
 A sweep over labels=none,scored pairs=plain,contrastive has four settings; the effect of pairs is the mean of the two
 with one value less the mean of the two with the other, paired by prompt and seed. Only where all combinations were run,
 by all runs together or by those of one sweep's folder.
-In results.csv: method "pairs=contrastive", metric "harmful effect against plain".
+In results.csv: method "pairs=contrastive", metric "harmful effect against plain"; where the sweeps of several methods
+are crossed, each has its own: method "rlcd, pairs=contrastive".
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ def results(rows: Sequence[Setting]) -> list[Result]:
 
     Of a difference that several sweeps have, the first one's; Holm over all of them.
     """
+    designs = [design for sweep in _sweeps(rows) for design in _designs(sweep)]
+    several = len({design[0].method for design in designs}) > 1
     found: dict[tuple[str, str, str], tuple[Result, np.ndarray]] = {}
-    for row, table in (one for sweep in _sweeps(rows) for one in _effects(sweep)):
-        found.setdefault((row.method, row.base, row.metric), (row, table))
+    for design in designs:
+        of = f"{design[0].method}, " if several else ""
+        for row, table in _effects(design):
+            found.setdefault((of + row.method, row.base, row.metric), (replace(row, method=of + row.method), table))
     adjusted = comparisons.holm([comparisons.p_value(table) for _, table in found.values()])
     return [replace(row, p_holm=p) for (row, _), p in zip(found.values(), adjusted, strict=True)]
 
@@ -44,12 +49,10 @@ def _sweeps(rows: Sequence[Setting]) -> list[Sequence[Setting]]:
     return [rows, *(each if len(apart) > 1 else [])]
 
 
-def _effects(rows: Sequence[Setting]) -> Iterator[tuple[Result, np.ndarray]]:
-    named = [height(rows), "kl", BEYOND.name if BEYOND.name in metrics_of(rows) else None]
-    metrics = [name for name in named if name]
-    for design in _designs(rows):
-        for key, metric in itertools.product(_factors(design), metrics):
-            yield from _differences(design, key, metric)
+def _effects(design: Sequence[Setting]) -> Iterator[tuple[Result, np.ndarray]]:
+    named = [height(design), "kl", BEYOND.name if BEYOND.name in metrics_of(design) else None]
+    for key, metric in itertools.product(_factors(design), [name for name in named if name]):
+        yield from _differences(design, key, metric)
 
 
 def _designs(rows: Sequence[Setting]) -> list[list[Setting]]:

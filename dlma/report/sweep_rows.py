@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from dlma.report.sweep_table import NEEDED, Result
 
 READ_AT = {"kl": "KL", "flops": "FLOPs"}  # what a curve is read at
-AT = re.compile(r"(\w+) at (kl|flops) (\S+)")
-VERSUS = re.compile(r"(\w+(?: at (?:kl|flops) \S+)?) (minus|over) (.+)")
+AT = re.compile(r"(.+?) at (kl|flops) (\S+)")
+VERSUS = re.compile(r"(.+?(?: at (?:kl|flops) \S+)?) (minus|over) (.+)")
 WIN = re.compile(r"win (against .+)")
-EFFECT = re.compile(r"(\w+) effect against (.+)")
+EFFECT = re.compile(r"(.+?) effect against (.+)")
 
 
 @dataclass(frozen=True)

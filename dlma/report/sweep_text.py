@@ -240,9 +240,9 @@ def notes(found: Sequence[Result], margin: float = MARGIN) -> list[str]:
         lines.append("Rows with one seed speak of that seed only.")
     if any(VERSUS.fullmatch(row.metric) for row in found):
         lines.append(
-            "p: paired over prompts and seeds, adjusted by Holm over all comparisons here. "
-            f"No worse: worse by less than {100 * margin:g} points at one-sided level 97.5 %; overlap of intervals "
-            "is never used. Prompts to see a difference: 5 % two-sided, power 0.8, the same number of seeds."
+            "p: paired over prompts and seeds, adjusted by Holm over the comparisons of one kind: of ends, at a KL, at "
+            f"FLOPs, of effects. No worse: worse by less than {100 * margin:g} points at one-sided level 97.5 %; "
+            "overlap of intervals is never used. Prompts to see a difference: 5 % two-sided, power 0.8, as many seeds."
         )
     for base in bases(found):
         for _, v in effects_of(found, base):

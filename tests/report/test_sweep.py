@@ -1,6 +1,7 @@
 """Runs become settings: what differs is named, seeds go together, the base and the prompted base stand once."""
 
 import pytest
+import yaml
 from planted_runs import answers, plant
 
 from dlma.errors import UserError
@@ -80,9 +81,49 @@ def test_base_answers_that_differ_are_rows_of_their_own(tmp_path):
     one = plant(tmp_path / "a", overrides={"recipe.temperature": 1.0}, prompts=30)
     two = plant(tmp_path / "b", overrides={"recipe.temperature": 0.5}, prompts=40, tag="x")
     rows = rows_of(one, two)
-    assert [row.label for row in rows if row.arm == "base"] == ["base", "base, temperature=0.5"]
+    assert [row.label for row in rows if row.arm == "base"] == ["base, temperature=1.0", "base, temperature=0.5"]
     cold = next(row for row in rows if row.label == "dlma, temperature=0.5")
     assert sweep.baseline_of(cold, rows, None).label == "base, temperature=0.5"
+
+
+def test_a_base_is_named_by_what_all_its_runs_have_and_others_have_not(tmp_path):
+    """Pairs do not touch the base's answers, the data does."""
+    cells = [
+        plant(tmp_path / f"{data}{pairs}", overrides={"pairs": pairs, "data": data}, prompts=prompts, tag=pairs + data)
+        for data, prompts in (("lab", 30), ("by_row", 40))
+        for pairs in ("plain", "contrastive")
+    ]
+    rows = rows_of(*cells)
+    assert [row.label for row in rows if row.arm == "base"] == ["base, data=lab", "base, data=by_row"]
+    assert all(set(row.runs) == {0} for row in rows)
+
+
+def test_a_seed_that_does_not_follow_the_runs_seed_tells_settings_apart(tmp_path):
+    """recipe.seed follows the run's; data.seed is set apart."""
+    cells = [
+        plant(tmp_path / f"{data}{seed}", seed=seed, overrides={"data.seed": data}, tag=str(data))
+        for data in (0, 1)
+        for seed in (0, 1)
+    ]
+    own = {row.label: set(row.runs) for row in rows_of(*cells) if row.arm == "aligned"}
+    assert own == {"dlma, data.seed=0": {0, 1}, "dlma, data.seed=1": {0, 1}}
+
+
+def test_a_value_is_the_same_however_it_was_given(tmp_path):
+    """null, 1 and 1e0 on the command line; None and 1.0 in the config of a method that has them by default."""
+    given = [("dlma", {"labels.min_margin": "null"}, None), ("dlma", {"labels.min_margin": "1"}, 1.0)]
+    given += [("rlcd", {}, None), ("rlcd", {"labels.min_margin": "1e0"}, 1.0)]
+    cells = []
+    for i, (method, overrides, value) in enumerate(given):
+        folder = plant(tmp_path / f"{i}", method=method, overrides=overrides, tag=str(i))
+        tree = yaml.safe_load((folder / "config.yaml").read_text())
+        (folder / "config.yaml").write_text(yaml.safe_dump({**tree, "labels": {"min_margin": value}}))
+        cells.append(folder)
+    rows = rows_of(*cells)
+    own = [row.label for row in rows if row.arm == "aligned"]
+    assert own == [f"{m}, min_margin={v}" for m in ("dlma", "rlcd") for v in ("null", "1.0")]
+    dlma = next(row for row in rows if row.label == "dlma, min_margin=null")
+    assert sweep.baseline_of(dlma, rows, "rlcd").label == "rlcd, min_margin=null"
 
 
 def test_one_base_in_another_company_of_prompts_is_one_base(tmp_path):

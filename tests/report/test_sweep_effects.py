@@ -55,6 +55,17 @@ def test_an_effect_is_the_mean_over_the_other_factor_of_one_level_less_the_other
     assert pairs.low < pairs.mean < pairs.high
 
 
+def test_each_method_has_its_own_effects(tmp_path):
+    other = {key: 0.9 if key[0] == "plain" else 0.1 for key in HARM}
+    one, two = crossed(tmp_path / "a"), crossed(tmp_path / "b", other, method="rlcd")
+    found, alone = effects([*one, *two]), effects(two)
+    assert len(found) == 2 * len(alone)
+    for (choice, metric), effect in alone.items():
+        assert found[f"rlcd, {choice}", metric].mean == pytest.approx(effect.mean)
+    (table,) = [table for table in sweep_text.tables(list(found.values())) if "main effects" in table.title]
+    assert {row[0] for row in table.rows} == {f"{m}, {f}" for m in ("dlma", "rlcd") for f in ("pairs", "labels")}
+
+
 @pytest.mark.parametrize("left", [3, 2])
 def test_a_sweep_that_leaves_a_combination_out_or_has_one_factor_has_no_main_effects(tmp_path, left):
     assert effects(crossed(tmp_path, dict(list(HARM.items())[:left]))) == {}
