@@ -76,10 +76,15 @@ class Cell:
         return HydraConfig.get().runtime.choices["method"]
 
     @property
-    def group(self) -> str:
-        """The sweep's name, or the run's own where there is no sweep."""
+    def group_folder(self) -> Path:
+        """The sweep's folder, or the run's own where there is no sweep."""
         sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-        return self.folder.parent.name if sweep else self.folder.name
+        return self.folder.parent if sweep else self.folder
+
+    @property
+    def group(self) -> str:
+        """The name of that folder."""
+        return self.group_folder.name
 
     @cached_property
     def tracker(self):

@@ -154,15 +154,15 @@ def keep(
     stage: Stage,
     *,
     score: float,
-    group: str,
+    group: Path,
     published: Path | None = None,
 ) -> list[str]:
     """Applies `store.keep_policies` when a cell has ended; returns one line for each stage whose weights were deleted.
 
-    `adapter`: of a stage with adapter weights only these stay. `best`: of all cells of `group` (one sweep) that
-    have ended, the one with the highest score keeps its weights; those of the others go, here and in the folder
-    where they were `published`. Manifests and records stay, so nothing is computed again unless the weights
-    themselves are wanted.
+    `adapter`: of a stage with adapter weights only these stay. `best`: of all cells of `group` (a sweep's folder) that
+    have ended, the one with the highest score keeps its weights; those of the others go, here and in the folders
+    where they were `published`. A folder is that of the policy published there last. Manifests and records stay, so
+    nothing is computed again unless the weights themselves are wanted.
     """
     if rule == "adapter":
         return _keep_adapter(store, stage)
@@ -177,20 +177,34 @@ def _keep_adapter(store: Store, stage: Stage) -> list[str]:
     return _prune(store, stage.folder, lambda name: is_weights(name) and not _is_adapter(name))
 
 
-def _keep_best(store: Store, stage: Stage, score: float, group: str, published: Path | None) -> list[str]:
-    board_file = store.root / ".groups" / f"{key_of(group)}.json"
+def _keep_best(store: Store, stage: Stage, score: float, group: Path, published: Path | None) -> list[str]:
+    board_file = store.root / ".groups" / f"{key_of(str(group.absolute()))}.json"
     with files.guarded(store.root, "store.root"), store.lock(board_file):
-        board = {key: row for key, row in files.read_json(board_file).items() if stage.folder.with_name(key).is_dir()}
-        place = str(published.absolute()) if published else None
-        board[stage.key] = {"score": -math.inf if math.isnan(score) else score, "published": place}
-        files.write_json(board_file, board)
+        board = _board(board_file, stage)
+        _enter(board, stage.key, score, published)
         best = min(board, key=lambda key: (-board[key]["score"], key))
-        losers = sorted(key for key in board if key != best)
         pruned = []
-        for key in losers:
+        for key in sorted(board.keys() - {best}):
             pruned += _prune(store, stage.folder.with_name(key), is_weights)
-            _unpublish(board[key]["published"])
+            _unpublish(board[key])
+        files.write_json(board_file, board)
     return pruned
+
+
+def _board(file: Path, stage: Stage) -> dict[str, dict]:
+    """Score and published folders of each policy of a group that is in the store; a row of another form is left out."""
+    rows = files.read_json(file).items()
+    known = {key: row for key, row in rows if isinstance(row, dict) and isinstance(row.get("published"), list)}
+    return {key: row for key, row in known.items() if stage.folder.with_name(key).is_dir()}
+
+
+def _enter(board: dict[str, dict], key: str, score: float, published: Path | None) -> None:
+    """Put a policy on the board; the folder where it was published is no other's any more."""
+    place = [str(published.absolute())] if published else []
+    for row in board.values():
+        row["published"] = [old for old in row["published"] if old not in place]
+    others = board[key]["published"] if key in board else []
+    board[key] = {"score": -math.inf if math.isnan(score) else score, "published": others + place}
 
 
 def _prune(store: Store, folder: Path, is_dropped: Callable[[str], bool]) -> list[str]:
@@ -211,7 +225,9 @@ def _is_adapter(name: str) -> bool:
     return Path(name).name == "adapter_model.safetensors"
 
 
-def _unpublish(place: str | None) -> None:
-    for path in Path(place).rglob("*") if place else []:
-        if path.is_file() and is_weights(path.name):
-            path.unlink()
+def _unpublish(row: dict) -> None:
+    for place in row["published"]:
+        for path in Path(place).rglob("*"):
+            if path.is_file() and is_weights(path.name):
+                path.unlink()
+    row["published"] = []

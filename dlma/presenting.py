@@ -289,9 +289,7 @@ def keep_policies(cell: Cell, policy: Stage, rows: Sequence[summary.Row]) -> Non
     reward = [row.estimate.value for row in rows if (row.arm, row.metric) == ("aligned", "self_reward")]
     if not reward:
         return
-    published: Path = cell.folder / "policy"
-    dropped = housekeeping.keep(
-        cell.store, cell.cfg.store.keep_policies, policy, score=reward[0], group=cell.group, published=published
-    )
+    rule, published = cell.cfg.store.keep_policies, cell.folder / "policy"
+    dropped = housekeeping.keep(cell.store, rule, policy, score=reward[0], group=cell.group_folder, published=published)
     for line in dropped:
         print(line)

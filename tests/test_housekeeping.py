@@ -1,5 +1,7 @@
 """What the store mode shows and removes, and which policies are kept."""
 
+import json
+
 import pytest
 from omegaconf import OmegaConf
 from store_kit import never, spoil, write_policy, write_rows
@@ -23,7 +25,7 @@ def test_keeping_the_best_of_a_group_deletes_the_weights_of_the_others(store, tm
     for n, score in enumerate((0.1, 0.9, float("nan"))):
         policy = store.make(store.stage("policy", {"n": n}), write_policy)
         publish.publish_tree(policy, "policy", runs[n])
-        housekeeping.keep(store, "best", policy, score=score, group="sweep", published=runs[n])
+        housekeeping.keep(store, "best", policy, score=score, group=tmp_path / "sweep", published=runs[n])
         policies.append(policy)
     assert [(policy.folder / "policy/model.safetensors").exists() for policy in policies] == [False, True, False]
     assert [(run / "model.safetensors").exists() for run in runs] == [False, True, False]
@@ -34,10 +36,10 @@ def test_keeping_the_best_of_a_group_deletes_the_weights_of_the_others(store, tm
     assert again.counts == {"run": {}, "reused": {"policy": 3}}
 
 
-def test_a_pruned_stage_is_computed_again_when_its_weights_are_wanted(store, said):
+def test_a_pruned_stage_is_computed_again_when_its_weights_are_wanted(store, tmp_path, said):
     for n, score in enumerate((1.0, 2.0)):
         policy = store.make(store.stage("policy", {"n": n}), write_policy)
-        housekeeping.keep(store, "best", policy, score=score, group="sweep")
+        housekeeping.keep(store, "best", policy, score=score, group=tmp_path / "sweep")
     loser = store.make(store.stage("policy", {"n": 0}), write_policy)
     assert loser.pruned == ["policy/model.safetensors"]
     assert (loser.path("policy") / "model.safetensors").read_bytes() == b"weights"
@@ -46,7 +48,7 @@ def test_a_pruned_stage_is_computed_again_when_its_weights_are_wanted(store, sai
     assert list(store.root.rglob("*.damaged-*")) == []
 
 
-def test_keeping_adapters_drops_merged_weights_and_leaves_full_policies_alone(store):
+def test_keeping_adapters_drops_merged_weights_and_leaves_full_policies_alone(store, tmp_path):
     def write_lora(folder):
         for name in ("adapter/adapter_model.safetensors", "merged/model.safetensors"):
             (folder / name).parent.mkdir()
@@ -54,11 +56,58 @@ def test_keeping_adapters_drops_merged_weights_and_leaves_full_policies_alone(st
 
     lora = store.make(store.stage("policy", {"lora": 8}), write_lora)
     full = store.make(store.stage("policy", {"lora": 0}), write_policy)
-    pruned = [housekeeping.keep(store, "adapter", stage, score=0.0, group="g") for stage in (lora, full)]
+    pruned = [housekeeping.keep(store, "adapter", stage, score=0.0, group=tmp_path / "g") for stage in (lora, full)]
     assert pruned == [[f"{lora}: weights deleted (store.keep_policies)"], []]
     assert lora.pruned == ["merged/model.safetensors"]
     assert lora.path("adapter").is_dir()
-    assert housekeeping.keep(store, "all", full, score=0.0, group="g") == []
+    assert housekeeping.keep(store, "all", full, score=0.0, group=tmp_path / "g") == []
+
+
+@pytest.fixture
+def end(store):
+    """End a cell: its policy is made, published where it says and held against the others of its sweep."""
+
+    def call(n, score, group, run="run"):
+        policy = store.make(store.stage("policy", {"n": n}), write_policy)
+        place = group / run / "policy"
+        if not policy.pruned:
+            publish.publish_tree(policy, "policy", place)
+        housekeeping.keep(store, "best", policy, score=score, group=group, published=place)
+        return place / "model.safetensors"
+
+    return call
+
+
+def test_a_policy_published_over_a_worse_one_stays_in_the_run_folder(end, store, tmp_path):
+    end(0, 1.0, tmp_path / "trial")
+    assert end(1, 2.0, tmp_path / "trial").is_file()
+    assert store.stage("policy", {"n": 0}).pruned and not store.stage("policy", {"n": 1}).pruned
+
+
+def test_a_policy_published_over_the_best_one_goes_if_it_is_worse(end, store, tmp_path):
+    end(0, 2.0, tmp_path / "trial")
+    assert not end(1, 1.0, tmp_path / "trial").exists()
+    assert not store.stage("policy", {"n": 0}).pruned
+
+
+def test_sweeps_of_one_name_in_two_projects_do_not_compete(end, tmp_path):
+    weights = [end(n, float(n), tmp_path / project / "sweep") for n, project in enumerate(("one", "other"))]
+    assert all(path.is_file() for path in weights)
+
+
+def test_the_weights_of_a_loser_go_from_every_run_that_shares_it(end, tmp_path):
+    shared = [end(0, 1.0, tmp_path / "sweep", run) for run in ("a", "b")]
+    assert all(path.is_file() for path in shared)
+    assert end(1, 2.0, tmp_path / "sweep", "c").is_file()
+    assert not any(path.exists() for path in shared)
+
+
+def test_a_board_of_another_form_is_read_as_empty(end, store, tmp_path):
+    end(0, 9.0, tmp_path / "sweep", "a")
+    (board,) = (store.root / ".groups").glob("*.json")
+    key = store.stage("policy", {"n": 0}).key
+    board.write_text(json.dumps({key: {"score": 9.0, "published": str(tmp_path)}, "x": None}))
+    assert end(1, 1.0, tmp_path / "sweep", "b").is_file()
 
 
 def shelf(store):
@@ -127,10 +176,10 @@ def test_ages_read_in_the_largest_unit(age, text):
     assert housekeeping.age_text(age) == text
 
 
-def test_a_policy_that_was_cleaned_away_no_longer_counts_as_the_best(store):
+def test_a_policy_that_was_cleaned_away_no_longer_counts_as_the_best(store, tmp_path):
     best = store.make(store.stage("policy", {"n": 0}), write_policy)
-    housekeeping.keep(store, "best", best, score=9.0, group="sweep")
+    housekeeping.keep(store, "best", best, score=9.0, group=tmp_path / "sweep")
     housekeeping.show(OmegaConf.create({"store": {"root": str(store.root)}}), clean="all")
     second = store.make(store.stage("policy", {"n": 1}), write_policy)
-    assert housekeeping.keep(store, "best", second, score=1.0, group="sweep") == []
+    assert housekeeping.keep(store, "best", second, score=1.0, group=tmp_path / "sweep") == []
     assert second.pruned == []
