@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from dlma import files, housekeeping, records, shards
+from dlma import files, housekeeping, leftovers, records, shards
 from dlma.cell import Cell
 from dlma.config import build
 from dlma.evaluation.statistics import Estimate
@@ -48,6 +48,7 @@ def present(
     accounts = {name: Account(**stage.notes["account"]) for name, stage in stages.items() if "account" in stage.notes}
     train = train_rows(stages["policy"])
     by_category = category_rows(evals, _all(measured, Score), _columns(measured), contests)
+    leftovers.clear(cell.folder, stages, rounds=rounds, judged=judged, measured=measured, by_category=by_category)
     fill_folder(cell, stages, every, by_category)
     publish_together(judged, Verdict, cell.folder / "verdicts.parquet")
     publish_together(measured, Score, cell.folder / "scores.parquet")

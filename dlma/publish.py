@@ -32,6 +32,15 @@ def publish_tree(stage: Stage, folder: str, target: Path) -> Path:
     return target
 
 
+def withdraw(target: Path) -> None:
+    """Removes what stands at `target`, if anything does; what the store holds of it stays."""
+    with files.guarded(target.parent, _OPTION):
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+
 def _copy_tree(source: Path, draft: Path) -> None:
     for path in sorted(source.rglob("*")):
         copy = draft / path.relative_to(source)

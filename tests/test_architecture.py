@@ -21,7 +21,7 @@ LAYERS = [
     ["dlma.model.*", "dlma.data.*"],
     ["dlma.prompts.*", "dlma.scorer.*", "dlma.objective.*", "dlma.evaluation.*", "dlma.report.*"],
     [
-        "dlma.pipeline dlma.cell dlma.crew dlma.presenting",
+        "dlma.pipeline dlma.cell dlma.crew dlma.presenting dlma.leftovers",
         "dlma.lab.build dlma.lab.card dlma.lab.documents dlma.lab.measure dlma.lab.networks",
     ],
     ["dlma.modes.*"],

@@ -139,6 +139,21 @@ def test_base_has_no_aligned_arm_and_no_policy(run):
     assert {row["arm"] for row in pq.read_table(folder / "answers.parquet").to_pylist()} == {"base", "prompted"}
 
 
+def test_a_run_leaves_nothing_of_another_run_of_the_same_name(run):
+    alone = run("method=base", name="alone")
+    folder = run("judges=[self]", "iterations=2")
+    full = names(folder)
+    assert {"policy", "verdicts.parquet", "rounds.csv"} <= full
+    (folder / "notes.md").write_text("mine")
+    assert names(run("judges=[self]", "iterations=2")) == full | {"notes.md"}
+    assert names(run("along=-1", code=2)) == full | {"notes.md"}
+    assert names(run("method=base")) == names(alone) | {"notes.md"}
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
 class Killed(BaseException):
     pass
 
