@@ -22,6 +22,7 @@ STATUS, START = "status.json", ".started.json"
 RESULTS = ("config.yaml", "metrics.csv", "answers.parquet", "report.html")
 APART = ("sweep", "name", "runs")  # what does not decide a cell
 LIBRARIES = ("torch", "transformers")
+PLACES = ("path", "folder", "weights", "policy")  # the keys that name a file or a folder to be read
 
 
 def begin(folder: Path) -> float:
@@ -57,18 +58,23 @@ def _inputs(cfg: DictConfig, values: dict) -> Iterator[Path]:
 
 
 def _paths(node: object, key: str = "") -> Iterator[str]:
-    """The values of all keys named `path`."""
+    """The values of all keys that name a place."""
     if isinstance(node, dict):
         for name, value in node.items():
             yield from _paths(value, name)
-    elif key == "path" and isinstance(node, str):
+    elif key in PLACES and isinstance(node, str):
         yield node
 
 
 def _files(place: Path) -> list[Path]:
+    """The file itself, or every file at any depth of a folder, those of hidden folders left out."""
     if place.is_dir():
-        return [path for path in place.iterdir() if path.is_file()]
+        return [path for path in place.rglob("*") if path.is_file() and not _hidden(path.parent.relative_to(place))]
     return [place] if place.is_file() else []
+
+
+def _hidden(folder: Path) -> bool:
+    return any(part.startswith(".") for part in folder.parts)
 
 
 def _stamp(path: Path) -> list[int]:

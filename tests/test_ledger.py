@@ -7,6 +7,8 @@ import pytest
 from conftest import MODE, statuses
 
 from dlma import ledger
+from dlma.app import conf_dir
+from dlma.compose import plan, search_path
 from dlma.errors import UserError
 
 NAMES = ("config.yaml", "metrics.csv", "answers.parquet", "report.html")
@@ -119,6 +121,37 @@ def test_a_changed_input_file_is_another_cell(sweep, cells, tmp_path):
     rows.write_text('{"prompt": "another"}\n')
     sweep(*argv, seeds="0,1")
     assert cells == [0, 1, 0, 1]
+
+
+NAMED = {
+    "data": ["data=jsonl", "data.path={}"],
+    "pairs": ["pairs.path={}"],
+    "margins": ["scored.path={}"],
+    "tuning": ["sft=alpaca", "sft.data.path={}"],
+    "judge": ["judges=[reward]", "judges.reward.model.path={}"],
+    "server": ["judges=[llm]", "endpoint.weights={}"],
+    "metric": ["metrics=[perplexity]", "metrics.perplexity.model.path={}"],
+    "tasks": ["metrics=[benchmarks]", "metrics.benchmarks.folder={}"],
+    "policy": ["mode=score", "mode.policy={}"],
+}
+
+
+@pytest.mark.parametrize("overrides", NAMED.values(), ids=NAMED)
+def test_a_change_anywhere_in_a_folder_that_a_config_names_is_another_cell(tmp_path, overrides):
+    file = tmp_path / ".cache" / "given" / "part" / "rows.jsonl"
+    file.parent.mkdir(parents=True)
+    words = [word.format(file.parents[1]) for word in overrides]
+    cfg = plan(search_path(conf_dir(), None), words, False).cfg
+    digests = [ledger.digest(cfg) for content in ("one", "another") if file.write_text(content)]
+    assert len(set(digests)) == 2
+
+
+def test_a_hidden_folder_among_the_data_decides_nothing(tmp_path):
+    git = tmp_path / "part" / ".git" / "deep" / "index"
+    git.parent.mkdir(parents=True)
+    cfg = plan(search_path(conf_dir(), None), ["data=jsonl", f"data.path={tmp_path}"], False).cfg
+    digests = [ledger.digest(cfg) for content in ("one", "another") if git.write_text(content)]
+    assert len(set(digests)) == 1
 
 
 def test_a_single_run_has_no_ledger(run_main, cells):
