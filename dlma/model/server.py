@@ -31,6 +31,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SEEDS = 1 << 31  # what every server takes for a seed
 _LONGEST_WAIT = 60.0  # seconds between two tries
 _ENDED = ("stop", "length")
+_OWN = ("model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "seed", "logprobs")  # set by the sampler
 
 
 class Unusable(Exception):
@@ -54,7 +55,7 @@ class ServerSampler:
 
     urls: the servers' bases, such as http://host:8000/v1; requests take turns
     served: the name by which the servers know the model; None: the only one that they list
-    extra: fields of the request that are not OpenAI's, such as return_token_ids
+    extra: further fields of the request, such as return_token_ids; raises UserError for one that the sampler sets
     in_flight: requests under way at once, over all servers
     tries: of one request, the first included; between them it waits, twice as long each time, or as the server asks
     timeout: seconds for one answer
@@ -70,9 +71,9 @@ class ServerSampler:
         top_k: int,
         top_p: float,
         max_new_tokens: int,
+        served: str | None,
+        extra: dict | None,
         urls: list[str] | None = None,
-        served: str | None = None,
-        extra: dict | None = None,
         in_flight: int = 64,
         tries: int = 8,
         first_wait: float = 1.0,
@@ -83,6 +84,8 @@ class ServerSampler:
     ) -> None:
         if not urls:
             raise UserError("sampler.urls: name at least one server: sampler.urls=[http://host:8000/v1]")
+        if taken := [name for name in _OWN if name in (extra or {})]:
+            raise UserError(f"sampler.extra: the sampler sets {', '.join(taken)} itself (recipe, sampler.served, seed)")
         self.temperature = temperature
         self.top_k = top_k
         self.top_p = top_p

@@ -11,13 +11,16 @@ from small_models import plain_logp, save_small, small_model, small_tokenizer
 from small_server import SmallServer, naive
 from transformers import AutoModelForCausalLM
 
+from dlma.app import conf_dir
+from dlma.compose import plan, search_path
+from dlma.config import scientific
 from dlma.errors import UserError
 from dlma.functional.noise import row_key
 from dlma.model.sample import LocalSampler, Request
 from dlma.model.server import ServerSampler
 
 SETTINGS = dict(temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=6)
-QUICK = dict(first_wait=0.01, timeout=1.0, extra={"return_token_ids": True})
+QUICK = dict(first_wait=0.01, timeout=1.0, served=None, extra={"return_token_ids": True})
 
 
 def requests(n=12):
@@ -131,6 +134,26 @@ def test_top_k_is_sent_only_where_it_is_on(model):
     assert ["top_k" in body for body, _ in server.asked] == [False, True]
 
 
+def test_extra_fields_are_sent_and_those_that_the_sampler_sets_are_refused(model):
+    with SmallServer(model.network) as server:
+        sampler(server, top_k=3, extra={"return_token_ids": True, "min_p": 0.1}).sample(model, requests(1))
+    ((body, _),) = server.asked
+    assert body.pop("return_token_ids") and body.pop("min_p") == 0.1
+    for name in body:
+        with pytest.raises(UserError, match=rf"sampler\.extra: the sampler sets {name} itself"):
+            sampler(server, extra={name: 1})
+
+
+def test_what_changes_the_answers_is_part_of_the_key_and_the_servers_places_are_not():
+    def key(*words):
+        words = ["sampler=server", "sampler.urls=[http://a/v1]", *words]
+        return scientific(plan(search_path(conf_dir(), None), words, False).cfg.sampler)
+
+    assert key("sampler.urls=[http://b/v1]", "sampler.in_flight=2") == key()
+    for word in ("sampler.served=tuned", "+sampler.extra.min_p=0.1", "recipe.temperature=0.5"):
+        assert key(word) != key()
+
+
 def test_server_and_local_sampler_draw_from_the_same_distribution():
     model = small_model(vocabulary=6, spread=1.0)
     context, limit = [0, 4, 3], 2
@@ -154,7 +177,7 @@ def test_an_imposed_length_is_refused():
     with pytest.raises(UserError, match="sampler=local"):
         sampler("http://127.0.0.1:9/v1").sample(None, [Request(0, [0], 3)])
     with pytest.raises(UserError, match=r"sampler\.urls"):
-        ServerSampler(**SETTINGS)
+        ServerSampler(**SETTINGS, **QUICK)
 
 
 def test_a_trained_policy_is_sampled_in_process(model, capsys):
