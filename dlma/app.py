@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 names.register()  # here, so that a launcher's worker, which imports this module for `task`, knows them too
 
+UNUSED = ("config_name", "package", "resolve", "experimental_rerun")  # of Hydra's flags, those that a run does not read
 UNWRITABLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
 
 
@@ -66,7 +67,8 @@ def _say(line: str, code: int) -> int:
 def unwritable(reason: OSError) -> str:
     """A full, read-only or forbidden folder, in one line."""
     where = reason.filename or "the output folder"
-    return f"{where}: {reason.strerror}; free space, or choose other folders: hydra.run.dir=..., store.root=..."
+    folders = "hydra.run.dir=... (a sweep's is hydra.sweep.dir=...), store.root=..."
+    return f"{where}: {reason.strerror}; free space, or choose other folders: {folders}"
 
 
 def _main(argv: list[str]) -> int:
@@ -81,6 +83,9 @@ def _main(argv: list[str]) -> int:
         return 0
     if args.cfg or args.info or args.hydra_help or args.shell_completion:
         return _hydra_itself(argv, folder)
+    unused = [f"--{name.replace('_', '-')}" for name in UNUSED if getattr(args, name)]
+    if unused:
+        raise UserError(f"{unused[0]}: says nothing to a run; your own files come in by --config-dir FOLDER")
     return _run(args, folder)
 
 

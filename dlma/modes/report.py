@@ -50,10 +50,15 @@ def run(cfg: DictConfig, /) -> dict:
     """mode=report: read the runs that `runs=` names and write their report into this run's folder."""
     if not cfg.runs:
         raise UserError("mode=report: say which runs: runs='outputs/**', a sweep's folder, or several with commas")
-    cells = sweep_cells.collect([pattern.strip() for pattern in cfg.runs.split(",")])
+    cells = sweep_cells.collect(_patterns(cfg.runs))
     folder = config.run_folder()
     write(folder, cells, options(cfg), title=f"Report of {cfg.runs}")
     return {"cells": len(cells), "finished": sum(bool(cell.arms) for cell in cells)}
+
+
+def _patterns(runs: str) -> list[str]:
+    """One pattern, or several with commas; a comma may be part of the name of a folder, as in `dlma,seed=0`."""
+    return [runs] if sweep_cells.paths(runs) else [pattern.strip() for pattern in runs.split(",")]
 
 
 def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, missing: int = 0) -> None:

@@ -76,13 +76,19 @@ def collect(patterns: Sequence[str | Path]) -> list[Cell]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        inside = [folder for path in sorted(glob.glob(str(pattern), recursive=True)) for folder in _runs(Path(path))]
+        inside = [folder for path in paths(pattern) for folder in _runs(path)]
         if not inside:
             raise UserError(f"runs={pattern}: no run folder there (a folder with {STATUS} or {ANSWERS})")
         found |= dict.fromkeys(inside)
     sweeps = list(dict.fromkeys(folder.parent for folder in found))
     cells = [cell for cell in map(read_cell, found) if cell.overrides.get("mode", "run") == "run"]
     return sorted(cells, key=lambda cell: (sweeps.index(cell.folder.parent), cell.number, _in_numbers(cell.name)))
+
+
+def paths(pattern: str | Path) -> list[Path]:
+    """What a pattern names; a path that is there names itself, whatever letters it has."""
+    itself = Path(pattern)
+    return [itself] if itself.exists() else [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]
 
 
 def _runs(path: Path) -> Iterator[Path]:

@@ -106,3 +106,12 @@ def test_a_wrong_baseline_does_not_cost_the_sweep_its_cells(run_main, mode, else
     done = [json.loads(path.read_text())["status"] for path in elsewhere.glob("outputs/trial/*/status.json")]
     assert done == ["done", "done"]
     assert run_main("mode=report", "runs=outputs/trial").code == 0
+
+
+def test_a_folder_with_commas_in_its_name_can_be_named(run_main, elsewhere):
+    plant(elsewhere / "outputs" / "dlma,seed=4", seed=4)
+    plant(elsewhere / "outputs" / "rlcd", method="rlcd")
+    assert run_main("mode=report", "runs='outputs/dlma,seed=4'", "name=one").code == 0
+    assert run_main("mode=report", "runs='outputs/rlcd, outputs/dlma*'", "name=two").code == 0
+    rows = {name: (elsewhere / "outputs" / name / "results.csv").read_text() for name in ("one", "two")}
+    assert "rlcd," in rows["two"] and "rlcd," not in rows["one"]

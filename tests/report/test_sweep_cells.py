@@ -24,6 +24,12 @@ def test_patterns_find_runs_sweeps_and_everything_below_once(tmp_path):
         found("outputs/sweep", "nowhere")
 
 
+def test_a_folder_that_is_there_names_itself_whatever_letters_it_has(tmp_path):
+    for name in ("beta=[0,1]", "runs*"):
+        folder = plant(tmp_path / name)
+        assert [cell.folder for cell in sweep_cells.collect([str(folder)])] == [folder]
+
+
 def test_cells_come_in_the_order_of_their_sweep_and_else_of_the_numbers_in_their_names(tmp_path):
     names = ["n=1000,x", "n=250,x", "n=2.5,x", "n=250,a"]
     for i, name in enumerate(names):
