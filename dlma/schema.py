@@ -18,6 +18,7 @@ class SweepNode:
     tested: list[str] | None
     kl: list[float]
     curves_over: list[str] | None
+    height: str | None
     flops: list[float] | None
     margin: float
     known: str | None

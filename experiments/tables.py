@@ -13,6 +13,7 @@ experiments/NAME/table.yaml says what is run and shown:
   tested:    metrics that are compared, Holm over all of them
   levels:    KLs at which curves are read (optional)
   curves_over:     the overrides that run along a curve (optional; null: every one with a number)
+  height:    the metric of the curves and effects (optional; null: harmful)
   curves_against:  the method whose curves the others' are held against (optional; null: baseline)
   reference: the experiment at whose curve of `dlma` each row is read too, at the row's own KL (optional)
   flops:     budgets of operations at which methods are compared (optional; null: three of their common range)
@@ -56,6 +57,7 @@ class Table:
     tested: list[str] | None = None
     levels: list[float] | None = None
     curves_over: list[str] | None = None
+    height: str | None = None
     curves_against: str | None = None
     reference: str | None = None
     flops: list[float] | None = None
@@ -107,6 +109,7 @@ def collect(name: str, folders: Sequence[Path]) -> None:
         pool_bases=chosen.pool,
         curves_against=chosen.curves_against,
         curves_over=chosen.curves_over,
+        height=chosen.height,
     )
     (HERE / name / "results.csv").write_bytes(sweep_table.write_csv(_over_seeds(_shown(found, chosen.show or []))))
 

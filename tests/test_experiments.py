@@ -116,7 +116,7 @@ def test_of_two_sweeps_the_effects_are_those_of_the_one_that_is_crossed(tmp_path
 def test_a_table_is_read_as_the_report_of_its_own_sweep_is(name):
     """The curves, their KLs and the budgets of a committed table are those of the experiment's config."""
     table, node = TABLES.table_of(name), config.resolved(first_cell(name))["sweep"]
-    assert (table.curves_over, table.flops) == (node["curves_over"], node["flops"])
+    assert (table.curves_over, table.height, table.flops) == (node["curves_over"], node["height"], node["flops"])
     assert table.levels in (node["kl"], None)
 
 

@@ -34,6 +34,7 @@ class Options:
     known: str | None
     pool_bases: bool
     curves_over: Sequence[str] | None
+    height: str | None
     reference: str | None
     reference_method: str
 
@@ -42,7 +43,9 @@ def options(cfg: DictConfig) -> Options:
     """Read off a whole config."""
     node = config.resolved(cfg)["sweep"]
     levels = (node["kl"], node["flops"])
-    rest = (node[key] for key in ("margin", "known", "pool_bases", "curves_over", "reference", "reference_method"))
+    rest = (
+        node[key] for key in ("margin", "known", "pool_bases", "curves_over", "height", "reference", "reference_method")
+    )
     return Options(node["baseline"], node["tested"], *levels, *rest)
 
 
@@ -79,6 +82,7 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
         chosen.margin,
         missing,
         chosen.curves_over,
+        chosen.height,
     )
     failed = [f"- {cell.name}: {cell.status}, {cell.reason}" for cell in cells if cell.status != "done"]
     head = [f"# {title}", "", sweep_html.headline(cells, missing), "", *failed, *([""] if failed else [])]
@@ -97,7 +101,8 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
 
 def _results(rows: Sequence[Setting], chosen: Options) -> list[Result]:
     """The rows of results.csv, once what was asked of them is known to be there."""
-    _check_tested(chosen.tested, rows)
+    _check_metrics("tested", chosen.tested or [], rows)
+    _check_metrics("height", [chosen.height] if chosen.height else [], rows)
     _check_over(chosen.curves_over, rows)
     return results(
         rows,
@@ -107,14 +112,15 @@ def _results(rows: Sequence[Setting], chosen: Options) -> list[Result]:
         flops=chosen.flops,
         pool_bases=chosen.pool_bases,
         curves_over=chosen.curves_over,
+        height=chosen.height,
     )
 
 
-def _check_tested(tested: Sequence[str] | None, rows: Sequence[Setting]) -> None:
+def _check_metrics(key: str, wanted: Sequence[str], rows: Sequence[Setting]) -> None:
     names = sweep.metrics_of(rows)
-    unknown = [name for name in tested or [] if name not in names]
+    unknown = [name for name in wanted if name not in names]
     if unknown:
-        raise UserError(f"sweep.tested={unknown[0]}: no such metric; there are {', '.join(names)}")
+        raise UserError(f"sweep.{key}={unknown[0]}: no such metric; there are {', '.join(names)}")
 
 
 def _check_over(over: Sequence[str] | None, rows: Sequence[Setting]) -> None:

@@ -110,10 +110,13 @@ def _column(curve: Curve, seed: int, prompts: Sequence[str], budget: float, metr
 
 
 def results(
-    rows: Sequence[Setting], baseline: str | None = None, budgets: Sequence[float] | None = None
+    rows: Sequence[Setting],
+    baseline: str | None = None,
+    budgets: Sequence[float] | None = None,
+    of: str | None = None,
 ) -> list[Result]:
     """The curves' values at each budget, and their differences from the baseline's curve; Holm over the differences."""
-    metric, found, tables = height(rows), [], []
+    metric, found, tables = height(rows, of), [], []
     if metric is None or metrics_of(rows)[metric].kind not in ("mean", "share"):
         return []
     drawn = curves(rows)

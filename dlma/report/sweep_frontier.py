@@ -99,8 +99,10 @@ def is_number(text: str) -> bool:
     return True
 
 
-def height(rows: Sequence[Setting]) -> str | None:
-    """The metric that the curves are of."""
+def height(rows: Sequence[Setting], wanted: str | None = None) -> str | None:
+    """The metric that the curves are of: the one wanted, else the first of HEIGHTS that was measured."""
+    if wanted:
+        return wanted
     measured = {name for row in rows for arm in row.arms.values() for name in arm.numbers}
     return next((name for name in HEIGHTS if name in measured), None)
 
@@ -174,12 +176,13 @@ def results(
     baseline: str | None = None,
     levels: Sequence[float] = LEVELS,
     over: Sequence[str] | None = None,
+    of: str | None = None,
 ) -> list[Result]:
     """The curves' values and perplexities at each KL, and their differences from the baseline method's like curve.
 
     Holm over these differences.
     """
-    metric, found = height(rows), []
+    metric, found = height(rows, of), []
     drawn = curves(rows, over)
     if metric is None or metrics_of(rows)[metric].kind not in ("mean", "share"):
         return []

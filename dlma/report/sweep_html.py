@@ -37,6 +37,7 @@ class SweepPage:
     margin: float = sweep_text.MARGIN
     missing: int = 0
     curves_over: Sequence[str] | None = None
+    height: str | None = None
 
     @property
     def final(self) -> list[Setting]:
@@ -144,7 +145,7 @@ def _wins(page: SweepPage) -> str:
 
 
 def _frontier(page: SweepPage) -> str:
-    metric, parts = sweep_frontier.height(page.rows), []
+    metric, parts = sweep_frontier.height(page.rows, page.height), []
     if metric is None:
         return ""
     curves = sweep_frontier.curves(page.rows, page.curves_over)
@@ -157,8 +158,8 @@ def _frontier(page: SweepPage) -> str:
     lead = (
         f'<p class="lead">{escape(head(metric))} against KL from the base, one curve per method, from the base at KL 0 '
         "through its settings, or through the policies that a run kept on its way. Dotted: the KLs at which methods "
-        "are compared (table above); between two points the curve is a straight line. Below, the same points against "
-        "the perplexity of the answers under the base.</p>"
+        "are compared (table above), read between two points on a straight line in the root of KL. Below, the same "
+        "points against the perplexity of the answers under the base.</p>"
     )
     return lead + "".join(parts) if parts else ""
 

@@ -19,17 +19,19 @@ def results(
     pool_bases: bool,
     curves_against: str | None = None,
     curves_over: Sequence[str] | None = None,
+    height: str | None = None,
 ) -> list[Result]:
     """Of these settings.
 
     baseline: what every row is held against; curves_against: another one for the curves; tested: metrics compared
     curves_over: the overrides that run along a curve of harm against KL; None: every one with a number
+    height: the metric that curves and effects are of; None: harm, else a cost, else a reward
     levels, flops: KLs and budgets of operations at which curves are read; pool_bases: bases are a random factor too
     """
     final = [row for row in rows if row.final]
     found = sweep_table.results(final, baseline, tested)
-    found += sweep_frontier.results(rows, curves_against or baseline, levels, curves_over)
-    found += sweep_flops.results(rows, baseline, flops)
+    found += sweep_frontier.results(rows, curves_against or baseline, levels, curves_over, height)
+    found += sweep_flops.results(rows, baseline, flops, height)
     found += sweep_costs.results(final, baseline)
-    found += sweep_effects.results(final)
+    found += sweep_effects.results(final, height)
     return found + (sweep_pooled.results(final, baseline, tested) if pool_bases else [])

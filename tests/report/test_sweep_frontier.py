@@ -228,3 +228,9 @@ def test_below_a_hundredth_of_a_nat_an_error_in_kl_counts_as_it_does_there():
     assert sweep_frontier.off(4.0 + noise) == pytest.approx(noise / 4)
     for mean in (0.0, 0.005, 0.01):
         assert sweep_frontier.off(mean + noise) == pytest.approx(noise / 0.2)
+
+
+def test_the_curves_are_of_the_metric_that_is_wanted(tmp_path):
+    rows = rows_of(*grid(tmp_path, "dlma", seeds=(0,)))
+    found = sweep_frontier.results(rows, None, (1.0,), of="helpfulness")
+    assert [row.metric for row in found] == ["helpfulness at kl 1", "perplexity at kl 1"]
