@@ -102,6 +102,7 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
         reading.mistakes |= first.mistakes
     sweeps = {slot: _singles(override) for slot, override in asked.items() if override.is_sweep_override()}
     _refuse_folders(asked, multirun, reading)
+    _refuse_unread(asked, cfg, reading)
     _check_sweeps(cell, sweeps, reading) if multirun else _refuse_sweeps(asked, reading)
     if reading.mistakes:
         raise UserError(config.listing(list(reading.mistakes)))
@@ -220,6 +221,15 @@ def _refuse_folders(asked: dict[str, Override], multirun: bool, reading: _Readin
     unused.pop("hydra.sweep.dir" if multirun else "hydra.run.dir")
     for slot in asked.keys() & unused.keys():
         reading.add(f"{slot}: {unused[slot]}")
+
+
+def _refuse_unread(asked: dict[str, Override], cfg: DictConfig | None, reading: _Reading) -> None:
+    """How pairs are made and scored, where they come scored from a file."""
+    if cfg is None or not OmegaConf.select(cfg, "scored.path", throw_on_resolution_failure=False):
+        return
+    for slot, override in asked.items():
+        if slot.split(".")[0] in ("pairs", "scorer"):
+            reading.add(f"{override.input_line}: says nothing to the pairs of scored.path, which are made and scored")
 
 
 def _check_sweeps(cell: dict[str, Override], sweeps: dict[str, list[Override]], reading: _Reading) -> None:

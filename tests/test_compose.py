@@ -133,3 +133,9 @@ def test_a_sweep_whose_folder_cannot_be_named_is_one_line(line, run_main):
 def test_a_flag_of_hydra_that_a_run_does_not_read_is_refused(flag, run_main):
     ran = run_main(MODE, *flag)
     assert ran.code == 2 and f"{flag[0]}: says nothing to a run" in ran.err
+
+
+@pytest.mark.parametrize("line", ["scorer=judge,self_reward", "pairs=plain,contrastive", "scorer.token_budget=1,2"])
+def test_how_pairs_are_made_or_scored_says_nothing_to_pairs_that_come_scored(line):
+    assert f"{line}: says nothing to the pairs of scored.path" in refused("scored.path=mine.parquet", line)
+    plan("scored.path=mine.parquet", "method=dlma,rlcd", multirun=True)

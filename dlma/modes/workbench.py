@@ -39,7 +39,7 @@ def run(cfg: DictConfig, /, *, prompts: list[str], sample: int, rank_by: Rank) -
     cell = Cell(cfg, config.run_folder())
     pipeline.tune(cell)
     found = [measured(cell, *pair, sample) for name in options(prompts) for pair in pairs_of(name)]
-    found.sort(key=lambda entry: -entry.measures[rank_by].value)
+    found = workbench.ranked(found, rank_by)
     head = f"{cell.frozen.name}, {sample} prompts"
     with files.guarded(cell.folder, "hydra.run.dir"):
         files.write_bytes(cell.folder / "workbench.csv", workbench.csv_bytes(found))

@@ -117,8 +117,18 @@ def clarity(values: np.ndarray) -> Estimate | None:
 
 def agreement(entries: Sequence[Entry], by: str) -> Estimate | None:
     """Spearman's rho over the pairs of a measure and the true strength; None where fewer than four are known."""
-    known = [(entry.measures[by].value, entry.gap) for entry in entries if entry.gap is not None]
-    return spearman(known)
+    return spearman([(entry.measures[by].value, entry.gap) for entry in measured(entries, by) if entry.gap is not None])
+
+
+def measured(entries: Sequence[Entry], by: str) -> list[Entry]:
+    """Those that have a value of a measure."""
+    return [entry for entry in entries if entry.measures[by] is not None]
+
+
+def ranked(entries: Sequence[Entry], by: str) -> list[Entry]:
+    """The highest value of a measure first, entries without one last."""
+    known = measured(entries, by)
+    return sorted(known, key=lambda e: -e.measures[by].value) + [e for e in entries if e.measures[by] is None]
 
 
 def csv_bytes(entries: Sequence[Entry]) -> bytes:
@@ -198,9 +208,9 @@ def render(entries: Sequence[Entry], rank_by: str, *, title: str, meta: str, is_
 
 def _ranking(entries: Sequence[Entry], rank_by: str) -> str:
     label, unit = MEASURES[rank_by]
-    chart = figures.ranking([(e.name, e.measures[rank_by]) for e in entries], f"{SHORT[rank_by]} {unit}".strip(), label)
-    against = "construction"
-    spots = [(e.name, e.measures[rank_by].value, e.measures[against]) for e in entries if e.measures[against]]
+    known, against = measured(entries, rank_by), "construction"
+    chart = figures.ranking([(e.name, e.measures[rank_by]) for e in known], f"{SHORT[rank_by]} {unit}".strip(), label)
+    spots = [(e.name, e.measures[rank_by].value, e.measures[against]) for e in known if e.measures[against]]
     right = ""
     if spots:
         cloud = figures.scatter(spots, SHORT[rank_by], MEASURES[against][0], "The ranking against the truth")

@@ -71,8 +71,9 @@ def test_pairs_are_ranked_on_the_lab_and_measured_once(bench, capsys):
 def test_each_pair_of_a_file_of_ones_own_is_an_entry(bench, tmp_path):
     (tmp_path / "mine" / "prompts").mkdir(parents=True)
     (tmp_path / "mine" / "prompts" / "two.yaml").write_text(TWO)
+    again = lines(bench("[two]", "mode.rank_by=clarity", flags=["--config-dir", str(tmp_path / "mine")]))
     rows = lines(bench("[two]", flags=["--config-dir", str(tmp_path / "mine")]))
-    assert list(rows) == ["two[0]", "two[1]"]
+    assert list(rows) == list(again) == ["two[0]", "two[1]"]
     assert float(rows["two[1]"]["separation"]) == float(rows["two[1]"]["spread"]) == 0  # both sides are one prompt
     assert rows["two[1]"]["clarity"] == ""
 
