@@ -36,6 +36,23 @@ class Scale:
         share = (value - self.low) / ((self.high - self.low) or 1.0)
         return round(self.start + share * (self.stop - self.start), 2)
 
+    def ticks(self, count: int) -> list[float]:
+        """About so many round numbers on it."""
+        return ticks(self.low, self.high, count)
+
+
+@dataclass(frozen=True)
+class RootScale(Scale):
+    """An axis from 0 along the root of what it shows."""
+
+    def __call__(self, value: float) -> float:
+        return Scale(0.0, math.sqrt(self.high), self.start, self.stop)(math.sqrt(max(0.0, value)))
+
+    def ticks(self, count: int) -> list[float]:
+        """From 0 to the highest round number, evenly apart in the root."""
+        most = ticks(0.0, self.high, 2)[-1]
+        return [most * (i / (count - 1)) ** 2 for i in range(count)]
+
 
 @dataclass(frozen=True)
 class Series:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from dlma.evaluation.statistics import Estimate
-from dlma.report.figures import Scale, short, ticks
+from dlma.report.figures import RootScale, Scale, short, ticks
 from dlma.report.summary import bounded, number
 
 COLOURS = ("#2563d9", "#dd6b2b", "#1d8f5f", "#8a4fd0", "#c0392b", "#0e8fa3", "#b7791f", "#5b6577", "#c2418f", "#5a7d1c")
@@ -59,7 +59,7 @@ def _open(width: float, height: float, title: str) -> str:
 
 def _x_axis(x: Scale, foot: float, times: int) -> list[str]:
     parts = []
-    for tick in ticks(x.low, x.high, 5):
+    for tick in x.ticks(5):
         parts.append(f'<line class="grid" x1="{x(tick)}" x2="{x(tick)}" y1="4" y2="{foot}"/>')
         shown = short(tick * times)
         parts.append(f'<text class="tick" x="{x(tick)}" y="{foot + 14}" text-anchor="middle">{shown}</text>')
@@ -150,7 +150,7 @@ KL_ACROSS = "KL to the base, nats"
 def frontier(
     lines: Sequence[Line], levels: Sequence[float], unit: str, y_label: str, x_label: str = KL_ACROSS, low: float = 0.0
 ) -> str:
-    """Height against KL, an interval each way; the dashed lines are the KLs at which methods are compared.
+    """Height against KL on a scale of its root, an interval each way; dashed: the KLs at which methods are compared.
 
     x_label, low: what else lies across, and where it begins
     """
@@ -158,7 +158,8 @@ def frontier(
     if not points:
         return ""
     wide, tall, left, foot = 620, 360, 54, 318
-    x = Scale(low, low + (1.05 * (max(_ends([kl for kl, _ in points])) - low) or 1.0), left, wide - 12)
+    scale = RootScale if x_label == KL_ACROSS else Scale
+    x = scale(low, low + (1.05 * (max(_ends([kl for kl, _ in points])) - low) or 1.0), left, wide - 12)
     ys = _ends([y for _, y in points])
     pad = 0.05 * (max(ys) - min(ys)) or 0.1
     y = Scale(min(ys) - pad, max(ys) + pad, foot, 10)

@@ -1,5 +1,6 @@
 """Charts: well-formed SVG, marks where the data say, nothing unescaped."""
 
+import itertools
 import re
 from xml.etree import ElementTree
 
@@ -64,3 +65,13 @@ def test_text_is_escaped():
     assert not re.search(r"<(b|i|script)>", svg)
     ElementTree.fromstring(svg)
     ElementTree.fromstring(figures.forest([("c-base", 1.0, float("nan"), float("nan"), "<b>")]))
+
+
+def test_on_a_root_scale_equal_steps_are_equal_steps_of_the_root():
+    scale = figures.RootScale(0.0, 9.0, 0.0, 300.0)
+    assert [scale(value) for value in (0.0, 1.0, 4.0, 9.0)] == [0.0, 100.0, 200.0, 300.0]
+    assert scale(-0.01) == 0.0  # an estimate of KL may come out below it
+    ticks = scale.ticks(5)
+    assert ticks[0] == 0.0 and ticks[-1] <= 9.0
+    steps = {round(scale(b) - scale(a), 1) for a, b in itertools.pairwise(ticks)}
+    assert len(steps) == 1
