@@ -24,7 +24,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.default_element import GroupDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
@@ -102,7 +102,7 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
         reading.mistakes |= first.mistakes
     sweeps = {slot: _singles(override) for slot, override in asked.items() if override.is_sweep_override()}
     _refuse_folders(asked, multirun, reading)
-    _refuse_unread(asked, cfg, reading)
+    _refuse_unread(asked, reading)
     _check_sweeps(cell, sweeps, reading) if multirun else _refuse_sweeps(asked, reading)
     if reading.mistakes:
         raise UserError(config.listing(list(reading.mistakes)))
@@ -154,6 +154,9 @@ def _read(line: str, reading: _Reading) -> Override | None:
     except HydraException:
         hint = "" if "=" in line else f"; did you mean {line}=...?"
         reading.add(f"{line}: not an override; write key=value, quoted where the value has spaces or commas{hint}")
+        return None
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP and not _is_group(override):
+        reading.add(f"{line}: glob is for the options of a group")
         return None
     return None if _is_group(override) and not _known_options(override, reading) else override
 
@@ -208,7 +211,10 @@ def _values(override: Override) -> list[str]:
 def _refuse_sweeps(asked: dict[str, Override], reading: _Reading) -> None:
     for slot, override in asked.items():
         if override.is_sweep_override():
-            reading.add(f"{override.input_line}: several values need -m (a sweep); a list is written {slot}=[a,b]")
+            reading.add(
+                f"{override.input_line}: several values need -m (a sweep); a list is written "
+                f"{slot}=[a,b], a text with commas \"{slot}='a,b'\""
+            )
 
 
 def _refuse_folders(asked: dict[str, Override], multirun: bool, reading: _Reading) -> None:
@@ -221,11 +227,15 @@ def _refuse_folders(asked: dict[str, Override], multirun: bool, reading: _Readin
     unused.pop("hydra.sweep.dir" if multirun else "hydra.run.dir")
     for slot in asked.keys() & unused.keys():
         reading.add(f"{slot}: {unused[slot]}")
+    for slot in (slot for slot in asked if slot.startswith("hydra.sweeper.params")):
+        reading.add(f"{slot}: is for an experiment's file; on the command line a sweep is -m key=a,b")
 
 
-def _refuse_unread(asked: dict[str, Override], cfg: DictConfig | None, reading: _Reading) -> None:
+def _refuse_unread(asked: dict[str, Override], reading: _Reading) -> None:
     """How pairs are made and scored, where they come scored from a file."""
-    if cfg is None or not OmegaConf.select(cfg, "scored.path", throw_on_resolution_failure=False):
+    path = asked.get("scored.path")
+    every = [] if path is None else _singles(path) if path.is_sweep_override() else [path]
+    if not every or any(single.value() is None for single in every):
         return
     for slot, override in asked.items():
         if slot.split(".")[0] in ("pairs", "scorer"):
@@ -235,7 +245,7 @@ def _refuse_unread(asked: dict[str, Override], cfg: DictConfig | None, reading: 
 def _check_sweeps(cell: dict[str, Override], sweeps: dict[str, list[Override]], reading: _Reading) -> None:
     """Every value beside the first of every other key, and that each cell has a folder of its own."""
     for slot, singles in sweeps.items():
-        values = [single.get_value_element_as_str() for single in singles]
+        values = [single.get_value_element_as_str().strip("'\"") for single in singles]
         for value in sorted({value for value in values if values.count(value) > 1}):
             reading.add(f"{slot}={','.join(values)}: {value} stands there twice")
         if slot == "name" or slot.startswith(names.APART_TREE):
@@ -270,7 +280,7 @@ def _normal(override: Override, reading: _Reading) -> str:
         return line
     if not _is_group(override):
         return "++" + line.lstrip("+")
-    return line.lstrip("+") if override.key_or_group in reading.groups else line
+    return line.lstrip("+") if override.key_or_group in reading.groups else line.replace("++", "+", 1)
 
 
 def _compose(cell: dict[str, Override], reading: _Reading) -> DictConfig | None:
@@ -302,7 +312,7 @@ def _apply(override: Override, cfg: DictConfig, reading: _Reading) -> None:
         override = dataclasses.replace(override, type=OverrideType.FORCE_ADD)
     try:
         ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
-    except BROKEN:
+    except (*BROKEN, AssertionError):  # OmegaConf asserts that what holds a key is no null
         key = override.key_or_group
         hint = config.suggestion(key, _keys(cfg)) if OmegaConf.select(cfg, key) is None else ""
         reading.add(f"{override.input_line}: cannot be set{hint or ': no such key, or a value of another type'}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dlma import files
 from dlma.publish import withdraw
-from dlma.stages import Stage
+from dlma.stages import MANIFEST, Stage
 
 
 def clear(
@@ -19,7 +19,9 @@ def clear(
     measured: dict[str, Stage],
     by_category: Sequence[object],
 ) -> None:
-    """Remove the outputs that this run does not have; files that no run writes stay."""
+    """Remove the outputs that this run does not have; nothing where no run was, and files that no run writes stay."""
+    if not (folder / MANIFEST).is_file():
+        return
     trained, same = stages["policy"].notes["trained"], _same(folder, stages)
     had = {
         ("policy",): trained and (not stages["policy"].pruned or "policy" in same),
@@ -38,5 +40,5 @@ def clear(
 
 def _same(folder: Path, stages: dict[str, Stage]) -> set[str]:
     """The names of the stages that the earlier run had too."""
-    earlier = files.read_json(folder / "manifest.json")
+    earlier = files.read_json(folder / MANIFEST)
     return {name for name, stage in stages.items() if earlier.get(name, {}).get("key") == stage.key}

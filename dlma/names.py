@@ -51,8 +51,13 @@ def _overrides(root: DictConfig, leave_out: Iterable[str]) -> list[tuple[str, st
     if pairs.get("mode") == "run":
         dropped.add("mode")
     return sorted(
-        (k, v) for k, v in pairs.items() if k not in dropped and not k.startswith(APART_TREE) and not is_secret(k)
+        (k, v) for k, v in pairs.items() if k not in dropped and not k.startswith(APART_TREE) and not _hidden(k, v)
     )
+
+
+def _hidden(key: str, value: str) -> bool:
+    """Whether it is a secret; a switch such as `per_token=true` is none."""
+    return is_secret(key) and value.lower() not in ("true", "false")
 
 
 def split(line: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import MODE
+from conftest import MODE, statuses
 
 from dlma import compose
 from dlma.errors import UserError
@@ -102,6 +102,7 @@ def test_two_experiments_with_sweeps_are_not_one_sweep(tmp_path):
     ("line", "said"),
     [
         ("seed=0,1,0", "seed=0,1,0: 0 stands there twice"),
+        ("model.base=weak,'weak'", "model.base=weak,weak: weak stands there twice"),
         ("name=a,b", "name=a,b: is the whole sweep's; give one value"),
         ("sweep.margin=0.03,0.05", "sweep.margin=0.03,0.05: is the whole sweep's; give one value"),
         ("hydra.sweep.subdir=x", "hydra.sweep.subdir: cells are named by what varies"),
@@ -110,6 +111,29 @@ def test_two_experiments_with_sweeps_are_not_one_sweep(tmp_path):
 )
 def test_cells_that_would_share_a_folder_are_refused(line, said):
     assert said in refused("seed=0,1" if not line.startswith("seed") else "recipe.beta=1,2", line)
+
+
+def test_a_switch_whose_name_ends_like_a_secret_is_part_of_a_cells_name(run_main, mode):
+    mode(lambda cfg, /: {})
+    ran = run_main("-m", MODE, "objective.per_token=true,false")
+    assert ran.code == 0, ran.out
+    names = {path.rpartition("/")[2].lower() for path in statuses(ran.folder)}
+    assert names == {"dlma,objective.per_token=true", "dlma,objective.per_token=false"}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("hydra.sweeper.params.seed='0,1'", "hydra.sweeper.params.seed: is for an experiment's file"),
+        ("seed=glob(*)", "seed=glob(*): glob is for the options of a group"),
+    ],
+)
+def test_other_ways_to_ask_for_a_sweep_are_one_line(line, said):
+    assert said in refused(line)
+
+
+def test_a_text_with_commas_is_told_from_a_sweep():
+    assert "a text with commas \"runs='a,b'\"" in refused("mode=report", "runs=a,b", multirun=False)
 
 
 def test_a_sweeps_folder_is_nothing_to_a_single_run():
@@ -139,3 +163,5 @@ def test_a_flag_of_hydra_that_a_run_does_not_read_is_refused(flag, run_main):
 def test_how_pairs_are_made_or_scored_says_nothing_to_pairs_that_come_scored(line):
     assert f"{line}: says nothing to the pairs of scored.path" in refused("scored.path=mine.parquet", line)
     plan("scored.path=mine.parquet", "method=dlma,rlcd", multirun=True)
+    for paths in ("null,mine.parquet", "mine.parquet,null"):
+        plan(f"scored.path={paths}", line, multirun=True)

@@ -25,6 +25,7 @@ def folder(tmp_path):
     for name in [*LEFT, *OWN]:
         (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "here" / name).write_text("left")
+    files.write_json(tmp_path / "here" / "manifest.json", {})
     return tmp_path / "here"
 
 
@@ -49,6 +50,12 @@ def held(folder):
 def test_what_a_run_does_not_have_goes_and_what_no_run_writes_stays(store, folder):
     leftovers.clear(folder, {"policy": made(store, "policy", False)}, **NOTHING)
     assert held(folder) == set(OWN)
+
+
+def test_where_no_run_was_nothing_goes(store, folder):
+    (folder / "manifest.json").unlink()
+    leftovers.clear(folder, {"policy": made(store, "policy", False)}, **NOTHING)
+    assert held(folder) == {*LEFT, *OWN}
 
 
 def test_what_a_run_has_stays_until_it_is_written(store, folder):

@@ -102,7 +102,7 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
 def _results(rows: Sequence[Setting], chosen: Options) -> list[Result]:
     """The rows of results.csv, once what was asked of them is known to be there."""
     _check_metrics("tested", chosen.tested or [], rows)
-    _check_metrics("height", [chosen.height] if chosen.height else [], rows)
+    _check_height(chosen.height, rows)
     _check_over(chosen.curves_over, rows)
     return results(
         rows,
@@ -121,6 +121,13 @@ def _check_metrics(key: str, wanted: Sequence[str], rows: Sequence[Setting]) -> 
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise UserError(f"sweep.{key}={unknown[0]}: no such metric; there are {', '.join(names)}")
+
+
+def _check_height(height: str | None, rows: Sequence[Setting]) -> None:
+    _check_metrics("height", [height] if height else [], rows)
+    kind = sweep.metrics_of(rows)[height].kind if height else "mean"
+    if kind not in ("mean", "share"):
+        raise UserError(f"sweep.height={height}: curves are of means and shares, not of a {kind}")
 
 
 def _check_over(over: Sequence[str] | None, rows: Sequence[Setting]) -> None:

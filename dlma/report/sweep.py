@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import yaml
+from pathlib import Path
 
 from dlma.errors import UserError
 from dlma.report.summary import METRICS, Metric
@@ -80,18 +79,30 @@ def settings(cells: Iterable[Cell]) -> list[Setting]:
     return _in_order(found)
 
 
-def _following(cells: Sequence[Cell]) -> set[str]:
-    """The components' own seeds that follow the run's; one that is set apart, such as data.seed, tells runs apart."""
+def _following(cells: Sequence[Cell]) -> set[tuple[Path, str]]:
+    """The components' own seeds that follow the run's, by sweep; one set apart, such as data.seed, tells runs apart.
+
+    Where a sweep has one seed only, it is as in the sweeps that have several.
+    """
     keys = {key for cell in cells for key in cell.config if key.rpartition(".")[2] == "seed"}
-    return {key for key in keys if all(cell.config.get(key, cell.seed) == cell.seed for cell in cells)}
+    sweeps: dict[Path, list[Cell]] = {}
+    for cell in cells:
+        sweeps.setdefault(cell.folder.parent, []).append(cell)
+    many = {place for place, inside in sweeps.items() if len({cell.seed for cell in inside}) > 1}
+    found = set()
+    for key in keys:
+        yes = {place for place, inside in sweeps.items() if all(c.config.get(key, c.seed) == c.seed for c in inside)}
+        kept = yes if yes & many or not many else set()
+        found |= {(place, key) for place in kept}
+    return found
 
 
-def _identity(cell: Cell, apart: set[str]) -> tuple:
+def _identity(cell: Cell, apart: set[tuple[Path, str]]) -> tuple:
     """What decides a run but for the seed, and the seeds that follow it."""
     kept = [
         (key, repr(value))
         for key, value in cell.config.items()
-        if key not in APART[:3] and not key.startswith(APART_TREES) and key not in apart
+        if key not in APART[:3] and not key.startswith(APART_TREES) and (cell.folder.parent, key) not in apart
     ]
     return cell.method, cell.base, *sorted(kept)
 
@@ -99,8 +110,10 @@ def _identity(cell: Cell, apart: set[str]) -> tuple:
 def _value(cell: Cell, key: str) -> str | None:
     """The value of an override's key in a cell, a number or null as the config has it; None for a group's default."""
     value = cell.config.get(key)
-    if key in cell.config and (value is None or isinstance(value, (int, float))):
-        return yaml.safe_dump(value).split("\n")[0]
+    if key in cell.config and value is None:
+        return "null"
+    if isinstance(value, (int, float)):
+        return repr(value).lower()
     return cell.overrides.get(key) or (str(value) if key in cell.config else None)
 
 
@@ -110,7 +123,7 @@ def _varying(cells: Sequence[Cell]) -> list[str]:
     return [key for key in kept if len({_value(cell, key) for cell in cells}) > 1]
 
 
-def _labels(firsts: Sequence[Cell], varying: Sequence[str], apart: set[str]) -> list[str]:
+def _labels(firsts: Sequence[Cell], varying: Sequence[str], apart: set[tuple[Path, str]]) -> list[str]:
     """A label per setting: the method and what differs; leaves of the config where overrides do not tell apart."""
     leaves = [key.rpartition(".")[2] for key in varying]
     short = {
@@ -126,7 +139,7 @@ def _labels(firsts: Sequence[Cell], varying: Sequence[str], apart: set[str]) -> 
     return [label + _rest(i, firsts, labels, apart) for i, label in enumerate(labels)]
 
 
-def _rest(i: int, firsts: Sequence[Cell], labels: Sequence[str], apart: set[str]) -> str:
+def _rest(i: int, firsts: Sequence[Cell], labels: Sequence[str], apart: set[tuple[Path, str]]) -> str:
     """What tells a setting from others of the same label and base."""
     same = [n for n, label in enumerate(labels) if label == labels[i] and firsts[n].base == firsts[i].base]
     if len(same) == 1:
@@ -156,6 +169,8 @@ def _merged(rows: Sequence[Setting], arm: str) -> list[Setting]:
         group = next(alike, None)
         groups.append([row]) if group is None else group.append(row)
     told = [_common(group, groups) for group in groups]
+    if len({tuple(overrides.items()) for overrides in told}) < len(told):  # what they have in common does not tell
+        told = [group[0].overrides for group in groups]
     return [_shared(group, arm, overrides) for group, overrides in zip(groups, told, strict=True)]
 
 

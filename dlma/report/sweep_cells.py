@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -87,8 +88,8 @@ def collect(patterns: Sequence[str | Path]) -> list[Cell]:
 
 def paths(pattern: str | Path) -> list[Path]:
     """What a pattern names; a path that is there names itself, whatever letters it has."""
-    itself = Path(pattern)
-    return [itself] if itself.exists() else [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]
+    found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(str(pattern), recursive=True))
+    return [Path(path) for path in found]
 
 
 def _runs(path: Path) -> Iterator[Path]:

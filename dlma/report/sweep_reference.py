@@ -41,9 +41,10 @@ def read(path: Path, method: str) -> dict[str, Curve]:
     for base in dict.fromkeys(row.base for row in found):
         table = whole(found, base)
         both = {name: row for name, row in table.items() if HARM in row and "kl" in row}
-        own = [row for name, row in both.items() if name != "base" and _is_of(name, method)]
+        told = [row for name, row in both.items() if name != "base" and _is_of(name, method)]
+        own = [row for row in told if row["kl"].mean > 0]  # one that is not told from the base makes no curve
         if own and "base" in both:
-            curves[base] = _curve([both["base"], *own])
+            curves[base] = _curve(both["base"], own)
     if not curves:
         raise UserError(f"sweep.reference={path}: no curve of {method} from its base in there")
     return curves
@@ -55,9 +56,9 @@ def _is_of(name: str, method: str) -> bool:
     return name == method or (first == method and all(is_number(part.partition("=")[2]) for part in told))
 
 
-def _curve(rows: Sequence[Mapping[str, Result]]) -> Curve:
-    """Through these settings; of several at one KL the mean harm."""
-    points: dict[float, list[float]] = {}
+def _curve(base: Mapping[str, Result], rows: Sequence[Mapping[str, Result]]) -> Curve:
+    """From the base through these settings; of several at one KL the mean harm."""
+    points: dict[float, list[float]] = {0.0: [base[HARM].mean]}
     for row in rows:
         points.setdefault(root(row["kl"].mean), []).append(row[HARM].mean)
     roots = sorted(points)

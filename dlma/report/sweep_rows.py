@@ -11,7 +11,7 @@ from dlma.report.sweep_table import NEEDED, Result
 
 READ_AT = {"kl": "KL", "flops": "FLOPs"}  # what a curve is read at
 AT = re.compile(r"(.+?) at (kl|flops) (\S+)")
-VERSUS = re.compile(r"(?!cost )(.+?(?: at (?:kl|flops) \S+)?) (minus|over) (.+)")
+VERSUS = re.compile(r"(?!cost flops over )(.+?(?: at (?:kl|flops) \S+)?) (minus|over) (.+)")
 WIN = re.compile(r"win (against .+)")
 EFFECT = re.compile(r"(.+?) effect against (.+)")
 

@@ -44,6 +44,7 @@ def test_the_report_of_any_runs(run_main, runs):
         (["runs=outputs/**", "sweep.baseline=nosuch"], "sweep.baseline=nosuch: no setting of that name"),
         (["runs=outputs/**", "sweep.tested=[nosuch]"], "sweep.tested=nosuch: no such metric"),
         (["runs=outputs/**", "sweep.height=nosuch"], "sweep.height=nosuch: no such metric"),
+        (["runs=outputs/**", "sweep.height=perplexity"], "sweep.height=perplexity: curves are of means and shares"),
         (["runs=outputs/**", "sweep.curves_over=[beta]"], "sweep.curves_over=beta: no key of these runs"),
         (["runs=outputs/**", "sweep.reference=none.csv"], "sweep.reference=none.csv: no results.csv of a sweep"),
     ],

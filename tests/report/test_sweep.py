@@ -1,5 +1,7 @@
 """Runs become settings: what differs is named, seeds go together, the base and the prompted base stand once."""
 
+import math
+
 import pytest
 import yaml
 from planted_runs import answers, plant
@@ -96,6 +98,30 @@ def test_a_base_is_named_by_what_all_its_runs_have_and_others_have_not(tmp_path)
     rows = rows_of(*cells)
     assert [row.label for row in rows if row.arm == "base"] == ["base, data=lab", "base, data=by_row"]
     assert all(set(row.runs) == {0} for row in rows)
+
+
+def test_base_answers_that_no_one_override_tells_apart_have_all_overrides(tmp_path):
+    """The base answers by whether a equals b."""
+    cells = [
+        plant(tmp_path / f"{a}{b}", overrides={"recipe.a": a, "recipe.b": b}, prompts=30 + 10 * (a == b), tag=f"{a}{b}")
+        for a in (1, 2)
+        for b in (1, 2)
+    ]
+    assert [row.label for row in rows_of(*cells) if row.arm == "base"] == ["base, a=1, b=1", "base, a=1, b=2"]
+
+
+def test_one_run_with_a_seed_of_its_own_leaves_another_sweep_whole(tmp_path):
+    """recipe.seed follows the run's seed in the sweep, and is 5 in the run beside it."""
+    cells = [plant(tmp_path / "sweep" / f"{seed}", seed=seed) for seed in (0, 1, 2)]
+    cells.append(plant(tmp_path / "alone" / "odd", overrides={"recipe.seed": 5}, tag="odd"))
+    cells.append(plant(tmp_path / "alone2" / "like", seed=3))
+    own = {row.label: set(row.runs) for row in rows_of(*cells) if row.arm == "aligned"}
+    assert sorted(map(sorted, own.values())) == [[0], [0, 1, 2, 3]]
+
+
+def test_a_number_without_bound_is_a_number(tmp_path):
+    cells = [plant(tmp_path / f"{high}", overrides={"recipe.high": high}, tag=str(high)) for high in (1.0, math.inf)]
+    assert [row.label for row in rows_of(*cells) if row.arm == "aligned"] == ["dlma, high=1.0", "dlma, high=inf"]
 
 
 def test_a_seed_that_does_not_follow_the_runs_seed_tells_settings_apart(tmp_path):

@@ -30,6 +30,10 @@ def test_a_folder_that_is_there_names_itself_whatever_letters_it_has(tmp_path):
         assert [cell.folder for cell in sweep_cells.collect([str(folder)])] == [folder]
 
 
+def test_many_folders_with_commas_between_them_are_no_path(tmp_path):
+    assert sweep_cells.paths(",".join([f"outputs/{'x' * 80}"] * 100)) == []
+
+
 def test_cells_come_in_the_order_of_their_sweep_and_else_of_the_numbers_in_their_names(tmp_path):
     names = ["n=1000,x", "n=250,x", "n=2.5,x", "n=250,a"]
     for i, name in enumerate(names):

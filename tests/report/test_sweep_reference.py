@@ -86,6 +86,23 @@ def test_a_kl_that_comes_out_below_zero_is_held_against_the_base(tmp_path, refer
     assert cell.arms["aligned"].numbers["beyond_curve"][:, 0].mean() == pytest.approx(0.5 - 0.7)
 
 
+def test_settings_that_are_not_told_from_the_base_make_no_curve(tmp_path):
+    def curves(points):
+        found = [
+            Result(name, "lab-standard", "0+1", metric, 10, value, value, value)
+            for name, *both in [("base", 0.0, 0.7), *points]
+            for metric, value in zip(("kl", "harmful"), both)
+        ]
+        (tmp_path / "r.csv").write_bytes(sweep_table.write_csv(found))
+        return sweep_reference.read(tmp_path / "r.csv", "dlma")
+
+    near, far = ("dlma, beta=4", -0.01, 0.1), ("dlma, beta=2", 1.0, 0.2)
+    roots, heights = curves([near, far])["lab-standard"]
+    assert (list(roots), list(heights)) == ([0.0, 1.0], [0.7, 0.2])
+    with pytest.raises(UserError, match="no curve of dlma"):
+        curves([near])
+
+
 def test_a_setting_alone_may_be_the_curve(reference):
     kls, heights = sweep_reference.read(reference, "rlcd")["lab-standard"]
     assert (list(kls), list(heights)) == ([0.0, 1.0], [0.7, 0.9])

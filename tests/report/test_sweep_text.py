@@ -34,6 +34,14 @@ def test_the_tables_say_what_the_rows_say():
     assert matched.rows == [["x", "harmful ↓", "31.0 % [28.0, 34.0]"]] and matched.heads[2] == "at KL 1"
 
 
+def test_a_metric_of_any_name_is_compared_and_what_a_row_costs_is_not():
+    found = [row("base", "cost", 1.0, 0, 2), row("m", "cost", 0.5, 0, 1), row("m", "arc_easy acc", 0.5, 0, 1)]
+    found += [row("m", "cost minus base", -0.5, -1, 0), row("m", "arc_easy acc minus base", -0.1, -0.2, 0)]
+    found += [row("m", "cost at kl 0.5 minus x", -0.2, -1, 0), row("m", "cost flops over x", 1.2, 1.2, 1.2)]
+    found = [(one.metric, one.baseline) for one in versuses(whole(found, "b"))]
+    assert found == [("cost", "base"), ("arc_easy acc", "base"), ("cost at kl 0.5", "x")]
+
+
 def test_no_worse_is_the_bound_within_the_margin():
     found = [row("base", "harmful", 0.1, 0, 0.2), row("m", "harmful", 0.1, 0, 0.2)]
     found.append(row("m", "harmful minus base", -0.01, -0.05, 0.028, 0.5))
