@@ -15,7 +15,7 @@ LAYERS = [
     ["dlma.files dlma.fingerprint dlma.shards"],
     [
         "dlma.stages dlma.provenance dlma.artifacts dlma.publish dlma.housekeeping",
-        "dlma.signatures dlma.schema dlma.config dlma.names dlma.compose dlma.usage",
+        "dlma.signatures dlma.schema dlma.config dlma.names dlma.overrides dlma.compose dlma.usage",
     ],
     ["dlma.tracking"],
     ["dlma.model.*", "dlma.data.*"],

@@ -13,6 +13,7 @@ from dlma.evaluation.statistics import Estimate
 from dlma.records import Account, EvalRow
 from dlma.report import figures
 from dlma.report.margins import CLASSES, MarginFacts, margin_facts, truth_class
+from dlma.report.scales import short
 from dlma.report.summary import Row, arms_of, better, bounded, interval, label, main_arm, number
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
@@ -197,7 +198,7 @@ def _margin_facts(facts: MarginFacts, low: float | None, high: float | None, aga
 
 
 def _bound(value: float | None) -> str:
-    return "none" if value is None else figures.short(value)
+    return "none" if value is None else short(value)
 
 
 def _estimate(estimate: Estimate | None, unit: str) -> str:

@@ -25,7 +25,7 @@ from dlma.report.sweep_table import Result, seeds_of, tables_of
 EFFECT = " effect against "
 
 
-def results(rows: Sequence[Setting], height_of: str | None = None) -> list[Result]:
+def results(rows: Sequence[Setting], of: str | None = None) -> list[Result]:
     """Every difference between two levels of a factor, in the curves' height, KL and what is beyond a reference curve.
 
     Of a difference that several sweeps have, the first one's; Holm over all of them.
@@ -34,9 +34,10 @@ def results(rows: Sequence[Setting], height_of: str | None = None) -> list[Resul
     several = len({design[0].method for design in designs}) > 1
     found: dict[tuple[str, str, str], tuple[Result, np.ndarray]] = {}
     for design in designs:
-        of = f"{design[0].method}, " if several else ""
-        for row, table in _effects(design, height_of):
-            found.setdefault((of + row.method, row.base, row.metric), (replace(row, method=of + row.method), table))
+        whose = f"{design[0].method}, " if several else ""
+        for row, table in _effects(design, of):
+            row = replace(row, method=whose + row.method)
+            found.setdefault((row.method, row.base, row.metric), (row, table))
     adjusted = comparisons.holm([comparisons.p_value(table) for _, table in found.values()])
     return [replace(row, p_holm=p) for (row, _), p in zip(found.values(), adjusted, strict=True)]
 
@@ -49,8 +50,8 @@ def _sweeps(rows: Sequence[Setting]) -> list[Sequence[Setting]]:
     return [rows, *(each if len(apart) > 1 else [])]
 
 
-def _effects(design: Sequence[Setting], height_of: str | None) -> Iterator[tuple[Result, np.ndarray]]:
-    named = [height(design, height_of), "kl", BEYOND.name if BEYOND.name in metrics_of(design) else None]
+def _effects(design: Sequence[Setting], of: str | None) -> Iterator[tuple[Result, np.ndarray]]:
+    named = [height(design, of), "kl", BEYOND.name if BEYOND.name in metrics_of(design) else None]
     for key, metric in itertools.product(_factors(design), [name for name in named if name]):
         yield from _differences(design, key, metric)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from dlma.evaluation.statistics import Estimate
-from dlma.report.figures import RootScale, Scale, short, ticks
+from dlma.report.scales import RootScale, Scale, short, ticks
 from dlma.report.summary import bounded, number
 
 COLOURS = ("#2563d9", "#dd6b2b", "#1d8f5f", "#8a4fd0", "#c0392b", "#0e8fa3", "#b7791f", "#5b6577", "#c2418f", "#5a7d1c")

@@ -13,6 +13,7 @@ from dlma.report.markdown import table as markdown_table
 from dlma.report.summary import BEYOND, better, bounded, label, number
 from dlma.report.sweep_rows import (
     AT,
+    EFFECT,
     READ_AT,
     VERSUS,
     Versus,
@@ -238,7 +239,7 @@ def notes(found: Sequence[Result], margin: float = MARGIN) -> list[str]:
     several = {(row.method, row.base, row.metric) for row in found if "+" in row.seed}
     if any((row.method, row.base, row.metric) not in several for row in found):
         lines.append("Rows with one seed speak of that seed only.")
-    if any(VERSUS.fullmatch(row.metric) for row in found):
+    if any(form.fullmatch(row.metric) for row in found for form in (VERSUS, EFFECT)):
         lines.append(
             "p: paired over prompts and seeds, adjusted by Holm over the comparisons of one kind: of ends, at a KL, at "
             f"FLOPs, of effects. No worse: worse by less than {100 * margin:g} points at one-sided level 97.5 %; "

@@ -7,15 +7,15 @@ from xml.etree import ElementTree
 import pytest
 
 from dlma.evaluation.statistics import share_interval
-from dlma.report import figures
+from dlma.report import figures, scales
 from dlma.report.figures import Series
 from dlma.report.margins import Bin
 
 
 def test_ticks_are_round_and_inside():
-    assert figures.ticks(0, 1, 5) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert figures.ticks(-37, 41, 4) == [-20, 0, 20, 40]
-    assert figures.ticks(3, 3) == [3]
+    assert scales.ticks(0, 1, 5) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert scales.ticks(-37, 41, 4) == [-20, 0, 20, 40]
+    assert scales.ticks(3, 3) == [3]
 
 
 def test_the_y_axis_points_up_and_every_step_has_a_tooltip():
@@ -68,7 +68,7 @@ def test_text_is_escaped():
 
 
 def test_on_a_root_scale_equal_steps_are_equal_steps_of_the_root():
-    scale = figures.RootScale(0.0, 9.0, 0.0, 300.0)
+    scale = scales.RootScale(0.0, 9.0, 0.0, 300.0)
     assert [scale(value) for value in (0.0, 1.0, 4.0, 9.0)] == [0.0, 100.0, 200.0, 300.0]
     assert scale(-0.01) == 0.0  # an estimate of KL may come out below it
     ticks = scale.ticks(5)
