@@ -17,6 +17,8 @@ from scipy.special import expit, stdtrit
 from dlma.evaluation.statistics import LEVEL, Estimate
 
 _STEPS = 100
+_ENOUGH = 1e-10  # the step at which the fit has settled
+_FLAT = 1e10  # condition number of the information beyond which the likelihood is flat in some direction
 _LARGEST = 15.0  # log-odds; beyond it the lengths (all but) decide, and there is no finite fit
 
 
@@ -33,10 +35,9 @@ def length_controlled(points: Sequence[float], differences: Sequence[float]) -> 
     found = _fit(design, y)
     if found is None:
         return None
-    residual = y - expit(design @ found)
-    bread = np.linalg.inv(_information(design, found))
-    spread = bread @ (design.T @ (design * residual[:, None] ** 2)) @ bread * len(y) / (len(y) - 2)
-    half = float(stdtrit(len(y) - 2, 0.5 + LEVEL / 2)) * math.sqrt(spread[0, 0])
+    parts = (design * (y - expit(design @ found))[:, None]) @ np.linalg.inv(_information(design, found))
+    error = math.sqrt(float((parts[:, 0] ** 2).sum()) * len(y) / (len(y) - 2))
+    half = float(stdtrit(len(y) - 2, 0.5 + LEVEL / 2)) * error
     low, value, high = (float(expit(found[0] + step)) for step in (-half, 0.0, half))
     return Estimate(value, low, high, len(y))
 
@@ -47,13 +48,23 @@ def _information(design: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _fit(design: np.ndarray, y: np.ndarray) -> np.ndarray | None:
-    """The maximum of the likelihood by Newton's method; None where it runs off."""
+    """The maximum of the likelihood by Newton's method, a step that overshoots being halved; None where it runs off."""
     weights = np.zeros(2)
     for _ in range(_STEPS):
-        step = np.linalg.solve(_information(design, weights), design.T @ (y - expit(design @ weights)))
+        information = _information(design, weights)
+        if np.linalg.cond(information) > _FLAT:
+            return None
+        step = np.linalg.solve(information, design.T @ (y - expit(design @ weights)))
+        while _loss(design, y, weights + step) > _loss(design, y, weights) and np.abs(step).max() >= _ENOUGH:
+            step = step / 2
         weights = weights + step
         if np.abs(weights).max() > _LARGEST:
             return None
-        if np.abs(step).max() < 1e-10:
+        if np.abs(step).max() < _ENOUGH:
             return weights
     return None
+
+
+def _loss(design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
+    line = design @ weights
+    return float((np.logaddexp(0.0, line) - y * line).sum())

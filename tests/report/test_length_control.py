@@ -60,3 +60,18 @@ def test_without_an_effect_of_length_it_is_the_plain_rate():
 )
 def test_it_is_not_given_where_it_cannot_be_known(points, lengths):
     assert length_controlled(points, lengths) is None
+
+
+def test_few_answers_that_differ_from_the_others_length_have_a_fit_or_none():
+    """Mostly ties of equal length, as a policy that hardly moved has: the optimiser's fit, or one that runs off."""
+    rng, fitted = np.random.default_rng(0), 0
+    for _ in range(300):
+        points, lengths = np.full(40, 0.5), np.zeros(40)
+        moved = rng.choice(40, rng.integers(1, 20), replace=False)
+        points[moved], lengths[moved] = rng.choice([0.0, 0.5, 1.0], len(moved)), rng.integers(-12, 13, len(moved))
+        found = length_controlled(points, lengths)
+        if found is not None:
+            assert found.low <= found.value <= found.high
+            assert found.value == pytest.approx(independent_rate(points, lengths), abs=1e-5)
+            fitted += 1
+    assert fitted > 200
