@@ -244,8 +244,9 @@ def build(node: DictConfig | dict, *runtime: object) -> object:
 
 
 def scientific(node: DictConfig | dict) -> dict:
-    """The node's part in a stage's key: its target and the values that have no default in the signature.
+    """The node's part in a stage's key: what it builds and the values that have no default in the signature.
 
+    A component is keyed by its class or function alone, so that its file may move.
     A number is keyed as its annotation says, so that `beta=1` and `beta=1.0` are one key.
     """
     values = _container(node)
@@ -259,7 +260,7 @@ def scientific(node: DictConfig | dict) -> dict:
         else signatures.cast(values[name], field.annotation, schema)
         for name, field in required.items()
     }
-    return {"_target_": values["_target_"], **chosen}
+    return {"_target_": values["_target_"].rpartition(".")[2], **chosen}
 
 
 def _is_node(value: object) -> bool:

@@ -312,6 +312,10 @@ def test_a_number_is_keyed_as_its_annotation_says():
     assert keyed == config.scientific({**node, "temperature": 1.0, "top_p": 1.0})
 
 
+def test_a_component_is_keyed_by_its_class_whatever_file_it_stands_in():
+    assert config.scientific({"_target_": "dlma.prompts.pairs.NoPairs"}) == {"_target_": "NoPairs"}
+
+
 @pytest.mark.parametrize("group", ["judges", "metrics", "judges/rubric"])
 def test_the_docs_name_every_judge_metric_and_rubric(group):
     text = (CONF.parent / "docs" / "evaluation.md").read_text()

@@ -66,7 +66,8 @@ def test_configuration_is_what_stands_after_the_star_and_scientific_what_has_no_
     assert [name for name, field in thing.fields.items() if field.required] == list(thing.fields)[:5]
     node = {"_target_": "dlma.made.Thing", "_recipe_": "r", "size": 1, "rate": 2.0, "kind": "a", "inner": None}
     node |= {"names": ["x"], "extra": {"k": 1}}
-    assert config.scientific(node) == {k: v for k, v in node.items() if k not in ("_recipe_", "extra")}
+    wanted = {k: v for k, v in node.items() if k not in ("_recipe_", "extra")} | {"_target_": "Thing"}
+    assert config.scientific(node) == wanted
 
 
 def test_a_signature_is_read_without_importing_its_module(tmp_path, monkeypatch):
