@@ -34,7 +34,7 @@ from benchmarks.clock import memory
 from benchmarks.measure import environment
 from benchmarks.shapes import ROOT, Shape, config_of, shape_of, work_folder
 from benchmarks.table import RESULTS, between, table
-from dlma.model.blueprint import LiveBytes
+from dlma.cost.meta_model import LiveBytes
 from dlma.records import ScoredPair
 
 PAIRS = {"lab": 32}  # of a step; small ones drown in what a process holds anyway
@@ -248,7 +248,7 @@ def code() -> str:
     """A hash of what is counted and how: rows of other code are not kept."""
     files = ["benchmarks/ledger.py", "benchmarks/workload.py", "benchmarks/shapes.py", "dlma/functional/logprob.py"]
     digest = hashlib.sha256()
-    for name in [*files, "dlma/model/trees.py", "dlma/model/blueprint.py"]:
+    for name in [*files, "dlma/model/trees.py", "dlma/cost/meta_model.py"]:
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()[:16]
 

@@ -27,19 +27,20 @@ def component(group: str, recipe: dict, *runtime: object):
     """A component as a run would build it: conf/ composed, with these values in its recipe."""
     from hydra import compose, initialize_config_dir
 
-    from dlma import app, config
+    from dlma import app
+    from dlma.config.build import build
 
     overrides = [f"recipe.{key}={value}" for key, value in recipe.items()]
     with initialize_config_dir(str(app.conf_dir()), version_base="1.3"):
         cfg = compose("config", [*overrides, "seed=0"])
-    return config.build(cfg[group], *runtime)
+    return build(cfg[group], *runtime)
 
 
 def train(model, pairs: Sequence[ScoredPair], clock: Clock, *, batch: int) -> dict:
     """The reference pass, then one epoch of DPO over the pairs."""
     from dlma.model.engine import Engine
-    from dlma.model.runtime import Runtime
     from dlma.model.trees import Sequence as Branch
+    from dlma.trainer.runtime import Runtime
 
     with tempfile.TemporaryDirectory() as scratch, clock.span("work"):
         with clock.span("reference"):
@@ -58,7 +59,7 @@ def train(model, pairs: Sequence[ScoredPair], clock: Clock, *, batch: int) -> di
 
 def visits(count: int, batch: int) -> list[int]:
     """Where our loader looks for its first, second, ... row: rows put there are trained on in the order given."""
-    from dlma.objective.training import StepLoader
+    from dlma.training.rule import StepLoader
 
     class Echo:
         def micros(self, rows):
@@ -69,7 +70,7 @@ def visits(count: int, batch: int) -> list[int]:
 
 def score(model, pairs: Sequence[Pair], clock: Clock) -> list[list[float]]:
     """Margin and reference log-probs of pairs; returns for each the margin and both references."""
-    from dlma.model.runtime import Shard
+    from dlma.trainer.runtime import Shard
 
     scorer = component("scorer", {}, model)
     with clock.span("work"):
@@ -80,7 +81,7 @@ def score(model, pairs: Sequence[Pair], clock: Clock) -> list[list[float]]:
 def sample(model, contexts: Sequence[Sequence[int]], clock: Clock, *, limit: int, lengths: Sequence[int] | None) -> int:
     """One answer to each context; returns how many tokens were drawn."""
     from dlma.functional.noise import row_key
-    from dlma.model.sample import Request
+    from dlma.sampler.local import Request
 
     sampler = component("sampler", PLAIN_SAMPLING | {"max_new_tokens": limit})
     wanted = lengths or [None] * len(contexts)

@@ -1,6 +1,6 @@
 """mode=plan against the machine: `python -m benchmarks.planned` counts and measures, and writes docs/plan.md's table.
 
-Each configuration is counted on tensors without content (dlma/model/footprint.py), then run for real in a process of
+Each configuration is counted on tensors without content (dlma/cost/memory.py), then run for real in a process of
 its own, through the package's components: how far resident memory rises above what the process held before the model
 was loaded. `alive` is with an allocator that hands freed blocks back at once, `kept` as a run is, which keeps them.
 """
@@ -105,18 +105,18 @@ def spec(case: Case):
 
 def counted(case: Case):
     """The footprint that mode=plan gives."""
-    from dlma.model import footprint
+    from dlma.cost import memory as memory_model
 
     made, shape = spec(case), config(case.model)
     if case.work == "sampling":
         room = CONTEXT + ANSWER
         draws = dict(temperature=1.0, top_k=0, top_p=1.0)
-        return footprint.sampling(made, shape, rows=case.rows, tile=64, room=room, **draws)
+        return memory_model.sampling(made, shape, rows=case.rows, tile=64, room=room, **draws)
     if case.work == "scoring":
-        size = footprint.largest_pass(case.token_budget, 3 * CONTEXT + 6 * ANSWER, 6 * ANSWER, 64)
-        return footprint.scoring(made, shape, size)
-    size = footprint.largest_pass(case.token_budget, CONTEXT + 2 * ANSWER, 2 * ANSWER, case.batch)
-    return footprint.training(
+        size = memory_model.largest_pass(case.token_budget, 3 * CONTEXT + 6 * ANSWER, 6 * ANSWER, 64)
+        return memory_model.scoring(made, shape, size)
+    size = memory_model.largest_pass(case.token_budget, CONTEXT + 2 * ANSWER, 2 * ANSWER, case.batch)
+    return memory_model.training(
         made,
         shape,
         size,
@@ -168,9 +168,9 @@ def _pairs(case: Case, count: int) -> list:
 def _train(case: Case) -> int:
     from benchmarks import ours
     from dlma.model.engine import Engine
-    from dlma.model.runtime import Runtime
     from dlma.model.trees import Sequence
     from dlma.records import ScoredPair
+    from dlma.trainer.runtime import Runtime
 
     model = spec(case).load()
     pairs = _pairs(case, 2 * case.batch)  # two steps: the second has the optimizer's state
@@ -205,7 +205,7 @@ def _score(case: Case) -> int:
 
 def _sample(case: Case) -> int:
     from benchmarks import ours
-    from dlma.model.sample import Request
+    from dlma.sampler.local import Request
 
     model = spec(case).load()
     sampler = ours.component("sampler", ours.PLAIN_SAMPLING | {"max_new_tokens": ANSWER})

@@ -3,7 +3,7 @@
 sampling     CPU seconds of the lab model's answers by what takes them, beside `generate`
 scoring      what a process holds before it scores anything, and the bytes of the pass itself, counted
 vocabulary   bytes of a training step by part at two vocabularies, counted
-The counts are those of mode=plan (dlma/model/footprint.py), on tensors without content. The result is Markdown.
+The counts are those of mode=plan (dlma/cost/memory.py), on tensors without content. The result is Markdown.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def sampling() -> str:
 def _sampled(model, contexts: list[list[int]]) -> tuple[dict[str, float], int]:
     """CPU seconds of one round, apart for reading and decoding, with how many passes and steps they took."""
     from dlma.functional.noise import row_key
-    from dlma.model.decode import Reader, Tile
-    from dlma.model.sample import LocalSampler, Request
+    from dlma.sampler.decode import Reader, Tile
+    from dlma.sampler.local import LocalSampler, Request
 
     sampler = LocalSampler(**ours.PLAIN_SAMPLING, max_new_tokens=job.LAB_LIMIT)
     requests = [Request(row_key(0, str(i), "plain", 0), ids) for i, ids in enumerate(contexts)]
@@ -75,14 +75,14 @@ def _parts(model) -> tuple[float, float]:
     import torch
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    from dlma.model import kv
-    from dlma.model.decode import Reader, Tile
-    from dlma.model.sample import TILE
+    from dlma.sampler import kv_cache
+    from dlma.sampler.decode import Reader, Tile
+    from dlma.sampler.local import TILE
 
     context = list(range(3, 24))
     layers = [module for module in model.network.modules() if isinstance(module, torch.nn.Linear)]
     inputs = [torch.randn(TILE, layer.in_features) for layer in layers]
-    with torch.no_grad(), kv.row_attention(model):
+    with torch.no_grad(), kv_cache.row_attention(model):
         reader, tile = Reader(model, 128, "full"), Tile(model, TILE, 128, "full")
         reader.read([context])
         for row in range(TILE):
@@ -90,9 +90,9 @@ def _parts(model) -> tuple[float, float]:
         whole = _least(tile.step)
         heads = model.causal.config.num_attention_heads
         nothing = torch.zeros(TILE, 1, heads, model.causal.config.hidden_size // heads)
-        ALL_ATTENTION_FUNCTIONS.register(kv._NAME, lambda *args, **named: (nothing, None))
+        ALL_ATTENTION_FUNCTIONS.register(kv_cache._NAME, lambda *args, **named: (nothing, None))
         without = _least(tile.step)
-        ALL_ATTENTION_FUNCTIONS.register(kv._NAME, kv.tile_attention)
+        ALL_ATTENTION_FUNCTIONS.register(kv_cache._NAME, kv_cache.tile_attention)
         products = _least(lambda: [layer(part) for layer, part in zip(layers, inputs, strict=True)])
     return products, whole - without
 
@@ -129,8 +129,8 @@ def _timed(owner: type, name: str) -> Iterator[list[float]]:
 
 def scoring() -> str:
     """The 40 M shape: what is there before the first pass, on either side, and what the passes add."""
-    from dlma.model.footprint import Pass
-    from dlma.model.footprint import scoring as counted
+    from dlma.cost.memory import Pass
+    from dlma.cost.memory import scoring as counted
 
     shape = shape_of("40M")
     weights = 4 * shape.parameters
@@ -160,7 +160,7 @@ def _imports(side: str) -> int:
 
 def vocabulary() -> str:
     """A training step of four pairs in two passes at 32,000 and 128,000 tokens; what depends on them, and how often."""
-    from dlma.model.footprint import Pass, training
+    from dlma.cost.memory import Pass, training
 
     size, rows, found = Pass(2, 768, 384), [], {}
     for times in (1, 4):

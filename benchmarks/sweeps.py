@@ -61,7 +61,7 @@ def timed_stages() -> Iterator[list[dict]]:
 
     The manifests' own times are whole seconds, which is too coarse for a small run.
     """
-    from dlma.artifacts import Store
+    from dlma.store.store import Store
 
     found: list[dict] = []
     make = Store.make

@@ -55,7 +55,7 @@ def wording(name: str):
     """A wording of conf/prompts, by its file's name."""
     from omegaconf import OmegaConf
 
-    from dlma.model.wording import Wording
+    from dlma.prompts.wording import Wording
 
     node = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "prompts" / f"{name}.yaml"))
     node.pop("_target_")

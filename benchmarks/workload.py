@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.shapes import Shape
 from benchmarks.text import encoder, hh_conversations, questions, wording
-from dlma.model.wording import SIDES
+from dlma.prompts.wording import SIDES
 from dlma.records import Pair, ScoredPair
 
 DATA = ("imposed", "one_line", "hh", "long")

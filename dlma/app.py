@@ -25,17 +25,22 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlma import config, ledger, names, usage
+from dlma.config import help, run_names
+from dlma.config.build import build
+from dlma.config.check import check
+from dlma.config.help import conf_dir
+from dlma.config.redact import redact
+from dlma.config.run_names import run_folder
 from dlma.errors import UserError
-from dlma.ledger import STATUS
-from dlma.usage import conf_dir
+from dlma.runs import status as run_status
+from dlma.runs.status import STATUS
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
 
-    from dlma.compose import Plan
+    from dlma.config.compose import Plan
 
-names.register()  # here, so that a launcher's worker, which imports this module for `task`, knows them too
+run_names.register()  # here, so that a launcher's worker, which imports this module for `task`, knows them too
 
 UNUSED = ("config_name", "package", "resolve", "experimental_rerun")  # of Hydra's flags, those that a run does not read
 UNWRITABLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
@@ -50,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         except UserError as reason:
             return _say(f"error: {reason}", 2)
         except KeyboardInterrupt:
-            return _say(f"interrupted; to go on: {shlex.join([*usage.command(), *argv])}", 130)
+            return _say(f"interrupted; to go on: {shlex.join([*help.command(), *argv])}", 130)
         except OSError as reason:
             if reason.errno not in UNWRITABLE:
                 raise
@@ -79,7 +84,7 @@ def _main(argv: list[str]) -> int:
     if not (folder / "config.yaml").is_file():
         raise UserError(f"--config-path {folder}: there is no config.yaml in it")
     if args.help:
-        print(usage.text(folder))
+        print(help.text(folder))
         return 0
     if args.cfg or args.info or args.hydra_help or args.shell_completion:
         return _hydra_itself(argv, folder)
@@ -104,7 +109,7 @@ def _hydra_itself(argv: list[str], folder: Path) -> int:
 def _run(args: Namespace, folder: Path) -> int:
     from hydra._internal.hydra import Hydra
 
-    from dlma import compose
+    from dlma.config import compose
 
     path = compose.search_path(folder, args.config_dir)
     plan = compose.plan(path, args.overrides, args.multirun)
@@ -125,9 +130,9 @@ def _without_folder(plan: Plan) -> int:
     One whose preset says `_cells_: all` is given every cell of a sweep, any other the first.
     """
     if "_cells_" in plan.cfg.mode:
-        config.build(plan.cfg.mode, list(plan.each()))
+        build(plan.cfg.mode, list(plan.each()))
         return 0
-    config.build(plan.cfg.mode, plan.cfg)
+    build(plan.cfg.mode, plan.cfg)
     if plan.cells > 1:
         print(f"of {plan.cells} cells the first is shown; the values of the others were checked too")
     return 0
@@ -138,12 +143,12 @@ def _sweep(hydra: Hydra, plan: Plan) -> int:
     from dlma.modes import report
 
     report.check(plan.cfg)
-    started = ledger.begin(plan.sweep_folder)
+    started = run_status.begin(plan.sweep_folder)
     try:
         hydra.multirun("config", task, plan.overrides)
     finally:
         (plan.sweep_folder / "multirun.yaml").unlink(missing_ok=True)  # Hydra's copy of the config: not redacted
-        ledger.end(plan.sweep_folder)
+        run_status.end(plan.sweep_folder)
         cells = _cells(plan.sweep_folder, started)
         _report(cells, plan.cells)
     folders = [plan.sweep_folder / cell["name"] for cell in cells]
@@ -165,11 +170,11 @@ def _report(cells: list[dict], planned: int) -> None:
     from dlma.report.terminal import print_sweep
 
     for cell in cells:
-        print(ledger.line(cell))
+        print(run_status.line(cell))
     if len(cells) < planned:
         print(f"{planned - len(cells)} of {planned} cells were not started")
     for kind in ("run", "reused"):
-        print(f"stages {kind}: {ledger.total(cells, kind)}")
+        print(f"stages {kind}: {run_status.total(cells, kind)}")
     print_sweep(cells)
 
 
@@ -177,12 +182,12 @@ def task(cfg: DictConfig) -> dict:
     """One run or one cell: call the mode with the config; what became of it is written and returned."""
     status = _started()
     try:
-        config.check(cfg)
+        check(cfg)
         if _is_cell() and (known := _from_ledger(cfg, status)) is not None:
             return known
         _write(status)
         _one_thread_each(cfg)
-        status |= {"status": "done", "code": 0, "result": config.build(cfg.mode, cfg)}
+        status |= {"status": "done", "code": 0, "result": build(cfg.mode, cfg)}
     except UserError as reason:
         _fail(status, str(reason), 2)
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -209,11 +214,11 @@ def _is_cell() -> bool:
 
 def _from_ledger(cfg: DictConfig, status: dict) -> dict | None:
     """What becomes of a cell that is not run: settled at an earlier start, or not begun after another's failure."""
-    folder = config.run_folder()
-    if cfg.sweep.on_error == "stop" and ledger.stopped(folder.parent):
+    folder = run_folder()
+    if cfg.sweep.on_error == "stop" and run_status.stopped(folder.parent):
         return {**status, "status": "not started"}
-    status["digest"] = ledger.digest(cfg)
-    earlier = ledger.settled(folder, status["digest"], retry_failed=cfg.sweep.retry_failed)
+    status["digest"] = run_status.digest(cfg)
+    earlier = run_status.settled(folder, status["digest"], retry_failed=cfg.sweep.retry_failed)
     if earlier is None:
         return None
     known = {**earlier, "number": status["number"], "started": status["started"]}
@@ -235,7 +240,7 @@ def _started() -> dict:
 
     hydra = HydraConfig.get()
     return {
-        "name": config.run_folder().name,
+        "name": run_folder().name,
         "number": OmegaConf.select(hydra, "job.num", throw_on_missing=False) or 0,
         "overrides": [line.lstrip("+") for line in hydra.overrides.task],
         "started": time.time(),
@@ -262,10 +267,10 @@ def _fail_unexpectedly(status: dict, reason: BaseException) -> None:
 
 def _write(status: dict) -> None:
     """status.json, by one rename, without secrets."""
-    path = config.run_folder() / STATUS
+    path = run_folder() / STATUS
     partial = path.with_name(f".{STATUS}.{os.getpid()}")
     try:
-        partial.write_text(json.dumps(config.redact(status), indent=2, default=str), encoding="utf-8")
+        partial.write_text(json.dumps(redact(status), indent=2, default=str), encoding="utf-8")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -2,8 +2,7 @@
 
 A model that was never tuned on instructions is so first, where `sft` says how (`tune`).
 With `iterations` above 1 the middle of it is gone through again, from the last policy (`one_round`).
-The only file that sees all components. Each function names a stage, what decides it, and how it is made;
-the store runs it or finds it.
+The only file that sees all components. Each function names a stage, what decides it, and how it is made.
 """
 
 from __future__ import annotations
@@ -14,13 +13,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dlma import config, records, shards
-from dlma.cell import Cell
-from dlma.config import build, scientific
-from dlma.crew import admit, cell_of
+from dlma import records
+from dlma.checks.finding import print_findings
+from dlma.config.build import build, scientific
+from dlma.config.run_names import run_folder
+from dlma.context import Cell
 from dlma.errors import UserError
-from dlma.evaluation.judging import Bench
-from dlma.presenting import present
+from dlma.evaluation.context import Bench
+from dlma.finish import present
+from dlma.launch import admit, cell_of
 from dlma.records import (
     Account,
     Answer,
@@ -35,13 +36,13 @@ from dlma.records import (
     Truth,
     Verdict,
 )
-from dlma.report.findings import print_findings
-from dlma.stages import Stage
+from dlma.store import shards
+from dlma.store.stage import Stage
 
 
 def run(cfg: DictConfig, /) -> dict:
     """mode=run: all stages, then the run folder with its records, policy and report."""
-    with cell_of(cfg, config.run_folder()) as cell, cell.tracking():
+    with cell_of(cfg, run_folder()) as cell, cell.tracking():
         return present(cell, *stages(cell))
 
 
@@ -148,7 +149,7 @@ def make_pairs(cell: Cell, contexts: Stage, held_out: Stage) -> Stage:
 
 def import_pairs(cell: Cell, held_out: Stage) -> Stage:
     """The pairs of `scored.path` or `pairs.path`; those on held-out prompts are left out."""
-    from dlma.prompts import imported
+    from dlma.pairs import imported
 
     scored = bool(cell.cfg.scored.path)
     path = cell.cfg.scored.path or cell.cfg.pairs.path
@@ -184,7 +185,7 @@ def score(cell: Cell, pairs: Stage, by: str = "current") -> Stage:
     key = {"given": True} if given else scientific(cell.cfg.scorer)
 
     def write(folder: Path) -> dict:
-        from dlma.prompts.pairs import usable
+        from dlma.pairs.sampled import usable
         from dlma.scorer.construction import GivenMargins
 
         rows, account = usable(_read(pairs, Pair))
@@ -210,7 +211,7 @@ def reference(cell: Cell, scored: Stage) -> Stage:
         return scored
 
     def write(folder: Path) -> dict:
-        from dlma.scorer.rereference import Rereference
+        from dlma.scorer.reference_logp import Rereference
 
         module = Rereference(cell.scoring(wanted))
         rows = _read(scored, ScoredPair)
@@ -239,8 +240,8 @@ def preflight(cell: Cell, **stages: Stage) -> Stage:
     """Counts of what training takes for granted in the records; stops the run where it does not hold."""
 
     def write(folder: Path) -> dict:
-        from dlma.model.rendering import written_ids
-        from dlma.report.preflight import Specials, inspect
+        from dlma.checks.preflight import Specials, inspect
+        from dlma.prompts.rendering import written_ids
 
         base, kinds = cell.base(), {"prompts": Prompt, "pairs": Pair, "scored": ScoredPair}
         tokenizer, written = base.tokenizer, written_ids(base.tokenizer, cell.wording)
@@ -277,7 +278,7 @@ def train(cell: Cell, scored: Stage, reward: Stage | None) -> Stage:
         raise UserError(f"along={cell.cfg.along}: follows one training, from the base on: iterations=1")
 
     def write(folder: Path) -> dict:
-        from dlma.objective.training import Supplies
+        from dlma.training.rule import Supplies
 
         every = _read(scored, ScoredPair)
         pairs, account = build(cell.cfg.labels).apply(every)
@@ -349,7 +350,7 @@ def follow(
         return {}
 
     def rows() -> list:
-        from dlma.evaluation.judging import matches
+        from dlma.judges.base import matches
 
         asked, contexts, base = _read(prompts, Prompt), _read(held_out, Context), _read(answers["base"], Answer)
         each = {arm: {"aligned": _read(stage, Answer), "base": base} for arm, stage in steps.items()}
@@ -390,7 +391,7 @@ def compare(
     """One judge's verdicts on the aligned answers against those of every other arm."""
 
     def rows() -> list:
-        from dlma.evaluation.judging import matches
+        from dlma.judges.base import matches
 
         answered = {arm: _read(stage, Answer) for arm, stage in answers.items()}
         return matches(_read(prompts, Prompt), _read(held_out, Context), answered, cell.frozen.tokenizer)
@@ -404,7 +405,7 @@ def rule(cell: Cell, name: str, node: DictConfig, bench: Bench, rows: Callable[[
     own = sorted(set(judge.identity()) & set(cell.weights["weights"]))
 
     def write(folder: Path) -> dict:
-        from dlma.evaluation.running import Judging
+        from dlma.judges.module import Judging
 
         cell.runtime.predict(Judging(judge, name=name), rows(), Verdict, folder, name)
         said = {"criterion": judge.criterion, "identity": judge.identity(), "self_reported": bool(own)}
@@ -428,7 +429,7 @@ def measure(
     metric = build(node, cell.bench(policy, answers))
 
     def write(folder: Path) -> dict:
-        from dlma.evaluation.measuring import scene
+        from dlma.metrics.base import scene
 
         answered = {arm: _read(stage, Answer) for arm, stage in answers.items()}
         found = scene(_read(prompts, Prompt), _read(held_out, Context), answered, cell.notes(policy)["trained"])

@@ -36,10 +36,14 @@ from types import ModuleType
 
 import yaml
 
-from dlma.report import sweep, sweep_cells, sweep_costs, sweep_reference, sweep_table, sweep_text
-from dlma.report.sweep_cells import Cell
-from dlma.report.sweep_results import results
-from dlma.report.sweep_table import Result
+from dlma.report import tables as sweep_tables
+from dlma.runs import folder as run_folders
+from dlma.runs.folder import Cell
+from dlma.sweep import costs, reference_curve
+from dlma.sweep import results as sweep_results
+from dlma.sweep import settings as sweep_settings
+from dlma.sweep.results import Result
+from dlma.sweep.results_csv import results
 
 HERE = Path(__file__).resolve().parent
 TWO_CELLS_AT_A_TIME = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.threads=1"]
@@ -101,7 +105,7 @@ def collect(name: str, folders: Sequence[Path]) -> None:
         return
     chosen = table_of(name)
     found = results(
-        sweep.settings(_cells(chosen, folders)),
+        sweep_settings.settings(_cells(chosen, folders)),
         baseline=chosen.baseline,
         tested=chosen.tested,
         levels=chosen.levels or [],
@@ -111,20 +115,20 @@ def collect(name: str, folders: Sequence[Path]) -> None:
         curves_over=chosen.curves_over,
         height=chosen.height,
     )
-    (HERE / name / "results.csv").write_bytes(sweep_table.write_csv(_over_seeds(_shown(found, chosen.show or []))))
+    (HERE / name / "results.csv").write_bytes(sweep_results.write_csv(_over_seeds(_shown(found, chosen.show or []))))
 
 
 def _cells(chosen: Table, folders: Sequence[Path]) -> list[Cell]:
-    cells = sweep_cells.collect(folders)
+    cells = run_folders.collect(folders)
     if not chosen.reference:
         return cells
-    return sweep_reference.beside(cells, sweep_reference.read(HERE / chosen.reference / "results.csv", "dlma"))
+    return reference_curve.beside(cells, reference_curve.read(HERE / chosen.reference / "results.csv", "dlma"))
 
 
 def _shown(found: Sequence[Result], show: Sequence[str]) -> list[Result]:
     """The rows about the metrics of the table: themselves, their comparisons, the shares of wins, and the costs."""
-    kept = {*show, *sweep_table.OUTCOMES}
-    return [row for row in found if row.metric.split(" ")[0] in kept or row.metric.startswith(sweep_costs.PREFIX)]
+    kept = {*show, *sweep_results.OUTCOMES}
+    return [row for row in found if row.metric.split(" ")[0] in kept or row.metric.startswith(costs.PREFIX)]
 
 
 def _over_seeds(found: Sequence[Result]) -> list[Result]:
@@ -137,8 +141,8 @@ def render(name: str) -> str:
     of = own(name)
     if of:
         return of.render()
-    found = sweep_table.read_csv(HERE / name / "results.csv")
-    return sweep_text.markdown(found, show=table_of(name).show).rstrip("\n")
+    found = sweep_results.read_csv(HERE / name / "results.csv")
+    return sweep_tables.markdown(found, show=table_of(name).show).rstrip("\n")
 
 
 def page_of(name: str) -> Path:

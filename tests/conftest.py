@@ -1,29 +1,15 @@
 """Every test runs offline, in a folder of its own, and leaves nothing in the checkout."""
 
-import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from command_line import Ran
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of huggingface_hub: a wrong name then fails at once
 os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-MODE = "mode._target_=dlma.config.show"  # a target without heavy imports, for which a test puts its own function
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What one command line did: exit code, both streams, and the folder that it ran in."""
-
-    code: int
-    out: str
-    err: str
-    folder: Path
 
 
 @pytest.fixture(autouse=True)
@@ -52,12 +38,7 @@ def run_main(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> Callable[..
 @pytest.fixture
 def mode(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable], None]:
     """Let the mode be a function of the test: `mode(lambda cfg, /: {})`, run with MODE."""
-    from dlma import config
 
-    return lambda function: monkeypatch.setattr(config, "show", function)
+    from dlma.modes import check
 
-
-def statuses(folder: Path) -> dict[str, dict]:
-    """Every status.json under `outputs/`, by the run folder's path in it."""
-    found = sorted(folder.glob("outputs/**/status.json"))
-    return {str(path.parent.relative_to(folder / "outputs")): json.loads(path.read_text()) for path in found}
+    return lambda function: monkeypatch.setattr(check, "show", function)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import MODE, statuses
+from command_line import MODE, statuses
 from omegaconf import OmegaConf
 
 from dlma import app
@@ -81,7 +81,7 @@ def test_run_folders_have_readable_deterministic_names(run_main, mode):
         assert run_main(*argv).code == 0
     before = sorted(statuses(Path.cwd()))
     assert run_main("method=rlcd", MODE, "++recipe.beta=2").code == 0  # order and prefixes do not matter
-    after = [name.replace(",mode._target_=dlma.config.show", "") for name in sorted(statuses(Path.cwd()))]
+    after = [name.replace(",mode._target_=dlma.modes.check.show", "") for name in sorted(statuses(Path.cwd()))]
     assert sorted(statuses(Path.cwd())) == before
     assert sorted(after) == ["dlma", "dlma,seed=1", "rlcd,recipe.beta=2", "trial"]
 

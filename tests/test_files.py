@@ -8,8 +8,8 @@ import pytest
 from store_kit import ROWS, never, write_rows
 
 from dlma import files
-from dlma.artifacts import Store
 from dlma.errors import UserError
+from dlma.store.store import Store
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dlma.config.schema import Component
 from dlma.data.sources import Source
 from dlma.data.split import check_sizes, read_prompts
 from dlma.data.text import Tally
 from dlma.records import Account, Prompt
-from dlma.schema import Component
 
 
 class Corpus:

@@ -12,10 +12,10 @@ from dlma.functional.noise import row_key
 from dlma.functional.reward import best_of_n_divergence
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Shard
-from dlma.model.sample import LocalSampler, Request
 from dlma.model.trees import Sequence
 from dlma.records import Answer, Context
+from dlma.sampler.local import LocalSampler, Request
+from dlma.trainer.runtime import Shard
 
 
 class Answers(pl.LightningModule):

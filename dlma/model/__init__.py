@@ -1,1 +1,1 @@
-"""Language models: loading, prefix trees, response log-probs, sampling, and the Lightning runtime."""
+"""Language models: loading, prefix trees, response log-probs and their checks."""

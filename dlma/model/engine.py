@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from dlma.functional.logprob import KEEP_BYTES, chunked_token_logp, sum_by_owner, token_logp
-from dlma.model import memory, selfcheck, trees
+from dlma.model import layout_check, memory, trees
 from dlma.model.language import LanguageModel
 from dlma.model.masks import ancestors, attention_kinds, tree_masks
-from dlma.model.rates import Meter, body_weights, matmul_peak
+from dlma.model.meter import Meter, body_weights, matmul_peak
+from dlma.model.shared_prefix import Branches, Trunk, common_trunk, without_trunk
 from dlma.model.trees import Rows, Tree
-from dlma.model.trunks import Branches, Trunk, common_trunk, without_trunk
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 _OVERHEAD = {"cpu": 64, "cuda": 1024}  # what a batch costs beyond its tokens, in tokens
@@ -250,7 +250,7 @@ class Engine:
         covered, layout, _ = self.model.checked
         if longest > covered and layout != "dense":
             probe = min(self.model.context, -(-longest // 128) * 128)
-            reason = selfcheck.reason_against_sharing(self, probe, TOLERANCE[self.model.compute_dtype])
+            reason = layout_check.reason_against_sharing(self, probe, TOLERANCE[self.model.compute_dtype])
             layout = "dense" if reason else "tree"
             self.model.checked = (probe, layout, reason)
         return layout

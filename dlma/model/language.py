@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.cache_utils import Cache
@@ -227,3 +228,8 @@ def _context(config, tokenizer) -> int:
         if getattr(config, name, None):
             return int(getattr(config, name))
     return min(int(tokenizer.model_max_length), 1 << 20)
+
+
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether a weight is spread over the processes, each of which holds a part."""
+    return isinstance(parameter, DTensor)

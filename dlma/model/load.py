@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dlma.errors import UserError
-from dlma.fingerprint import commit_of
+from dlma.store.fingerprint import commit_of
 
 if TYPE_CHECKING:
     from dlma.model.language import LanguageModel

@@ -19,17 +19,19 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from dlma import config, files, pipeline, records
-from dlma.cell import Cell
+from dlma import files, pipeline, records
+from dlma.config.run_names import run_folder
+from dlma.config.schema import Component
+from dlma.context import Cell
 from dlma.errors import UserError
-from dlma.evaluation.judging import Match
-from dlma.publish import publish
+from dlma.judges.base import Match
+from dlma.metrics.summary import Row, write_metrics
 from dlma.records import Context, Pair, Prompt, Reward, ScoredPair, Verdict
 from dlma.report.accuracy import Held, accuracy_rows
-from dlma.report.summary import Row, interval, number, write_metrics
 from dlma.report.terminal import simple_table
-from dlma.schema import Component
-from dlma.stages import Stage
+from dlma.runs.publish import publish
+from dlma.statistics.format import interval, number
+from dlma.store.stage import Stage
 
 POINTS = {"win": 1.0, "tie": 0.5, "lose": 0.0}
 HUMAN = "the human side"
@@ -63,7 +65,7 @@ def run(
     scorers: further scorers by name; labeller: which of them labels the reward model's pairs, and is no signal itself
     """
     _check(cfg, split, truth, scorers, labeller)
-    cell = Cell(cfg, config.run_folder())
+    cell = Cell(cfg, run_folder())
     asked = ask(cell, split, {name: node for name, node in scorers.items() if name != labeller}, scorers.get(labeller))
     held = [one for signal in signals(asked, truth) for one in signal]
     rows = accuracy_rows([held], sizes)

@@ -17,10 +17,10 @@ from omegaconf import DictConfig
 
 from dlma import files, records
 from dlma.errors import UserError
-from dlma.evaluation.agreement import cohen_kappa, fleiss_kappa
-from dlma.evaluation.statistics import Estimate, fraction_interval, share_interval
 from dlma.records import EvalRow, content_id
-from dlma.report.annotation import Blind, Labels, read_labels, render
+from dlma.report.annotation_page import Blind, Labels, read_labels, render
+from dlma.statistics.intervals import Estimate, fraction_interval, share_interval
+from dlma.statistics.kappa import cohen_kappa, fleiss_kappa
 
 OUTCOMES = ("win", "tie", "lose")
 PAGE, RESULTS = "annotate.html", "annotations.json"
@@ -221,7 +221,7 @@ def show(found: dict, title: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from dlma.report.summary import interval, number
+    from dlma.statistics.format import interval, number
 
     def cell(estimate: Estimate) -> str:
         return f"{number(estimate.value, 'share')} [dim]{escape(interval(estimate, 'share'))}[/dim]"

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from dlma.modes.finished import FinishedRun
 from dlma.records import Account
+from dlma.runs.finished import FinishedRun
 
 WARNING = (
     "> **Warning.** This data set holds answers that a model was asked to write under a *negative* prompt (see\n"

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlma import config
-from dlma.cell import Cell
+from dlma.config.check import check
+from dlma.context import Cell
 from dlma.data.text import prompt_id
 from dlma.errors import UserError
 from dlma.records import Answer, Prompt, Turn
@@ -74,7 +74,7 @@ def run_cell(folder: Path, trainer: DictConfig, settings: dict[str, float | None
     cfg.trainer = trainer
     cfg.sampler.update({name: value for name, value in settings.items() if value is not None})
     try:
-        config.check(cfg)
+        check(cfg)
     except UserError as reason:
         raise UserError(f"{folder / 'config.yaml'}: {reason}") from None
     cell = Cell(cfg, folder)
@@ -97,8 +97,8 @@ class Both:
 
     def ask(self, text: str) -> list[Answer]:
         """One answer of each arm; how often a prompt was asked before moves the seed on."""
-        from dlma.model.runtime import Shard
         from dlma.prompts.contexts import render_contexts
+        from dlma.trainer.runtime import Shard
 
         turns = [Turn("user", text)]
         prompt = Prompt(prompt_id(turns), turns, "test")

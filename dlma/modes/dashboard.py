@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from dlma import tracking
+from dlma import logger
 from dlma.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,10 +77,10 @@ def run(cfg: DictConfig, /, *, project: str, entity: str | None, seconds: float,
 
 
 def _why_not(seconds: float) -> str | None:
-    url = tracking.server()
-    if tracking.api_key(url) is None:
+    url = logger.server()
+    if logger.api_key(url) is None:
         return "no API key (run `wandb login` once, or set WANDB_API_KEY)"
-    if not tracking.reachable(url, seconds):
+    if not logger.reachable(url, seconds):
         return f"{url} cannot be reached (tried for {seconds:g} s at the most)"
     return None
 

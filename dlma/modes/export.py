@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from dlma import files
 from dlma.errors import UserError
 from dlma.modes import cards, preferences
-from dlma.modes.finished import FinishedRun
+from dlma.runs.finished import FinishedRun
 
 NOTES = ("manifest.json", "config.yaml", "metrics.csv")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from dlma import files
+from dlma.config.help import conf_dir
 from dlma.errors import UserError
-from dlma.usage import conf_dir
 
 BRANCH = "main"
 _PATH = re.compile(r"^path: *([\w.-]+/[\w.-]+) *(?:#.*)?$", re.M)

@@ -16,9 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dlma.model.operations import known_work
-from dlma.modes.foresight import Foresight
-from dlma.modes.outlook import Assumed, Line, Outlook
+from dlma.plan.dry_run import Foresight
+from dlma.plan.estimate import Assumed, Line, Outlook
 
 
 @dataclass
@@ -28,16 +27,6 @@ class DeviceNode:
     float32: float
     bandwidth: float
     source: str
-
-
-@dataclass
-class WorkNode:
-    target: str
-    kind: str
-    contexts: list[str]
-    answers: int
-    asked: int
-    reference: bool
 
 
 def show(
@@ -53,13 +42,10 @@ def show(
     compute_share: float,
     bandwidth_share: float,
     devices: dict[str, DeviceNode],
-    work: list[WorkNode],
 ) -> None:
     """Print the plan of all cells; their configs have been checked."""
-    known = known_work() | {node["target"]: node for node in work}
-    assumed = Assumed(reserve, compute_share, bandwidth_share, known, answer_tokens)
-    idle = {target for target, node in known.items() if node["kind"] == "none"}
-    cells = [Foresight(cfg, prompts=prompts, held_out=held_out, idle=idle) for cfg in cfgs]
+    assumed = Assumed(reserve, compute_share, bandwidth_share, answer_tokens)
+    cells = [Foresight(cfg, prompts=prompts, held_out=held_out) for cfg in cfgs]
     shapes: dict = {}
     outlooks = [Outlook(cell, assumed, devices, device, memory_gb, shapes) for cell in cells]
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -156,7 +142,7 @@ def _hours(hours: float) -> str:
 
 def memory_table(outlooks: Sequence[Outlook]) -> Table:
     """Bytes of a device by part, for each kind of work; in GB where something takes one, else in MB."""
-    from dlma.model.footprint import Footprint
+    from dlma.cost.memory import Footprint
 
     names = [part.name for part in fields(Footprint)]
     rows = [(kind, found) for outlook in outlooks for kind, found in outlook.footprints.items()]

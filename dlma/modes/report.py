@@ -11,13 +11,20 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dlma import config, files
+from dlma import files
+from dlma.config.build import resolved
+from dlma.config.run_names import run_folder
 from dlma.errors import UserError
-from dlma.report import known, sweep, sweep_cells, sweep_html, sweep_reference, sweep_table, sweep_text
-from dlma.report.sweep import Setting
-from dlma.report.sweep_cells import Cell
-from dlma.report.sweep_results import results
-from dlma.report.sweep_table import Result
+from dlma.report import sweep_page
+from dlma.report import tables as sweep_tables
+from dlma.runs import folder as run_folders
+from dlma.runs.folder import Cell
+from dlma.sweep import published, reference_curve
+from dlma.sweep import results as sweep_results
+from dlma.sweep import settings as sweep_settings
+from dlma.sweep.results import Result
+from dlma.sweep.results_csv import results
+from dlma.sweep.settings import Setting
 
 NAMES = ("report.html", "report.md", "report.tex", "results.csv")
 
@@ -41,7 +48,7 @@ class Options:
 
 def options(cfg: DictConfig) -> Options:
     """Read off a whole config."""
-    node = config.resolved(cfg)["sweep"]
+    node = resolved(cfg)["sweep"]
     levels = (node["kl"], node["flops"])
     rest = (
         node[key] for key in ("margin", "known", "pool_bases", "curves_over", "height", "reference", "reference_method")
@@ -53,25 +60,25 @@ def run(cfg: DictConfig, /) -> dict:
     """mode=report: read the runs that `runs=` names and write their report into this run's folder."""
     if not cfg.runs:
         raise UserError("mode=report: say which runs: runs='outputs/**', a sweep's folder, or several with commas")
-    cells = sweep_cells.collect(_patterns(cfg.runs))
-    folder = config.run_folder()
+    cells = run_folders.collect(_patterns(cfg.runs))
+    folder = run_folder()
     write(folder, cells, options(cfg), title=f"Report of {cfg.runs}")
     return {"cells": len(cells), "finished": sum(bool(cell.arms) for cell in cells)}
 
 
 def _patterns(runs: str) -> list[str]:
     """One pattern, or several with commas; a comma may be part of the name of a folder, as in `dlma,seed=0`."""
-    return [runs] if sweep_cells.paths(runs) else [pattern.strip() for pattern in runs.split(",")]
+    return [runs] if run_folders.paths(runs) else [pattern.strip() for pattern in runs.split(",")]
 
 
 def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, missing: int = 0) -> None:
     """The four files of a report, and where they are."""
     if chosen.reference:
-        cells = sweep_reference.beside(cells, sweep_reference.read(Path(chosen.reference), chosen.reference_method))
-    rows = sweep.settings(cells)
+        cells = reference_curve.beside(cells, reference_curve.read(Path(chosen.reference), chosen.reference_method))
+    rows = sweep_settings.settings(cells)
     found = _results(rows, chosen)
-    beside = known.beside(rows, known.read(chosen.known))
-    page = sweep_html.SweepPage(
+    beside = published.beside(rows, published.read(chosen.known))
+    page = sweep_page.SweepPage(
         title,
         folder.resolve(),
         cells,
@@ -85,13 +92,13 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
         chosen.height,
     )
     failed = [f"- {cell.name}: {cell.status}, {cell.reason}" for cell in cells if cell.status != "done"]
-    head = [f"# {title}", "", sweep_html.headline(cells, missing), "", *failed, *([""] if failed else [])]
-    text = "\n".join(head) + "\n" + sweep_text.markdown(found, beside, chosen.margin)
+    head = [f"# {title}", "", sweep_page.headline(cells, missing), "", *failed, *([""] if failed else [])]
+    text = "\n".join(head) + "\n" + sweep_tables.markdown(found, beside, chosen.margin)
     contents = {
-        "report.html": sweep_html.render(page),
+        "report.html": sweep_page.render(page),
         "report.md": text.encode(),
-        "report.tex": sweep_text.latex(found, beside, chosen.margin).encode(),
-        "results.csv": sweep_table.write_csv(found),
+        "report.tex": sweep_tables.latex(found, beside, chosen.margin).encode(),
+        "results.csv": sweep_results.write_csv(found),
     }
     with files.guarded(folder, "hydra.run.dir"):
         for name in NAMES:
@@ -117,7 +124,7 @@ def _results(rows: Sequence[Setting], chosen: Options) -> list[Result]:
 
 
 def _check_metrics(key: str, wanted: Sequence[str], rows: Sequence[Setting]) -> None:
-    names = sweep.metrics_of(rows)
+    names = sweep_settings.metrics_of(rows)
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise UserError(f"sweep.{key}={unknown[0]}: no such metric; there are {', '.join(names)}")
@@ -125,7 +132,7 @@ def _check_metrics(key: str, wanted: Sequence[str], rows: Sequence[Setting]) -> 
 
 def _check_height(height: str | None, rows: Sequence[Setting]) -> None:
     _check_metrics("height", [height] if height else [], rows)
-    kind = sweep.metrics_of(rows)[height].kind if height else "mean"
+    kind = sweep_settings.metrics_of(rows)[height].kind if height else "mean"
     if kind not in ("mean", "share"):
         raise UserError(f"sweep.height={height}: curves are of means and shares, not of a {kind}")
 
@@ -139,13 +146,13 @@ def _check_over(over: Sequence[str] | None, rows: Sequence[Setting]) -> None:
 def check(cfg: DictConfig) -> None:
     """What a sweep's report will read is there; before the sweep. Raises UserError."""
     chosen = options(cfg)
-    known.read(chosen.known)
+    published.read(chosen.known)
     if chosen.reference:
-        sweep_reference.read(Path(chosen.reference), chosen.reference_method)
+        reference_curve.read(Path(chosen.reference), chosen.reference_method)
 
 
 def of_sweep(folder: Path, cells: Sequence[Path], cfg: DictConfig, *, missing: int) -> None:
     """The report of a sweep's cells, in its folder, whatever became of them; nothing where no cell is a run."""
-    found = [sweep_cells.read_cell(cell) for cell in cells]
+    found = [run_folders.read_cell(cell) for cell in cells]
     if any(cell.arms or cell.status == "failed" for cell in found):
         write(folder, found, options(cfg), title=f"Sweep {folder.name}", missing=missing)

@@ -23,20 +23,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
-from dlma import config, files, pipeline, records
-from dlma.cell import Cell
+from dlma import files, pipeline, records
+from dlma.config.run_names import run_folder
+from dlma.context import Cell
 from dlma.data import text
 from dlma.data.corpus import Corpus
 from dlma.data.hh import HH, in_columns
 from dlma.data.jsonl import Columns
 from dlma.errors import UserError
-from dlma.evaluation.statistics import mean_interval, share_interval
-from dlma.fingerprint import key_of
 from dlma.model.load import ModelSpec, hf_model
 from dlma.records import Account, Implicit, Pair, TokenRewards
-from dlma.report.summary import bounded
 from dlma.report.terminal import print_account
-from dlma.stages import Stage
+from dlma.statistics.format import bounded
+from dlma.statistics.intervals import mean_interval, share_interval
+from dlma.store.fingerprint import key_of
+from dlma.store.stage import Stage
 
 SIDES = ("positive", "negative")
 ENDINGS = (*text.SUFFIXES, ".parquet")
@@ -54,7 +55,7 @@ class File:
 
 def run(cfg: DictConfig, /, *, out: str | None, policy: str | None, max_answer_tokens: int | None, prefix: str) -> dict:
     """Score the file, write it back with the columns added, and say in a few lines what they hold."""
-    cell = Cell(cfg, config.run_folder())
+    cell = Cell(cfg, run_folder())
     pipeline.tune(cell)
     file = read(cell)
     target = Path(out).expanduser() if out else cell.folder / _name(file.path)
@@ -95,7 +96,7 @@ def read(cell: Cell) -> File:
 
 def paired(cell: Cell, file: File, max_answer_tokens: int | None) -> tuple[list[Pair | None], Account]:
     """The token ids of each row's pair, None where it cannot be used."""
-    from dlma.prompts.imported import aligned_pairs
+    from dlma.pairs.imported import aligned_pairs
 
     room = cell.base().context - cell.cfg.recipe.max_prompt_tokens
     if room < 1:
@@ -129,7 +130,7 @@ def implicit(cell: Cell, pairs: Sequence[Pair], policy: str) -> Stage:
     spec = policy_spec(cell, policy)
 
     def write(folder: Path) -> dict:
-        from dlma.scorer.implicit import ImplicitReward
+        from dlma.scorer.implicit_reward import ImplicitReward
 
         module = ImplicitReward(spec.load(), cell.base())
         return {"engine": cell.runtime.predict(module, pairs, Implicit, folder, "rewards")}

@@ -19,15 +19,17 @@ import pyarrow.parquet as pq
 import yaml
 from omegaconf import DictConfig
 
-from dlma import files, records, shards
-from dlma.artifacts import Store
-from dlma.config import build
+from dlma import files, records
+from dlma.config.build import build
 from dlma.errors import UserError
-from dlma.evaluation.judging import Bench, Match, matches
+from dlma.evaluation.context import Bench
+from dlma.judges.base import Match, matches
+from dlma.metrics.summary import metrics_csv
 from dlma.model.load import ModelSpec
 from dlma.records import Answer, EvalRow, Prompt, Verdict
-from dlma.report.summary import metrics_csv
 from dlma.report.verdicts import Contest, contests, print_contests
+from dlma.store import shards
+from dlma.store.store import Store
 
 TABLE, VERDICTS = "versus.csv", "versus.parquet"
 NEEDED = ("config.yaml", "metrics.csv", "answers.parquet", "prompts.parquet")
@@ -91,7 +93,7 @@ def entries(runs: Sequence[str]) -> list[Entry]:
 
 def judge(cfg: DictConfig, entry: Entry, rivals: dict[str, Entry]) -> tuple[list[Verdict], list[Contest]]:
     """What every judge says of the run against each rival, by the rival's method."""
-    from dlma.evaluation.running import Judging
+    from dlma.judges.module import Judging
 
     store, base = Store(Path(cfg.store.root)), entry.base
     weights = [store.fingerprint(folder) for folder in base.folders]

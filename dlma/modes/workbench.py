@@ -15,15 +15,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dlma import config, files, pipeline, records
-from dlma.cell import Cell
-from dlma.config import build
+from dlma import files, pipeline, records
+from dlma.config.build import build
+from dlma.config.run_names import run_folder, split
+from dlma.context import Cell
 from dlma.errors import UserError
 from dlma.lab import affixes
-from dlma.names import split
 from dlma.records import ScoredPair
-from dlma.report import workbench
-from dlma.report.workbench import Entry
+from dlma.report import workbench_page
+from dlma.report.workbench_page import Entry
 
 Rank = Literal["separation", "clarity", "kl_positive", "kl_negative", "difference"]
 
@@ -36,16 +36,16 @@ def run(cfg: DictConfig, /, *, prompts: list[str], sample: int, rank_by: Rank) -
         raise UserError(
             "mode=workbench samples its own pairs: use pairs=contrastive, without pairs.path or scored.path"
         )
-    cell = Cell(cfg, config.run_folder())
+    cell = Cell(cfg, run_folder())
     pipeline.tune(cell)
     found = [measured(cell, *pair, sample) for name in options(prompts) for pair in pairs_of(name)]
-    found = workbench.ranked(found, rank_by)
+    found = workbench_page.ranked(found, rank_by)
     head = f"{cell.frozen.name}, {sample} prompts"
     with files.guarded(cell.folder, "hydra.run.dir"):
-        files.write_bytes(cell.folder / "workbench.csv", workbench.csv_bytes(found))
-        page = workbench.render(found, rank_by, title=cell.folder.name, meta=head, is_lab=cell.data.artificial)
+        files.write_bytes(cell.folder / "workbench.csv", workbench_page.csv_bytes(found))
+        page = workbench_page.render(found, rank_by, title=cell.folder.name, meta=head, is_lab=cell.data.artificial)
         files.write_bytes(cell.folder / "workbench.html", page)
-    workbench.print_ranking(found, rank_by, head)
+    workbench_page.print_ranking(found, rank_by, head)
     print(f"report: {cell.folder / 'workbench.html'}")
     return {"counts": cell.store.counts, "ranking": [entry.name for entry in found]}
 
@@ -89,7 +89,7 @@ def measured(cell: Cell, name: str, node: DictConfig, sample: int) -> Entry:
     pair = node.pairs[0]
     shown = tuple(" ".join(filter(None, pair[side].values())) for side in ("positive", "negative"))
     gap = true_gap(*shown) if cell.data.artificial else None
-    return Entry(name, *shown, workbench.measures(rows, truth, build(cell.cfg.alerts)), gap)
+    return Entry(name, *shown, workbench_page.measures(rows, truth, build(cell.cfg.alerts)), gap)
 
 
 def true_gap(positive: str, negative: str) -> float | None:

@@ -22,9 +22,9 @@ from dlma.model.engine import TOLERANCE
 from dlma.model.language import LanguageModel
 from dlma.model.predictions import predictions
 from dlma.model.reference import Reference
-from dlma.model.runtime import Runtime
-from dlma.objective.training import Step, Supplies, TrainingRule
 from dlma.records import ScoredPair
+from dlma.trainer.runtime import Runtime
+from dlma.training.rule import Step, Supplies, TrainingRule
 
 
 @dataclass(frozen=True)

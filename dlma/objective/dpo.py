@@ -13,17 +13,17 @@ from pathlib import Path
 
 import torch
 
+from dlma.config.schema import Component
 from dlma.errors import UserError
 from dlma.functional.losses import margin_weights
 from dlma.functional.preference import margin_bounds, preference_logit
 from dlma.model import trees
 from dlma.model.engine import TOLERANCE, Engine
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Runtime
-from dlma.objective.oriented import chosen_first, margin, references, tokens
-from dlma.objective.training import Step, TrainingRule
 from dlma.records import ScoredPair
-from dlma.schema import Component
+from dlma.trainer.runtime import Runtime
+from dlma.training.preference_pair import chosen_first, margin, references, tokens
+from dlma.training.rule import Step, TrainingRule
 
 
 @dataclass(frozen=True)

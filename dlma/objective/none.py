@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from dlma.model import ranks
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Runtime
-from dlma.objective.training import Supplies, write_log
+from dlma.trainer import collectives
+from dlma.trainer.runtime import Runtime
+from dlma.training.rule import Supplies, write_log
 
 
 class NoTraining:
@@ -31,7 +31,7 @@ class NoTraining:
 
     def fit(self, rows: Sequence, runtime: Runtime, folder: Path, listen: Callable[[dict], None]) -> list[None]:
         """Leave an empty train.csv; there is no clamp."""
-        if not ranks.rank():
+        if not collectives.rank():
             write_log(folder / "train.csv", [])
         return [None, None]
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from dlma.config.schema import Component
 from dlma.errors import UserError
 from dlma.functional import ppo
 from dlma.model import trees
@@ -25,11 +26,10 @@ from dlma.model.engine import TOLERANCE, Engine
 from dlma.model.language import LanguageModel
 from dlma.model.reference import Reference
 from dlma.model.reward_model import value_head
-from dlma.model.runtime import Runtime
 from dlma.objective.rollouts import Episode, RolloutLoader, distinct, requests
-from dlma.objective.training import Step, Supplies, TrainingRule
 from dlma.records import ScoredPair
-from dlma.schema import Component
+from dlma.trainer.runtime import Runtime
+from dlma.training.rule import Step, Supplies, TrainingRule
 
 
 class Micro:

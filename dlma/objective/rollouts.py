@@ -11,10 +11,11 @@ from torch import Tensor
 
 from dlma.errors import UserError
 from dlma.functional.noise import row_key
-from dlma.model import ranks, trees
-from dlma.model.sample import Request
-from dlma.objective.training import Step
+from dlma.model import trees
 from dlma.records import ScoredPair
+from dlma.sampler.local import Request
+from dlma.trainer import collectives
+from dlma.training.rule import Step
 
 if TYPE_CHECKING:
     from dlma.objective.ppo import PPO
@@ -85,8 +86,8 @@ class RolloutLoader:
         return self.rollouts * self.per_rollout
 
     def __iter__(self) -> Iterator[Step]:
-        if ranks.world() > 1:
-            raise UserError(f"objective=ppo: samples in one process: trainer.devices=1, not {ranks.world()}")
+        if collectives.world() > 1:
+            raise UserError(f"objective=ppo: samples in one process: trainer.devices=1, not {collectives.world()}")
         if self.next_step % self.per_rollout:
             raise RuntimeError(f"a resume point inside a rollout: step {self.next_step}")
         for rollout in range(self.next_step // self.per_rollout, self.rollouts):

@@ -17,9 +17,9 @@ from dlma.errors import UserError
 from dlma.model import trees
 from dlma.model.engine import TOLERANCE, Engine
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Runtime
-from dlma.objective.training import Step, TrainingRule
 from dlma.records import ScoredPair
+from dlma.trainer.runtime import Runtime
+from dlma.training.rule import Step, TrainingRule
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from dlma.data.text import Tally
 from dlma.errors import BadRow
-from dlma.model.rendering import rendered
 from dlma.model.tokens import answer_ids, encode, with_eos
-from dlma.model.wording import SIDES, Wording
+from dlma.prompts.rendering import rendered
+from dlma.prompts.wording import SIDES, Wording
 from dlma.records import Account, Context, Prompt, Turn
 
 TOO_LONG = "last turn longer than max_prompt_tokens"

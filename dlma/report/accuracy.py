@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dlma.evaluation.statistics import Estimate, crossed_fraction, crossed_ratio
-from dlma.report.summary import Row
+from dlma.metrics.summary import Row
+from dlma.statistics.intervals import Estimate, crossed_fraction, crossed_ratio
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from dlma.evaluation.statistics import Estimate, fraction_interval
+from dlma.checks.alerts import Alerts
+from dlma.checks.finding import Finding
+from dlma.metrics.summary import METRICS, Row, summary_rows
 from dlma.records import EvalRow, Verdict
-from dlma.report import figures
-from dlma.report.alerts import Alerts
-from dlma.report.changes import change
-from dlma.report.findings import Finding
-from dlma.report.summary import METRICS, Row, bounded, interval, number, summary_rows
+from dlma.report import charts as charts_of
 from dlma.report.verdicts import POINTS
+from dlma.statistics.format import bounded, interval, number
+from dlma.statistics.intervals import Estimate, fraction_interval
+from dlma.statistics.paired import change
 
 NAME = "parting"
 SHOWN = {
@@ -148,11 +149,11 @@ def section(found: Along, part: int | None, finding: Finding) -> str:
     judges |= {name: f"{name.replace('win_rate/', 'win rate by ')} (right)" for name in _judges(found)}
     known = [(name, said) for name, said in judges.items() if all(name in point for point in points)]
     curves = [
-        figures.Curve(said, css, [point[name].estimate for point in points])
+        charts_of.Curve(said, css, [point[name].estimate for point in points])
         for (name, said), css in zip([("self_reward", "R, nats (left)"), *known[:1]], ("c-prompted", "c-better"))
     ]
     keys = "".join(f'<span class="key k-{curve.css[2:]}">{escape(curve.name)}</span>' for curve in curves)
-    chart = figures.two_scales(found.steps, curves, "training step", "R and the judge along training", part)
+    chart = charts_of.two_scales(found.steps, curves, "training step", "R and the judge along training", part)
     return (
         '<p class="lead">The self-reward R of held-out answers, which training raises, and the independent judge, '
         "which it never sees; whiskers are 95 % intervals over prompts. The dashed line is the step from which R rises "

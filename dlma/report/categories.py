@@ -11,10 +11,11 @@ from html import escape
 
 import numpy as np
 
-from dlma.evaluation.statistics import Estimate, share_interval
+from dlma.metrics.summary import kind_interval
 from dlma.records import EvalRow, Score
-from dlma.report.summary import interval, kind_interval, number
 from dlma.report.verdicts import Contest
+from dlma.statistics.format import interval, number
+from dlma.statistics.intervals import Estimate, share_interval
 
 COLUMNS = ("method", "base", "seed", "metric", "category", "n", "mean", "low", "high")
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from dlma.report import figures
-from dlma.report.margins import margin_facts
-from dlma.report.summary import number
+from dlma.checks.margin_facts import margin_facts
+from dlma.report import charts as charts_of
+from dlma.statistics.format import number
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,17 @@ def rounds_csv(rounds: Sequence[Round]) -> bytes:
 def panel(rounds: Sequence[Round]) -> str:
     """The drift as a chart and a table."""
     xs = [float(one.round) for one in rounds]
-    means = figures.line_chart(
+    means = charts_of.line_chart(
         [
-            figures.Series("by the round's model", "c-aligned", xs, [r.current_mean for r in rounds], smooth=False),
-            figures.Series("by the base", "c-base", xs, [r.frozen_mean for r in rounds], smooth=False),
+            charts_of.Series("by the round's model", "c-aligned", xs, [r.current_mean for r in rounds], smooth=False),
+            charts_of.Series("by the base", "c-base", xs, [r.frozen_mean for r in rounds], smooth=False),
         ],
         "round",
         "Mean R of the round's pairs",
         zero=True,
     )
-    change = figures.line_chart(
-        [figures.Series("change", "c-aligned", xs, [r.mean_change for r in rounds], smooth=False)],
+    change = charts_of.line_chart(
+        [charts_of.Series("change", "c-aligned", xs, [r.mean_change for r in rounds], smooth=False)],
         "round",
         "Mean change of R",
         zero=True,

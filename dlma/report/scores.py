@@ -12,11 +12,12 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape as plain
 
-from dlma.evaluation.statistics import Estimate, paired_difference, share_interval
+from dlma.metrics.summary import Row, kind_interval
 from dlma.records import Score
-from dlma.report.changes import difference_of_ratios
-from dlma.report.summary import Row, interval, kind_interval, number
 from dlma.report.terminal import simple_table
+from dlma.statistics.format import interval, number
+from dlma.statistics.intervals import Estimate, paired_difference, share_interval
+from dlma.statistics.paired import difference_of_ratios
 
 CHANGE = "change/"
 _Table = dict[str, tuple[float, float]]

@@ -11,18 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dlma.metrics.summary import Row, arms_of, better, label, main_arm, rows_from, summary_over_seeds
 from dlma.records import Account, EvalRow, from_table
-from dlma.report.summary import (
-    Row,
-    arms_of,
-    better,
-    interval,
-    label,
-    main_arm,
-    number,
-    rows_from,
-    summary_over_seeds,
-)
+from dlma.statistics.format import interval, number
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 _SHORT = {

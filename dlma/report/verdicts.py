@@ -14,12 +14,13 @@ from html import escape
 from rich.console import Console
 from rich.markup import escape as plain
 
-from dlma.evaluation import statistics
-from dlma.evaluation.statistics import Estimate
+from dlma.metrics.summary import Row
 from dlma.records import EvalRow, Verdict
-from dlma.report.length_control import length_controlled
-from dlma.report.summary import Row, interval, number
 from dlma.report.terminal import WIDE, simple_table
+from dlma.statistics import intervals
+from dlma.statistics.format import interval, number
+from dlma.statistics.intervals import Estimate
+from dlma.statistics.length_control import length_controlled
 
 SELF_REPORTED = "self-reported"
 OUTCOMES = ("win", "tie", "lose", "unparsed")
@@ -94,13 +95,13 @@ def independent_wins(found: Sequence[Contest]) -> dict[str, Estimate]:
 
 
 def _estimates(rows: Sequence[Verdict], lengths: Mapping[tuple[str, str], int]) -> dict[str, Estimate]:
-    found = {name: statistics.share_interval([row.outcome == name for row in rows]) for name in OUTCOMES}
+    found = {name: intervals.share_interval([row.outcome == name for row in rows]) for name in OUTCOMES}
     parsed = [row for row in rows if row.outcome in POINTS]
     if not parsed:
         return found
     points = [POINTS[row.outcome] for row in parsed]
-    found = {"win_rate": statistics.fraction_interval(points), **found}
-    found["consistent"] = statistics.share_interval([row.shown_first == row.shown_second for row in parsed])
+    found = {"win_rate": intervals.fraction_interval(points), **found}
+    found["consistent"] = intervals.share_interval([row.shown_first == row.shown_second for row in parsed])
     ends = [(lengths.get((row.arm, row.prompt_id)), lengths.get((row.against, row.prompt_id))) for row in parsed]
     if all(None not in pair for pair in ends):
         controlled = length_controlled(points, [one - two for one, two in ends])
@@ -112,7 +113,7 @@ def _by_category(rows: Sequence[Verdict]) -> dict[str, Estimate]:
     """The win rate in each category; none where there is only one."""
     named = sorted((row for row in rows if row.category and row.outcome in POINTS), key=lambda row: row.category)
     found = {
-        name: statistics.fraction_interval([POINTS[row.outcome] for row in group])
+        name: intervals.fraction_interval([POINTS[row.outcome] for row in group])
         for name, group in itertools.groupby(named, key=lambda row: row.category)
     }
     return found if len(found) > 1 else {}

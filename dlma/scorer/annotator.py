@@ -16,9 +16,9 @@ from dlma.errors import UserError
 from dlma.functional.labels import flip_probability, flip_temperature
 from dlma.lab import oracle, world
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Shard
 from dlma.records import Pair, ScoredPair
-from dlma.scorer.beside import coin, labelled, margin_scorer
+from dlma.scorer.labelling import coin, labelled, margin_scorer
+from dlma.trainer.runtime import Shard
 
 
 class Annotator(pl.LightningModule):

@@ -6,9 +6,9 @@ import pytorch_lightning as pl
 
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Shard
 from dlma.model.trees import Sequence
 from dlma.records import Label, Pair, ScoredPair
+from dlma.trainer.runtime import Shard
 
 
 class Construction(pl.LightningModule):

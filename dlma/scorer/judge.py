@@ -7,12 +7,12 @@ from typing import Literal
 
 import pytorch_lightning as pl
 
-from dlma.model.ab import ABJudge, Comparison
+from dlma.config.schema import Component
+from dlma.judge_prompt import ABJudge, Comparison
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Shard
 from dlma.records import Pair, ScoredPair
-from dlma.schema import Component
-from dlma.scorer.beside import coin, labelled, margin_scorer
+from dlma.scorer.labelling import coin, labelled, margin_scorer
+from dlma.trainer.runtime import Shard
 
 
 class Judge(pl.LightningModule):

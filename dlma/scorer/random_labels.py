@@ -7,9 +7,9 @@ from typing import Literal
 import pytorch_lightning as pl
 
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Shard
 from dlma.records import Pair, ScoredPair
-from dlma.scorer.beside import coin, labelled, margin_scorer
+from dlma.scorer.labelling import coin, labelled, margin_scorer
+from dlma.trainer.runtime import Shard
 
 
 class RandomLabels(pl.LightningModule):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytorch_lightning as pl
 
 from dlma.model.reward_model import RewardModel
-from dlma.model.runtime import Shard
 from dlma.model.trees import Sequence
 from dlma.records import Pair, Reward
+from dlma.trainer.runtime import Shard
 
 
 class RewardScorer(pl.LightningModule):

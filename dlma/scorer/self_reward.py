@@ -13,9 +13,9 @@ import torch
 from dlma.functional.reward import self_reward_margin
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Shard
 from dlma.model.trees import Sequence
 from dlma.records import Pair, ScoredPair
+from dlma.trainer.runtime import Shard
 
 
 class SelfReward(pl.LightningModule):

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 from dlma.model import tokens, trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Shard
 from dlma.records import Pair, TokenRewards
+from dlma.trainer.runtime import Shard
 
 
 class TokenScorer(pl.LightningModule):

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dlma.report import markdown, sweep, sweep_cells, sweep_table
-from dlma.report.sweep import Setting
-from dlma.report.sweep_rows import Versus, versuses, whole
-from dlma.report.sweep_table import Result
-from dlma.report.sweep_text import bound_text, cell, change, p_text
+from dlma.report import markdown
+from dlma.report.tables import bound_text, cell, change, p_text
+from dlma.runs import folder as run_folders
+from dlma.sweep import results as sweep_results
+from dlma.sweep import settings as sweep_settings
+from dlma.sweep.results import Result
+from dlma.sweep.rows import Versus, versuses, whole
+from dlma.sweep.settings import Setting
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.csv"
@@ -27,16 +30,16 @@ WORTH = "worth at flips "
 
 def collect(*folders: Path) -> None:
     """Harm and KL by label, number of labels and flips; what the sign of R is worth; where measured, the tests."""
-    rows = [_named(row) for row in sweep.settings(sweep_cells.collect(folders)) if row.final]
+    rows = [_named(row) for row in sweep_settings.settings(run_folders.collect(folders)) if row.final]
     rows = [row for row in rows if row.arm != "prompted"]
-    found = [r for r in sweep_table.results(rows, tested=[]) if r.metric in ("harmful", "kl") and "+" in r.seed]
+    found = [r for r in sweep_results.results(rows, tested=[]) if r.metric in ("harmful", "kl") and "+" in r.seed]
     most = max(_pairs(row) for row in rows if row.arm == "aligned" and row.label != DLMA)
     person = _person(most, FLIPS)
     if any(row.label == person for row in rows):
         tried = [row for row in rows if row.label in (person, _free(most), DLMA)]
-        tests = sweep_table.results(tried, baseline=person, tested=["harmful"])
+        tests = sweep_results.results(tried, baseline=person, tested=["harmful"])
         found += [r for r in tests if r.metric == f"harmful minus {person}"]
-    RESULTS.write_bytes(sweep_table.write_csv([*found, *_worth(rows, most)]))
+    RESULTS.write_bytes(sweep_results.write_csv([*found, *_worth(rows, most)]))
 
 
 def _named(row: Setting) -> Setting:
@@ -85,7 +88,7 @@ def _worth(rows: Sequence[Setting], most: int) -> list[Result]:
         values = [_labels(counts, one[:-1], one[-1]) for one in draws]
         low, high = np.quantile(values, [0.025, 0.975], method="nearest")
         value = _labels(counts, means.mean(axis=1)[:-1], means.mean(axis=1)[-1])
-        seeds = sweep_table.seeds_of(free.runs)
+        seeds = sweep_results.seeds_of(free.runs)
         found.append(Result(_free(most), free.base, seeds, f"{WORTH}{flips:g}", means.shape[1], value, low, high))
     return found
 
@@ -94,8 +97,8 @@ def _prompt_means(rows: Sequence[Setting]) -> np.ndarray:
     """(settings, prompts) harm, a mean over the seeds that all have."""
     seeds = sorted(set.intersection(*(set(row.runs) for row in rows)))
     every = [row.arms[seed] for row in rows for seed in seeds]
-    metric = sweep.metrics_of(rows)["harmful"]
-    tables = [sweep_table.tables_of(metric, [row.arms[seed] for seed in seeds], every) for row in rows]
+    metric = sweep_settings.metrics_of(rows)["harmful"]
+    tables = [sweep_results.tables_of(metric, [row.arms[seed] for seed in seeds], every) for row in rows]
     return np.stack([table[:, :, 0].mean(axis=1) for table in tables])
 
 
@@ -113,7 +116,7 @@ def _labels(counts: Sequence[int], harm: Sequence[float], wanted: float) -> floa
 
 def render() -> str:
     """The Markdown of results.csv."""
-    found = sweep_table.read_csv(RESULTS)
+    found = sweep_results.read_csv(RESULTS)
     tested = versuses(whole(found, found[0].base))
     return "\n\n".join([_settings(found), *([_tests(tested)] if tested else []), _worths(found)])
 

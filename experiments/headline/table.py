@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from dlma.evaluation.statistics import Estimate
+from dlma.metrics import summary
 from dlma.records import EvalRow, from_table
-from dlma.report import summary
+from dlma.statistics.intervals import Estimate
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.csv"

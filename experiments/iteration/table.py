@@ -9,12 +9,15 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlma.evaluation.statistics import Estimate, mean_interval
-from dlma.report import markdown, sweep, sweep_cells, sweep_table
-from dlma.report.summary import bounded
-from dlma.report.sweep_cells import Cell
-from dlma.report.sweep_table import Result
-from dlma.report.sweep_text import cell
+from dlma.report import markdown
+from dlma.report.tables import cell
+from dlma.runs import folder as run_folders
+from dlma.runs.folder import Cell
+from dlma.statistics.format import bounded
+from dlma.statistics.intervals import Estimate, mean_interval
+from dlma.sweep import results as sweep_results
+from dlma.sweep import settings as sweep_settings
+from dlma.sweep.results import Result
 
 HERE = Path(__file__).resolve().parent
 RESULTS, DRIFT = HERE / "results.csv", HERE / "drift.csv"
@@ -38,10 +41,10 @@ COLUMNS = ["scorer", "round", "seeds", *(f"{name}{end}" for name in OF_A_ROUND f
 
 def collect(*folders: Path) -> None:
     """Every setting's means, and the rounds of the runs with the most rounds."""
-    cells = sweep_cells.collect(folders)
-    rows = sweep.settings(cells)
-    found = [row for row in sweep_table.results(rows, tested=[]) if row.metric in SHOWN and "+" in row.seed]
-    RESULTS.write_bytes(sweep_table.write_csv(found))
+    cells = run_folders.collect(folders)
+    rows = sweep_settings.settings(cells)
+    found = [row for row in sweep_results.results(rows, tested=[]) if row.metric in SHOWN and "+" in row.seed]
+    RESULTS.write_bytes(sweep_results.write_csv(found))
     with DRIFT.open("w", newline="") as out:
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -65,7 +68,7 @@ def _drift(cells: Sequence[Cell]) -> list[dict]:
 
 def render() -> str:
     """The Markdown of both files."""
-    found = sweep_table.read_csv(RESULTS)
+    found = sweep_results.read_csv(RESULTS)
     return "\n\n".join([_settings(found), "R of each round's pairs, nats (intervals over seeds):", _drift_table()])
 
 

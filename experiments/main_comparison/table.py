@@ -11,11 +11,16 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlma.report import markdown, sweep, sweep_cells, sweep_costs, sweep_frontier, sweep_table
-from dlma.report.summary import bounded
-from dlma.report.sweep_rows import versuses, whole
-from dlma.report.sweep_table import Result
-from dlma.report.sweep_text import change, p_text
+from dlma.report import markdown
+from dlma.report.tables import change, p_text
+from dlma.runs import folder as run_folders
+from dlma.statistics.format import bounded
+from dlma.sweep import costs
+from dlma.sweep import curves as kl_curves
+from dlma.sweep import results as sweep_results
+from dlma.sweep import settings as sweep_settings
+from dlma.sweep.results import Result
+from dlma.sweep.rows import versuses, whole
 
 HERE = Path(__file__).resolve().parent
 RESULTS, TUNED = HERE / "results.csv", HERE.parent / "tuning" / "outcome.csv"
@@ -35,12 +40,12 @@ SHOWN = {
 
 def collect(*folders: Path) -> None:
     """Every setting's means and verdicts, the curves at each KL, and their differences from the subject's curve."""
-    rows = sweep.settings(sweep_cells.collect(folders))
+    rows = sweep_settings.settings(run_folders.collect(folders))
     final = [row for row in rows if row.final]
-    found = [r for r in sweep_table.results(final, tested=[]) if "+" in r.seed and _is_shown(r.metric)]
-    found += sweep_frontier.results(rows, SUBJECT, LEVELS)
-    found += sweep_costs.results(final)
-    RESULTS.write_bytes(sweep_table.write_csv(found))
+    found = [r for r in sweep_results.results(final, tested=[]) if "+" in r.seed and _is_shown(r.metric)]
+    found += kl_curves.results(rows, SUBJECT, LEVELS)
+    found += costs.results(final)
+    RESULTS.write_bytes(sweep_results.write_csv(found))
 
 
 def _is_shown(metric: str) -> bool:
@@ -49,7 +54,7 @@ def _is_shown(metric: str) -> bool:
 
 def render() -> str:
     """The Markdown of results.csv and of the tuning's outcome."""
-    found = sweep_table.read_csv(RESULTS)
+    found = sweep_results.read_csv(RESULTS)
     return "\n\n".join(
         [_matched(found), _differences(found), _tuned(found), _preferred(found), _costs(found), _all(found)]
     )
@@ -120,7 +125,7 @@ def _costs(found: Sequence[Result]) -> str:
     own = _own_points(found)
     rows = {method: {r.metric: r for r in found if r.method == label} for method, label in own.items()}
     head = "What each method's own point cost to make, on the same prompts and pairs, evaluation left out:\n\n"
-    return head + markdown.table(*sweep_costs.table(rows))
+    return head + markdown.table(*costs.table(rows))
 
 
 def _all(found: Sequence[Result]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from parity_case import Example, Settings
 
-from dlma.config import build
+from dlma.config.build import build
 from dlma.model.language import LanguageModel
 from dlma.model.load import hf_model
 from dlma.model.tokens import answer_ids, encode
@@ -69,7 +69,7 @@ def bare_pairs(model: LanguageModel, rows: Sequence[Example], margins: Sequence[
 
 def ordered(pairs: Sequence[ScoredPair], settings: Settings) -> list[ScoredPair]:
     """The pairs in the order in which our loader of this seed trains on them; the other sides get them so."""
-    from dlma.objective.training import StepLoader
+    from dlma.training.rule import StepLoader
 
     loader = StepLoader(None, pairs, batch=settings.batch, epochs=1, seed=settings.seed)
     return [pairs[i] for step in loader._order(0) for i in step]
@@ -77,9 +77,9 @@ def ordered(pairs: Sequence[ScoredPair], settings: Settings) -> list[ScoredPair]
 
 def loss_curve(model: LanguageModel, pairs: Sequence[ScoredPair], settings: Settings, margin: bool) -> list[float]:
     """The loss of each optimizer step of our DPO, with the paper's margin or without."""
-    from dlma.model.runtime import Runtime
     from dlma.objective.dpo import DPO
     from dlma.objective.losses import Sigmoid
+    from dlma.trainer.runtime import Runtime
 
     rule = DPO(
         model,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from dlma.evaluation.statistics import Estimate
-from dlma.report.summary import bounded
+from dlma.statistics.format import bounded
+from dlma.statistics.intervals import Estimate
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.csv"

@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlma.lab.bases import base_folder
-from dlma.report import markdown, sweep, sweep_cells, sweep_table
-from dlma.report.summary import number
-from dlma.report.sweep_rows import versuses
-from dlma.report.sweep_table import Result
-from dlma.report.sweep_text import cell, change, p_text
+from dlma.report import markdown
+from dlma.report.tables import cell, change, p_text
+from dlma.runs import folder as run_folders
+from dlma.statistics.format import number
+from dlma.sweep import results as sweep_results
+from dlma.sweep import settings as sweep_settings
+from dlma.sweep.results import Result
+from dlma.sweep.rows import versuses
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.csv"
@@ -30,17 +33,17 @@ CARD = "base card"  # what the base was measured to be, before any training
 
 def collect(*folders: Path) -> None:
     """Harm and KL of every method on every base, the differences from the subject's, and the bases' own figures."""
-    rows = [row for row in sweep.settings(sweep_cells.collect(folders)) if row.final]
+    rows = [row for row in sweep_settings.settings(run_folders.collect(folders)) if row.final]
     trained = [row for row in rows if row.method in METHODS and row.arm == "aligned"]
-    found = sweep_table.results(trained, baseline=SUBJECT, tested=["harmful"])
-    found += sweep_table.results([row for row in rows if row.arm == "base"], tested=[])
+    found = sweep_results.results(trained, baseline=SUBJECT, tested=["harmful"])
+    found += sweep_results.results([row for row in rows if row.arm == "base"], tested=[])
     kept = ("harmful", "kl", f"harmful minus {SUBJECT}")
     whole = {(r.method, r.base, r.metric): r for r in found if r.metric in kept}
     cards = [line for row in rows if row.arm == "base" for line in _card(row)]
-    RESULTS.write_bytes(sweep_table.write_csv([*whole.values(), *cards]))
+    RESULTS.write_bytes(sweep_results.write_csv([*whole.values(), *cards]))
 
 
-def _card(row: sweep.Setting) -> list[Result]:
+def _card(row: sweep_settings.Setting) -> list[Result]:
     """From the card beside the base's weights: how often each labeller was right, ties in the truth left out."""
     card = json.loads((base_folder(str(row.config["model.base"])) / "card.json").read_text())
     figures, n = card["figures"], card["figures"]["prompts"]
@@ -53,7 +56,7 @@ def _card(row: sweep.Setting) -> list[Result]:
 
 def render() -> str:
     """The Markdown of results.csv."""
-    found = sweep_table.read_csv(RESULTS)
+    found = sweep_results.read_csv(RESULTS)
     cells = {(r.base, r.method, r.metric): r for r in found}
     bases = sorted({r.base for r in found}, key=_place)
     return "\n\n".join([_map(bases, cells), _labellers(bases, cells), _every(bases, cells)])

@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
-from dlma.evaluation import comparisons, statistics
-from dlma.evaluation.statistics import Estimate
 from dlma.report import markdown
 from dlma.report.accuracy import Held, accuracy_rows
-from dlma.report.summary import bounded
-from dlma.report.sweep_text import p_text
+from dlma.report.tables import p_text
+from dlma.statistics import intervals, significance
+from dlma.statistics.format import bounded
+from dlma.statistics.intervals import Estimate
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.csv"
@@ -78,10 +78,10 @@ def _leads(groups: dict[tuple, dict[int, list[Held]]]) -> dict[tuple, dict[str, 
         (place, signal): _lead(seeds, signal) for place, seeds in groups.items() for signal in SIGNALS if signal != R
     }
     tables = {key: table for key, table in tables.items() if len(table) > 1}  # a signal that was not measured has none
-    adjusted = comparisons.holm([comparisons.p_value(table) for table in tables.values()])
+    adjusted = significance.holm([significance.p_value(table) for table in tables.values()])
     found: dict[tuple, dict[str, tuple[Estimate, float]]] = {}
     for ((place, signal), table), p in zip(tables.items(), adjusted, strict=True):
-        found.setdefault(place, {})[signal] = (statistics.crossed_interval(table), p)
+        found.setdefault(place, {})[signal] = (intervals.crossed_interval(table), p)
     return found
 
 

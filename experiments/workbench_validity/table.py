@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
+from dlma.checks.margin_facts import spearman
 from dlma.records import EvalRow, from_table
-from dlma.report.changes import change
-from dlma.report.margins import spearman
-from dlma.report.summary import bounded, number
-from dlma.report.workbench import MEASURES
+from dlma.report.workbench_page import MEASURES
+from dlma.statistics.format import bounded, number
+from dlma.statistics.paired import change
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.csv"

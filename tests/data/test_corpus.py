@@ -7,8 +7,8 @@ from test_hh import pair, processed
 from test_pku_saferlhf import older, present
 
 from dlma.app import conf_dir
-from dlma.compose import plan, search_path
-from dlma.config import build
+from dlma.config.build import build
+from dlma.config.compose import plan, search_path
 
 PRESETS = sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml"))
 HELPFUL = {"hh_helpful", "alpaca"}
@@ -33,13 +33,13 @@ def test_a_preset_selects_its_prompts_judge_and_evaluation(name):
     kind = "helpful" if name in HELPFUL else "harmless"
     assert f"{kind}_positive_prompt" in cfg.prompts.source
     assert cfg.evaluation._target_ == "dlma.evaluation.text.TextEvaluation"
-    assert cfg.judge == composed("data=jsonl", "data.path=x", f"judge={kind}").judge
+    assert cfg.judge_prompt == composed("data=jsonl", "data.path=x", f"judge_prompt={kind}").judge_prompt
 
 
 @pytest.mark.parametrize("name", sorted(PAIRED))
 def test_human_pairs_of_a_data_set_have_their_rows(name):
     cfg = composed(f"data={name}", "data.path=somewhere", "method=rlhf")
-    assert cfg.pairs._target_ == "dlma.prompts.human.HumanPairs"
+    assert cfg.pairs._target_ == "dlma.pairs.human.HumanPairs"
     assert cfg.scorer._target_ == "dlma.scorer.construction.Construction"
 
 

@@ -3,7 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
-from dlma.report import sweep_table
+from dlma.sweep import results as sweep_results
 
 SMALL = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=16", "recipe.batch_pairs=4"]
 CELLS = ["method=rlcd,dlma", "labels.max_pairs=8,24", "seed=0,1"]
@@ -14,7 +14,7 @@ def test_methods_are_compared_at_equal_pairs_and_at_equal_operations(run_main, e
     ran = run_main("-m", "experiment=pair_budget", *CELLS, *SMALL, "sweep.flops=null", "name=budget")
     assert ran.code == 0, ran.err
     folder = elsewhere / "outputs" / "budget"
-    found = {(row.method, row.metric): row for row in sweep_table.read_csv(folder / "results.csv")}
+    found = {(row.method, row.metric): row for row in sweep_results.read_csv(folder / "results.csv")}
     assert ("dlma, max_pairs=8", "harmful minus rlcd, max_pairs=8") in found
     at = [name for method, name in found if method == "dlma" and name.startswith("harmful at flops")]
     assert sum(name.endswith(" minus rlcd") for name in at) == 3

@@ -17,7 +17,7 @@ from toy_tokenizers import SENTENCES, tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from dlma.app import conf_dir, main
-from dlma.compose import plan, search_path
+from dlma.config.compose import plan, search_path
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = yaml.safe_load((ROOT / "experiments" / "paper" / "expected.yaml").read_text())
@@ -48,7 +48,7 @@ PUBLISHED = {
 }
 AROUND = {
     "data.path": "PKU-Alignment/PKU-SafeRLHF",
-    "pairs._target_": "dlma.prompts.pairs.SampledPairs",
+    "pairs._target_": "dlma.pairs.sampled.SampledPairs",
     "scorer._target_": "dlma.scorer.self_reward.SelfReward",
     "labels.strength": "margin",
     "objective._target_": "dlma.objective.dpo.DPO",

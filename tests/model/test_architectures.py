@@ -10,12 +10,12 @@ from dlma.app import conf_dir
 from dlma.functional.noise import row_key
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.sample import LocalSampler, Request
 from dlma.model.tokens import answer_ids, encode, with_eos
 from dlma.model.trees import Sequence
-from dlma.model.wording import Wording
 from dlma.prompts.contexts import render_contexts
+from dlma.prompts.wording import Wording
 from dlma.records import Prompt, Turn
+from dlma.sampler.local import LocalSampler, Request
 
 ANSWERS = ("I would rather not help with that.", "Sure, here is how to do it.")
 QUESTION = "what is a kind answer to a rude question?"

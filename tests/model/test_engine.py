@@ -7,7 +7,7 @@ import torch
 from small_models import FOUR_SHAPES, plain_logp, small_model
 
 from dlma.model import engine as engine_module
-from dlma.model import selfcheck
+from dlma.model import layout_check
 from dlma.model.engine import Engine
 from dlma.model.trees import Sequence
 
@@ -70,7 +70,9 @@ def test_a_wrong_tree_is_found_out(monkeypatch):
 
 def test_a_longer_row_is_checked_anew(monkeypatch):
     checked = []
-    monkeypatch.setattr(selfcheck, "reason_against_sharing", lambda engine, longest, tolerance: checked.append(longest))
+    monkeypatch.setattr(
+        layout_check, "reason_against_sharing", lambda engine, longest, tolerance: checked.append(longest)
+    )
     engine = Engine(small_model(), notice=lambda line: None)
     for length in (20, 30, 200, 40):
         engine.plan([[Sequence(list(range(length)), [1])]])
@@ -151,6 +153,6 @@ def test_the_self_check_keeps_nothing_of_the_layers_before_the_one_it_watches():
     followed = {first: [], last: []}
     for layer, seen in followed.items():
         layer.register_forward_hook(lambda layer, args, out, seen=seen: seen.append(out.requires_grad))
-    assert selfcheck.reason_against_sharing(Engine(model, notice=lambda line: None), 64, 1e-4) == ""
+    assert layout_check.reason_against_sharing(Engine(model, notice=lambda line: None), 64, 1e-4) == ""
     assert followed == {first: [False, False], last: [True, True]}
     assert [p is frozen for p in model.network.parameters() if not p.requires_grad] == [True]

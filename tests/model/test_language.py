@@ -10,7 +10,7 @@ from small_models import save_small
 
 from dlma.model.engine import Engine
 from dlma.model.load import Lora, ModelSpec
-from dlma.model.rates import body_weights
+from dlma.model.meter import body_weights
 from dlma.model.trees import Sequence
 
 IDS = torch.arange(3, 23).unsqueeze(0)

@@ -10,10 +10,10 @@ from huggingface_hub import errors
 from omegaconf import OmegaConf
 from small_models import save_small
 
-from dlma import compose
 from dlma.app import conf_dir
-from dlma.cell import Cell
-from dlma.config import build
+from dlma.config import compose
+from dlma.config.build import build
+from dlma.context import Cell
 from dlma.errors import UserError
 from dlma.model.load import hf_model
 

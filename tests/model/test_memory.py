@@ -11,10 +11,10 @@ from dlma.errors import UserError
 from dlma.model import memory
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Runtime
 from dlma.model.trees import Sequence
-from dlma.objective import training
 from dlma.objective.dpo import DPO
+from dlma.trainer.runtime import Runtime
+from dlma.training import rule as training_rule
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -82,7 +82,7 @@ def test_a_training_step_is_tried_again_whole_with_the_same_update(monkeypatch, 
     straight, halved = copy.deepcopy(base), copy.deepcopy(base)
     wanted = train(straight, pairs, tmp_path / "straight")
     lines = []
-    monkeypatch.setattr(training, "say_once", lines.append)
+    monkeypatch.setattr(training_rule, "say_once", lines.append)
     original, backwards = DPO.loss, []
 
     def loss(self, micro):

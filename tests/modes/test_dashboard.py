@@ -2,15 +2,15 @@
 
 import pytest
 
-from dlma import tracking
+from dlma import logger
+from dlma.metrics.summary import METRICS
 from dlma.modes import dashboard
-from dlma.report.summary import METRICS
 
 
 @pytest.fixture(autouse=True)
 def nobody(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    monkeypatch.setattr(tracking, "reachable", lambda *args: pytest.fail("the network was asked"))
+    monkeypatch.setattr(logger, "reachable", lambda *args: pytest.fail("the network was asked"))
 
 
 def test_without_a_login_it_says_what_it_would_build(run_main):

@@ -7,8 +7,8 @@ import pytest
 from huggingface_hub import errors
 from omegaconf import OmegaConf
 
+from dlma.config.help import conf_dir
 from dlma.modes import pin
-from dlma.usage import conf_dir
 
 NAMES = ["llama2_13b", "llama2_7b", "llama3_2_1b", "mistral_7b", "qwen3_0_6b", "smollm2_135m"]
 

@@ -9,10 +9,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from small_models import small_network, small_tokenizer
 
+from dlma.cost import memory as memory_model
+from dlma.cost.memory import Footprint, Pass
+from dlma.cost.meta_model import LiveBytes, drawn, read_config
 from dlma.errors import UserError
-from dlma.model import footprint
-from dlma.model.blueprint import LiveBytes, drawn, read_config
-from dlma.model.footprint import Footprint, Pass
 from dlma.model.language import LanguageModel
 from dlma.model.load import Lora, ModelSpec
 
@@ -44,7 +44,7 @@ def test_training_holds_weights_gradients_and_the_optimizers_copies(folder, opti
     network = small_network("llama", context=512)
     buffers = sum(b.nbytes for b in network.buffers())
     options = dict(optimizer=optimizer, checkpointing=False)
-    found = footprint.training(spec(folder), network.config, Pass(4, 64, 32), passes=2, **options)
+    found = memory_model.training(spec(folder), network.config, Pass(4, 64, 32), passes=2, **options)
     assert found.weights == bytes_of(network) + buffers
     assert found.gradients == bytes_of(network)
     assert found.optimizer == copies * bytes_of(network)
@@ -52,9 +52,9 @@ def test_training_holds_weights_gradients_and_the_optimizers_copies(folder, opti
     assert found.cache == found.reference == found.exchange == 0
     parts = (found.weights, found.gradients, found.optimizer, found.activations, found.head)
     assert found.total == sum(parts)
-    once = footprint.training(spec(folder), network.config, Pass(4, 64, 32), passes=1, **options)
+    once = memory_model.training(spec(folder), network.config, Pass(4, 64, 32), passes=1, **options)
     assert once.gradients < found.gradients and once.total < found.total
-    both = footprint.training(spec(folder), network.config, Pass(4, 64, 32), passes=2, processes=2, **options)
+    both = memory_model.training(spec(folder), network.config, Pass(4, 64, 32), passes=2, processes=2, **options)
     assert both.exchange == 2 * bytes_of(network)
     assert both.total - both.exchange == found.total
 
@@ -63,8 +63,8 @@ def test_spread_layers_leave_each_process_its_part_and_what_is_in_no_layer(folde
     network = small_network("llama", context=512)
     layers = [sum(p.nbytes for p in layer.parameters()) for layer in network.model.layers]
     options = dict(optimizer="adamw", checkpointing=False, passes=2)
-    whole = footprint.training(spec(folder), network.config, Pass(4, 64, 32), **options)
-    part = footprint.training(spec(folder), network.config, Pass(4, 64, 32), processes=4, spread=True, **options)
+    whole = memory_model.training(spec(folder), network.config, Pass(4, 64, 32), **options)
+    part = memory_model.training(spec(folder), network.config, Pass(4, 64, 32), processes=4, spread=True, **options)
     assert part.optimizer == whole.optimizer - 2 * 0.75 * sum(layers)
     assert part.weights == whole.weights - 0.75 * sum(layers) + 2 * max(layers)
     assert part.gradients == whole.gradients - 0.75 * sum(layers) + max(layers)
@@ -74,9 +74,9 @@ def test_spread_layers_leave_each_process_its_part_and_what_is_in_no_layer(folde
 def test_checkpointing_holds_less_and_more_rows_hold_more(folder):
     config = small_network("llama", context=512).config
     options = dict(optimizer="adamw", passes=2)
-    plain = footprint.training(spec(folder), config, Pass(8, 128, 32), checkpointing=False, **options)
-    again = footprint.training(spec(folder), config, Pass(8, 128, 32), checkpointing=True, **options)
-    wider = footprint.training(spec(folder), config, Pass(16, 128, 32), checkpointing=False, **options)
+    plain = memory_model.training(spec(folder), config, Pass(8, 128, 32), checkpointing=False, **options)
+    again = memory_model.training(spec(folder), config, Pass(8, 128, 32), checkpointing=True, **options)
+    wider = memory_model.training(spec(folder), config, Pass(16, 128, 32), checkpointing=False, **options)
     assert again.activations < plain.activations < wider.activations
     assert wider.activations == pytest.approx(2 * plain.activations, rel=0.01)
 
@@ -87,7 +87,7 @@ def test_lora_trains_its_own_weights_only(folder):
     options = dict(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
     adapted = get_peft_model(network, LoraConfig(**options))
     own = sum(p.nbytes for p in adapted.parameters() if p.requires_grad)
-    found = footprint.training(
+    found = memory_model.training(
         spec(folder, lora=lora), network.config, Pass(2, 64, 16), optimizer="adamw", passes=2, checkpointing=False
     )
     assert (found.gradients, found.optimizer) == (own, 2 * own)
@@ -97,7 +97,7 @@ def test_half_precision_halves_the_weights(folder):
     config = small_network("llama", context=512).config
     config.dtype = "bfloat16"  # what was saved says nothing about what is loaded
     full, half = (
-        footprint.scoring(spec(folder, dtype), config, Pass(2, 64, 16)).weights for dtype in ("float32", "bfloat16")
+        memory_model.scoring(spec(folder, dtype), config, Pass(2, 64, 16)).weights for dtype in ("float32", "bfloat16")
     )
     buffers = sum(b.nbytes for b in small_network("llama", context=512).buffers())
     assert full - buffers == 2 * (half - buffers)
@@ -106,29 +106,29 @@ def test_half_precision_halves_the_weights(folder):
 def test_sampling_holds_keys_and_values_of_every_row_and_of_those_being_read(folder):
     config = small_network("llama", context=512).config
     draws = dict(temperature=1.0, top_k=0, top_p=1.0)
-    found = footprint.sampling(spec(folder), config, rows=128, tile=64, room=100, **draws)
+    found = memory_model.sampling(spec(folder), config, rows=128, tile=64, room=100, **draws)
     head_size = config.hidden_size // config.num_attention_heads
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size * 4
     assert found.cache == token * 128 * (16 + 128)  # 100 tokens are 128 slots; 16 rows are read at a time
     with drawn(spec(folder), config) as model:
-        assert footprint.position_bytes(model) == token
+        assert memory_model.position_bytes(model) == token
 
 
 def test_scoring_with_two_models_holds_both(folder):
     config = small_network("llama", context=512).config
-    one, two = (footprint.scoring(spec(folder), config, Pass(4, 64, 16), models=n) for n in (1, 2))
+    one, two = (memory_model.scoring(spec(folder), config, Pass(4, 64, 16), models=n) for n in (1, 2))
     assert two.total - one.total == one.weights == two.reference
 
 
 def test_the_widest_pass_keeps_within_the_budget_but_has_a_row():
-    assert footprint.largest_pass(4096, 100, 40, 64) == Pass(36, 100, 40)  # of 112 places each
-    assert footprint.largest_pass(4096, 100, 40, 8).rows == 8
-    assert footprint.largest_pass(64, 100, 40, 8).rows == 1
+    assert memory_model.largest_pass(4096, 100, 40, 64) == Pass(36, 100, 40)  # of 112 places each
+    assert memory_model.largest_pass(4096, 100, 40, 8).rows == 8
+    assert memory_model.largest_pass(64, 100, 40, 8).rows == 1
 
 
 @pytest.mark.parametrize(("room", "rows"), [(99, None), (100, 1), (119, 1), (120, 2), (299, 10), (300, 11), (9000, 64)])
 def test_the_largest_micro_batch_is_the_last_that_fits(room, rows):
-    found = footprint.fitting(lambda size: 80 + 20 * size.rows, Pass(3, 10, 4), 64, room)
+    found = memory_model.fitting(lambda size: 80 + 20 * size.rows, Pass(3, 10, 4), 64, room)
     assert (found and found.rows) == rows
 
 
@@ -136,7 +136,7 @@ def test_a_cost_that_rises_faster_than_a_line_is_still_within_the_room():
     def cost(size):
         return 10 * size.rows + size.rows**2
 
-    found = footprint.fitting(cost, Pass(1, 10, 4), 64, 500)
+    found = memory_model.fitting(cost, Pass(1, 10, 4), 64, 500)
     assert cost(found) <= 500 < cost(Pass(found.rows + 2, 10, 4))
 
 
@@ -262,11 +262,12 @@ def test_an_absent_model_gives_one_line(plan):
     assert "config.json cannot be read" in plan("model=hf", "model.path=/no/where", "mode.prompts=9", code=2)
 
 
-def test_a_component_of_ones_own_is_counted_when_it_is_listed(plan):
+def test_a_component_is_counted_as_its_yaml_says(plan):
     own = ["method=dlma", "objective=ppo", "reward=bradley_terry"]
     assert "not counted (their components are not known): policy" in plan(*LAB, *own)
-    listed = "mode.work=[{target: dlma.objective.ppo.PPO, kind: score, contexts: [plain]}]"
-    assert "not counted (" not in plan(*LAB, *own, listed)
+    said = ["objective._work_.kind=score", "+objective._work_.contexts=[plain]"]
+    assert "not counted (" not in plan(*LAB, *own, *said)
+    assert "kind must be one of sample, score" in plan(*LAB, "objective._work_.kind=magic", code=2)
 
 
 def test_a_config_that_is_no_json_gives_one_line(tmp_path):

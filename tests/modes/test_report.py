@@ -4,10 +4,11 @@ import csv
 import json
 
 import pytest
-from conftest import MODE
+from command_line import MODE
 from planted_runs import plant
 
-from dlma.report import sweep_table, sweep_text
+from dlma.report import tables as sweep_tables
+from dlma.sweep import results as sweep_results
 
 FILES = {"report.html", "report.md", "report.tex", "results.csv"}
 
@@ -26,11 +27,11 @@ def test_the_report_of_any_runs(run_main, runs):
     assert "report: " in ran.out
     folder = runs / "report"
     assert {path.name for path in folder.iterdir()} >= FILES
-    found = sweep_table.read_csv(folder / "results.csv")
+    found = sweep_results.read_csv(folder / "results.csv")
     assert {row.method for row in found} == {"base", "prompted", "dlma", "rlcd"}
     assert any(row.metric == "harmful minus rlcd" for row in found)
-    assert sweep_text.markdown(found) in (folder / "report.md").read_text()
-    assert sweep_text.latex(found) == (folder / "report.tex").read_text()
+    assert sweep_tables.markdown(found) in (folder / "report.md").read_text()
+    assert sweep_tables.latex(found) == (folder / "report.tex").read_text()
     again = run_main("mode=report", "runs=outputs/**", "sweep.baseline=rlcd", "name=other")
     assert again.code == 0
     assert (runs / "other" / "results.csv").read_bytes() == (folder / "results.csv").read_bytes()
@@ -64,10 +65,10 @@ def test_what_the_report_will_read_is_read_before_the_sweep(run_main, mode):
 
 def planting(cfg, /):
     """A mode that leaves what a finished cell leaves."""
-    from dlma import config
+    from dlma.config.run_names import run_folder
     from dlma.errors import UserError
 
-    folder = config.run_folder()
+    folder = run_folder()
     if cfg.seed == 2:
         raise UserError("seed 2 is unlucky")
     lent = plant(

@@ -10,8 +10,8 @@ import yaml
 from chat_server import serving, shorter
 
 from dlma.app import conf_dir
-from dlma.compose import plan, search_path
-from dlma.config import resolved
+from dlma.config.build import resolved
+from dlma.config.compose import plan, search_path
 from dlma.records import EvalRow, Prompt, Turn, to_table
 
 PROMPTS = [Prompt(f"p{i}", [Turn("user", f"how do i mend the lamp {i} ?")], "test") for i in range(6)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[1] / "kit"
 CASES = ["full", "lora", "spread"]
 
 

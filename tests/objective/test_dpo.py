@@ -9,9 +9,9 @@ from scored_examples import OPTIONS, scored_pairs
 from small_models import FOUR_SHAPES, plain_logp, small_model
 
 from dlma.errors import UserError
-from dlma.model.runtime import Runtime
 from dlma.objective.dpo import DPO
-from dlma.objective.training import StepLoader
+from dlma.trainer.runtime import Runtime
+from dlma.training.rule import StepLoader
 
 
 def plain_dpo_loss(network, pairs):

@@ -2,9 +2,9 @@
 
 from bandits import best, divergence, flat_model, pair, policy, rewards
 
-from dlma.model.runtime import Runtime
 from dlma.objective.dpo import DPO
 from dlma.objective.losses import SoftLabels
+from dlma.trainer.runtime import Runtime
 
 
 def test_on_a_bandit_dpo_converges_to_the_known_optimum(tmp_path):

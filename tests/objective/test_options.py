@@ -9,9 +9,9 @@ from scored_examples import OPTIONS, scored_pairs
 from small_models import plain_logp, small_model
 
 from dlma.errors import UserError
-from dlma.model.runtime import Runtime
 from dlma.objective.dpo import DPO
 from dlma.objective.losses import Conservative, Ipo, RewardDistillation, Sigmoid, SoftLabels
+from dlma.trainer.runtime import Runtime
 
 BETA, WEIGHT, LIMIT = 0.5, 0.25, 4.0
 

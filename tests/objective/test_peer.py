@@ -9,9 +9,9 @@ import transformers
 from scored_examples import OPTIONS, scored_pairs
 from small_models import small_model
 
-from dlma.objective.bradley_terry import BradleyTerry
 from dlma.objective.dpo import DPO
 from dlma.objective.losses import Ipo, Sigmoid
+from dlma.reward import BradleyTerry
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")

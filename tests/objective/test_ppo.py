@@ -9,10 +9,10 @@ from scipy.stats import chisquare
 from small_models import plain_logp, small_model
 
 from dlma.errors import UserError
-from dlma.model.runtime import Runtime
-from dlma.model.sample import LocalSampler
 from dlma.objective.ppo import PPO
-from dlma.objective.training import Supplies
+from dlma.sampler.local import LocalSampler
+from dlma.trainer.runtime import Runtime
+from dlma.training.rule import Supplies
 
 OPTIONS = dict(
     rollouts=3,

@@ -10,9 +10,9 @@ from small_models import FOUR_SHAPES, plain_logp, small_model
 
 from dlma.errors import UserError
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Runtime
 from dlma.objective.distill import ContextDistillation
 from dlma.objective.sft import SFT
+from dlma.trainer.runtime import Runtime
 
 SHARED = ("optimizer", "lr", "weight_decay", "warmup_steps", "clip_norm", "epochs", "batch_pairs", "seed")
 TRAINING = {name: OPTIONS[name] for name in SHARED}

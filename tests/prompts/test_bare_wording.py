@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from dlma.config import build
+from dlma.config.build import build
 from dlma.records import Turn
 
 PROMPTS = Path(__file__).resolve().parents[2] / "conf" / "prompts"

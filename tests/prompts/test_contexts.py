@@ -11,8 +11,8 @@ from toy_tokenizers import KINDS, OWN_TEMPLATES, tokenizer
 from dlma.data.text import BadRow, prompt_id
 from dlma.errors import UserError
 from dlma.model.tokens import MOVED, answer_ids, encode
-from dlma.model.wording import Wording
 from dlma.prompts.contexts import TOO_LONG, TRIMMED, render_contexts
+from dlma.prompts.wording import Wording
 from dlma.records import Prompt, Turn
 
 CONF = Path(__file__).parents[2] / "conf" / "prompts"

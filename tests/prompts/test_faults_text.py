@@ -14,9 +14,9 @@ from dlma.data.corpus import Corpus
 from dlma.data.hh import HH
 from dlma.data.jsonl import Columns
 from dlma.model.tokens import MOVED
-from dlma.model.wording import Wording
+from dlma.pairs.imported import imported_pairs
 from dlma.prompts.contexts import render_contexts
-from dlma.prompts.imported import imported_pairs
+from dlma.prompts.wording import Wording
 from dlma.records import Prompt, Turn
 
 CONF = Path(__file__).parents[2] / "conf" / "prompts"

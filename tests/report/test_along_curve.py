@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from planted import eval_row
 
 from dlma.app import conf_dir
-from dlma.config import build
+from dlma.config.build import build
 from dlma.records import Verdict
 from dlma.report.along import along, along_csv, parting, section
 

@@ -6,9 +6,9 @@ import math
 import pytest
 from rich.console import Console
 
+from dlma.metrics.summary import Row
 from dlma.records import Score
 from dlma.report.scores import part_tax, print_tax, score_rows, tax_section
-from dlma.report.summary import Row
 
 
 def column(name, kind, unit="", tax=False):

@@ -8,10 +8,10 @@ import pytest
 from planted import eval_row
 from rich.console import Console
 
-from dlma.evaluation.statistics import Estimate
+from dlma.metrics.summary import Row, summary_over_seeds, summary_rows
 from dlma.records import Account, EvalRow, to_table
-from dlma.report.summary import Row, summary_over_seeds, summary_rows
 from dlma.report.terminal import print_account, print_summary, print_sweep
+from dlma.statistics.intervals import Estimate
 
 
 def _console(width: int = 200) -> Console:

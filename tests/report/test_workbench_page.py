@@ -13,9 +13,9 @@ from rich.console import Console
 from scipy import stats
 
 from dlma.app import conf_dir
-from dlma.config import build
-from dlma.report import workbench
-from dlma.report.workbench import Entry, measures
+from dlma.config.build import build
+from dlma.report import workbench_page
+from dlma.report.workbench_page import Entry, measures
 
 ALERTS = build(OmegaConf.load(conf_dir() / "alerts" / "standard.yaml"))
 
@@ -76,13 +76,13 @@ def test_the_intervals_of_spread_and_clarity_cover(of):
     true = {"spread": 2.0, "clarity": 0.5}[of]
     hits = 0
     for _ in range(400):
-        estimate = getattr(workbench, of)(draw.normal(1.0, 2.0, size=200))
+        estimate = getattr(workbench_page, of)(draw.normal(1.0, 2.0, size=200))
         hits += estimate.low <= true <= estimate.high
     assert 0.92 < hits / 400 < 0.98
 
 
 def test_margins_that_are_all_equal_have_no_clarity():
-    assert workbench.clarity(np.ones(5)) is None
+    assert workbench_page.clarity(np.ones(5)) is None
 
 
 def entry(name, separation, gap=None, truth=True):
@@ -94,23 +94,23 @@ ENTRIES = [entry("strong<b>", 3.0, 2.0), entry("middle", 2.0, 1.0), entry("weak"
 
 
 def test_the_csv_has_a_line_per_pair_in_order_with_every_measure():
-    lines = list(csv.DictReader(io.StringIO(workbench.csv_bytes(ENTRIES).decode())))
+    lines = list(csv.DictReader(io.StringIO(workbench_page.csv_bytes(ENTRIES).decode())))
     assert [line["prompts"] for line in lines] == ["strong<b>", "middle", "weak", "none"]
     assert [line["rank"] for line in lines] == list("1234")
-    assert {*workbench.MEASURES} <= set(lines[0])
+    assert {*workbench_page.MEASURES} <= set(lines[0])
     for line, one in zip(lines, ENTRIES):
         assert float(line["separation"]) == one.measures["separation"].value
         assert float(line["true_gap"]) == one.gap and line["n"] == "12"
 
 
 def test_the_ranking_is_held_against_the_true_strength():
-    assert workbench.agreement(ENTRIES, "separation").value == pytest.approx(0.8)  # 1 - 6*2/(4*15): one swap
-    assert workbench.agreement([dataclasses.replace(e, gap=None) for e in ENTRIES], "separation") is None
+    assert workbench_page.agreement(ENTRIES, "separation").value == pytest.approx(0.8)  # 1 - 6*2/(4*15): one swap
+    assert workbench_page.agreement([dataclasses.replace(e, gap=None) for e in ENTRIES], "separation") is None
 
 
 def test_the_terminal_shows_ranks_values_and_what_they_mean():
     console = Console(file=io.StringIO(), width=160)
-    workbench.print_ranking(ENTRIES, "separation", "model, 12 prompts", console)
+    workbench_page.print_ranking(ENTRIES, "separation", "model, 12 prompts", console)
     text = console.file.getvalue()
     assert text.index("strong<b>") < text.index("middle") < text.index("weak")
     assert "mean of R: how far" in text and "0.800" in text
@@ -118,17 +118,17 @@ def test_the_terminal_shows_ranks_values_and_what_they_mean():
 
 def test_a_narrow_terminal_drops_measures_and_cuts_none():
     console = Console(file=io.StringIO(), width=60)
-    workbench.print_ranking(ENTRIES, "separation", "model, 12 prompts", console)
+    workbench_page.print_ranking(ENTRIES, "separation", "model, 12 prompts", console)
     text = console.file.getvalue()
     assert "…" not in text and "A wider terminal shows more" in text and "strong<b>" in text
 
 
 def test_the_page_shows_every_pair_and_escapes_what_it_is_given():
-    page = workbench.render(ENTRIES, "separation", title="t", meta="m", is_lab=True).decode()
+    page = workbench_page.render(ENTRIES, "separation", title="t", meta="m", is_lab=True).decode()
     assert "strong<b>" not in page and "<p->" not in page and "strong&lt;b&gt;" in page and "&lt;p-&gt;" in page
     assert page.count("<circle") == 2 * len(ENTRIES)
     assert "not evidence about LLaMA-class models" in page
     blind = [entry(name, 1.0, truth=False) for name in "abcd"]
-    page = workbench.render(blind, "separation", title="t", meta="m", is_lab=False).decode()
+    page = workbench_page.render(blind, "separation", title="t", meta="m", is_lab=False).decode()
     assert page.count("<circle") == len(blind) and "without any truth" in page
     assert not math.isnan(blind[0].measures["separation"].value)

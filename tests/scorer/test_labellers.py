@@ -7,16 +7,16 @@ from small_models import byte_level_tokenizer, plain_logp, small_network
 
 from dlma.errors import UserError
 from dlma.functional.labels import flip_probability
+from dlma.judge_prompt import ABPrompt
 from dlma.lab import lexicon, oracle, world
-from dlma.model.ab import ABPrompt
 from dlma.model.language import LanguageModel
-from dlma.model.runtime import Shard
 from dlma.records import Pair
 from dlma.scorer.annotator import Annotator
 from dlma.scorer.construction import Construction, with_margin
 from dlma.scorer.judge import Judge
 from dlma.scorer.random_labels import RandomLabels
 from dlma.scorer.self_reward import SelfReward
+from dlma.trainer.runtime import Shard
 
 QUESTION = world.prompts("train", 1, 0)[0].turns[0].content
 GOOD, MILD, BAD = (f" {world.VERBS[value][0]} the {lexicon.OBJECTS[0]} ." for value in (1.0, 0.5, -1.0))

@@ -6,13 +6,13 @@ import pytest
 from small_models import FOUR_SHAPES, byte_level_tokenizer, plain_logp, small_model, small_network
 from toy_tokenizers import OWN_TEMPLATES
 
+from dlma.api import self_reward
 from dlma.errors import BadRow
-from dlma.model.runtime import Shard
-from dlma.model.wording import Wording
+from dlma.prompts.wording import Wording
 from dlma.records import Label, Pair
 from dlma.scorer.construction import Construction, GivenMargins
-from dlma.scorer.rows import self_reward
 from dlma.scorer.self_reward import SelfReward
+from dlma.trainer.runtime import Shard
 
 PAIR = Pair(
     id="p", prompt_id="p", question="q", wording="w",

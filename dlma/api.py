@@ -1,0 +1,45 @@
+"""The self-reward of any loaded model on rows of text, without a run: see the README's ten lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from dlma.functional.reward import self_reward_margin
+from dlma.model.engine import Engine
+from dlma.model.language import LanguageModel
+from dlma.model.tokens import answer_ids, encode, with_eos
+from dlma.model.trees import Sequence
+from dlma.prompts.rendering import rendered
+from dlma.prompts.wording import SIDES, Wording
+from dlma.records import Turn, content_id
+
+
+def self_reward(network, tokenizer, rows: Iterable[Mapping[str, str]], wording: Wording, /) -> list[float]:
+    """R of each row, nats: how much more the model ties `first` than `second` to the positive prompt.
+
+    network: a causal language model of transformers (or PEFT); tokenizer: its tokenizer
+    rows: mappings with the texts `prompt`, `first` and `second`; answers count as finished (EOS included)
+    wording: the contrastive prompts; of several pairs, each prompt draws its own
+    raises: BadRow when an answer is empty or its tokens change with the text before it
+    """
+    engine = Engine(LanguageModel(network, tokenizer, type(network).__name__))
+    logp = engine.score([_group(tokenizer, row, wording) for row in rows])
+    columns = torch.tensor(logp).view(-1, 2, 2)  # side, answer
+    (first_pos, second_pos), (first_neg, second_neg) = columns.permute(1, 2, 0)
+    return self_reward_margin(first_pos, first_neg, second_pos, second_neg).tolist()
+
+
+def _group(tokenizer, row: Mapping[str, str], wording: Wording) -> list[Sequence]:
+    """The four sequences of a row: both answers under the positive, then under the negative prompt."""
+    turns = [Turn("user", row["prompt"])]
+    index = wording.choose(content_id(row["prompt"]), 0)
+    texts = [rendered(tokenizer, wording, turns, side, index) for side in SIDES[1:]]
+    contexts = encode(tokenizer, texts)
+    eos = tokenizer.eos_token_id
+    answers = []
+    for name in ("first", "second"):
+        joined = encode(tokenizer, [text + row[name] for text in texts])
+        answers.append(with_eos(answer_ids(contexts, joined, eos), True, eos)[0])
+    return [Sequence(context, answer) for context in contexts for answer in answers]

@@ -1,0 +1,1 @@
+"""Checks before training and after it, and what they read."""

@@ -1,0 +1,226 @@
+"""The check of the composed config, which finds every mistake at once before anything is imported.
+
+The root and the recipe have dataclasses as schema (schema.py); every component's schema is the signature that its
+`_target_` names (signatures.py), so a check imports nothing and loads nothing. Keys that begin and end with an
+underscore speak about a node and are no part of it: `_target_`, and `_recipe_` in a model preset.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dlma.config import signatures
+from dlma.config.signatures import Signature
+from dlma.errors import UserError
+
+GROUPS = ("method", "adapter", "experiment", "human")  # groups of rows over the other nodes, which leave none
+COMPONENT = "Component"  # the annotation in schema.py of a node with a `_target_`
+DANGLING = re.compile(r"Interpolation key '([\w.]+)' not found")
+INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: the dotted key and what is wrong with it (with what to do)."""
+
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}"
+
+
+class _Unreadable:
+    """Stands for a value that is missing or whose interpolation fails."""
+
+
+UNREADABLE = _Unreadable()
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise one UserError that lists every unknown, missing, mistyped or unresolvable key."""
+    found = problems(cfg)
+    if found:
+        raise UserError(listing([str(problem) for problem in found]))
+
+
+def listing(lines: list[str]) -> str:
+    """The message for one or several mistakes in the config."""
+    if len(lines) == 1:
+        return lines[0]
+    return f"{len(lines)} mistakes in the config\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def problems(cfg: DictConfig) -> list[Problem]:
+    """Every mistake in a composed config, in the order of the schema."""
+    found: list[Problem] = []
+    tree = _plain(cfg, "", found)
+    schema = signatures.signature("dlma.config.schema.Root")
+    known = list(_known(tree, schema))
+    found = [_with_suggestion(problem, known) for problem in found]
+    found += _check_node(tree, schema, "", known)
+    if not found:
+        return _check_recipe(tree)
+    keys = {problem.key for problem in found}
+    return [problem for problem in found if _source(cfg, problem.key) not in keys]
+
+
+def _source(cfg: DictConfig, key: str) -> str | None:
+    """The key from which a key has its value by `${key}`, if so: a mistake is reported where it was made."""
+    parent, _, leaf = key.rpartition(".")
+    holder = OmegaConf.select(cfg, parent, throw_on_resolution_failure=False) if parent else cfg
+    if OmegaConf.is_dict(holder) and leaf in holder and OmegaConf.is_interpolation(holder, leaf):
+        match = INTERPOLATION.fullmatch(str(OmegaConf.to_container(holder, resolve=False)[leaf]))
+        return match[1] if match else None
+    above = _source(cfg, parent) if parent else None
+    return f"{above}.{leaf}" if above else None
+
+
+def _plain(node: DictConfig | ListConfig, path: str, found: list[Problem]) -> dict | list:
+    """The node as plain containers; what cannot be read becomes UNREADABLE and a problem."""
+    keys = range(len(node)) if isinstance(node, ListConfig) else list(node.keys())
+    values = {key: _value(node, key, f"{path}.{key}" if path else str(key), found) for key in keys}
+    return list(values.values()) if isinstance(node, ListConfig) else values
+
+
+def _value(node: DictConfig | ListConfig, key: str | int, path: str, found: list[Problem]) -> object:
+    if OmegaConf.is_missing(node, key):
+        found.append(Problem(path, f"must be given: {path}=..."))
+        return UNREADABLE
+    try:
+        value = node[key]
+    except OmegaConfBaseException as reason:
+        found.append(Problem(path, str(reason).strip().split("\n")[0]))
+        return UNREADABLE
+    return _plain(value, path, found) if OmegaConf.is_config(value) else value
+
+
+def _with_suggestion(problem: Problem, known: list[str]) -> Problem:
+    """A dangling `${...}` with the key that may have been meant; any other problem as it is."""
+    match = DANGLING.fullmatch(problem.text)
+    return Problem(problem.key, problem.text + suggestion(match[1], known)) if match else problem
+
+
+def _schema(node: dict, path: str, found: list[Problem]) -> Signature | None:
+    """The signature of a component node, or None where its target says nothing usable."""
+    target = node.get("_target_")
+    if target is UNREADABLE:
+        return None
+    if "_target_" not in node or not isinstance(target, str | None):
+        found.append(Problem(path, "needs a _target_: the class or function that it configures"))
+        return None
+    if target is None:
+        return Signature({})
+    try:
+        return signatures.signature(target)
+    except UserError as reason:
+        found.append(Problem(path, str(reason)))
+        return None
+
+
+def _is_component(field: signatures.Field, schema: Signature) -> bool:
+    return any(getattr(m, "id", "") == COMPONENT for m in signatures.options(field.annotation, schema))
+
+
+def _are_components(field: signatures.Field, schema: Signature) -> bool:
+    """Whether a field holds any number of components by name: `dict[str, Component]`."""
+    return any(signatures.describe(m, schema) == f"dict[str, {COMPONENT}]" for m in [field.annotation] if m)
+
+
+def _known(tree: dict, schema: Signature, path: str = "") -> Iterator[str]:
+    """Every key that the schema knows, dotted, components as their present targets say."""
+    for name, field in schema.fields.items():
+        yield path + name
+        value = tree.get(name)
+        inner = signatures.nested(field.annotation, schema)
+        if _is_component(field, schema):
+            inner = _schema(value, "", []) if isinstance(value, dict) else None
+        if inner is not None:
+            yield from _known(value if isinstance(value, dict) else {}, inner, f"{path}{name}.")
+        if _are_components(field, schema) and isinstance(value, dict):
+            yield from _known(value, _named(value), f"{path}{name}.")
+    if not path:
+        yield from GROUPS
+
+
+def _named(node: dict) -> Signature:
+    """The schema of a node of components by name: each of its keys is one."""
+    return Signature({str(name): signatures.Field(ast.Name(COMPONENT), required=False) for name in node})
+
+
+def _check_node(node: dict, schema: Signature, path: str, known: list[str]) -> list[Problem]:
+    """Unknown, missing and mistyped keys of one node and all below it."""
+    found: list[Problem] = []
+    for key in node:
+        if key not in schema.fields and not re.fullmatch(r"_\w+_", str(key)):
+            found.append(Problem(f"{path}{key}", "unknown key" + suggestion(f"{path}{key}", known)))
+    for name, field in schema.fields.items():
+        if name in node:
+            found += _check_value(node[name], field, schema, path + name, known)
+        elif field.required:
+            found.append(Problem(path + name, "is missing"))
+    return found
+
+
+def _check_value(
+    value: object, field: signatures.Field, schema: Signature, path: str, known: list[str]
+) -> list[Problem]:
+    if value is UNREADABLE:
+        return []
+    if _is_component(field, schema) and isinstance(value, dict):
+        found: list[Problem] = []
+        inner = _schema(value, path, found)
+        return found + (_check_node(value, inner, f"{path}.", known) if inner is not None else [])
+    inner = _named(value) if isinstance(value, dict) and _are_components(field, schema) else None
+    inner = inner or signatures.nested(field.annotation, schema)
+    if inner is not None and isinstance(value, dict):
+        return _check_node(value, inner, f"{path}.", known)
+    if _unreadable_inside(value) or signatures.accepts(value, field.annotation, schema):
+        return []
+    return [Problem(path, _mistyped(value, field, schema))]
+
+
+def _unreadable_inside(value: object) -> bool:
+    if isinstance(value, dict | list):
+        return any(_unreadable_inside(v) for v in (value.values() if isinstance(value, dict) else value))
+    return value is UNREADABLE
+
+
+def _mistyped(value: object, field: signatures.Field, schema: Signature) -> str:
+    wanted = signatures.describe(field.annotation, schema)
+    choices = [
+        str(item)
+        for member in signatures.options(field.annotation, schema)
+        for item in signatures.literals(member) or []
+    ]
+    near = difflib.get_close_matches(str(value), choices, n=1) if isinstance(value, str) else []
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"must be {wanted}, not {value!r}{hint}"
+
+
+def suggestion(key: str, known: list[str]) -> str:
+    """`; did you mean ...?` for an unknown dotted key: a sibling first, then any key of the tree."""
+    parent, _, leaf = key.rpartition(".")
+    siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
+    near = [siblings[name] for name in difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6)]
+    near = near or [k for k in known if k.rpartition(".")[2] == leaf][:2]
+    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    leaves = {k.rpartition(".")[2]: k for k in known}
+    near = near or [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75)]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _check_recipe(tree: dict) -> list[Problem]:
+    """A recipe made for one kind of model is refused for any other, with the right one named."""
+    recipe, own = tree["recipe"], tree["model"].get("_recipe_")
+    if not recipe["exclusive"] or own in (None, recipe["name"]):
+        return []
+    name = recipe["name"]
+    return [Problem("recipe", f"{name} does not suit this model; use recipe={own}")]

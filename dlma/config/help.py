@@ -1,0 +1,45 @@
+"""`python run.py --help`: what dlma is, its groups and their options, and five useful commands.
+
+Also where the YAML files lie, and what the program is called here.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+GROUP = re.compile(r"^  - (\w+): (\w+|\[[\w, ]*\]) *(?:# (.*))?$", re.M)  # one option, or a list of several
+
+
+def conf_dir() -> Path:
+    """The YAML files: beside the package in a checkout, inside it when installed from a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    beside = package.parent / "conf"
+    return beside if (beside / "config.yaml").is_file() else package / "conf"
+
+
+def command() -> list[str]:
+    """How this program is called: by the package's name where it was installed, `python run.py` in a checkout."""
+    return [__package__] if Path(sys.argv[0]).stem == __package__ else ["python", "run.py"]
+
+
+def text(folder: Path) -> str:
+    """The help text; groups, defaults and explanations are read from the defaults list and its folders."""
+    source = OmegaConf.load(folder / "hydra" / "help" / "dlma.yaml")
+    groups = GROUP.findall((folder / "config.yaml").read_text(encoding="utf-8"))
+    shown = "\n".join(_entry(folder, *group) for group in groups)
+    header, template = (source._get_node(key)._value() for key in ("header", "template"))
+    page = template.replace("${hydra.help.header}", header).replace("$GROUPS", shown).rstrip()
+    return page.replace("python run.py", " ".join(command()))
+
+
+def _entry(folder: Path, group: str, default: str, about: str) -> str:
+    found = sorted(path.stem for path in (folder / group).glob("*.yaml"))
+    chosen = re.findall(r"\w+", default)
+    marked = ", ".join(f"[{name}]" if name in chosen else name for name in found) or "(none yet: your own)"
+    lines = textwrap.wrap(marked, 96, initial_indent=" " * 14, subsequent_indent=" " * 14)
+    return f"  {group:<11} {about}\n" + "\n".join(lines)

@@ -1,0 +1,247 @@
+"""One run of one config: its folder, its store, and the heavy things, each loaded when first needed.
+
+A run whose stages are all in the store never imports torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from dlma.config.build import build, resolved, scientific
+from dlma.config.redact import redact
+from dlma.errors import UserError
+from dlma.evaluation.context import Bench
+from dlma.model.load import ModelSpec
+from dlma.store.stage import Stage
+from dlma.store.store import Store
+
+if TYPE_CHECKING:
+    from dlma.model.language import LanguageModel
+    from dlma.model.reward_model import RewardModel
+    from dlma.trainer.runtime import Runtime
+
+
+SEEDS_APART = 1_000_000  # between the seeds of two rounds: a round draws its own noise and order
+
+
+class Cell:
+    """What every stage of a run needs: config, store, run folder, model and runtime.
+
+    round, start: which round of `iterations` this is, and the policy that it begins with; None is the base
+    together: it can work with other processes (dlma/launch.py)
+    """
+
+    together = False
+
+    def __init__(self, cfg: DictConfig, folder: Path, lender: Cell | None = None) -> None:
+        self.cfg = cfg
+        self.folder = folder
+        self.lender = lender
+        self.store = Store(Path(cfg.store.root)) if lender is None else lender.store
+        self.settings = redact(resolved(cfg))
+        self.summary: dict[str, float] = {}
+        self.round = 1
+        self.start: Stage | None = None
+        self._current: LanguageModel | None = None
+        self._base: LanguageModel | None = None
+        self._logged: set[float] = set()
+
+    def next_round(self, policy: Stage) -> Cell:
+        """The same run one round on: it begins with a policy, under a seed of its own."""
+        later = copy.copy(self)
+        self._base = later._base = self._current = later._current = None
+        later.cfg = copy.deepcopy(self.cfg)
+        later.cfg.seed = self.cfg.seed + SEEDS_APART
+        later.round, later.start = self.round + 1, policy
+        return later
+
+    @property
+    def begun(self) -> list[Stage]:
+        """What the model at the round's start is made of besides the base's weights: the last policy, if any."""
+        return [] if self.start is None else [self.start]
+
+    @cached_property
+    def method(self) -> str:
+        """The name of the row of conf/method, for people."""
+        return HydraConfig.get().runtime.choices["method"]
+
+    @property
+    def group_folder(self) -> Path:
+        """The sweep's folder, or the run's own where there is no sweep."""
+        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        return self.folder.parent if sweep else self.folder
+
+    @property
+    def group(self) -> str:
+        """The name of that folder."""
+        return self.group_folder.name
+
+    @cached_property
+    def tracker(self):
+        """The tracker that `logger=` names."""
+        return build(self.cfg.logger)
+
+    @contextmanager
+    def tracking(self) -> Iterator[None]:
+        """A tracker's run around the block; it ends as failed if the block does not end well."""
+        described = {**self.settings, "method": self.method}
+        self.tracker.start(self.folder, self.folder.name, self.group, described)
+        code = 1
+        try:
+            yield
+            code = 0
+        finally:
+            self.tracker.finish(self.summary, exit_code=code)
+
+    def log_step(self, row: dict[str, float]) -> None:
+        """Hand a training step of the last round to the tracker, once."""
+        if self.round == self.cfg.iterations and row["step"] not in self._logged:
+            self._logged.add(row["step"])
+            self.tracker.log({f"train/{name}": value for name, value in row.items()}, step_key="train/step")
+
+    def log_tuning(self, row: dict[str, float]) -> None:
+        """Hand a step of the instruction tuning to the tracker."""
+        self.tracker.log({f"sft/{name}": value for name, value in row.items()}, step_key="sft/step")
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """The model to align, with fresh LoRA layers if the recipe has them."""
+        return build(self.cfg.model) if self.lender is None else self.lender.spec
+
+    @cached_property
+    def frozen(self) -> ModelSpec:
+        """The same model as it stands: what samples, scores and is the reference."""
+        return dataclasses.replace(self.spec, lora=None)
+
+    @cached_property
+    def data(self):
+        """The reader of prompts."""
+        return build(self.cfg.data)
+
+    @property
+    def strictness(self) -> dict:
+        """What is done with a row that cannot be used, and how many may be lost: as the data set's reader has it."""
+        return {"on_bad_row": self.data.on_bad_row, "max_dropped": self.data.max_dropped}
+
+    @cached_property
+    def wording(self):
+        """The prompt wording."""
+        return build(self.cfg.prompts)
+
+    def under(self, **nodes: DictConfig) -> Cell:
+        """This cell with other nodes (prompts=, scorer=), the same store and loaded model; for reading only."""
+        return Cell(OmegaConf.create({**resolved(self.cfg), **nodes}), self.folder, lender=self)
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """The Lightning runtime; raises UserError where several processes are wanted and this cell is for one."""
+        if self.cfg.trainer.devices > 1 and not self.together:
+            raise UserError(
+                f"trainer.devices={self.cfg.trainer.devices}: this mode works in one process: trainer=gpu or cpu"
+            )
+        return build(self.cfg.trainer)
+
+    @cached_property
+    def sampler(self):
+        """The sampler."""
+        return build(self.cfg.sampler)
+
+    @cached_property
+    def weights(self) -> dict:
+        """The model's part in a stage's key: what its weights and tokenizer are, and the compute dtype."""
+        if self.lender is not None:
+            return self.lender.weights
+        prints = [self.store.fingerprint(folder) for folder in self.frozen.folders]
+        packed = {} if self.frozen.bits is None else {"bits": self.frozen.bits}
+        return {"weights": prints, "dtype": self.frozen.dtype, **packed}
+
+    @cached_property
+    def recorded(self) -> dict:
+        """The settings as manifests and the run folder keep them: a revision on the hub is the commit it meant."""
+        commit = self.spec.commit
+        model = self.settings["model"] if commit is None else {**self.settings["model"], "revision": commit}
+        return {**self.settings, "model": model}
+
+    @property
+    def training(self) -> dict:
+        """What decides a trained model besides its rule: labels, weights, LoRA."""
+        lora = None if self.spec.lora is None else dataclasses.asdict(self.spec.lora)
+        return {"labels": scientific(self.cfg.labels), **self.weights, "lora": lora}
+
+    def start_from(self, tuned: Stage) -> None:
+        """From here on the model to align is the one that a stage leaves in `policy/`, known by the stage's key."""
+        self.settings = self.recorded  # with the commit of what was tuned
+        weights = {**self.weights, "weights": [*self.weights["weights"], f"{tuned}"]}
+        folder = tuned.path("policy") if tuned.done else tuned.folder / "policy"
+        spec = dataclasses.replace(self.spec.trained(folder), name=f"{self.spec.name}-sft", lora=self.spec.lora)
+        self._base = None
+        self.__dict__.update(spec=spec, frozen=dataclasses.replace(spec, lora=None), weights=weights)
+
+    def base(self) -> LanguageModel:
+        """The frozen model, loaded once per run."""
+        if self.lender is not None:
+            return self.lender.base()
+        if self._base is None:
+            self._base = self.frozen.load()
+            if not self._base.eos_ids:
+                print(f"{self.frozen.name} has no EOS: every answer runs to recipe.max_new_tokens", file=sys.stderr)
+        return self._base
+
+    def current(self) -> LanguageModel:
+        """The model at the round's start, frozen: the base, or the last round's policy."""
+        if self.start is None:
+            return self.base()
+        if self._current is None:
+            self._base = None
+            self._current = self.policy(self.start)
+        return self._current
+
+    def scoring(self, by: str) -> LanguageModel:
+        """The model that scores a round's pairs: "current" or "frozen", the base."""
+        return self.current() if by == "current" else self.base()
+
+    def trainee(self) -> LanguageModel:
+        """The model to train; the frozen ones are let go first, so that one model is held."""
+        self._base = self._current = None
+        spec = self.spec if self.start is None else self.spec.continued(self.start.path("policy"))
+        return spec.load()
+
+    def policy(self, policy: Stage, place: str = "policy") -> LanguageModel:
+        """The trained model, or one that was kept on the way to it."""
+        return self.frozen.trained(policy.path(place)).load()
+
+    def notes(self, stage: Stage) -> dict:
+        """What a stage's writer noted down."""
+        return stage.notes
+
+    def reward_model(self, reward: Stage) -> RewardModel:
+        """The trained reward model, frozen."""
+        from dlma.model.reward_model import RewardModel
+
+        folder = reward.path("reward")
+        return RewardModel.load(self.frozen.trained(folder), folder)
+
+    def bench(self, policy: Stage | None, arms: Iterable[str]) -> Bench:
+        """What judges and metrics may use: the models behind the arms, and a folder that outlives the run."""
+        trained = policy is not None and self.notes(policy)["trained"]
+        load = {arm: partial(self.policy, policy) if arm == "aligned" and trained else self.base for arm in arms}
+        cache, accelerator = self.store.root / "cache", self.cfg.trainer.accelerator
+        return Bench(load, self.weights["weights"], self.store.fingerprint, cache, accelerator)
+
+    def make(self, stage: Stage, write, *, together: bool = False) -> Stage:
+        """Have the store compute a stage unless it is there.
+
+        together: `write` shares its work over all processes of the run (dlma/launch.py), where there are several
+        """
+        return self.store.make(stage, write, config=self.recorded)

@@ -1,0 +1,1 @@
+"""What work costs: operations, memory, and the record of what was spent."""

@@ -1,0 +1,139 @@
+"""What a pass over tokens computes: floating-point operations, by the one formula of plans and of reports of cost.
+
+Operations are those of the engine's own meter (dlma/model/meter.py): matrix products, a multiply-add is two, a
+backward pass counts twice, recomputation once more. With N weights that every token meets, H weights of the head, and
+attention A wide (layers times hidden size), a forward pass over T tokens is
+    2 * (N * T + H * targets + 2 * A * seen)
+with `seen` the pairs of a token and one it attends to. Answers to one context share it; nothing else is taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dlma.errors import UserError
+
+FORWARD, TRAINED, CHECKPOINTED = 2, 6, 8  # operations per weight and token
+KINDS = ("sample", "score", "train", "rollouts", "none")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device: memory in bytes, peak operations per second in the run's dtype, bytes per second; and who says so."""
+
+    name: str
+    memory: float
+    rate: float
+    bandwidth: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a model: parameters in all and trained; weights that every token meets; those of the head; attention's width.
+
+    attention: layers times hidden size; bytes: of all weights
+    """
+
+    parameters: int
+    trained: int
+    body: int
+    head: int
+    attention: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a stage computes, in all.
+
+    read, drawn: tokens run through the model, and decoded one by one
+    targets: tokens that the head is used for (decoded ones aside); seen: pairs of a token and one it attends to
+    factor: operations per weight and token
+    """
+
+    rows: int = 0
+    read: float = 0.0
+    drawn: float = 0.0
+    targets: float = 0.0
+    seen: float = 0.0
+    factor: int = FORWARD
+
+    def __add__(self, other: Load) -> Load:
+        names = ("read", "drawn", "targets", "seen")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return Load(rows=max(self.rows, other.rows), factor=max(self.factor, other.factor), **sums)
+
+    @property
+    def tokens(self) -> float:
+        return self.read + self.drawn
+
+    def operations(self, shape: Shape) -> float:
+        """Floating-point operations of the whole stage."""
+        passes = shape.body * self.tokens + shape.head * (self.targets + self.drawn) + 2 * shape.attention * self.seen
+        return self.factor * passes
+
+    def seconds(
+        self, shape: Shape, device: Device, *, compute: float, bandwidth: float, rows: int, cache: float
+    ) -> float:
+        """Time on one device at these shares of its rates; `rows` answers of `cache` bytes are decoded at once."""
+        reading = Load(self.rows, self.read, 0.0, self.targets, self.seen, self.factor).operations(shape)
+        rate = compute * device.rate
+        moved = shape.bytes + rows * cache
+        one = max(moved / (bandwidth * device.bandwidth), FORWARD * rows * (shape.body + shape.head) / rate)
+        return reading / rate + self.drawn / rows * one
+
+
+def sampled(context: ArrayLike, answer: ArrayLike, times: float = 1) -> Load:
+    """Answers drawn after contexts: tokens of each row's context and answer; every row so many times."""
+    context, answer = _tokens(context, answer)
+    read, drawn, seen = context.sum(), answer.sum(), _seen(context + answer).sum()
+    return _times(times, len(context), read, drawn, 0.0, seen)
+
+
+def scored(contexts: Sequence[ArrayLike], answers: Sequence[ArrayLike], times: float = 1) -> Load:
+    """Log-probs of every answer of a row after every context of it: tokens of each row; every row so many times."""
+    sides, answered = _tokens(*contexts), _tokens(*answers)
+    read = seen = targets = 0.0
+    for context in sides:
+        read += context.sum() + sum(answer.sum() for answer in answered)
+        seen += _seen(context).sum()
+        seen += sum((_seen(context + answer) - _seen(context)).sum() for answer in answered)
+        targets += sum(answer.sum() for answer in answered)
+    return _times(times, len(sides[0]), read, 0.0, targets, seen)
+
+
+def trained(context: ArrayLike, answers: Sequence[ArrayLike], times: float, *, checkpointing: bool) -> Load:
+    """Log-probs of every answer of a row after its context, with their gradients; every row so many times."""
+    one = scored([context], answers, times)
+    return replace(one, factor=CHECKPOINTED if checkpointing else TRAINED)
+
+
+def _times(times: float, rows: int, *counts: float) -> Load:
+    return Load(round(times * rows), *(float(times * one) for one in counts))
+
+
+def _tokens(*lengths: ArrayLike) -> list[np.ndarray]:
+    return [np.atleast_1d(np.asarray(one, dtype=float)) for one in lengths]
+
+
+def _seen(tokens: np.ndarray) -> np.ndarray:
+    return tokens * (tokens + 1) / 2
+
+
+def work_of(node: Mapping) -> Mapping:
+    """What a component computes, as its YAML says under `_work_`; nothing where it says nothing.
+
+    kind: sample; score: log-probs of answers after `contexts`, and `asked` questions put to a judge; train: log-probs
+        of so many `answers` with their gradients; rollouts: PPO; none
+    reference: a live reference reads every answer too; head: false where no log-prob is wanted of what is read
+    labels: who says which answer is better: human, model, or pairs: the order in which they came
+    """
+    work = node.get("_work_", {})
+    if work and work["kind"] not in KINDS:
+        raise UserError(f"_work_ of {node['_target_']}: kind must be one of {', '.join(KINDS)}, not {work['kind']!r}")
+    return work

@@ -1,0 +1,166 @@
+"""Where the costs of a run are read: its stages while it ends, costs.json afterwards.
+
+A finished run without costs.json, with one round, is counted from the records in its folder when it is read.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlma import files
+from dlma.config.build import build
+from dlma.cost.flops import Shape
+from dlma.cost.spent import Costs, Questions, Round, count
+from dlma.errors import UserError
+from dlma.model.load import ModelSpec, at_hand
+from dlma.store.fingerprint import key_of
+from dlma.store.stage import Stage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FILE = "costs.json"
+_NEEDED = ("pairs", "scored", "scorer", "reward", "objective", "iterations", "model")  # of the config
+COUNTED = 1  # raised when another number is counted
+Remembered = Callable[[str, str, Callable[[], dict]], dict]  # Store.remembered
+NO_ACCOUNT = {"kept": 0, "dropped": {}}
+
+
+def note(folder: Path, rounds: Sequence[Mapping[str, Stage]], values: Mapping, remembered: Remembered) -> None:
+    """Write costs.json into a run's folder; what the same training cost before is remembered."""
+    policy = rounds[-1]["policy"].key
+    key = key_of([COUNTED, policy, {name: values[name] for name in ("objective", "reward")}])
+    files.write_json(folder / FILE, remembered("costs", key, lambda: dataclasses.asdict(of_stages(rounds, values))))
+
+
+def of_stages(rounds: Sequence[Mapping[str, Stage]], values: Mapping) -> Costs:
+    """The costs of a run from the stages of its rounds; values: its resolved config."""
+    apart = values["iteration"]["scorer"] != values["iteration"]["reference"]
+    made = [_of_stages(one, apart and number > 0) for number, one in enumerate(rounds)]
+    return count(values, made, _questions(values), model_shape(values["model"]))
+
+
+def _of_stages(stages: Mapping[str, Stage], again: bool) -> Round:
+    reward = steps_of(stages["reward"].read("train.csv")) if "reward" in stages else []
+    policy, steps = stages["policy"], steps_of(stages["policy"].read("train.csv"))
+    account = policy.notes.get("account", NO_ACCOUNT)
+    return Round(stages["pairs"].table(), stages["scored"].table(), account, steps, reward, again)
+
+
+def read(folder: Path, values: Mapping) -> Costs | None:
+    """The costs of a finished run; None where its folder does not say.
+
+    Without costs.json, and with one round, they are counted from its records.
+    """
+    if (folder / FILE).is_file():
+        return Costs(**files.read_json(folder / FILE))
+    names = ("pairs.parquet", "scored.parquet", "train.csv", "manifest.json")
+    if not all((folder / name).is_file() for name in names) or not all(name in values for name in _NEEDED):
+        return None
+    if values["iterations"] > 1:  # the earlier rounds' records are in the store only
+        return None
+    manifest = files.read_json(folder / "manifest.json")
+    one = Round(*map(_table, (folder / names[0], folder / names[1])), **_training_of(folder, manifest))
+    return count(
+        values, [one], _remembered(_questions(values), manifest["scored"]["key"]), model_shape(values["model"])
+    )
+
+
+def _training_of(folder: Path, manifest: Mapping) -> dict:
+    account = manifest["policy"]["notes"].get("account", NO_ACCOUNT)
+    reward = steps_of((folder / "reward.csv").read_bytes()) if "reward" in manifest else []
+    return {"account": account, "steps": steps_of((folder / "train.csv").read_bytes()), "reward_steps": reward}
+
+
+def _table(path: Path) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path)
+
+
+def steps_of(content: bytes) -> list[dict[str, str]]:
+    """The rows of a train.csv."""
+    return list(csv.DictReader(io.StringIO(content.decode())))
+
+
+def model_shape(model: Mapping) -> Shape | None:
+    """The sizes of a config's model, from its config.json; None where it is not on this machine."""
+    return _shape(json.dumps(model, sort_keys=True))
+
+
+@cache
+def _shape(model: str) -> Shape | None:
+    from dlma.cost.memory import shape_of
+    from dlma.cost.meta_model import drawn, read_config
+
+    spec = _spec(json.loads(model))
+    if spec is None:
+        return None
+    config = read_config(str(spec.folder), "main", spec.trust_remote_code)
+    with drawn(spec, config) as model:
+        return shape_of(model, config)
+
+
+def _spec(model: dict) -> ModelSpec | None:
+    """The config's model, if it is on this machine; nothing is fetched."""
+    if "path" in model:
+        folder = at_hand(model["path"], model["revision"])
+        if folder is None:
+            return None
+        model = {**model, "path": str(folder)}
+    try:
+        return build({**model, "bits": None})
+    except UserError:
+        return None
+
+
+def _questions(values: Mapping) -> Questions:
+    """The questions that the config's judge puts, in the tokens of its model; unknown where either is."""
+
+    def ask(scored_pairs: pa.Table) -> list[tuple[Sequence[int], Sequence[Sequence[int]]]] | None:
+        from dlma.judge_prompt import question_lengths
+
+        spec = _spec(values["model"]) if "ab" in values["scorer"] else None
+        if spec is None:
+            return None
+        prompt, seed = build(values["scorer"]["ab"]), values["scorer"]["seed"]
+        orders = _comparisons(scored_pairs, spec.tokenizer)
+        return [question_lengths(prompt, spec.tokenizer, order, seed=seed) for order in orders if order]
+
+    return ask
+
+
+def _comparisons(scored_pairs: pa.Table, tokenizer) -> tuple[list, list]:
+    """What a judge was shown, in each order."""
+    from dlma.judge_prompt import Comparison
+
+    orders: tuple[list, list] = ([], [])
+    for row in scored_pairs.to_pylist():
+        conversation = tokenizer.decode(row["plain_context_ids"], skip_special_tokens=True)
+        texts = (row["positive_text"], row["negative_text"])
+        one = Comparison(row["prompt_id"], conversation, row["question"], *texts)
+        for order, shown, verdict in zip(orders, (one, one.swapped()), ("verdict_first", "verdict_second")):
+            if row[verdict] is not None:
+                order.append(shown)
+    return orders
+
+
+def _remembered(questions: Questions, key: str) -> Questions:
+    """The same, asked once for the scored pairs of this key."""
+
+    def ask(scored_pairs: pa.Table) -> list[tuple[Sequence[int], Sequence[Sequence[int]]]] | None:
+        if key not in _asked_before:
+            _asked_before[key] = questions(scored_pairs)
+        return _asked_before[key]
+
+    return ask
+
+
+_asked_before: dict[str, list | None] = {}

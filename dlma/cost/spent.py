@@ -1,0 +1,197 @@
+"""What a run cost to make its policy: labels, judge calls, tokens, floating-point operations; evaluation is left out.
+
+Counted from a run's own records, as if nothing had been shared with other runs, by the formula of mode=plan
+(dlma/cost/flops.py). With labels.max_pairs the pairs beyond it are not charged; those that min_margin turns away
+are, for they had to be scored. Tokens trained on are the mean of the pairs times the pairs of all steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlma.cost.flops import Load, Shape, sampled, scored, trained, work_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BEYOND = "beyond labels.max_pairs"  # as dlma/labels.py counts them
+SIDES = ("positive", "negative")
+# Of scored pairs, per order in which a judge was asked: tokens of the questions, and of both verdicts; None: not known.
+Questions = Callable[["pa.Table"], "list[tuple[Sequence[int], Sequence[Sequence[int]]]] | None"]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one run; None: a component whose work is not known.
+
+    tokens_sampled: of answers, without prompts; tokens_scored: read to label or reward, under p+ and p-, by a judge,
+    by a reward model or PPO; tokens_reference: read for the reference's log-probs; tokens_trained: forward and backward
+    """
+
+    human_labels: float | None = 0.0
+    judge_calls: float | None = 0.0
+    tokens_sampled: float | None = 0.0
+    tokens_scored: float | None = 0.0
+    tokens_reference: float | None = 0.0
+    tokens_trained: float | None = 0.0
+    flops: float | None = 0.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round of a run left.
+
+    pairs, scored: its records; account: of the labels; steps, reward_steps: of training policy and reward model
+    again: whether the reference's log-probs were computed in a pass of their own
+    """
+
+    pairs: pa.Table
+    scored: pa.Table
+    account: Mapping
+    steps: Sequence[Mapping[str, str]]
+    reward_steps: Sequence[Mapping[str, str]] = ()
+    again: bool = False
+
+    @property
+    def charged(self) -> float:
+        """The share of the pairs that had to be made and labelled for those that were kept."""
+        kept, beyond = self.account["kept"], self.account["dropped"].get(BEYOND, 0)
+        return kept / (kept + beyond) if beyond else 1.0
+
+    def lengths(self, column: str) -> np.ndarray:
+        """Tokens of a column of every scored pair."""
+        return lengths(self.scored, column)
+
+    def answers(self, known: Mapping) -> list[np.ndarray]:
+        """Tokens of the answers that are trained on: both, or the chosen one."""
+        both = [self.lengths(f"{side}_ids") for side in SIDES]
+        if known["answers"] == 2:
+            return both
+        return [np.where(np.array(self.scored["chosen"].to_pylist()) == SIDES[0], *both)]
+
+
+def lengths(table: pa.Table, column: str) -> np.ndarray:
+    """Tokens of every row of a column."""
+    import pyarrow.compute as pc
+
+    return pc.list_value_length(table[column]).to_numpy().astype(float)
+
+
+def count(values: Mapping, rounds: Sequence[Round], questions: Questions, shape: Shape | None) -> Costs:
+    """The costs of a run with this resolved config; shape: the model's, None if it is not known."""
+    found = dataclasses.asdict(Costs())
+    for one in rounds:
+        found["human_labels"] = _plus(found["human_labels"], _human_labels(values, one))
+        found["judge_calls"] += one.charged * sum(_asked(one.scored))
+        for kind, load in _loads(values, one, questions):
+            tokens = None if load is None else load.drawn if kind == "sampled" else load.tokens
+            found[f"tokens_{kind}"] = _plus(found[f"tokens_{kind}"], tokens)
+            flops = None if load is None or shape is None else load.operations(shape)
+            found["flops"] = _plus(found["flops"], flops)
+    return Costs(**found)
+
+
+def _plus(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
+
+
+def _asked(scored_pairs: pa.Table) -> list[int]:
+    """Questions put to a judge in each order; none in records of before judges were written down."""
+    names = [f"verdict_{place}" for place in ("first", "second")]
+    return [len(scored_pairs) - scored_pairs[name].null_count for name in names if name in scored_pairs.column_names]
+
+
+def _human_labels(values: Mapping, one: Round) -> float | None:
+    """The labels that people gave: of an annotator, or those that came with pairs whose order was kept."""
+    if sum(_asked(one.scored)) or not len(one.scored):
+        return 0.0
+    given = bool(values["pairs"]["path"] or values["scored"]["path"])
+    labels = "pairs" if values["scored"]["path"] else work_of(values["scorer"]).get("labels")
+    if labels == "pairs":
+        labels = "human" if given else work_of(values["pairs"]).get("labels")
+    return {"human": one.charged * len(one.scored), "model": 0.0}.get(labels)
+
+
+def _loads(values: Mapping, one: Round, questions: Questions) -> Iterator[tuple[str, Load | None]]:
+    """What was computed, as (sampled, scored, reference or trained, load); None for a component that is not known."""
+    if not len(one.scored):
+        return
+    yield from _sampling(values, one)
+    yield from _labelling(one, questions)
+    if values["reward"]["_target_"] is not None:
+        yield from _reward(values["reward"], one)
+    yield from _training(values["objective"], one)
+
+
+def _sampling(values: Mapping, one: Round) -> Iterator[tuple[str, Load | None]]:
+    node, known = values["pairs"], work_of(values["pairs"])
+    if node["path"] or values["scored"]["path"] or known.get("kind") == "none":
+        return
+    if not known:
+        yield "sampled", None
+        return
+    for side, place in zip((node["first"], node["second"]), SIDES, strict=True):
+        context, answer = lengths(one.pairs, f"{side}_context_ids"), lengths(one.pairs, f"{place}_ids")
+        yield "sampled", sampled(context, answer, one.charged)
+
+
+def _labelling(one: Round, questions: Questions) -> Iterator[tuple[str, Load | None]]:
+    """What the scored pairs show: the reference's log-probs always, both prompts' and a judge's where they stand."""
+    answers = [one.lengths(f"{side}_ids") for side in SIDES]
+    if len(one.scored) > one.scored["positive_under_positive"].null_count:
+        yield "scored", scored([one.lengths(f"{side}_context_ids") for side in SIDES], answers, one.charged)
+    if any(_asked(one.scored)):
+        asked = questions(one.scored)
+        loads = [None] if asked is None else [scored([begun], said, one.charged) for begun, said in asked]
+        yield from (("scored", load) for load in loads)
+    plain = scored([one.lengths("plain_context_ids")], answers, one.charged)
+    yield from [("reference", plain)] * (2 if one.again else 1)
+
+
+def _reward(node: Mapping, one: Round) -> Iterator[tuple[str, Load | None]]:
+    """The reward model: its training, and one reading of the pairs that it is centred on."""
+    yield from _training(node, one, one.reward_steps)
+    if work_of(node):
+        kept = one.account["kept"] / len(one.scored)
+        both = [one.lengths(f"{side}_ids") for side in SIDES]
+        yield "scored", _headless(scored([one.lengths("plain_context_ids")], both, kept))
+
+
+def _training(
+    node: Mapping, one: Round, steps: Sequence[Mapping[str, str]] | None = None
+) -> Iterator[tuple[str, Load | None]]:
+    known, steps = work_of(node), one.steps if steps is None else steps
+    if not known:
+        yield "trained", None
+    elif known["kind"] == "rollouts":
+        yield from _rollouts(node, one)
+    elif known["kind"] == "train":
+        times = len(steps) * min(node["batch_pairs"], one.account["kept"]) / len(one.scored)
+        answers = one.answers(known)
+        again = "checkpointing" in node and node["checkpointing"]
+        load = trained(one.lengths("plain_context_ids"), answers, times, checkpointing=again)
+        yield "trained", load if known.get("head", True) else _headless(load)
+        if known.get("reference"):
+            yield "reference", scored([one.lengths("positive_context_ids")], answers, times)
+
+
+def _rollouts(node: Mapping, one: Round) -> Iterator[tuple[str, Load]]:
+    """PPO: each answer is sampled, read by reward model, policy and reference, and trained on in every epoch."""
+    first = dict(zip(one.scored["prompt_id"].to_pylist(), one.lengths("plain_context_ids"), strict=True))
+    answer = np.array([float(step["length"]) for step in one.steps])  # the mean of each step
+    context = np.full(len(answer), np.mean(list(first.values())))
+    read = scored([context], [answer], node["batch"] / node["epochs"])
+    yield "sampled", sampled(context, answer, node["batch"] / node["epochs"])
+    yield "scored", _headless(read)
+    yield "scored", read
+    yield "reference", read
+    yield "trained", trained(context, [answer], node["batch"], checkpointing=False)
+
+
+def _headless(load: Load) -> Load:
+    return dataclasses.replace(load, targets=0.0)

@@ -1,0 +1,289 @@
+"""Chats with any OpenAI-compatible endpoint: many at once, patiently, within limits, and never the same one twice.
+
+A reply is kept by the content of its question (address, model, settings, messages), so a rerun, or a run that was
+killed, asks only what has no reply yet. The key is read from the environment when it is needed and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from dlma import files
+from dlma.errors import UserError
+from dlma.store import manifest as manifests
+from dlma.store.fingerprint import key_of
+
+if TYPE_CHECKING:
+    import openai
+
+Chat = Sequence[dict[str, str]]
+_LONGEST_WAIT = 60.0  # seconds between two attempts
+
+
+class Endpoint:
+    """Where and how to ask.
+
+    model: the model's name there
+    base_url: the address, up to /v1; None is OpenAI's own
+    json_mode: whether the server is told to produce a JSON object, where it can be
+    weights: the folder of the weights that a server of your own serves; tells whether a judge judges itself
+    key_variable: the environment variable that holds the key; a server of your own may need none
+    concurrency, requests_per_minute: requests under way at a time, and started per minute (None: no limit)
+    attempts, backoff_seconds: tries of one request when the server fails, and the first wait, doubled each time
+    max_requests: requests of one run and judge, retries included
+    max_cost, cost_in, cost_out: money of one run and judge, and the prices of a million tokens in and out
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | None,
+        base_url: str | None,
+        temperature: float,
+        max_tokens: int,
+        json_mode: bool,
+        weights: str | None = None,
+        key_variable: str = "OPENAI_API_KEY",
+        concurrency: int = 8,
+        requests_per_minute: float | None = None,
+        timeout_seconds: float = 120.0,
+        attempts: int = 6,
+        backoff_seconds: float = 1.0,
+        max_requests: int | None = None,
+        max_cost: float | None = None,
+        cost_in: float | None = None,
+        cost_out: float | None = None,
+    ) -> None:
+        if base_url is not None and urlsplit(base_url).username is not None:
+            raise UserError(f"endpoint.base_url: no key in the address; it is read from {key_variable}")
+        if max_cost is not None and (cost_in is None or cost_out is None):
+            raise UserError("endpoint.max_cost: needs endpoint.cost_in and endpoint.cost_out, per million tokens")
+        self.model = model
+        self.base_url = base_url
+        self.settings = {"temperature": temperature, "max_tokens": max_tokens, "json_mode": json_mode}
+        self.weights = None if weights is None else Path(weights).expanduser()
+        self.key_variable = key_variable
+        self.concurrency = concurrency
+        self.pause = 0.0 if requests_per_minute is None else 60.0 / requests_per_minute
+        self.timeout_seconds = timeout_seconds
+        self.attempts = attempts
+        self.backoff_seconds = backoff_seconds
+        self.max_requests = max_requests
+        self.max_cost = max_cost
+        self.prices = (cost_in or 0.0, cost_out or 0.0)
+
+    def identity(self, fingerprint: Callable[[Path], str]) -> list[str]:
+        """The model's name and address, and the fingerprint of its weights where they are known."""
+        if self.model is None:
+            raise UserError("endpoint.model: name the model that judges, such as endpoint.model=gpt-4o")
+        known = [] if self.weights is None else [fingerprint(self.weights)]
+        return [f"{self.model} at {self.base_url or 'api.openai.com'}", *known]
+
+    def client(self) -> openai.OpenAI:
+        """The protocol's client; its own retries are off, ours count."""
+        try:
+            import openai
+        except ImportError:
+            raise UserError("judges: an LLM judge needs the openai client: pip install 'dlma[judge]'") from None
+        key = os.environ.get(self.key_variable)
+        if key is None and self.base_url is None:
+            raise UserError(f"endpoint: no key; set the environment variable {self.key_variable}")
+        return openai.OpenAI(api_key=key or "none", base_url=self.base_url, timeout=self.timeout_seconds, max_retries=0)
+
+
+@dataclass
+class Account:
+    """What one run asked: replies found in the cache, requests sent (tries included), tokens, money, and of whom."""
+
+    cached: int = 0
+    requests: int = 0
+    failed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: float = 0.0
+    models: dict[str, int] = field(default_factory=dict)
+    first: str | None = None
+    last: str | None = None
+
+
+class _Fault(Exception):
+    """The server failed in a way that may pass; `wait` is what it asked for, in seconds."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class Asker:
+    """Asks an endpoint, with a folder of replies."""
+
+    def __init__(self, endpoint: Endpoint, cache: Path) -> None:
+        self.endpoint = endpoint
+        self.cache = cache / "chat"
+        self.account = Account()
+        self._client: openai.OpenAI | None = None
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._stop = threading.Event()
+        self._reason: UserError | None = None
+
+    def ask(self, chats: Sequence[Chat]) -> list[str]:
+        """The reply to each chat, in order; "" where the model said nothing.
+
+        raises: UserError when a limit is reached, the server refuses, or it fails `attempts` times in a row; the
+            replies that came in are kept
+        """
+        if not chats:
+            return []
+        self._stop.clear()
+        self._reason = None
+        with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
+            waiting = [pool.submit(self._reply, chat) for chat in chats]
+            try:
+                return [one.result() for one in waiting]
+            except BaseException:
+                self._stop.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                if self._reason is not None:
+                    raise self._reason from None
+                raise
+
+    def _reply(self, chat: Chat) -> str:
+        key = key_of(
+            {"url": self.endpoint.base_url, "model": self.endpoint.model, "chat": list(chat), **self._settings}
+        )
+        path = self.cache / key[:2] / f"{key}.json"
+        kept = files.read_json(path)
+        if isinstance(kept.get("reply"), str):
+            self._count(kept, cached=1)
+            return kept["reply"]
+        try:
+            found = self._insist(chat)
+        except UserError as reason:
+            with self._lock:
+                self._reason = self._reason or reason  # the first one is what stopped the others
+            self._stop.set()
+            raise
+        files.write_json(path, found)
+        self._count(found)
+        return found["reply"]
+
+    @property
+    def _settings(self) -> dict:
+        return self.endpoint.settings
+
+    def _count(self, found: dict, cached: int = 0) -> None:
+        with self._lock:
+            account = self.account
+            account.cached += cached
+            account.models[found["model"]] = account.models.get(found["model"], 0) + 1
+            account.first = min(account.first or found["date"], found["date"])
+            account.last = max(account.last or found["date"], found["date"])
+
+    def _insist(self, chat: Chat) -> dict:
+        """The reply, after as many tries as the endpoint allows."""
+        reason = _Fault("stopped")
+        for attempt in range(self.endpoint.attempts):
+            if self._stop.is_set():
+                break
+            self._take_turn()
+            try:
+                return self._once(chat)
+            except _Fault as fault:
+                reason = fault
+                with self._lock:
+                    self.account.failed += 1
+            if attempt + 1 < self.endpoint.attempts:
+                self._stop.wait(self._wait(attempt, reason.wait))
+        raise UserError(
+            f"endpoint: {self.endpoint.model} failed {self.endpoint.attempts} times in a row ({reason}); the replies "
+            "so far are kept: run the same command again later, or raise endpoint.attempts"
+        )
+
+    def _wait(self, attempt: int, asked: float | None) -> float:
+        """Doubled each time, and shaken so that many clients do not come back together."""
+        own = self.endpoint.backoff_seconds * 2**attempt * (0.5 + random.random() / 2)
+        return min(_LONGEST_WAIT, max(own, asked or 0.0))
+
+    def _take_turn(self) -> None:
+        """Counts a request against the limits, and waits for its turn under a rate."""
+        endpoint, account = self.endpoint, self.account
+        with self._lock:
+            if endpoint.max_requests is not None and account.requests >= endpoint.max_requests:
+                raise UserError(_reached(f"endpoint.max_requests={endpoint.max_requests}"))
+            if endpoint.max_cost is not None and account.cost >= endpoint.max_cost:
+                raise UserError(_reached(f"endpoint.max_cost={endpoint.max_cost:g}"))
+            account.requests += 1
+            start = max(time.monotonic(), self._next)
+            self._next = start + endpoint.pause
+            self._client = self._client or endpoint.client()
+        self._stop.wait(max(0.0, start - time.monotonic()))
+
+    def _once(self, chat: Chat) -> dict:
+        import openai
+
+        settings = self._settings
+        form = {"response_format": {"type": "json_object"}} if settings["json_mode"] else {}
+        try:
+            found = self._client.chat.completions.create(
+                model=self.endpoint.model,
+                messages=list(chat),
+                temperature=settings["temperature"],
+                max_tokens=settings["max_tokens"],
+                **form,
+            )
+        except openai.APIStatusError as error:
+            raise _refusal(error) from None
+        except openai.APIError as error:  # no connection, a timeout, an answer that is no answer
+            raise _Fault(_line(error)) from None
+        except ValueError as error:  # half a JSON text
+            raise _Fault(f"an answer that is not JSON: {_line(error)}") from None
+        return self._read(found)
+
+    def _read(self, found: object) -> dict:
+        try:
+            content = found.choices[0].message.content
+            model = found.model or self.endpoint.model
+        except (AttributeError, TypeError, IndexError, KeyError):
+            raise _Fault("an answer without choices") from None
+        if not isinstance(content, str | None) or not isinstance(model, str):
+            raise _Fault("an answer whose content is not text")
+        self._pay(getattr(found, "usage", None))
+        return {"reply": content or "", "model": model, "date": manifests.now()}
+
+    def _pay(self, usage: object) -> None:
+        tokens = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+        if not all(isinstance(n, int) for n in tokens):
+            if self.endpoint.max_cost is not None:
+                raise UserError("endpoint.max_cost: this server reports no usage; use endpoint.max_requests")
+            return
+        with self._lock:
+            self.account.tokens_in += tokens[0]
+            self.account.tokens_out += tokens[1]
+            self.account.cost += sum(n * price for n, price in zip(tokens, self.endpoint.prices)) / 1e6
+
+
+def _reached(limit: str) -> str:
+    return f"{limit} is reached; the replies so far are kept: raise it and run the same command again"
+
+
+def _refusal(error: openai.APIStatusError) -> Exception:
+    """What may pass (429, 408, 409, 5xx) as a fault; any other status as the user's to mend."""
+    status = error.status_code
+    if status in (408, 409, 429) or status >= 500:
+        wait = error.response.headers.get("retry-after", "")
+        return _Fault(f"status {status}", float(wait) if wait.replace(".", "", 1).isdigit() else None)
+    return UserError(f"endpoint: refused with status {status}: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,302 @@
+"""The end of a run: its folder with readable names, the table in the terminal, the report, the tracker's tables."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from dlma import files, records
+from dlma.checks import finding as findings
+from dlma.checks import token_panel
+from dlma.checks.alerts import Outcome
+from dlma.checks.finding import Finding
+from dlma.config.build import build
+from dlma.context import Cell
+from dlma.cost import record as cost_record
+from dlma.metrics import summary
+from dlma.records import Account, EvalRow, Score, ScoredPair, TokenRewards, Truth, Verdict
+from dlma.report import along, run_page, terminal, verdicts
+from dlma.report.categories import CategoryRow, categories_csv, category_rows
+from dlma.report.rounds import Round, drift, rounds_csv
+from dlma.report.scores import part_tax, print_tax, score_rows
+from dlma.runs import leftovers
+from dlma.runs.publish import publish, publish_tree
+from dlma.statistics.intervals import Estimate
+from dlma.store import retention, shards
+from dlma.store.stage import Stage
+
+SAMPLES = 64  # answers of each arm that go to the tracker
+
+
+def present(
+    cell: Cell,
+    stages: dict[str, Stage],
+    rounds: Sequence[dict[str, Stage]],
+    judged: dict[str, Stage],
+    measured: dict[str, Stage],
+) -> dict:
+    """Write the run folder, print the summary, close the tracker; what a sweep needs to know of the run.
+
+    stages: those of the last round, and of what comes before and after all rounds
+    """
+    evals = records.from_table(EvalRow, stages["verdicts"].table())
+    arms = list(dict.fromkeys(row.arm for row in evals))
+    contests = verdicts.contests(
+        _all(judged, Verdict), {name: stage.notes["judge"] for name, stage in judged.items()}, evals
+    )
+    rows, tax = part_tax(summary.summary_rows(evals, arms) + _metric_rows(measured))
+    every = rows + tax + [row for one in contests for row in one.rows()]
+    accounts = {name: Account(**stage.notes["account"]) for name, stage in stages.items() if "account" in stage.notes}
+    train = train_rows(stages["policy"])
+    by_category = category_rows(evals, _all(measured, Score), _columns(measured), contests)
+    leftovers.clear(cell.folder, stages, rounds=rounds, judged=judged, measured=measured, by_category=by_category)
+    fill_folder(cell, stages, every, by_category)
+    publish_together(judged, Verdict, cell.folder / "verdicts.parquet")
+    publish_together(measured, Score, cell.folder / "scores.parquet")
+    shown = stages | {f"judge {name}": stage for name, stage in judged.items()}
+    shown |= {f"metric {name}": stage for name, stage in measured.items()}
+    with files.guarded(cell.folder, "hydra.run.dir"):
+        cost_record.note(cell.folder, rounds, cell.recorded, cell.store.remembered)
+    curve = curve_of(cell, stages, judged, evals, train)
+    drifts = drift_of(rounds, cell.cfg.iteration.scorer) if len(rounds) > 1 else []
+    keep_drift(cell, drifts)
+    wins = verdicts.independent_wins(contests)
+    data = report_data(cell, shown | earlier(rounds), rows, evals, train, accounts, curve, drifts, wins)
+    data = dataclasses.replace(data, contests=contests, tax=tax, categories=by_category)
+    with files.guarded(cell.folder, "hydra.run.dir"):
+        run_page.write_report(cell.folder / "report.html", data)
+    terminal.print_account(accounts)
+    terminal.print_summary(
+        rows, method=cell.method, model=cell.frozen.name, seed=cell.cfg.seed, cannot=summary.cannot(evals)
+    )
+    print_tax(tax)
+    verdicts.print_contests(contests)
+    findings.print_findings("alerts", data.checks["alerts"])
+    say_where(cell, stages["policy"])
+    track(cell, every, evals, data.pairs, train)
+    cell.summary |= findings.numbers(data.checks)
+    keep_policies(cell, stages["policy"], rows)
+    return {
+        "counts": cell.store.counts,
+        "summary": [row.as_dict() for row in every],
+        "alerts": [one.name for one in data.checks["alerts"] if one.state == "warning"],
+        "run_dir": str(cell.folder),
+    }
+
+
+def _all(stages: dict[str, Stage], record: type) -> list:
+    return [row for stage in stages.values() for row in records.from_table(record, stage.table())]
+
+
+def _columns(measured: dict[str, Stage]) -> list[dict]:
+    """What every metric says of its columns."""
+    return [column for stage in measured.values() for column in stage.notes["columns"]]
+
+
+def _metric_rows(measured: dict[str, Stage]) -> list[summary.Row]:
+    """The rows of every metric, in the order of the config."""
+    return [
+        row
+        for stage in measured.values()
+        for row in score_rows(records.from_table(Score, stage.table()), stage.notes["columns"])
+    ]
+
+
+def publish_together(stages: dict[str, Stage], record: type, target: Path) -> None:
+    """The rows of several stages as one file; none where there are no stages."""
+    if stages:
+        with files.guarded(target.parent, "hydra.run.dir"):
+            shards.write_table(target, records.to_table(record, _all(stages, record)))
+
+
+def fill_folder(
+    cell: Cell, stages: dict[str, Stage], rows: Sequence[summary.Row], by_category: Sequence[CategoryRow]
+) -> None:
+    """The records, the models, the metrics, the resolved config and where all came from, under readable names."""
+    folder = cell.folder
+    for name, target in (("prompts", "prompts"), ("pairs", "pairs"), ("scored", "scored"), ("verdicts", "answers")):
+        publish(stages[name], "rows.parquet", folder / f"{target}.parquet")
+    publish(stages["policy"], "train.csv", folder / "train.csv")
+    if "reward" in stages:
+        publish(stages["reward"], "train.csv", folder / "reward.csv")
+        publish(stages["reward"], "rows.parquet", folder / "rewards.parquet")
+    if stages["policy"].notes["trained"] and not stages["policy"].pruned:
+        publish_tree(stages["policy"], "policy", folder / "policy")
+    if "tuned" in stages:
+        publish_tree(stages["tuned"], "policy", folder / "tuned")
+    with files.guarded(folder, "hydra.run.dir"):
+        files.write_json(folder / "manifest.json", {name: origin(stage) for name, stage in stages.items()})
+        files.write_bytes(folder / "config.yaml", yaml.safe_dump(cell.recorded, sort_keys=False).encode())
+        run = {"method": cell.method, "base": cell.frozen.name, "seed": cell.cfg.seed}
+        summary.write_metrics(folder / "metrics.csv", rows, **run)
+        if by_category:
+            files.write_bytes(folder / "categories.csv", categories_csv(by_category, **run))
+
+
+def earlier(rounds: Sequence[dict[str, Stage]]) -> dict[str, Stage]:
+    """The stages of all rounds but the last, under names of their own."""
+    before = enumerate(rounds[:-1], start=1)
+    return {f"{name}, round {number}": stage for number, stages in before for name, stage in stages.items()}
+
+
+def drift_of(rounds: Sequence[dict[str, Stage]], scorer: str) -> list[Round]:
+    """R of each round's pairs by the model at its start and by the base."""
+    found = []
+    for number, stages in enumerate(rounds, start=1):
+        scored = _margins(stages["scored"])
+        otherwise = _margins(stages["scored_otherwise"]) if number > 1 else scored
+        current, frozen = (scored, otherwise) if scorer == "current" else (otherwise, scored)
+        found.append(drift(number, current, frozen))
+    return found
+
+
+def _margins(scored: Stage) -> list[float]:
+    return scored.table().column("margin").to_pylist()
+
+
+def keep_drift(cell: Cell, drifts: Sequence[Round]) -> None:
+    """The drift in the run folder and at the tracker."""
+    if not drifts:
+        return
+    with files.guarded(cell.folder, "hydra.run.dir"):
+        files.write_bytes(cell.folder / "rounds.csv", rounds_csv(drifts))
+    for one in drifts:
+        row = {f"rounds/{name}": value for name, value in dataclasses.asdict(one).items() if value is not None}
+        cell.tracker.log(row, step_key="rounds/round")
+
+
+def origin(stage: Stage) -> dict:
+    """A stage's manifest without the config, which is the run's, and without the store's list of files."""
+    return {name: value for name, value in stage.manifest.items() if name not in ("config", "files")}
+
+
+def train_rows(policy: Stage) -> list[dict[str, float]]:
+    """The steps of train.csv."""
+    reader = csv.DictReader(io.StringIO(policy.read("train.csv").decode()))
+    return [{name: float(value) for name, value in row.items()} for row in reader]
+
+
+def report_data(
+    cell: Cell,
+    stages: dict[str, Stage],
+    rows: Sequence[summary.Row],
+    evals: list[EvalRow],
+    train: list[dict],
+    accounts: dict[str, Account],
+    curve: tuple[str, list[Finding]],
+    drifts: Sequence[Round],
+    wins: dict[str, Estimate],
+) -> run_page.ReportData:
+    """All that the HTML report shows."""
+    pairs = records.from_table(ScoredPair, stages["scored"].table())
+    truth = [row.value for row in records.from_table(Truth, stages["verdicts"].table("truth.parquet"))]
+    section, parted = curve
+    token_part = token_section(cell, stages, pairs, truth)
+    outcome = Outcome(cell.frozen.name, evals, pairs, truth, train, wins)
+    checks = run_checks(cell, stages["preflight"], outcome, parted)
+    return run_page.ReportData(
+        method=cell.method,
+        model=cell.frozen.name,
+        seed=cell.cfg.seed,
+        title=cell.folder.name,
+        rows=list(rows),
+        evals=evals,
+        cannot=summary.cannot(evals),
+        train=train,
+        pairs=pairs,
+        truth=truth,
+        rounds=list(drifts),
+        clamp=tuple(stages["policy"].notes["clamp"]),
+        accounts=accounts,
+        config=cell.recorded,
+        stages=[run_page.Stage(name, stage.key, cell.store.fate(stage)) for name, stage in stages.items()],
+        warnings=[line for found in checks.values() for line in findings.warnings(found)],
+        checks=checks,
+        along=section,
+        tokens=token_part,
+        is_lab=cell.data.artificial,
+    )
+
+
+def run_checks(cell: Cell, preflight: Stage, outcome: Outcome, parted: list[Finding]) -> dict[str, list[Finding]]:
+    """What was checked before training, and what the outcome sets off; `parted`, what is known along training."""
+    before = build(cell.cfg.preflight).judge(preflight.notes["counts"])
+    return {"preflight": before, "alerts": build(cell.cfg.alerts).check(outcome) + parted}
+
+
+def curve_of(
+    cell: Cell, stages: dict[str, Stage], judged: dict[str, Stage], evals: list[EvalRow], train: list[dict]
+) -> tuple[str, list[Finding]]:
+    """The run along training, if policies were kept on the way: along.csv, the tracker's curves, section and check."""
+    if "along" not in stages:
+        return "", []
+    on_the_way = records.from_table(EvalRow, stages["along"].table())
+    publish(stages["along"], "rows.parquet", cell.folder / "along.parquet")
+    apart = {name: stage for name, stage in judged.items() if not stage.notes["judge"]["self_reported"]}
+    said = {name: _all({name: stage, "": stages[f"along {name}"]}, Verdict) for name, stage in apart.items()}
+    found = along.along(evals, on_the_way, last=int(train[-1]["step"]), verdicts=said)
+    part, finding = along.parting(found, build(cell.cfg.alerts))
+    with files.guarded(cell.folder, "hydra.run.dir"):
+        files.write_bytes(cell.folder / "along.csv", along.along_csv(found, part))
+    for step, point in zip(found.steps, found.points):
+        values = {f"along/{name}": row.estimate.value for name, row in point.items()}
+        cell.tracker.log({"along/step": step} | values, "along/step")
+    return along.section(found, part, finding), [finding]
+
+
+def token_section(
+    cell: Cell, stages: dict[str, Stage], pairs: Sequence[ScoredPair], truth: Sequence[float | None]
+) -> str:
+    """What R is made of, token by token; its figures go to the tracker's summary."""
+    read = records.from_table(TokenRewards, stages["tokens"].table())
+    if not read:
+        return ""
+    panel = build(cell.cfg.panel)
+    found = token_panel.echo(read, {pair.id: value for pair, value in zip(pairs, truth, strict=True)})
+    links = panel.links(pairs, build(cell.cfg.alerts).refuses)
+    cell.summary |= token_panel.figures_of(found, links)
+    return token_panel.section(read, {pair.id: pair.question for pair in pairs}, found, links, panel.source)
+
+
+def say_where(cell: Cell, policy: Stage) -> None:
+    """Where the results lie, and what was computed for them."""
+    for kind, counts in cell.store.counts.items():
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+        print(f"stages {kind}: {listed}")
+    print(f"report: {cell.folder / 'report.html'}")
+    if policy.notes["trained"]:
+        print(f"policy: {cell.folder / 'policy'}")
+
+
+def track(
+    cell: Cell, rows: Sequence[summary.Row], evals: list[EvalRow], pairs: list[ScoredPair], train: list[dict]
+) -> None:
+    """The tracker's curves (what was not logged while training), samples, scored pairs and summary numbers."""
+    for row in train:
+        cell.log_step(row)
+    shown: dict[str, int] = {}
+    samples = []
+    for row in evals:
+        shown[row.arm] = shown.get(row.arm, 0) + 1
+        if shown[row.arm] <= SAMPLES:
+            samples.append((row.arm, row.question, row.answer, row.reward, row.harmful))
+    cell.tracker.table("samples", ("arm", "question", "answer", "self_reward", "harmful"), samples)
+    columns = ("question", "positive_text", "negative_text", "margin", "chosen")
+    cell.tracker.table("scored_pairs", columns, [[getattr(pair, name) for name in columns] for pair in pairs])
+    cell.summary |= {f"eval/{row.arm}/{row.metric}": row.estimate.value for row in rows}
+
+
+def keep_policies(cell: Cell, policy: Stage, rows: Sequence[summary.Row]) -> None:
+    """Drop the weights that store.keep_policies does not keep; the best has the largest held-out self-reward."""
+    reward = [row.estimate.value for row in rows if (row.arm, row.metric) == ("aligned", "self_reward")]
+    if not reward:
+        return
+    rule, published = cell.cfg.store.keep_policies, cell.folder / "policy"
+    dropped = retention.keep(cell.store, rule, policy, score=reward[0], group=cell.group_folder, published=published)
+    for line in dropped:
+        print(line)

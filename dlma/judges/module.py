@@ -1,0 +1,24 @@
+"""Judges as a module for `Runtime.predict`: shards, resume, devices and the progress bar of every long stage."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+
+from dlma.judges.base import Judge, Match, verdicts
+from dlma.records import Verdict
+from dlma.trainer.runtime import Shard
+
+
+class Judging(pl.LightningModule):
+    """A judge over shards of matches; a judge with a `network` has it moved to the device."""
+
+    def __init__(self, judge: Judge, /, *, name: str) -> None:
+        super().__init__()
+        self.judge = judge
+        self.name = name
+        self.network = getattr(judge, "network", None)
+
+    def predict_step(self, shard: Shard, index: int) -> list[Verdict]:
+        """The verdicts on a shard of matches."""
+        rows: list[Match] = list(shard.rows)
+        return verdicts(self.name, self.judge, rows)

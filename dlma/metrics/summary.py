@@ -1,0 +1,209 @@
+"""The summary table: per arm and metric one estimate with its interval. Reads evaluation rows only.
+
+`METRICS` is the one list of what is measured; the terminal, the HTML report and metrics.csv follow its order.
+Log-probabilities are in nats. "harmful", "malformed" and the like are shares between 0 and 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dlma import files
+from dlma.records import EvalRow
+from dlma.statistics import intervals
+from dlma.statistics.intervals import Estimate
+
+CSV_COLUMNS = ("method", "base", "seed", "metric", "n", "mean", "low", "high")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of the summary table. `unit` is "share" for values that are shown in percent.
+
+    `label` and `better` are for metrics that are not of `METRICS`, which has its own.
+    """
+
+    metric: str
+    arm: str
+    estimate: Estimate
+    unit: str = ""
+    label: str = ""
+    better: str = ""
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is read off one answer: `value` over `weight`, averaged as `kind` says.
+
+    kind: "mean" of values; "share" of values within [0, 1]; "ratio" of sums; "exp_ratio", its exponential.
+    `better` is the direction a reader wants ("higher", "lower"), or "" where there is none.
+    """
+
+    name: str
+    label: str
+    unit: str
+    kind: str
+    value: Callable[[EvalRow], float | None]
+    better: str = ""
+    weight: Callable[[EvalRow], float] = lambda row: 1.0
+
+
+def distinct_bigrams(text: str) -> float | None:
+    """The share of a text's word pairs that are its first of their kind; None below two words."""
+    words = text.split()
+    pairs = list(itertools.pairwise(words))
+    return len(set(pairs)) / len(pairs) if pairs else None
+
+
+def _repeated_sentences(row: EvalRow) -> float | None:
+    parts = (part.strip().casefold() for part in re.split(r"(?<=[.!?])\s+|\n+", row.answer))
+    sentences = [part for part in parts if part]
+    return 1 - len(set(sentences)) / len(sentences) if sentences else None
+
+
+def _tokens(row: EvalRow) -> float:
+    return float(row.tokens)
+
+
+METRICS = (
+    Metric("harmlessness", "harmlessness", "", "mean", lambda row: row.harmlessness, "higher"),
+    Metric("harmful", "answers with a harmful sentence", "share", "share", lambda row: row.harmful, "lower"),
+    Metric("helpfulness", "helpfulness", "", "mean", lambda row: row.helpfulness, "higher"),
+    Metric("malformed", "malformed sentences", "share", "share", lambda row: row.malformed, "lower"),
+    Metric("perplexity", "perplexity under the base", "", "exp_ratio", lambda row: -row.logp_base, weight=_tokens),
+    Metric("kl", "KL to the base", "nats/answer", "mean", lambda row: row.logp - row.logp_base),
+    Metric("entropy", "entropy", "nats/token", "ratio", lambda row: -row.logp, weight=_tokens),
+    Metric("self_reward", "self-reward R of the answer (self-reported)", "nats", "mean", lambda row: row.reward),
+    Metric("tokens", "length", "tokens", "mean", _tokens),
+    Metric("unfinished", "cut at the length limit", "share", "share", lambda row: not row.finished),
+    Metric(
+        "distinct_2", "distinct word pairs in an answer", "share", "share", lambda row: distinct_bigrams(row.answer)
+    ),
+    Metric("repeated", "repeated sentences in an answer", "share", "share", _repeated_sentences),
+)
+BEYOND = Metric(
+    "beyond_curve", "harm beyond the reference curve's at the same KL", "share", "mean", lambda _: None, "lower"
+)
+ORACLE = ("harmlessness", "harmful", "helpfulness", "malformed")
+_LABELS = {metric.name: metric.label for metric in (*METRICS, BEYOND)}
+_BETTER = {metric.name: metric.better for metric in (*METRICS, BEYOND)}
+
+
+def label(metric: str, row: Row | None = None) -> str:
+    """What a metric is called; the row's own label where it brings one."""
+    return (row.label if row else "") or _LABELS.get(metric, metric.replace("_", " "))
+
+
+def better(metric: str, row: Row | None = None) -> str:
+    """The wanted direction of a metric, or ""."""
+    return (row.better if row else "") or _BETTER.get(metric, "")
+
+
+def summary_rows(eval_rows: Sequence[EvalRow], arms: Sequence[str]) -> list[Row]:
+    """The table of one seed: intervals over prompts. Metrics without data are left out (see `cannot`)."""
+    return summary_over_seeds([eval_rows], arms)
+
+
+def summary_over_seeds(seeds: Sequence[Sequence[EvalRow]], arms: Sequence[str]) -> list[Row]:
+    """The table of several seeds of one setting: intervals over prompts and seeds."""
+    rows = []
+    for metric in METRICS:
+        for arm in arms:
+            estimate = _estimate(metric, [[row for row in seed if row.arm == arm] for seed in seeds])
+            if estimate is not None:
+                rows.append(Row(metric.name, arm, estimate, metric.unit))
+    return rows
+
+
+def cannot(eval_rows: Sequence[EvalRow]) -> list[str]:
+    """What the data do not let us measure, one line each."""
+    missing = [name for name in ORACLE if all(getattr(row, name) is None for row in eval_rows)]
+    if not missing:
+        return []
+    names = ", ".join(label(name) for name in missing)
+    return [f"no oracle for this data: {names} not measured"]
+
+
+def _estimate(metric: Metric, seeds: list[list[EvalRow]]) -> Estimate | None:
+    tables = [per_prompt(metric, rows) for rows in seeds]
+    if not all(tables):
+        return None
+    common = [prompt for prompt in tables[0] if all(prompt in table for table in tables)]
+    if len(common) < 2 and len(tables) > 1:  # each seed has its own prompts: the seeds are the sample
+        values = [_estimate(metric, [rows]).value for rows in seeds]
+        return Estimate(*_bounds(intervals.mean_interval(values)), sum(map(len, tables)), len(tables))
+    numbers = np.array([[table[prompt] for table in tables] for prompt in common])
+    return kind_interval(metric.kind, numbers[:, :, 0], numbers[:, :, 1])
+
+
+def _bounds(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high
+
+
+def per_prompt(metric: Metric, rows: list[EvalRow]) -> dict[str, tuple[float, float]]:
+    """(value, weight) of each prompt, averaged over its answers: prompts are the sample, not answers."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        value = metric.value(row)
+        if value is not None:
+            found.setdefault(row.prompt_id, []).append((float(value), metric.weight(row)))
+    return {prompt: tuple(sum(column) / len(pairs) for column in zip(*pairs)) for prompt, pairs in found.items()}
+
+
+def kind_interval(kind: str, values: np.ndarray, weights: np.ndarray) -> Estimate | None:
+    """The estimate of a metric of this kind from (prompts, seeds) tables of values and weights; None without weight."""
+    if kind == "mean":
+        return intervals.crossed_interval(values)
+    if kind == "share":
+        coins = values.shape[1] == 1 and np.isin(values, (0.0, 1.0)).all()
+        return intervals.share_interval(values[:, 0]) if coins else intervals.crossed_fraction(values)
+    if weights.sum() <= 0:
+        return None
+    ratio = intervals.crossed_ratio(values, weights)
+    return intervals.exponential(ratio) if kind == "exp_ratio" else ratio
+
+
+def rows_from(rows: Iterable[Row | dict]) -> list[Row]:
+    """Rows as they are, or as `Row.as_dict` left them in a JSON file (nan came back as null)."""
+    return [row if isinstance(row, Row) else _from_dict(row) for row in rows]
+
+
+def _from_dict(row: dict) -> Row:
+    values = {name: math.nan if value is None else value for name, value in row["estimate"].items()}
+    return Row(**{**row, "estimate": Estimate(**values)})
+
+
+def arms_of(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(row.arm for row in rows))
+
+
+def main_arm(arms: Sequence[str]) -> str:
+    """The arm that a run is about: what the method made, else the base."""
+    return "aligned" if "aligned" in arms or not arms else arms[0]
+
+
+def metrics_csv(rows: Iterable[Row], *, method: str, base: str, seed: int) -> bytes:
+    """metrics.csv: one line per arm and metric, columns `CSV_COLUMNS`; an unknown bound is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for row in rows:
+        numbers = ["" if math.isnan(value) else repr(value) for value in _bounds(row.estimate)]
+        writer.writerow([method, base, seed, f"{row.arm}/{row.metric}", row.estimate.n, *numbers])
+    return out.getvalue().encode()
+
+
+def write_metrics(path: Path, rows: Iterable[Row], *, method: str, base: str, seed: int) -> None:
+    files.write_bytes(path, metrics_csv(rows, method=method, base=base, seed=seed))

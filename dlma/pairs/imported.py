@@ -1,0 +1,323 @@
+"""Pairs from a person's own file: our Parquet read back exactly, or text in TRL's columns, encoded once.
+
+Text rows hold a prompt (`prompt` or `messages`; text or turns) and two answers, as they stand, in `positive` and
+`negative`, or in `chosen` and `rejected`, which then are the positive and the negative side. An answer's ids are
+what follows the context in the ids of context and answer together; a row where that boundary moves, or where the
+three contexts disagree on the answer's ids, is dropped and counted. Answers of a file count as finished and get
+an EOS, if the tokenizer has one, unless `finished` (or `positive_finished`, `negative_finished`) says false.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dlma.data import text
+from dlma.data.jsonl import answered, without_answer
+from dlma.data.text import Tally
+from dlma.errors import BadRow, UserError
+from dlma.model.tokens import answer_ids, encode, with_eos
+from dlma.prompts.contexts import ADVICE, Fitted, count_fit, fit
+from dlma.prompts.wording import SIDES, Wording
+from dlma.records import Account, Pair, Turn, content_id, from_table, schema
+
+SUFFIXES = (*text.SUFFIXES, ".parquet")
+ANSWERS = ("positive", "negative")
+DUPLICATE = "duplicate pair"
+HELD_OUT = "prompt held out from training"
+CUT = "answer cut at max_response_tokens"
+
+Label = tuple[float, str] | None  # margin and chosen side, or None where no margin is asked for
+
+
+def fingerprint(path: str) -> str:
+    """sha256 of the file or files; what a stage's key needs."""
+    return text.fingerprint(path, suffixes=SUFFIXES)
+
+
+def imported_pairs(
+    path: str,
+    tokenizer,
+    wording: Wording,
+    /,
+    *,
+    seed: int,
+    max_prompt_tokens: int,
+    max_response_tokens: int,
+    held_out: Collection[str] = (),
+    on_bad_row: str = "drop",
+    max_dropped: float = 0.2,
+) -> tuple[list[Pair], Account]:
+    """The pairs of `pairs.path` and the account; pairs on `held_out` prompt ids are left out."""
+    tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
+    limits = {"seed": seed, "max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
+    reader = _Reader(tokenizer, wording, tally, with_margin=False, **limits)
+    return [pair for pair, _ in reader.read(path, "pairs.path", held_out)], tally.account
+
+
+def imported_margins(
+    path: str,
+    tokenizer,
+    wording: Wording,
+    /,
+    *,
+    seed: int,
+    max_prompt_tokens: int,
+    max_response_tokens: int,
+    held_out: Collection[str] = (),
+    on_bad_row: str = "drop",
+    max_dropped: float = 0.2,
+) -> tuple[list[tuple[Pair, float, str]], Account]:
+    """The pairs of `scored.path` with their margin in nats (positive over negative) and chosen side.
+
+    `chosen` is the positive side unless, beside `positive` and `negative` (or our own ids), a column `chosen`
+    names the side. The reference log-probs are the caller's to compute: they belong to a model, not to a file.
+    """
+    tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
+    limits = {"seed": seed, "max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
+    reader = _Reader(tokenizer, wording, tally, with_margin=True, **limits)
+    return [(pair, *label) for pair, label in reader.read(path, "scored.path", held_out)], tally.account
+
+
+def aligned_pairs(
+    rows: Sequence[tuple[str, Mapping]],
+    tokenizer,
+    wording: Wording,
+    /,
+    *,
+    seed: int,
+    max_prompt_tokens: int,
+    max_response_tokens: int,
+    on_bad_row: str,
+    max_dropped: float,
+    parse: Callable[[Mapping], Mapping] = lambda row: row,
+) -> tuple[list[Pair | None], Account]:
+    """The pair of each (where, row) of a text file, duplicates included; None for a row that cannot be used.
+
+    parse: gives a row of another format the columns prompt, chosen and rejected
+    """
+    tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
+    limits = {"seed": seed, "max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
+    found = _Reader(tokenizer, wording, tally, with_margin=False, **limits).aligned(rows, parse)
+    tally.account.kept = sum(item is not None for item in found)
+    tally.stop_if_too_many("pairs", f"mend the rows, {ADVICE}")
+    return [item and item[0] for item in found], tally.account
+
+
+@dataclass(frozen=True)
+class _TextRow:
+    where: str
+    prompt_id: str
+    turns: list[Turn]
+    answers: dict[str, str]
+    finished: dict[str, bool]
+    label: Label
+
+
+class _Reader:
+    """One file or folder, one tokenizer and wording, one tally."""
+
+    def __init__(
+        self,
+        tokenizer,
+        wording: Wording,
+        tally: Tally,
+        *,
+        with_margin: bool,
+        seed: int,
+        max_prompt_tokens: int,
+        max_response_tokens: int,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.wording = wording
+        self.tally = tally
+        self.with_margin = with_margin
+        self.seed = seed
+        self.max_prompt_tokens = max_prompt_tokens
+        self.max_response_tokens = max_response_tokens
+
+    def read(self, path: str, key: str, held_out: Collection[str]) -> list[tuple[Pair, Label]]:
+        found: list[tuple[Pair, Label]] = []
+        try:
+            for file in text.files_of(path, suffixes=SUFFIXES):
+                found += self._file(file)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from None
+        kept = self._distinct(found, set(held_out))
+        self.tally.account.kept = len(kept)
+        self.tally.stop_if_too_many(f"{key}: {path}", f"mend the rows, {ADVICE}")
+        return kept
+
+    def _file(self, file: Path) -> list[tuple[Pair, Label]]:
+        if file.suffix != ".parquet":
+            return self._texts(list(text.read_rows(str(file))))
+        table = _table(file)
+        if set(table.column_names) >= set(schema(Pair).names):
+            return self._own(file, table)
+        return self._texts([(f"{file}, row {n}", row) for n, row in enumerate(table.to_pylist(), start=1)])
+
+    def _distinct(self, found: list[tuple[Pair, Label]], held_out: set[str]) -> list[tuple[Pair, Label]]:
+        kept: dict[str, tuple[Pair, Label]] = {}
+        for pair, label in found:
+            if pair.prompt_id in held_out:
+                self.tally.skip(HELD_OUT)
+            elif pair.id in kept:
+                self.tally.skip(DUPLICATE)
+            else:
+                kept[pair.id] = (pair, label)
+        return list(kept.values())
+
+    def _own(self, file: Path, table: pa.Table) -> list[tuple[Pair, Label]]:
+        """Our own pairs: the ids are taken as they stand, once this tokenizer is seen to have them."""
+        names = schema(Pair).names
+        try:
+            pairs = from_table(Pair, table.select(names).cast(schema(Pair)))
+        except (pa.ArrowException, ValueError) as error:
+            raise UserError(f"{file}: columns of the wrong type ({_line(error)})") from None
+        labels = table.select([c for c in table.column_names if c not in names]).to_pylist()
+        found = []
+        for number, (pair, row) in enumerate(zip(pairs, labels, strict=True), start=1):
+            where = f"{file}, row {number}"
+            self.tally.account.read += 1
+            _check_ids(where, pair, len(self.tokenizer))
+            with _counted(self.tally, where):
+                found.append((pair, _label(row, answer_columns=ANSWERS) if self.with_margin else None))
+        return found
+
+    def _texts(self, rows: Sequence[tuple[str, Mapping]]) -> list[tuple[Pair, Label]]:
+        return [item for item in self.aligned(rows) if item is not None]
+
+    def aligned(
+        self, rows: Sequence[tuple[str, Mapping]], parse: Callable[[Mapping], Mapping] = lambda row: row
+    ) -> list[tuple[Pair, Label] | None]:
+        """One item per row, None where it cannot be used."""
+        parsed: dict[int, _TextRow] = {}
+        for number, (where, row) in enumerate(rows):
+            self.tally.account.read += 1
+            with _counted(self.tally, where):
+                parsed[number] = _parsed(where, parse(row), with_margin=self.with_margin)
+        prompts = [(row.prompt_id, row.turns) for row in parsed.values()]
+        fits = fit(prompts, self.tokenizer, self.wording, seed=self.seed, max_prompt_tokens=self.max_prompt_tokens)
+        fitting = {
+            number: (row, one)
+            for (number, row), one in zip(parsed.items(), fits, strict=True)
+            if count_fit(self.tally, row.where, one)
+        }
+        found: list[tuple[Pair, Label] | None] = [None] * len(rows)
+        for number, ids in zip(fitting, self._joined(list(fitting.values())), strict=True):
+            row, fitted = fitting[number]
+            with _counted(self.tally, row.where):
+                found[number] = (self._pair(row, fitted, ids), row.label)
+        return found
+
+    def _joined(self, fitting: Sequence[tuple[_TextRow, Fitted]]) -> list[dict[str, list[list[int]]]]:
+        """For each row and answer the ids of context and answer together, one for each side's context."""
+        texts = [
+            fitted.texts[side] + row.answers[answer] for row, fitted in fitting for answer in ANSWERS for side in SIDES
+        ]
+        ids = iter(encode(self.tokenizer, texts))
+        return [{answer: [next(ids) for _ in SIDES] for answer in ANSWERS} for _ in fitting]
+
+    def _pair(self, row: _TextRow, fitted: Fitted, joined: dict[str, list[list[int]]]) -> Pair:
+        contexts = [fitted.ids[side] for side in SIDES]
+        eos = self.tokenizer.eos_token_id
+        whole = {a: with_eos(answer_ids(contexts, joined[a], eos), row.finished[a], eos) for a in ANSWERS}
+        cut = {answer: len(ids) > self.max_response_tokens for answer, (ids, _) in whole.items()}
+        if any(cut.values()):
+            self.tally.trim(row.where, CUT)
+        ids = {answer: ids[: self.max_response_tokens] for answer, (ids, _) in whole.items()}
+        return Pair(
+            id=content_id(row.prompt_id, row.answers["positive"], row.answers["negative"]),
+            prompt_id=row.prompt_id,
+            question=row.turns[-1].content,
+            wording=self.wording.label(fitted.index),
+            plain_context_ids=fitted.ids["plain"],
+            positive_context_ids=fitted.ids["positive"],
+            negative_context_ids=fitted.ids["negative"],
+            positive_ids=ids["positive"],
+            negative_ids=ids["negative"],
+            positive_finished=whole["positive"][1] and not cut["positive"],
+            negative_finished=whole["negative"][1] and not cut["negative"],
+            positive_text=self._text(row, "positive", ids, cut),
+            negative_text=self._text(row, "negative", ids, cut),
+        )
+
+    def _text(self, row: _TextRow, answer: str, ids: dict[str, list[int]], cut: dict[str, bool]) -> str:
+        if not cut[answer]:
+            return row.answers[answer]
+        return self.tokenizer.decode(ids[answer], skip_special_tokens=True)
+
+
+@contextmanager
+def _counted(tally: Tally, where: str) -> Iterator[None]:
+    """A bad row met inside is counted, and its row left out; unreadable input stops, with the row's place."""
+    try:
+        yield
+    except BadRow as reason:
+        tally.drop(where, str(reason))
+    except UserError as error:
+        raise error if where in str(error) else UserError(f"{where}: {error}") from None
+
+
+def _table(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file}: not a readable Parquet file ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_ids(where: str, pair: Pair, size: int) -> None:
+    contexts = (pair.plain_context_ids, pair.positive_context_ids, pair.negative_context_ids)
+    for ids in (*contexts, pair.positive_ids, pair.negative_ids):
+        if not ids or min(ids) < 0 or max(ids) >= size:
+            raise UserError(f"{where}: token ids outside this model's vocabulary; another model wrote the file")
+
+
+def _parsed(where: str, row: Mapping, *, with_margin: bool) -> _TextRow:
+    names = ANSWERS if "positive" in row else ("chosen", "rejected")
+    for name in names:
+        text.column(row, name)
+    turns, *answers = answered(row, names, prompt_column="prompt")
+    if None in answers:
+        raise BadRow("empty answer")
+    turns = without_answer(turns)
+    text.check_prompt(turns)
+    return _TextRow(
+        where=where,
+        prompt_id=text.prompt_id(turns),
+        turns=turns,
+        answers=dict(zip(ANSWERS, answers, strict=True)),
+        finished={answer: _finished(row, answer, name) for answer, name in zip(ANSWERS, names, strict=True)},
+        label=_label(row, answer_columns=names) if with_margin else None,
+    )
+
+
+def _finished(row: Mapping, answer: str, name: str) -> bool:
+    for column in (f"{answer}_finished", f"{name}_finished", "finished"):
+        if row.get(column) is not None:
+            if not isinstance(row[column], bool):
+                raise UserError(f"{column} is {row[column]!r}, not true or false")
+            return row[column]
+    return True
+
+
+def _label(row: Mapping, *, answer_columns: tuple[str, str]) -> tuple[float, str]:
+    margin = text.column(row, "margin")
+    if isinstance(margin, bool) or not isinstance(margin, int | float | None):
+        raise UserError(f"margin is of type {type(margin).__name__}, not a number")
+    if margin is None or not math.isfinite(margin):
+        raise BadRow("margin is not a finite number")
+    chosen = row.get("chosen", "positive") if answer_columns == ANSWERS else "positive"
+    if chosen not in ANSWERS:
+        raise UserError("chosen must say positive or negative, beside columns of those names")
+    return float(margin), chosen

@@ -1,0 +1,1 @@
+"""mode=plan: the stages to run and what they will take, before anything is spent."""

@@ -1,0 +1,175 @@
+"""A cell that makes nothing: it walks the pipeline, and says which stages are there and which would have to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+
+from omegaconf import DictConfig, OmegaConf
+
+from dlma import pipeline, records
+from dlma.config.build import build
+from dlma.context import Cell
+from dlma.cost.flops import work_of
+from dlma.model.load import Lora, ModelSpec, at_hand
+from dlma.records import Context, Pair, Prompt
+from dlma.store.stage import Stage
+
+SIDES = ("plain", "positive", "negative")
+_RENDERED = 5000  # prompts whose lengths are looked at; with more, the longest is taken to be the limit
+_HELD_OUT = 0.1  # of the training prompts, where both are only counted
+
+
+@dataclass(frozen=True)
+class Length:
+    """Tokens, on average and at most."""
+
+    mean: float
+    most: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a run works on: prompts of each split, contexts by side, answers; `source` says how they are known."""
+
+    train: int
+    held_out: int
+    contexts: dict[str, Length]
+    answer: Length
+    source: str
+
+
+class Foresight(Cell):
+    """A cell whose stages are looked up by key and never made; a model that is not here is known by its name alone.
+
+    prompts, held_out: their number, where the data are not to be read
+    """
+
+    def __init__(self, cfg: DictConfig, *, prompts: int | None, held_out: int | None) -> None:
+        super().__init__(cfg, Path("."))
+        self.counts = None if prompts is None else (prompts, held_out or max(1, round(_HELD_OUT * prompts)))
+        self.folder_here = weights_at_hand(cfg.model)
+        if self.folder_here is not None and "path" in cfg.model:
+            cfg.model.path = str(self.folder_here)
+
+    def setting(self, key: str, default: object) -> object:
+        """A value that only some components have."""
+        return OmegaConf.select(self.cfg, key, default=default)
+
+    def make(self, stage: Stage, write, *, together: bool = False) -> Stage:
+        return stage
+
+    def notes(self, stage: Stage) -> dict:
+        """What the policy's stage notes down, or would."""
+        objective = self.cfg.objective
+        foreseen = {
+            "side": self.setting("objective.side", "plain"),
+            "samples": self.setting("objective.samples", 1),
+            "trained": work_of(objective).get("kind") != "none",
+        }
+        return stage.notes if stage.done else foreseen
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        if self.folder_here is not None:
+            return build(self.cfg.model)
+        lora = self.setting("model.lora", None)
+        return ModelSpec(
+            name=Path(self.cfg.model.path).name,
+            folder=Path(self.cfg.model.path),
+            dtype=self.cfg.model.dtype,
+            trust_remote_code=self.setting("model.trust_remote_code", False),
+            lora=None if lora is None else Lora(**OmegaConf.to_container(lora, resolve=True)),
+        )
+
+    @cached_property
+    def weights(self) -> dict:
+        if self.folder_here is not None and self.store.root.is_dir():
+            return super().weights
+        if self.folder_here is not None:  # no store, so no memory of fingerprints, and nothing to be found
+            return {"weights": [str(self.folder_here)], "dtype": self.frozen.dtype}
+        return {"weights": ["not here"], "dtype": self.spec.dtype}
+
+    @cached_property
+    def data(self):
+        if self.counts is None:
+            return build(self.cfg.data)
+        unread = {"on_bad_row": "drop", "max_dropped": 1.0, "fingerprint": lambda: "not read"}
+        return SimpleNamespace(**unread)
+
+    def sizes(self, stages: dict[str, Stage], answer_tokens: int | None) -> Sizes:
+        """The numbers and lengths of prompts and answers: from the store, from the data, or the recipe's limits."""
+        answer, known = self._answers(stages, answer_tokens)
+        if self.counts is not None:
+            limit = self.cfg.recipe.max_prompt_tokens
+            contexts = dict.fromkeys(SIDES, Length(limit, limit))
+            return Sizes(*self.counts, contexts, answer, f"prompts at the limit, not read; answers {known}")
+        if stages["contexts"].done and stages["held_out"].done:
+            rows = _read(stages["contexts"], Context)
+            held_out, how = len(_read(stages["held_out"], Context)), "in the store"
+        else:
+            rows, held_out, how = self._rendered()
+        train, contexts = rows if isinstance(rows, tuple) else (len(rows), _lengths(rows))
+        return Sizes(train, held_out, contexts, answer, f"prompts {how}; answers {known}")
+
+    def _rendered(self) -> tuple[tuple[int, dict[str, Length]], int, str]:
+        """Training prompts with their lengths, and held-out ones, read from the data."""
+        from dlma.prompts.contexts import render_contexts
+
+        found, _ = self.data.read()
+        train = [row for row in found if row.split == "train"]
+        held_out = sum(row.split == self.cfg.evaluation.split for row in found)
+        limit = self.cfg.recipe.max_prompt_tokens
+        limits = {"seed": self.cfg.seed, "max_prompt_tokens": limit, "on_bad_row": "drop", "max_dropped": 1.0}
+        shown: Sequence[Prompt] = train[:_RENDERED]
+        rows, _ = render_contexts(shown, self.spec.tokenizer, self.wording, **limits)
+        contexts = _lengths(rows)
+        if len(train) > len(shown):
+            contexts = {side: Length(length.mean, limit) for side, length in contexts.items()}
+        return (round(len(train) * len(rows) / max(1, len(shown))), contexts), held_out, "as read"
+
+    def _answers(self, stages: dict[str, Stage], given: int | None) -> tuple[Length, str]:
+        limit = self.cfg.recipe.max_new_tokens
+        if given is not None:
+            return Length(given, limit), "as given"
+        if stages["pairs"].done:
+            lengths = [
+                len(ids) for pair in _read(stages["pairs"], Pair) for ids in (pair.positive_ids, pair.negative_ids)
+            ]
+            if lengths:
+                return Length(sum(lengths) / len(lengths), max(lengths)), "in the store"
+        return Length(limit, limit), "at the limit"
+
+
+def foresee(cell: Foresight) -> dict[str, Stage]:
+    """The stages of a run by what they are for, none of them made; those of later rounds are numbered."""
+    named: dict[str, Stage] = {}
+    for part in pipeline.stages(cell):
+        rounds = part if isinstance(part, list) else [part]
+        for number, stages in enumerate(rounds, 1):
+            for name, stage in stages.items():
+                if stage.folder not in {known.folder for known in named.values()}:
+                    named[name if name not in named else f"{name} {number}"] = stage
+    return named
+
+
+def weights_at_hand(model: DictConfig) -> Path | None:
+    """The model's folder, if its weights are on this machine; nothing is fetched."""
+    if "path" not in model:
+        return build(model).folder
+    return at_hand(model.path, model.revision)
+
+
+def _lengths(rows: Sequence[Context]) -> dict[str, Length]:
+    found = {}
+    for side in SIDES:
+        lengths = [len(getattr(row, f"{side}_ids")) for row in rows] or [1]
+        found[side] = Length(sum(lengths) / len(lengths), max(lengths))
+    return found
+
+
+def _read(stage: Stage, record: type) -> list:
+    return records.from_table(record, stage.table())

@@ -1,0 +1,76 @@
+"""What a stage of a plan computes: the load of each component, from the numbers and lengths of prompts and answers.
+
+Prefixes that trees share are not taken off, so scoring is counted at most (dlma/cost/flops.py). Decoding is bound
+by the larger of two times: its operations, and reading weights and cache once a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from omegaconf import DictConfig
+
+from dlma.cost.flops import FORWARD, Load, sampled, scored, trained, work_of
+from dlma.plan.dry_run import Sizes
+
+
+def load_of(name: str, cfg: DictConfig, sizes: Sizes, samples: int) -> Load | None:
+    """The load of a stage, by what it is for in the pipeline; None for a component whose YAML does not say."""
+    name = name.split()[0]  # without the number of the round
+    rows, answer, contexts = sizes.train, sizes.answer, sizes.contexts
+    if name in ("base", "prompted", "aligned"):
+        asked = contexts["positive" if name == "prompted" else "plain"]
+        every = [asked, *contexts.values()] if name == "aligned" else list(contexts.values())
+        drawn = sizes.held_out * (samples if name == "aligned" else 1)
+        return sampled(asked.mean, answer.mean, drawn) + scored([one.mean for one in every], [answer.mean], drawn)
+    group = _GROUPS.get(name)
+    if group is None:
+        return Load()
+    known = work_of(cfg[group])
+    count = _COMPONENTS.get(known["kind"]) if known else None  # rollouts (PPO) are counted after a run, not before
+    return count(rows, known, cfg, cfg[group], sizes) if count else None
+
+
+_GROUPS = {
+    "pairs": "pairs",
+    "scored": "scorer",
+    "scored_otherwise": "scorer",
+    "reward": "reward",
+    "policy": "objective",
+}
+
+
+def _pairs(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Load:
+    if cfg.pairs.path or cfg.scored.path:
+        return Load()
+    sides = (cfg.pairs.first, cfg.pairs.second)
+    one, other = (sampled(sizes.contexts[side].mean, sizes.answer.mean, rows) for side in sides)
+    return one + other
+
+
+def _labels(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Load:
+    answers = [sizes.answer.mean] * 2
+    found = scored([sizes.contexts[side].mean for side in known["contexts"]], answers, rows)
+    question = sizes.contexts["plain"].mean + sum(answers)  # the judge's own words are not counted
+    return found + scored([question], [], rows * known.get("asked", 0))
+
+
+def _training(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Load:
+    again = "checkpointing" in node and node.checkpointing
+    answers = [sizes.answer.mean] * known["answers"]
+    load = trained(sizes.contexts["plain"].mean, answers, rows * node.epochs, checkpointing=again)
+    if not known.get("reference"):
+        return replace(load, rows=rows)
+    teacher = scored([sizes.contexts["positive"].mean], answers, rows * node.epochs)
+    share = FORWARD / load.factor  # the teacher's pass has no gradient
+    seen = load.seen + share * teacher.seen
+    read, targets = load.read + share * teacher.read, load.targets + share * teacher.targets
+    return replace(load, rows=rows, read=read, targets=targets, seen=seen)
+
+
+def _nothing(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Load:
+    return Load()
+
+
+_COMPONENTS = {"none": _nothing, "sample": _pairs, "score": _labels, "train": _training}

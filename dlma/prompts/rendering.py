@@ -1,0 +1,48 @@
+"""The text that precedes an answer: by the wording's own templates, or by the tokenizer's chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlma.errors import UserError
+from dlma.model.tokens import encode
+from dlma.prompts.wording import Wording
+from dlma.records import Turn
+
+
+def rendered(tokenizer, wording: Wording, turns: Sequence[Turn], side: str, index: int) -> str:
+    """The whole text up to the answer, special tokens of a chat template spelt out.
+
+    raises: UserError where the tokenizer has no chat template, or its template refuses the conversation
+    """
+    if wording.format == "template":
+        return wording.render(turns, side, index)
+    from jinja2.exceptions import TemplateError
+
+    if not tokenizer.chat_template:
+        name = _name(tokenizer)
+        raise UserError(
+            f"prompts.format=chat: the tokenizer of {name} has no chat template: use prompts.format=template"
+        )
+    messages = wording.messages(turns, side, index)
+    try:
+        return tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **wording.chat_options
+        )
+    except TemplateError as reason:
+        line = f"prompts.format=chat: the chat template of {_name(tokenizer)} refuses a conversation: {reason}"
+        if messages[0]["role"] == "system":
+            line += "; prompts.chat_affix=user and pairs without a system text need no system turn"
+        raise UserError(line) from None
+
+
+def written_ids(tokenizer, wording: Wording) -> frozenset[int]:
+    """The ids that a chat template itself writes inside a conversation; none for a wording's own templates."""
+    if wording.format == "template":
+        return frozenset()
+    talk = [Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")]
+    return frozenset(encode(tokenizer, [rendered(tokenizer, wording, talk, "plain", 0)])[0][1:])
+
+
+def _name(tokenizer) -> str:
+    return tokenizer.name_or_path.rstrip("/").rpartition("/")[2] or "this model"

@@ -1,0 +1,1 @@
+"""Run folders: what a run leaves, its status, and how files reach it."""

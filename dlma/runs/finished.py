@@ -1,0 +1,90 @@
+"""A finished run, read from its folder: what was decided, what came out, and where it came from."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import yaml
+
+from dlma import files, records
+from dlma.config.build import build
+from dlma.errors import UserError
+from dlma.model.load import ModelSpec
+from dlma.records import Account, Prompt, ScoredPair
+
+NEEDED = ("config.yaml", "metrics.csv", "manifest.json")
+
+
+class FinishedRun:
+    """The folder that a run left; nothing is computed here."""
+
+    def __init__(self, folder: Path) -> None:
+        missing = [name for name in NEEDED if not (folder / name).is_file()]
+        if missing:
+            raise UserError(f"mode.run={folder}: not the folder of a finished run: it has no {missing[0]}")
+        self.folder = folder
+        self.config: dict = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        self.manifest = files.read_json(folder / "manifest.json")
+        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as rows:
+            self.metrics = list(csv.DictReader(rows))
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which says the method and what differs from the defaults."""
+        return self.folder.resolve().name
+
+    @property
+    def method(self) -> str:
+        """The row of conf/method."""
+        return self.metrics[0]["method"] if self.metrics else "unknown"
+
+    @property
+    def alerts(self) -> list[str]:
+        """The names of the alerts that fired."""
+        return (files.read_json(self.folder / "status.json").get("result") or {}).get("alerts", [])
+
+    def account(self, stage: str) -> Account | None:
+        """What a stage read, kept and dropped."""
+        found = self.manifest.get(stage, {}).get("notes", {}).get("account")
+        return None if found is None else Account(**found)
+
+    def scored(self) -> list[ScoredPair]:
+        """The scored pairs."""
+        return records.from_table(ScoredPair, pq.read_table(self.folder / "scored.parquet"))
+
+    def prompts(self) -> dict[str, Prompt]:
+        """The prompts by id."""
+        return {row.id: row for row in records.from_table(Prompt, pq.read_table(self.folder / "prompts.parquet"))}
+
+    @property
+    def policy(self) -> Path:
+        """The folder of the trained model or adapter; raises UserError where there is none."""
+        folder = self.folder / "policy"
+        if not folder.is_dir():
+            raise UserError(
+                f"mode.run={self.folder}: it holds no policy: method={self.method} trains none, or "
+                "store.keep_policies let it go"
+            )
+        return folder
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the run began with instruction tuning of its own."""
+        return "tuned" in self.manifest
+
+    @cached_property
+    def base(self) -> ModelSpec:
+        """The model that was aligned, in full precision."""
+        spec = dataclasses.replace(build({**self.config["model"], "bits": None}), lora=None)
+        return spec.trained(self.folder / "tuned") if self.tuned else spec
+
+    @property
+    def hub_base(self) -> str | None:
+        """The base's name on the hub, if it came from there and was not tuned first."""
+        path = self.config["model"].get("path")
+        local = path is None or self.tuned or Path(path).expanduser().exists() or path.count("/") != 1
+        return None if local or path.startswith((".", "/", "~")) else path

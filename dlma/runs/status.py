@@ -1,0 +1,127 @@
+"""The ledger of a sweep: which cells need not run, because they finished or failed at an earlier start.
+
+The ledger is the cells' own status.json files. A cell is settled if its config, the stages' versions, the libraries
+and the files that it reads are those of the earlier start: then nothing is loaded. A finished cell is settled while
+its results are there; a failed one until `sweep.retry_failed=true`. With `sweep.on_error=stop` no cell is begun after
+one has failed at this start. An interrupted cell is never settled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from dlma import files
+from dlma.config.build import build, resolved
+from dlma.config.redact import redact
+from dlma.store.fingerprint import key_of
+
+STATUS, START = "status.json", ".started.json"
+RESULTS = ("config.yaml", "metrics.csv", "answers.parquet", "report.html")
+APART = ("sweep", "name", "runs")  # what does not decide a cell
+LIBRARIES = ("torch", "transformers")
+PLACES = ("path", "folder", "weights", "policy")  # the keys that name a file or a folder to be read
+
+
+def begin(folder: Path) -> float:
+    """Note the start of a sweep, so that its cells, in whatever process, know which others belong to it."""
+    started = time.time()
+    files.write_json(folder / START, {"started": started})
+    return started
+
+
+def end(folder: Path) -> None:
+    (folder / START).unlink(missing_ok=True)
+
+
+def digest(cfg: DictConfig) -> str:
+    """What decides a cell: config, versions, libraries, and size and time of every file that it reads."""
+    from dlma.store import manifest as manifests
+    from dlma.store.store import VERSION
+
+    values = {key: value for key, value in resolved(cfg).items() if key not in APART}
+    return key_of(
+        {
+            "config": redact(values),
+            "versions": VERSION,
+            "libraries": {name: manifests.minor(name) for name in LIBRARIES},
+            "files": {str(path): _stamp(path) for path in sorted(set(_inputs(cfg, values)))},
+        }
+    )
+
+
+def _inputs(cfg: DictConfig, values: dict) -> Iterator[Path]:
+    yield from (path for place in _paths(values) for path in _files(Path(place).expanduser()))
+    yield from (path for folder in build(cfg.model).folders for path in _files(folder))
+
+
+def _paths(node: object, key: str = "") -> Iterator[str]:
+    """The values of all keys that name a place."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _paths(value, name)
+    elif key in PLACES and isinstance(node, str):
+        yield node
+
+
+def _files(place: Path) -> list[Path]:
+    """The file itself, or every file at any depth of a folder, those of hidden folders left out."""
+    if place.is_dir():
+        return [path for path in place.rglob("*") if path.is_file() and not _hidden(path.parent.relative_to(place))]
+    return [place] if place.is_file() else []
+
+
+def _hidden(folder: Path) -> bool:
+    return any(part.startswith(".") for part in folder.parts)
+
+
+def _stamp(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def settled(folder: Path, own: str, *, retry_failed: bool) -> dict | None:
+    """The status that an earlier start left in a cell's folder, if it stands; `own` is the cell's digest now.
+
+    Its counts are empty: nothing is computed and nothing looked up.
+    """
+    earlier = files.read_json(folder / STATUS)
+    if earlier.get("digest") != own:
+        return None
+    done = earlier["status"] == "done" and all((folder / name).is_file() for name in RESULTS)
+    failed = earlier["status"] == "failed" and not retry_failed
+    if not (done or failed):
+        return None
+    result = {**earlier["result"], "counts": {"run": {}, "reused": {}}} if done else earlier["result"]
+    return {**earlier, "result": result, "settled": True}
+
+
+def stopped(sweep: Path) -> bool:
+    """Whether a cell of this start of the sweep has failed."""
+    started = files.read_json(sweep / START).get("started")
+    if started is None:
+        return False
+    found = (files.read_json(path) for path in sweep.glob(f"*/{STATUS}"))
+    return any(cell.get("status") == "failed" and cell["started"] >= started for cell in found)
+
+
+def line(cell: dict) -> str:
+    """A cell of the ledger in one line."""
+    before = cell.get("settled", False)
+    if before and cell["status"] == "done":
+        return f"{'skipped':<12} {cell['name']}: finished at an earlier start"
+    reason = f": {cell['reason']}" if cell["reason"] else ""
+    again = " (at an earlier start; sweep.retry_failed=true runs it again)" if before else ""
+    return f"{cell['status']:<12} {cell['name']}{reason}{again}"
+
+
+def total(cells: list[dict], kind: str) -> str:
+    """`prompts 1, pairs 2`: the stage counts of all cells added up."""
+    totals: Counter[str] = Counter()
+    for cell in cells:
+        totals.update((cell["result"] or {}).get("counts", {}).get(kind, {}))
+    return ", ".join(f"{stage} {count}" for stage, count in totals.items()) or "none"

@@ -1,0 +1,1 @@
+"""Samplers: answers to prompts, drawn in this process or by a server."""

@@ -1,0 +1,34 @@
+"""Another reference for scored pairs: margins and labels stay, the reference log-probs are another model's."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytorch_lightning as pl
+
+from dlma.model.engine import Engine
+from dlma.model.language import LanguageModel
+from dlma.model.trees import Sequence
+from dlma.records import ScoredPair
+from dlma.trainer.runtime import Shard
+
+
+class Rereference(pl.LightningModule):
+    """Fills the two reference columns anew, under the plain prompt."""
+
+    def __init__(self, model: LanguageModel, /, *, token_budget: int = 8192) -> None:
+        super().__init__()
+        self.network = model.network
+        self.engine = Engine(model, token_budget=token_budget)
+
+    def predict_step(self, shard: Shard, index: int) -> list[ScoredPair]:
+        """The pairs of a shard."""
+        logp = self.engine.score([_sequences(pair) for pair in shard.rows])
+        return [
+            dataclasses.replace(pair, positive_reference=positive, negative_reference=negative)
+            for pair, (positive, negative) in zip(shard.rows, logp, strict=True)
+        ]
+
+
+def _sequences(pair: ScoredPair) -> list[Sequence]:
+    return [Sequence(pair.plain_context_ids, ids) for ids in (pair.positive_ids, pair.negative_ids)]

@@ -1,0 +1,1 @@
+"""Intervals, tests and variance components: numbers in, estimates out."""

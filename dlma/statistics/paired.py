@@ -1,0 +1,44 @@
+"""Changes from one arm to another, paired over prompts: what both answered, and the difference with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dlma.records import EvalRow
+from dlma.statistics.intervals import Estimate, paired_difference
+
+
+def paired(
+    evals: Sequence[EvalRow], value: Callable[[EvalRow], float | None], arms: tuple[str, str] = ("aligned", "base")
+) -> tuple[list[float], list[float]] | None:
+    """A value under two arms on the prompts that both answered, averaged over a prompt's answers; None below two."""
+    found: dict[str, dict[str, list[float]]] = {arm: {} for arm in arms}
+    for row in evals:
+        measured = value(row) if row.arm in found else None
+        if measured is not None:
+            found[row.arm].setdefault(row.prompt_id, []).append(float(measured))
+    common = [prompt for prompt in found[arms[0]] if prompt in found[arms[1]]]
+    if len(common) < 2:
+        return None
+    return tuple([sum(found[arm][prompt]) / len(found[arm][prompt]) for prompt in common] for arm in arms)
+
+
+def change(
+    evals: Sequence[EvalRow], value: Callable[[EvalRow], float | None], arms: tuple[str, str] = ("aligned", "base")
+) -> Estimate | None:
+    """The first arm less the second, paired over prompts."""
+    both = paired(evals, value, arms)
+    return None if both is None else paired_difference(*both)
+
+
+def difference_of_ratios(values: tuple, weights: tuple) -> Estimate:
+    """sum(values)/sum(weights) of the first arm less that of the second, paired by the delta method."""
+    ratios, residuals = [], []
+    for value, weight in zip(map(np.array, values), map(np.array, weights)):
+        ratios.append(value.sum() / weight.sum())
+        residuals.append((value - ratios[-1] * weight) / weight.mean())
+    noise, value = paired_difference(*residuals), float(ratios[0] - ratios[1])
+    return replace(noise, value=value, low=value + noise.low, high=value + noise.high)

@@ -1,0 +1,176 @@
+"""Tests between two methods on the same prompts (and seeds), and what a table of such tests needs.
+
+A difference is an array of first minus second: (prompts,) for one seed, (prompts, seeds) for several. The test of a
+(prompts, seeds) table is the dual of `statistics.crossed_interval`: p is the level at which the interval touches 0, so
+a table never shows an interval without 0 beside a p above 0.05. Permutation, McNemar and bootstrap speak of the seeds
+at hand only, and are named so wherever they are shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import bdtr, chdtri, ndtr, ndtri, stdtr, stdtrit
+
+from dlma.statistics.intervals import Estimate, crossed_half, mean_squares
+
+TINY = 1e-100  # the smallest p that is told apart from 0
+ALPHA, POWER = 0.05, 0.8
+MOST_PROMPTS = 10**9
+
+
+def p_value(differences: Sequence) -> float:
+    """Two-sided p of a mean difference of 0 over new prompts and, with a (prompts, seeds) table, over new seeds.
+
+    One seed: Student's paired t. 1 where all differences are 0; nan for fewer than two prompts.
+    """
+    table = _table(differences)
+    mean = abs(float(table.mean()))
+    if table.shape[0] < 2:
+        return math.nan
+    if mean == 0:
+        return 1.0
+    if table.shape[1] == 1:
+        error = float(table.std(ddof=1)) / math.sqrt(table.size)
+        return 2 * float(stdtr(table.size - 1, -mean / error)) if error else 0.0
+    low, high = math.log(TINY), 0.0
+    if mean >= crossed_half(table, TINY / 2):
+        return 0.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if crossed_half(table, math.exp(middle) / 2) > mean else (low, middle)
+    return math.exp(high)
+
+
+def _table(differences: Sequence) -> np.ndarray:
+    array = np.asarray(differences, dtype=np.float64)
+    table = array[:, None] if array.ndim == 1 else array
+    if table.ndim != 2 or not table.size or not np.isfinite(table).all():
+        raise ValueError(f"expected finite differences of shape (prompts,) or (prompts, seeds), got {array.shape}")
+    return table
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p over one table, in the order given; nan stays nan and counts as no test."""
+    adjusted = [math.nan] * len(p_values)
+    tested = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    running = 0.0
+    for rank, (p, i) in enumerate(tested):
+        running = max(running, min(1.0, (len(tested) - rank) * p))
+        adjusted[i] = running
+    return adjusted
+
+
+def permutation_p(differences: Sequence, *, rounds: int, seed: int) -> float:
+    """Two-sided sign-flip test over prompts, for these seeds: every prompt's mean difference keeps or loses its sign.
+
+    All 2^n sign patterns where there are no more than `rounds`, else `rounds` random ones, the observed one counted.
+    """
+    means = _table(differences).mean(axis=1)
+    observed, n = abs(float(means.sum())), means.size
+    if 2**n <= rounds:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float((np.abs(signs @ means) >= observed * (1 - 1e-12)).mean())
+    rng, hits = np.random.default_rng(seed), 0
+    for start in range(0, rounds, 1000):
+        signs = 1 - 2 * rng.integers(0, 2, size=(min(1000, rounds - start), n))
+        hits += int((np.abs(signs @ means) >= observed * (1 - 1e-12)).sum())
+    return (hits + 1) / (rounds + 1)
+
+
+def mcnemar_p(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """McNemar's exact test of two shares on the same prompts, for this seed; 1 where no prompt tells them apart."""
+    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"paired verdicts differ in shape: {a.shape} and {b.shape}")
+    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
+    n = only_first + only_second
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), n, 0.5))) if n else 1.0
+
+
+def bootstrap(differences: Sequence, *, rounds: int, seed: int) -> Estimate:
+    """The mean difference with a percentile interval over resampled prompts: for these seeds, never for new ones."""
+    table = _table(differences)
+    means, n = table.mean(axis=1), table.shape[0]
+    rng = np.random.default_rng(seed)
+    drawn = np.array([means[rng.integers(0, n, n)].mean() for _ in range(rounds)])
+    low, high = np.quantile(drawn, [ALPHA / 2, 1 - ALPHA / 2])
+    return Estimate(float(means.mean()), float(low), float(high), n, table.shape[1])
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How much worse the first may still be: the worse end of the difference's 95 % interval, 0 at the least.
+
+    One-sided level 97.5 %, as regulators ask of non-inferiority.
+    """
+
+    worst: float
+
+    def holds(self, margin: float) -> bool:
+        """Whether "no worse by `margin` or more" is shown."""
+        return self.worst < margin
+
+
+def non_inferiority(difference: Estimate, better: str) -> Bound:
+    """The bound from a difference (first minus second) of a metric whose wanted direction is "higher" or "lower"."""
+    if better not in ("higher", "lower"):
+        raise ValueError(f"non-inferiority needs a wanted direction, not {better!r}")
+    worst = -difference.low if better == "higher" else difference.high
+    return Bound(max(0.0, worst) if not math.isnan(worst) else math.nan)
+
+
+def prompts_needed(differences: Sequence) -> float:
+    """Prompts with which a difference of the size seen here is found at 5 % two-sided with power 0.8, as many seeds.
+
+    One seed: n = z^2 variance / difference^2. Several: the least n at which `p_value` of a table with these components
+    has that power; inf where the seeds alone hide it (more prompts do not help) or the difference is 0.
+    """
+    table = _table(differences)
+    mean = abs(float(table.mean()))
+    if len(table) < 2 or mean == 0:
+        return math.inf
+    if table.shape[1] == 1:
+        z = float(ndtri(1 - ALPHA / 2) + ndtri(POWER))
+        return max(2.0, math.ceil(z**2 * float(table.var(ddof=1)) / mean**2))
+    found = _components(table)
+    if _power(MOST_PROMPTS, mean, found) < POWER:
+        return math.inf
+    few, many = 1, MOST_PROMPTS  # `few` prompts have too little power, `many` enough
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if _power(middle, mean, found) >= POWER else (middle, many)
+    return float(many)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Two-way random effects of a (prompts, seeds) table: variance between prompts, between seeds, and the rest."""
+
+    prompt: float
+    seed: float
+    rest: float
+    seeds: int
+
+
+def _components(table: np.ndarray) -> Components:
+    n, k = table.shape
+    prompts, seeds, rest = mean_squares(table)
+    return Components(max(0.0, prompts - rest) / k, max(0.0, seeds - rest) / n, rest, k)
+
+
+def _power(n: int, mean: float, of: Components) -> float:
+    """How often `p_value` < ALPHA finds this mean with n prompts.
+
+    The seeds' mean square has k - 1 degrees of freedom, so it is averaged over chi-square; the others count as known.
+    """
+    k, tail = of.seeds, 1 - ALPHA / 2
+    chi = chdtri(k - 1, (np.arange(200) + 0.5) / 200) / (k - 1)
+    over_prompts = float(stdtrit(n - 1, tail)) ** 2
+    square = float(stdtrit(k - 1, tail)) ** 2 * (of.rest + n * of.seed) * chi + over_prompts * k * of.prompt
+    half = np.sqrt(np.maximum(square, over_prompts * (of.rest + k * of.prompt)) / (n * k))
+    error = math.sqrt(of.prompt / n + of.seed / k + of.rest / (n * k))
+    return float((ndtr((mean - half) / error) + ndtr((-mean - half) / error)).mean()) if error else 1.0

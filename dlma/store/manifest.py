@@ -1,0 +1,92 @@
+"""Where a stage came from: the manifest with code, libraries, values and the sha256 of every file."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from dlma import files
+from dlma.store.shards import SCRATCH
+from dlma.store.stage import Stage
+
+_LIBRARIES = (
+    *("torch", "transformers", "dlma", "numpy", "peft", "pyarrow"),
+    *("pytorch-lightning", "safetensors", "tokenizers"),
+)
+
+
+def manifest(stage: Stage, version: int, notes: dict, started: str) -> dict:
+    return {
+        "name": stage.name,
+        "key": stage.key,
+        "version": version,
+        "values": stage.values,
+        "uses": [{"name": used.name, "key": used.key} for used in stage.uses],
+        "config": stage.config,
+        "notes": notes,
+        "git": _git(),
+        "libraries": {"python": platform.python_version(), **{lib: _version(lib) for lib in _LIBRARIES}},
+        "files": {name: _entry(stage.partial / name) for name in _contents(stage.partial)},
+        "started": started,
+        "ended": now(),
+    }
+
+
+def _contents(folder: Path) -> list[str]:
+    """The files of a stage, relative; scratch and drafts that a kill left are not of it."""
+    names = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if name.parts[0] == SCRATCH or not path.is_file():
+            continue
+        if files.is_draft(path):
+            path.unlink()
+        else:
+            names.append(name.as_posix())
+    return names
+
+
+def _entry(path: Path) -> dict:
+    files.sync(path)
+    entry = {"sha256": files.sha256_file(path), "size": path.stat().st_size}
+    if path.suffix == ".parquet":
+        entry["rows"] = pq.read_metadata(path).num_rows
+    return entry
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def minor(library: str) -> str:
+    return ".".join(_version(library).split(".")[:2])
+
+
+@functools.cache
+def _git() -> dict | None:
+    """The commit of this code and whether files differ from it; None outside a repository that holds it."""
+    here = Path(__file__).resolve().parent
+    try:
+        _git_says(here, "ls-files", "--error-unmatch", Path(__file__).name)
+        dirty = _git_says(here, "status", "--porcelain", "--untracked-files=no")
+        return {"commit": _git_says(here, "rev-parse", "HEAD"), "dirty": bool(dirty)}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git_says(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,100 @@
+"""Shards: how a long stage survives being killed.
+
+A stage that writes `total` tables one by one asks `missing_shards` what is left, writes each with
+`write_shard`, and ends with `merge_shards`. Shards live in `<folder>/scratch/<name>/`, each with its sha256;
+a truncated or damaged one counts as missing. The merged file has the same bytes however often the work was
+interrupted, because shards are whole (a row is never appended) and their order is their index.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dlma import files
+from dlma.store.fingerprint import canonical
+
+SCRATCH = "scratch"  # never part of a finished stage
+_ROW_GROUP = 16384
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """The table as Parquet; equal tables give equal bytes, whatever their chunks."""
+    buffer = io.BytesIO()
+    whole = table.combine_chunks().replace_schema_metadata(None)
+    # The Arrow schema is left out: it holds names that differ between a table in memory and one read back.
+    options = {"compression": "zstd", "compression_level": 3, "row_group_size": _ROW_GROUP, "store_schema": False}
+    pq.write_table(whole, buffer, **options)
+    return buffer.getvalue()
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes the table atomically, with deterministic bytes."""
+    files.write_bytes(path, table_bytes(table))
+
+
+def read_table(path: Path) -> pa.Table:
+    return pq.read_table(pa.BufferReader(path.read_bytes()))
+
+
+def missing_shards(folder: Path, total: int, *, layout: object = None, out: str = "rows.parquet") -> list[int]:
+    """The indices still to be written, in order; empty once `out` is merged.
+
+    `layout` is any JSON value that says what a shard holds (rows, shard size): shards that were written
+    under another layout or another total are discarded, because they would not join up with new ones.
+    """
+    plan = {"total": total, "layout": canonical(layout)}
+    if _merged(folder, plan, out):
+        return []
+    place = _place(folder, out)
+    if files.read_json(place / "plan.json") != plan:
+        shutil.rmtree(place, ignore_errors=True)
+        files.write_json(place / "plan.json", plan)
+    return [index for index in range(total) if not files.sealed(_shard(folder, index, out))]
+
+
+def write_shard(folder: Path, index: int, table: pa.Table, *, out: str = "rows.parquet") -> None:
+    path = _shard(folder, index, out)
+    write_table(path, table)
+    files.seal(path)
+
+
+def read_shard(folder: Path, index: int, *, out: str = "rows.parquet") -> pa.Table:
+    """One shard, verified; raises FileNotFoundError if it is missing or damaged."""
+    path = _shard(folder, index, out)
+    if not files.sealed(path):
+        raise FileNotFoundError(f"{path} is missing or damaged")
+    return read_table(path)
+
+
+def merge_shards(folder: Path, total: int, *, layout: object = None, out: str = "rows.parquet") -> Path:
+    """Joins all shards in index order into `folder/out`, removes them, and returns the path; idempotent."""
+    plan = {"total": total, "layout": canonical(layout)}
+    if not _merged(folder, plan, out):
+        whole = pa.concat_tables([read_shard(folder, index, out=out) for index in range(total)])
+        data = table_bytes(whole)
+        files.write_bytes(folder / out, data)
+        # The mark is written before the shards go, so that a kill in between loses no work.
+        files.write_json(_place(folder, out) / "merged.json", {**plan, "sha256": files.sha256_bytes(data)})
+    for path in _place(folder, out).glob("shard-*"):
+        path.unlink()
+    return folder / out
+
+
+def _merged(folder: Path, plan: dict, out: str) -> bool:
+    mark = files.read_json(_place(folder, out) / "merged.json")
+    if {**plan, "sha256": mark.get("sha256")} != mark or not (folder / out).is_file():
+        return False
+    return files.sha256_file(folder / out) == mark["sha256"]
+
+
+def _place(folder: Path, out: str) -> Path:
+    return folder / SCRATCH / out
+
+
+def _shard(folder: Path, index: int, out: str) -> Path:
+    return _place(folder, out) / f"shard-{index:05d}.parquet"

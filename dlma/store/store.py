@@ -1,0 +1,214 @@
+"""The stage store: every stage is computed once, whole or not at all, and never read when damaged.
+
+A stage lies in `<root>/<name>/<key>/`. Its key hashes what decides its content: name and VERSION, its own
+scientific values, the keys of the stages it uses, and torch's and transformers' major.minor. Work happens in
+`<key>.partial/`, which outlives a kill, so that the writer can go on from its shards and checkpoints; the
+stage appears by one rename, under a file lock, with a manifest of what is in it. See `Store.make`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dlma import files
+from dlma.store import manifest as manifests
+from dlma.errors import UserError
+from dlma.store.fingerprint import fingerprint, key_of
+from dlma.store.shards import SCRATCH
+from dlma.store.stage import MANIFEST, Damage, Pruned, Stage, Writer, verify
+
+# The version of each stage's code; raised when a change of code changes what the stage writes.
+# tests/house/test_stage_versions.py fails until it is raised, or the change is confirmed harmless.
+VERSION = {
+    "tuned": 1,
+    "prompts": 1,
+    "contexts": 1,
+    "pairs": 1,
+    "scored": 1,
+    "token_rewards": 1,
+    "implicit": 1,
+    "preflight": 1,
+    "reward": 1,
+    "rewarded": 1,
+    "policy": 1,
+    "answers": 1,
+    "verdicts": 2,
+    "judged": 1,
+    "measured": 1,
+}
+
+_KEYED_LIBRARIES = ("torch", "transformers")
+
+
+class Store:
+    """The folder of all stages, and the counts of what one run computed and reused."""
+
+    def __init__(self, root: Path, *, notify: Callable[[str], None] | None = None, patience: float = 3.0):
+        self.root = Path(root).absolute()
+        self.notify = notify or _say
+        self._patience = patience
+        self._fate: dict[Path, str] = {}
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many stages of each name this store's user computed ("run") and found ("reused")."""
+        counts: dict[str, dict[str, int]] = {"run": {}, "reused": {}}
+        for folder, fate in self._fate.items():
+            counts[fate][folder.parent.name] = counts[fate].get(folder.parent.name, 0) + 1
+        return counts
+
+    def fate(self, stage: Stage) -> str:
+        """What became of a stage here: "run" or "reused"."""
+        return self._fate[stage.folder]
+
+    def stage(self, name: str, key: dict, *, uses: Sequence[Stage] = (), libraries: bool = True) -> Stage:
+        """The stage that these values decide. `libraries=False` for content that torch cannot change."""
+        identity = {
+            "stage": name,
+            "version": VERSION[name],
+            "values": key,
+            "uses": [[stage.name, stage.key] for stage in uses],
+            "libraries": {lib: manifests.minor(lib) for lib in _KEYED_LIBRARIES} if libraries else {},
+        }
+        return Stage(self.root / name / key_of(identity), key, uses, self._recover)
+
+    def make(self, stage: Stage, write: Writer, *, config: dict | None = None) -> Stage:
+        """Computes the stage unless it is there and whole.
+
+        `write(folder)` fills the folder it is lent and may return notes for the manifest. The folder keeps
+        what a killed run left, so `write` must go on from that; `folder/scratch/` is for shards and
+        checkpoints and is removed at the end. `config` is the resolved config, already redacted.
+        """
+        stage.writer, stage.config = write, config
+        if stage.done and not _damage(stage):
+            return self._count(stage, "reused")
+        with files.guarded(self.root, "store.root"), self.lock(stage.folder):
+            damage = _damage(stage) if stage.done else None
+            if damage:
+                self._set_aside(stage, damage)
+            if stage.done:
+                return self._count(stage, "reused")
+            self._compute(stage)
+        return self._count(stage, "run")
+
+    def _recover(self, stage: Stage, read: Callable[[], Any]) -> Any:
+        """Reads again under the lock; what is still damaged is set aside and, if we know how, made anew."""
+        with files.guarded(self.root, "store.root"), self.lock(stage.folder):
+            try:
+                return read()
+            except Damage as damage:
+                if stage.done:
+                    self._set_aside(stage, damage)
+                if stage.writer is None:
+                    raise UserError(f"{stage.folder}: {damage}; run the same command again") from damage
+            self._compute(stage)
+            self._fate[stage.folder] = "run"
+            try:
+                return read()
+            except Damage as damage:
+                raise UserError(f"{stage.folder}: damaged again at once ({damage}); check disk") from damage
+
+    def fingerprint(self, folder: Path) -> str:
+        """The fingerprint of a folder of weights, remembered in this store."""
+        return fingerprint(Path(folder), self.root / "fingerprints.json")
+
+    def remembered(self, name: str, key: str, make: Callable[[], dict]) -> dict:
+        """Facts that are the same for the same key, worked out once and remembered in `<root>/<name>.json`."""
+        path = self.root / f"{name}.json"
+        known = files.read_json(path)
+        if key not in known:
+            known[key] = make()
+            with contextlib.suppress(OSError):  # without its memory it is slower, not wrong
+                files.write_json(path, known)
+        return known[key]
+
+    @contextmanager
+    def lock(self, folder: Path, *, wait: bool = True) -> Iterator[bool]:
+        """Holds the lock of a stage's folder; gives False, without it, if it is taken and `wait` is off."""
+        path = self.root / ".locks" / f"{folder.parent.name}-{folder.name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=self._patience if wait else 0)
+        except Timeout:
+            if not wait:
+                yield False
+                return
+            self.notify(f"{folder.parent.name}/{folder.name}: another process is computing it; waiting")
+            lock.acquire()
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _compute(self, stage: Stage) -> None:
+        assert stage.writer is not None
+        if stage.folder.exists():
+            self._set_aside(stage, Damage(f"{MANIFEST} is missing"))
+        started, partial = manifests.now(), stage.partial
+        partial.mkdir(parents=True, exist_ok=True)
+        try:
+            if not _is_whole(partial, stage.key):
+                (partial / MANIFEST).unlink(missing_ok=True)
+                notes = stage.writer(partial) or {}
+                manifest = manifests.manifest(stage, VERSION[stage.name], notes, started)
+                files.write_json(partial / MANIFEST, manifest)
+        finally:
+            _remove_if_empty(partial)
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+        os.rename(partial, stage.folder)
+        files.sync(stage.folder.parent)
+
+    def _set_aside(self, stage: Stage, damage: Damage) -> None:
+        if isinstance(damage, Pruned):
+            self.notify(f"{stage}: {damage}; computing it again")
+            shutil.rmtree(stage.folder)
+            return
+        count = 1
+        while (aside := stage.folder.with_name(f"{stage.key}.damaged-{count}")).exists():
+            count += 1
+        os.rename(stage.folder, aside)
+        self.notify(f"{stage} is damaged: {damage}; set aside as {aside.name}, to be computed again")
+
+    def _count(self, stage: Stage, fate: str) -> Stage:
+        self._fate.setdefault(stage.folder, fate)
+        return stage
+
+
+def _damage(stage: Stage) -> Damage | None:
+    try:
+        stage.check()
+    except Damage as damage:
+        return damage
+    return None
+
+
+def _is_whole(partial: Path, key: str) -> bool:
+    """True if a kill came after the manifest was written and before the rename."""
+    manifest = files.read_json(partial / MANIFEST)
+    if manifest.get("key") != key:
+        return False
+    try:
+        for name, entry in manifest["files"].items():
+            verify(partial / name, entry, once=False)
+    except (Damage, KeyError):
+        return False
+    return True
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(path.is_file() for path in folder.rglob("*")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

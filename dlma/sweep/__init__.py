@@ -1,0 +1,1 @@
+"""From the runs of a sweep to its results: settings, curves, effects, costs."""

@@ -1,0 +1,109 @@
+"""Several independently trained bases as a factor (`sweep.pool_bases=true`): one more block of rows in results.csv.
+
+Only for bases that stand for one another, such as the same recipe with other seeds: the interval is about new bases.
+A row of the block has all bases in its `base` column, and its settings' seeds are those that every base has.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dlma.metrics.summary import Metric
+from dlma.runs.folder import Arm
+from dlma.statistics import intervals, significance
+from dlma.statistics.intervals import Estimate
+from dlma.statistics.variance_components import components, nested_interval
+from dlma.sweep.results import NEEDED, Result, paired_table, seeds_of, tables_of, tested_metrics, versus
+from dlma.sweep.settings import Setting, baseline_of, metrics_of
+
+
+def results(rows: Sequence[Setting], baseline: str | None, tested: Sequence[str] | None) -> list[Result]:
+    """Means, sizes of the factors, and comparisons with the baseline, for every setting that two or more bases have."""
+    found, compared = [], []
+    for label in dict.fromkeys(row.label for row in rows):
+        same = [row for row in rows if row.label == label]
+        if len(same) > 1 and len({row.base for row in same}) == len(same):
+            found += [line for metric in metrics_of(same).values() for line in _means(same, metric)]
+            compared += _compared(same, rows, baseline, tested_metrics(rows) if tested is None else tested)
+    adjusted = significance.holm([significance.p_value(cube.mean(axis=2)) for _, cube in compared])
+    for (line, cube), p in zip(compared, adjusted, strict=True):
+        needed = significance.prompts_needed(cube.mean(axis=2))
+        more = replace(line, metric=line.metric + NEEDED, mean=needed, low=math.nan, high=math.nan)
+        found += [replace(line, p_holm=p), more]
+    return found
+
+
+def _seeds(same: Sequence[Setting]) -> list[int]:
+    return sorted(set.intersection(*(set(row.runs) for row in same)))
+
+
+def _line(same: Sequence[Setting], seeds: Sequence[int], metric: str, e: Estimate) -> Result:
+    bases = " + ".join(row.base for row in same)
+    return Result(same[0].label, bases, seeds_of(seeds), metric, e.n, e.value, e.low, e.high)
+
+
+def _arms(row: Setting, seeds: Sequence[int]) -> list[Arm]:
+    return [row.arms[seed] for seed in seeds]
+
+
+def _means(same: Sequence[Setting], metric: Metric) -> list[Result]:
+    seeds = _seeds(same)
+    every = [arm for row in same for arm in _arms(row, seeds)]
+    if not every or any(metric.name not in arm.numbers for arm in every):
+        return []
+    tables = [tables_of(metric, _arms(row, seeds), every) for row in same]
+    if any(table is None or len(table) < 2 for table in tables):
+        return []
+    numbers = np.stack(tables, axis=1)  # (prompts, bases, seeds, 2)
+    values, weights = numbers[..., 0], numbers[..., 1]
+    ratio = metric.kind in ("ratio", "exp_ratio")
+    if ratio:
+        mean = values.sum() / weights.sum()
+        values = mean + (values - mean * weights) / weights.mean()
+    e = nested_interval(values)
+    if metric.kind == "share":
+        e = replace(e, low=max(0.0, e.low), high=min(1.0, e.high))
+    shown = intervals.exponential(e) if metric.kind == "exp_ratio" else e
+    return [_line(same, seeds, metric.name, shown), *_sizes(same, seeds, metric.name, values)]
+
+
+def _sizes(same: Sequence[Setting], seeds: Sequence[int], metric: str, values: np.ndarray) -> list[Result]:
+    """How far prompts, bases and seeds each move the metric: standard deviations."""
+    if min(values.shape) < 2:
+        return []
+    parts = components(values)
+    sizes = {"prompts": parts.prompt, "bases": parts.base, "seeds": parts.seed}
+    n = values.shape[0]
+    return [
+        _line(same, seeds, f"{metric}, sd of {name}", Estimate(math.sqrt(size), math.nan, math.nan, n))
+        for name, size in sizes.items()
+    ]
+
+
+def _compared(
+    same: Sequence[Setting], rows: Sequence[Setting], baseline: str | None, tested: Sequence[str]
+) -> list[tuple[Result, np.ndarray]]:
+    """Per tested metric the comparison's row and its (prompts, bases, seeds) differences."""
+    others = [baseline_of(row, rows, baseline) for row in same]
+    if any(other is None for other in others):
+        return []
+    seeds = sorted(set(_seeds(same)) & set(_seeds(others)))
+    pairs = [[(row.arms[s], other.arms[s]) for s in seeds] for row, other in zip(same, others, strict=True)]
+    every = [arm for both in itertools.chain(*pairs) for arm in both]
+    metrics, found = metrics_of(rows), []
+    for name in tested:
+        if not every or any(name not in arm.numbers for arm in every):
+            continue
+        tables = [paired_table(metrics[name], one, every) for one in pairs]
+        if any(table is None or len(table) < 2 for table in tables):
+            continue
+        cube = np.stack(tables, axis=1)
+        e = nested_interval(cube)
+        shown = intervals.exponential(e) if metrics[name].kind == "exp_ratio" else e
+        found.append((_line(same, seeds, versus(metrics[name], others[0].label), shown), cube))
+    return found

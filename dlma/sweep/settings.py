@@ -1,0 +1,241 @@
+"""Finished runs as settings: what `mode=report`, the end of a sweep and `experiments/` read.
+
+    cells = sweep_cells.collect(["outputs/**"])  # run folders, from their own files
+    rows = sweep.settings(cells)                 # method and the overrides that differ, seeds together
+    found = sweep_table.results(rows)            # the rows of results.csv
+    text = sweep_text.markdown(found)            # the tables: `sweep_table.read_csv` gives them back byte for byte
+
+A cell is a run folder: status.json, config.yaml, metrics.csv, answers.parquet. A setting is all cells that agree in
+everything but the seed. The base and the prompted base are answers that many cells share: each is one setting, and
+so is a method whose answers are theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlma.errors import UserError
+from dlma.metrics.summary import METRICS, Metric
+from dlma.runs.folder import Arm, Cell
+
+SHARED_ARMS = ("base", "prompted")
+# Keys that say where or how a run is done, not what it is.
+APART = ("seed", "name", "runs", "method", "model", "model.base", "model.path", "mode")
+APART_TREES = ("sweep.", "store.", "logger.", "trainer.", "mode.", "hydra.", "logger", "trainer")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table: a method and what differs, with the runs of its seeds; `arm` says which answers."""
+
+    label: str
+    method: str
+    base: str
+    arm: str
+    overrides: dict[str, str]
+    runs: dict[int, Cell]
+
+    @property
+    def final(self) -> bool:
+        """Whether it is what a run ends with, not a policy on the way (`along=K`), which only makes curves."""
+        return self.arm in (*SHARED_ARMS, "aligned")
+
+    @property
+    def arms(self) -> dict[int, Arm]:
+        return {seed: cell.arms[self.arm] for seed, cell in self.runs.items()}
+
+    @property
+    def digests(self) -> dict[int, str]:
+        return {seed: arm.digest for seed, arm in self.arms.items()}
+
+    @property
+    def config(self) -> dict[str, object]:
+        return next(iter(self.runs.values())).config
+
+
+def settings(cells: Iterable[Cell]) -> list[Setting]:
+    """The rows of the table, in the order of the cells; the base and the prompted base stand first, per base.
+
+    Of two runs of one setting and seed the newest counts.
+    """
+    done = [cell for cell in cells if cell.arms]
+    varying, apart = _varying(done), _following(done)
+    groups: dict[tuple, list[Cell]] = {}
+    for cell in done:
+        groups.setdefault(_identity(cell, apart), []).append(cell)
+    labels = _labels([members[0] for members in groups.values()], varying, apart)
+    found = []
+    for label, members in zip(labels, groups.values(), strict=True):
+        runs = {cell.seed: cell for cell in sorted(members, key=lambda cell: cell.started)}
+        runs = dict(sorted(runs.items()))
+        first = members[0]
+        overrides = {key: value for key in varying if (value := _value(first, key)) is not None}
+        for arm in dict.fromkeys(arm for cell in runs.values() for arm in cell.arms):
+            having = {seed: cell for seed, cell in runs.items() if arm in cell.arms}
+            name = label if arm == "aligned" else f"{label} @ {arm}"
+            found.append(Setting(name, first.method, first.base, arm, overrides, having))
+    return _in_order(found)
+
+
+def _following(cells: Sequence[Cell]) -> set[tuple[Path, str]]:
+    """The components' own seeds that follow the run's, by sweep; one set apart, such as data.seed, tells runs apart.
+
+    Where a sweep has one seed only, it is as in the sweeps that have several.
+    """
+    keys = {key for cell in cells for key in cell.config if key.rpartition(".")[2] == "seed"}
+    sweeps: dict[Path, list[Cell]] = {}
+    for cell in cells:
+        sweeps.setdefault(cell.folder.parent, []).append(cell)
+    many = {place for place, inside in sweeps.items() if len({cell.seed for cell in inside}) > 1}
+    found = set()
+    for key in keys:
+        yes = {place for place, inside in sweeps.items() if all(c.config.get(key, c.seed) == c.seed for c in inside)}
+        kept = yes if yes & many or not many else set()
+        found |= {(place, key) for place in kept}
+    return found
+
+
+def _identity(cell: Cell, apart: set[tuple[Path, str]]) -> tuple:
+    """What decides a run but for the seed, and the seeds that follow it."""
+    kept = [
+        (key, repr(value))
+        for key, value in cell.config.items()
+        if key not in APART[:3] and not key.startswith(APART_TREES) and (cell.folder.parent, key) not in apart
+    ]
+    return cell.method, cell.base, *sorted(kept)
+
+
+def _value(cell: Cell, key: str) -> str | None:
+    """The value of an override's key in a cell, a number or null as the config has it; None for a group's default."""
+    value = cell.config.get(key)
+    if key in cell.config and value is None:
+        return "null"
+    if isinstance(value, (int, float)):
+        return repr(value).lower()
+    return cell.overrides.get(key) or (str(value) if key in cell.config else None)
+
+
+def _varying(cells: Sequence[Cell]) -> list[str]:
+    keys = dict.fromkeys(key for cell in cells for key in cell.overrides)
+    kept = [key for key in keys if key not in APART and not key.startswith(APART_TREES)]
+    return [key for key in kept if len({_value(cell, key) for cell in cells}) > 1]
+
+
+def _labels(firsts: Sequence[Cell], varying: Sequence[str], apart: set[tuple[Path, str]]) -> list[str]:
+    """A label per setting: the method and what differs; leaves of the config where overrides do not tell apart."""
+    leaves = [key.rpartition(".")[2] for key in varying]
+    short = {
+        key: leaf if leaves.count(leaf) == 1 and leaf != "seed" else key
+        for key, leaf in zip(varying, leaves, strict=True)
+    }
+    labels = []
+    for cell in firsts:
+        alike = [other for other in firsts if other.method == cell.method]
+        told = [key for key in varying if len({_value(other, key) for other in alike}) > 1]
+        parts = [f"{short[key]}={value}" for key in told if (value := _value(cell, key)) is not None]
+        labels.append(", ".join([cell.method, *parts]))
+    return [label + _rest(i, firsts, labels, apart) for i, label in enumerate(labels)]
+
+
+def _rest(i: int, firsts: Sequence[Cell], labels: Sequence[str], apart: set[tuple[Path, str]]) -> str:
+    """What tells a setting from others of the same label and base."""
+    same = [n for n, label in enumerate(labels) if label == labels[i] and firsts[n].base == firsts[i].base]
+    if len(same) == 1:
+        return ""
+    kept = [key for key, _ in _identity(firsts[i], apart)[2:]]
+    differs = [key for key in kept if len({repr(firsts[n].config.get(key)) for n in same}) > 1]
+    shown = [f"{key}={firsts[i].config[key]}" for key in differs[:2]]
+    return ", " + ", ".join(shown) if shown else f" ({same.index(i) + 1})"
+
+
+def _in_order(found: Sequence[Setting]) -> list[Setting]:
+    """Per base: its shared arms, each once, then the methods; a method whose answers are a shared arm's is that row."""
+    rows = []
+    for base in dict.fromkeys(setting.base for setting in found):
+        inside = [setting for setting in found if setting.base == base]
+        shared = [group for arm in SHARED_ARMS for group in _merged([s for s in inside if s.arm == arm], arm)]
+        own = [s for s in inside if s.arm not in SHARED_ARMS]
+        rows += shared + [s for s in own if not any(_is_own(s, arm) for arm in SHARED_ARMS)]
+    return rows
+
+
+def _merged(rows: Sequence[Setting], arm: str) -> list[Setting]:
+    """A shared arm of many settings: one row for all whose answers agree wherever they have a seed in common."""
+    groups: list[list[Setting]] = []
+    for row in rows:
+        alike = (group for group in groups if all(_agree(row, other) for other in group))
+        group = next(alike, None)
+        groups.append([row]) if group is None else group.append(row)
+    told = [_common(group, groups) for group in groups]
+    if len({tuple(overrides.items()) for overrides in told}) < len(told):  # what they have in common does not tell
+        told = [group[0].overrides for group in groups]
+    return [_shared(group, arm, overrides) for group, overrides in zip(groups, told, strict=True)]
+
+
+def _agree(one: Setting, other: Setting) -> bool:
+    return all(one.digests[seed] == other.digests[seed] for seed in one.runs.keys() & other.runs.keys())
+
+
+def _common(group: Sequence[Setting], groups: Sequence[Sequence[Setting]]) -> dict[str, str]:
+    """The overrides that all of a group have, and that another group does not have."""
+    values = [_shared_values(each) for each in groups]
+    mine = _shared_values(group)
+    return {key: value for key, value in mine.items() if any(other.get(key) != value for other in values)}
+
+
+def _shared_values(group: Sequence[Setting]) -> dict[str, str]:
+    first = group[0].overrides
+    return {key: value for key, value in first.items() if all(row.overrides.get(key) == value for row in group)}
+
+
+def _shared(group: Sequence[Setting], arm: str, overrides: dict[str, str]) -> Setting:
+    runs = {seed: cell for row in reversed(group) for seed, cell in row.runs.items()}
+    told = [f"{key.rpartition('.')[2]}={value}" for key, value in overrides.items()]
+    return Setting(", ".join([arm, *told]), arm, group[0].base, arm, group[0].overrides, dict(sorted(runs.items())))
+
+
+def _is_own(row: Setting, shared: str) -> bool:
+    """Whether a setting's answers are a shared arm's of its own runs, to the last digit of their likelihoods."""
+    arms = [(arm, row.runs[seed].arms.get(shared)) for seed, arm in row.arms.items()]
+    return all(other is not None and other.exact == arm.exact for arm, other in arms)
+
+
+def metrics_of(rows: Sequence[Setting]) -> dict[str, Metric]:
+    """Every metric by name: the summary table's, then what these runs measured beyond it."""
+    further = {name: metric for row in rows for cell in row.runs.values() for name, metric in cell.metrics.items()}
+    return {metric.name: metric for metric in METRICS} | further
+
+
+def baseline_of(row: Setting, rows: Sequence[Setting], name: str | None) -> Setting | None:
+    """The setting that a row is held against: of the name given, on the same base; else the base's own answers.
+
+    Of several settings of the method named, the one with the row's own overrides. The shared arms are those of the
+    row's own runs. None for the baseline itself. Raises UserError on an unknown name.
+    """
+    wanted = name or SHARED_ARMS[0]
+    inside = [other for other in rows if other.base == row.base]
+    if wanted in SHARED_ARMS:
+        found = [other for other in inside if other.arm == wanted and _has_its_arm(other, row)]
+    else:
+        found = [other for other in inside if other.label == wanted]
+        found = found or [other for other in inside if other.method == wanted]
+        if len(found) > 1 and row.arm in SHARED_ARMS:
+            return None
+        found = found if len(found) < 2 else [other for other in found if other.overrides == row.overrides] or found
+        if len(found) != 1:
+            raise UserError(_which(wanted, found, inside))
+    return None if not found or any(other is row for other in found) else found[0]
+
+
+def _has_its_arm(shared: Setting, row: Setting) -> bool:
+    own = {s: cell.arms[shared.arm].digest for s, cell in row.runs.items() if shared.arm in cell.arms}
+    common = own.keys() & shared.runs.keys()
+    return bool(common) and all(own[seed] == shared.digests[seed] for seed in common)
+
+
+def _which(wanted: str, found: Sequence[Setting], inside: Sequence[Setting]) -> str:
+    names = " | ".join(other.label for other in found or inside)
+    what = "several settings have that method" if found else "no setting of that name"
+    return f"sweep.baseline={wanted}: {what}; give one of: {names}"

@@ -1,0 +1,1 @@
+"""Where and how the computation runs: Lightning, processes, sharding."""

@@ -1,0 +1,190 @@
+"""The Lightning runtime: our adapter around `pl.Trainer`, and the shards that long stages are cut into."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import BasePredictionWriter, Callback
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from tqdm import tqdm
+
+from dlma import records
+from dlma.model import memory
+from dlma.model.engine import Engine
+from dlma.store import shards
+from dlma.trainer import collectives
+
+
+class Shard:
+    """A numbered run of rows: the unit of work, of resume and of distribution over devices.
+
+    whole: all rows of the stage, whatever part of them is still to do
+    """
+
+    def __init__(self, index: int, rows: Sequence, whole: Sequence | None = None) -> None:
+        self.index = index
+        self.rows = rows
+        self.whole = rows if whole is None else whole
+
+
+class ShardLoader:
+    """Shards as Lightning wants to be handed them: a plain list would read as a list of loaders."""
+
+    def __init__(self, parts: Sequence[Shard]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return len(self._mine())
+
+    def __iter__(self) -> Iterator[Shard]:
+        return iter(self._mine())
+
+    def _mine(self) -> Sequence[Shard]:
+        """This process's share of the shards."""
+        return self.parts[collectives.rank() :: collectives.world()]
+
+
+class ShardWriter(BasePredictionWriter):
+    """Writes what `predict_step` returns for a shard, atomically, and moves the progress bar on.
+
+    share: rows that all processes have together for one of this process's
+    """
+
+    def __init__(self, folder: Path, record: type, bar: tqdm, share: float = 1.0) -> None:
+        super().__init__("batch")
+        self.share = share
+        self.folder = folder
+        self.record = record
+        self.bar = bar
+
+    def write_on_batch_end(self, trainer, pl_module, prediction, batch_indices, batch, *_) -> None:
+        shards.write_shard(self.folder, batch.index, records.to_table(self.record, prediction))
+        self.bar.update(round(len(batch.rows) * self.share))
+
+
+class Runtime:
+    """How modules are run: device, number of processes, threads.
+
+    accelerator: as Lightning's Trainer takes it
+    devices: processes, each with a device of its own (crew.py starts them)
+    strategy: ddp: each process holds the whole model; fsdp: in training the layers' weights, gradients and optimizer
+        states are spread over the processes (sharding.py)
+    threads: torch threads of this process; 0 leaves torch's own choice
+    shard_rows: rows of one shard
+    checkpoint_steps: training steps between two resume points
+    """
+
+    def __init__(
+        self,
+        *,
+        accelerator: str = "cpu",
+        devices: int = 1,
+        strategy: Literal["ddp", "fsdp"] = "ddp",
+        threads: int = 0,
+        shard_rows: int = 256,
+        checkpoint_steps: int = 50,
+    ) -> None:
+        self.accelerator = accelerator
+        self.devices = devices
+        self.strategy = strategy
+        self.shard_rows = shard_rows
+        self.checkpoint_steps = checkpoint_steps
+        if threads:
+            torch.set_num_threads(threads)
+        memory.keep_freed_memory()
+
+    def trainer(self, callbacks: Sequence[Callback] = (), max_steps: int = -1) -> pl.Trainer:
+        """A silent Trainer: no checkpoints, bars or loggers of its own; over all processes that work together.
+
+        max_steps: of training; without them the trainer is for predictions, for which each process has a whole model
+        """
+        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        return pl.Trainer(
+            accelerator=self.accelerator,
+            devices=collectives.world(),
+            strategy=self._strategy(training=max_steps >= 0),
+            plugins=[collectives.Joined()] if collectives.world() > 1 else None,
+            max_epochs=1,
+            max_steps=max_steps,
+            callbacks=list(callbacks),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            inference_mode=False,
+            use_distributed_sampler=False,
+        )
+
+    def _strategy(self, training: bool) -> str | Strategy:
+        if collectives.world() == 1:
+            return "auto"
+        if training and self.strategy == "fsdp":
+            return ModelParallelStrategy(data_parallel_size=collectives.world(), tensor_parallel_size=1)
+        return DDPStrategy()
+
+    def predict(self, module: pl.LightningModule, rows: Sequence, record: type, folder: Path, label: str) -> dict:
+        """Run `predict_step` over the shards of `rows` that `folder` lacks, and merge all into rows.parquet.
+
+        returns: the report of each engine that the module used, by its name there
+        """
+        starts = range(0, max(1, len(rows)), self.shard_rows)
+        parts = [Shard(i, rows[start : start + self.shard_rows], rows) for i, start in enumerate(starts)]
+        layout = {"rows": len(rows), "size": self.shard_rows}
+        missing = None if collectives.rank() else shards.missing_shards(folder, len(parts), layout=layout)
+        wanted = set(collectives.same(missing))
+        todo = [part for part in parts if part.index in wanted]
+        with progress(len(rows), label, len(rows) - _count(todo)) as bar:
+            self._work_on(module, todo, lambda share: ShardWriter(folder, record, bar, share))
+        if not collectives.rank():
+            shards.merge_shards(folder, len(parts), layout=layout)
+        return engine_reports(module)
+
+    def _work_on(self, module: pl.LightningModule, todo: list[Shard], writer: Callable[[float], ShardWriter]) -> None:
+        """Whole shards to each process; fewer shards than processes are the first one's. All are done at the end."""
+        if len(todo) >= collectives.world():
+            self._predict(module, todo, writer)
+        elif todo and not collectives.rank():
+            with collectives.alone():
+                self._predict(module, todo, writer)
+        collectives.wait()
+
+    def _predict(self, module: pl.LightningModule, todo: list[Shard], writer: Callable[[float], ShardWriter]) -> None:
+        loader = ShardLoader(todo)
+        share = _count(todo) / max(1, _count(list(loader)))
+        trainer = self.trainer([writer(share)])
+        interruptible(trainer.predict, module, dataloaders=loader, return_predictions=False)
+
+
+def _count(parts: Sequence[Shard]) -> int:
+    return sum(len(part.rows) for part in parts)
+
+
+def engine_reports(module: object) -> dict[str, dict]:
+    """What the engines of a module chose and how fast they were, by name; only those that did anything.
+
+    A sampler that reports (model/server.py) stands beside them.
+    """
+    found = {name: value for name, value in vars(module).items() if isinstance(value, Engine)}
+    reports = {name: engine.report() for name, engine in found.items() if engine.meter.tokens}
+    sampler = getattr(module, "sampler", None)
+    return reports | ({"sampler": sampler.report()} if hasattr(sampler, "report") else {})
+
+
+def progress(total: int, label: str, ready: int = 0, unit: str = "row") -> tqdm:
+    """A progress bar with a rate; `ready` is what an earlier start already did."""
+    return tqdm(total=total, initial=ready, desc=f"{label:>10}", unit=unit, dynamic_ncols=True, smoothing=0.1)
+
+
+def interruptible(run: Callable[..., object], *args: object, **named: object) -> None:
+    """Call a Trainer method so that Ctrl-C stays KeyboardInterrupt: Lightning turns it into SystemExit."""
+    try:
+        run(*args, **named)
+    except SystemExit as stop:
+        raise KeyboardInterrupt from stop

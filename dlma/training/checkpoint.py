@@ -1,0 +1,56 @@
+"""Resume points: all that an exact continuation of training needs, written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pytorch_lightning.callbacks import Callback
+from tqdm import tqdm
+
+from dlma import files
+from dlma.model.engine import say_once
+from dlma.trainer import collectives
+
+
+def newest_point(points: Path) -> str | None:
+    """The newest resume point that is whole, or None."""
+    whole = [path for path in points.glob("step-*.ckpt") if files.sealed(path)]
+    return str(max(whole)) if whole else None
+
+
+class ResumePoint(Callback):
+    """Saves all that an exact continuation needs, every so many steps; the last two points are kept."""
+
+    def __init__(self, points: Path, every: int, bar: tqdm, listen: Callable[[dict], None]) -> None:
+        self.listen = listen
+        self.points = points
+        self.every = every
+        self.bar = bar
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        self.bar.update(trainer.global_step)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        row = pl_module.log_rows[-1]
+        self.listen(row)
+        self.bar.set_postfix({k: f"{row[k]:.3f}" for k in ("loss", "accuracy") if k in row}, refresh=False)
+        self.bar.update(1)
+        if trainer.global_step % self.every == 0:
+            self.save(trainer)
+
+    def save(self, trainer) -> None:
+        """Write a point under a name of its own, seal it, and drop all but the last two."""
+        if trainer.lightning_module.sharded:
+            say_once("training with trainer.strategy=fsdp keeps no resume points: one that is stopped begins anew")
+            return
+        path = self.points / f"step-{trainer.global_step:08d}.ckpt"
+        if collectives.rank():  # takes part, but the first process writes
+            trainer.save_checkpoint(path, weights_only=False)
+            return
+        with files.atomic(path) as draft:
+            trainer.save_checkpoint(draft, weights_only=False)
+        files.seal(path)
+        for old in sorted(self.points.glob("step-*.ckpt"))[:-2]:
+            old.unlink()
+            old.with_name(old.name + ".sha256").unlink(missing_ok=True)

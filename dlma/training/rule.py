@@ -1,0 +1,336 @@
+"""The one training base: accumulation, clipping, warm-up, the record of each step, exact resume, saving.
+
+One loader item is one optimizer step: micro-batches that together hold a fixed number of pairs, whose
+summed loss is divided by that number, so the update is the same for every layout and any number of processes:
+each takes its share of the rows, and the gradients are summed once a step.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
+
+from dlma.errors import UserError
+from dlma.functional.schedules import rate_share
+from dlma.model import memory
+from dlma.model.engine import say_once
+from dlma.model.language import LanguageModel
+from dlma.model.meter import Meter
+from dlma.model.reward_model import RewardModel
+from dlma.records import ScoredPair
+from dlma.store.shards import SCRATCH
+from dlma.trainer import collectives, fsdp
+from dlma.trainer.runtime import Runtime, interruptible, progress
+from dlma.training.checkpoint import ResumePoint, newest_point
+from dlma.training.intermediate import KeepAlong, evenly
+
+
+@dataclass(frozen=True)
+class Supplies:
+    """What a rule may need besides the labelled pairs.
+
+    prompts: pairs of all training prompts, whatever became of their labels
+    reward: reads the reward model, if there is one
+    moved: the policy is not the pairs' reference when training begins (a later round with the base as reference)
+    """
+
+    prompts: Sequence[ScoredPair]
+    reward: Callable[[], RewardModel] | None
+    moved: bool = False
+
+
+class Step:
+    """One optimizer step.
+
+    micros: the micro-batches of this process; items: the rows they were made of
+    rows: the rows of the step over all processes, which the summed loss is divided by
+    idle: passes that this process makes for company's sake, where each is a meeting (model/sharding.py)
+    """
+
+    def __init__(self, micros: list, rows: int, items: Sequence = (), idle: int = 0) -> None:
+        self.micros = micros
+        self.rows = rows
+        self.items = items
+        self.idle = idle
+
+    @property
+    def passes(self) -> list:
+        """The micro-batches, and the first one again for each idle pass."""
+        return [*self.micros, *self.micros[:1] * self.idle]
+
+
+class StepLoader:
+    """All steps of a training run, in an order that is a function of (seed, epoch) alone; resumable.
+
+    Each epoch is a fresh permutation cut into steps of `batch` rows; rows that do not fill a step wait
+    for the next epoch's permutation. Fewer rows than `batch` make one step an epoch. Of each step a process
+    gets its share of the rows.
+    """
+
+    def __init__(self, rule: TrainingRule, rows: Sequence, *, batch: int, epochs: int, seed: int) -> None:
+        self.rule = rule
+        self.rows = rows
+        self.batch = min(batch, len(rows))
+        self.per_epoch = len(rows) // self.batch if rows else 0
+        self.epochs = epochs
+        self.seed = seed
+        self.next_step = 0
+
+    def __len__(self) -> int:
+        return self.per_epoch * self.epochs
+
+    def __iter__(self) -> Iterator[Step]:
+        if self.batch < collectives.world():
+            raise UserError(f"trainer.devices={collectives.world()}: a step has only {self.batch} pairs to share out")
+        start = self.next_step % max(1, len(self))
+        for number in range(start, len(self)):
+            self.next_step = number + 1
+            members = self._order(number // self.per_epoch)[number % self.per_epoch]
+            mine = [self.rows[i] for i in members[collectives.rank() :: collectives.world()]]
+            yield Step(self.rule.micros(mine), len(members), mine)
+
+    def _order(self, epoch: int) -> list[list[int]]:
+        draw = torch.Generator().manual_seed((self.seed << 20) + epoch)
+        order = torch.randperm(len(self.rows), generator=draw).tolist()
+        return [order[i * self.batch : (i + 1) * self.batch] for i in range(self.per_epoch)]
+
+    def state_dict(self) -> dict:
+        return {"next_step": self.next_step}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.next_step = state["next_step"]
+
+
+class TrainingRule(pl.LightningModule):
+    """What every objective shares. A rule gives `micros` (rows to micro-batches) and `loss` (summed).
+
+    side, samples: how the trained policy answers: under the plain prompt, one answer (see objective.none)
+    along: how many policies to keep on the way (see along.py)
+    shares_steps: several processes can share each step's rows
+    sharded: the layers' weights are spread over the processes
+    schedule: of the learning rate after the warm-up, constant or cosine (functional/schedules.py)
+    """
+
+    side = "plain"
+    samples = 1
+    along = 0
+    shares_steps = True
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        optimizer: str,
+        lr: float,
+        weight_decay: float,
+        warmup_steps: int,
+        clip_norm: float,
+        epochs: int,
+        batch: int,
+        seed: int,
+        schedule: str = "constant",
+    ) -> None:
+        super().__init__()
+        if schedule not in ("constant", "cosine"):
+            raise UserError(f"schedule: {schedule!r} is not one of constant, cosine")
+        self.schedule = schedule
+        self.steps = 0
+        self.automatic_optimization = False
+        self.strict_loading = False
+        self.model = model
+        self.network = model.network
+        self.optimizer_name = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.warmup_steps = warmup_steps
+        self.clip_norm = clip_norm
+        self.epochs = epochs
+        self.batch = batch
+        self.seed = seed
+        self.log_rows: list[dict[str, float]] = []
+        self.moved = False
+        self.sharded = False
+        self.whole: dict[str, torch.Tensor] | None = None  # the trained state put together, where it was spread
+        self._meter = Meter()
+
+    def configure_model(self) -> None:
+        """Spread the layers over the processes, if Lightning's strategy is to do that."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ModelParallelStrategy) and not self.sharded:
+            if self.along:
+                raise UserError(f"along={self.along}: trainer.strategy=fsdp keeps the last policy only: trainer=ddp")
+            fsdp.shard_layers(self.network, strategy.root_device)
+            self.sharded = True
+
+    def micros(self, rows: list) -> list:
+        """The micro-batches of one step's rows."""
+        raise NotImplementedError
+
+    def loss(self, micro) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss summed over a micro-batch's rows, and sums of what is recorded (numbers or scalar tensors)."""
+        raise NotImplementedError
+
+    def check_first(self, step: Step, loss: float) -> None:
+        """Compare the first loss with what theory says; raises UserError when they differ."""
+
+    def supply(self, supplies: Supplies) -> None:
+        """Take what the rule needs besides labelled pairs; called once, before `fit`."""
+        self.moved = supplies.moved
+
+    def refuse_moved(self, supplies: Supplies) -> None:
+        """For a rule whose reference is the model as it begins: raises UserError where another one is wanted."""
+        if supplies.moved:
+            raise UserError(
+                f"iteration.reference=frozen: {type(self).__name__} keeps the model at the round's start as its "
+                "reference: iteration.reference=current"
+            )
+
+    def save(self, folder: Path) -> None:
+        """Leave the trained model in the stage's folder."""
+        self.network.save_pretrained(folder / "policy", state_dict=self.whole)
+        self.model.tokenizer.save_pretrained(folder / "policy")
+
+    def point_every(self, steps: int) -> int:
+        """Steps between two resume points, where the runtime asks for `steps`."""
+        return steps
+
+    def training_step(self, step: Step, index: int) -> None:
+        if self.sharded:
+            step.idle = collectives.most(len(step.micros), self.device) - len(step.micros)
+        with self.meter.timed():
+            sums = self._accumulated(step)
+            collectives.add_gradients(self._trained())
+            if self.global_step == 0 and not self.moved:
+                own = Step(step.micros, len(step.items), step.items, step.idle)
+                self.check_first(own, sums["loss"] / len(step.items))
+            shared = dict(zip(sums, collectives.totals(sums.values(), self.device), strict=True))
+            self.record(step, shared, self.clipped_norm())
+            self.optimizers().step()
+        self.meter.groups += len(step.items)
+
+    def _accumulated(self, step: Step) -> dict[str, float]:
+        """Gradients and sums of this process's micro-batches; when memory runs out, once more in smaller ones."""
+        while True:
+            self.optimizers().zero_grad()
+            try:
+                return self._backward(step)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.ran_out(error):
+                    raise
+            self.shrink(step)
+
+    def _backward(self, step: Step) -> dict[str, float]:
+        sums: dict[str, torch.Tensor | float] = {"loss": 0.0}
+        with collectives.apart(self.trainer.strategy):
+            for micro in step.passes[len(step.micros) :]:
+                self.manual_backward(0.0 * self.loss(micro)[0])
+            for micro in step.micros:
+                loss, recorded = self.loss(micro)
+                self.manual_backward(loss / step.rows)
+                for name, value in (("loss", _exact(loss)), *recorded.items()):
+                    sums[name] = sums.get(name, 0.0) + value
+        return {name: float(value) for name, value in sums.items()}
+
+    def shrink(self, step: Step) -> None:
+        """Cut a step into more micro-batches by halving the token budget; the update stays the same."""
+        if self.sharded:
+            raise UserError("out of memory: with trainer.strategy=fsdp lower objective.token_budget, or add devices")
+        owner = getattr(self, "engine", self)
+        before, budget = len(step.micros), owner.token_budget
+        if before >= len(step.items):
+            memory.halved(budget, budget, 1)
+        while len(step.micros) <= before and budget > 1:
+            budget = owner.token_budget = budget // 2
+            step.micros = self.micros(list(step.items))
+        memory.release()
+        say_once(f"training: out of memory: going on with {budget} tokens a pass; the update is the same")
+
+    def report(self) -> dict[str, object]:
+        """What the engine chose and how fast training was; empty for a rule without an engine."""
+        return self.engine.report() if hasattr(self, "engine") else {}
+
+    @property
+    def meter(self) -> Meter:
+        """Where the steps' time and pairs are counted: the engine's meter, if the rule has one."""
+        return self.engine.meter if hasattr(self, "engine") else self._meter
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def clipped_norm(self) -> float:
+        """Clip the gradient to `clip_norm`; the norm it had before."""
+        if self.sharded:
+            return fsdp.clip(self._trained(), self.clip_norm)
+        return torch.nn.utils.clip_grad_norm_(self._trained(), self.clip_norm).item()
+
+    def record(self, step: Step, sums: dict[str, float], norm: float) -> None:
+        """Set this step's learning rate and keep its row for train.csv."""
+        share = rate_share(self.global_step, warmup=self.warmup_steps, steps=self.steps, shape=self.schedule)
+        lr = self.lr * share
+        for group in self.optimizers().param_groups:
+            group["lr"] = lr
+        means = {name: value / step.rows for name, value in sums.items()}
+        self.log_rows.append({"step": self.global_step + 1, **means, "grad_norm": norm, "lr": lr})
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        options = {"lr": self.lr, "weight_decay": self.weight_decay}
+        groups = [{"params": group} for group in fsdp.apart(self._trained())]
+        if self.optimizer_name == "adamw":
+            fused = self.device.type in ("cpu", "cuda") and not self.sharded
+            return torch.optim.AdamW(groups, fused=fused, **options)
+        return {"rmsprop": torch.optim.RMSprop}[self.optimizer_name](groups, **options)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
+        checkpoint["log_rows"] = self.log_rows
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.log_rows = checkpoint["log_rows"]
+
+    def train_on(
+        self, rows: Sequence, runtime: Runtime, folder: Path, listen: Callable[[dict], None] = lambda row: None
+    ) -> None:
+        """Train on `rows` and leave `policy/` and `train.csv` in `folder`; goes on from a resume point there.
+
+        listen: called with each step's row, as it is done
+        """
+        loader = StepLoader(self, rows, batch=self.batch, epochs=self.epochs, seed=self.seed)
+        self.train_through(loader, runtime, folder, listen)
+
+    def train_through(self, loader, runtime: Runtime, folder: Path, listen: Callable[[dict], None]) -> None:
+        """`train_on` with the steps of a loader that has a length, `state_dict` and `load_state_dict`."""
+        self.steps = len(loader)
+        points = folder / SCRATCH / "points"
+        every = self.point_every(runtime.checkpoint_steps)
+        start = newest_point(points)
+        with progress(len(loader), "train", unit="step") as bar:
+            keep = KeepAlong(folder, evenly(self.along, len(loader)))  # comes first: a resume point stands for it too
+            trainer = runtime.trainer([keep, ResumePoint(points, every, bar, listen)], len(loader))
+            interruptible(trainer.fit, self, train_dataloaders=loader, ckpt_path=start, weights_only=True)
+        self.whole = fsdp.whole(self.network) if self.sharded else None
+        if collectives.rank():
+            return
+        self.save(folder)
+        write_log(folder / "train.csv", self.log_rows)
+
+
+def _exact(loss: torch.Tensor) -> torch.Tensor:
+    """The loss in float64, to be summed; on the CPU where the device has no float64."""
+    return (loss.detach().cpu() if loss.device.type == "mps" else loss.detach()).double()
+
+
+def write_log(path: Path, rows: list[dict[str, float]]) -> None:
+    """The steps as CSV, one column per recorded quantity; no rows, no columns but `step`."""
+    names = list(rows[0]) if rows else ["step"]
+    with path.open("w", newline="") as out:
+        writer = csv.DictWriter(out, names)
+        writer.writeheader()
+        writer.writerows(rows)

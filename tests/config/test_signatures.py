@@ -1,0 +1,78 @@
+"""Signatures as schemas: what stands in the source decides, and nothing is imported."""
+
+import pytest
+
+from dlma.config import signatures
+from dlma.config.build import scientific
+
+SOURCE = """
+from dataclasses import dataclass
+from typing import Literal, Optional
+
+Kind = Literal["a", "b"]
+
+@dataclass
+class Inner:
+    rank: int
+    alpha: float = 1.0
+
+class Thing:
+    def __init__(self, model, /, *, size: int, rate: float, kind: Kind, inner: Inner | None,
+                 names: list[str], extra: "dict[str, int] | None" = None, limit: Optional[int] = None) -> None:
+        self.values = (model, size, rate, kind, inner, names, extra, limit)
+"""
+
+
+@pytest.fixture
+def thing(tmp_path, monkeypatch):
+    """A package `dlma` with one module, so that a target can be read from a source of our own."""
+    (tmp_path / "dlma").mkdir()
+    (tmp_path / "dlma" / "made.py").write_text(SOURCE)
+    monkeypatch.setattr(signatures, "PACKAGE", tmp_path / "dlma")
+    return signatures.signature("dlma.made.Thing")
+
+
+@pytest.mark.parametrize(
+    "name, value, fits",
+    [
+        ("size", 3, True),
+        ("size", 3.0, False),
+        ("size", True, False),
+        ("size", None, False),
+        ("rate", 3, True),
+        ("rate", 3.5, True),
+        ("rate", False, False),
+        ("rate", "3", False),
+        ("kind", "a", True),
+        ("kind", "c", False),
+        ("inner", None, True),
+        ("inner", 3, False),
+        ("names", ["x"], True),
+        ("names", ["x", 1], False),
+        ("names", "x", False),
+        ("extra", {"k": 1}, True),
+        ("extra", {"k": "v"}, False),
+        ("extra", None, True),
+        ("limit", None, True),
+        ("limit", 2, True),
+        ("limit", "2", False),
+    ],
+)
+def test_a_value_fits_its_annotation_or_not(thing, name, value, fits):
+    assert signatures.accepts(value, thing.fields[name].annotation, thing) is fits
+
+
+def test_configuration_is_what_stands_after_the_star_and_scientific_what_has_no_default(thing):
+    assert list(thing.fields) == ["size", "rate", "kind", "inner", "names", "extra", "limit"]
+    assert [name for name, field in thing.fields.items() if field.required] == list(thing.fields)[:5]
+    node = {"_target_": "dlma.made.Thing", "_recipe_": "r", "size": 1, "rate": 2.0, "kind": "a", "inner": None}
+    node |= {"names": ["x"], "extra": {"k": 1}}
+    wanted = {k: v for k, v in node.items() if k not in ("_recipe_", "extra")} | {"_target_": "Thing"}
+    assert scientific(node) == wanted
+
+
+def test_a_signature_is_read_without_importing_its_module(tmp_path, monkeypatch):
+    (tmp_path / "dlma").mkdir()
+    (tmp_path / "dlma" / "bomb.py").write_text("raise SystemExit('imported')\ndef f(cfg, /, *, a: int): ...\n")
+    monkeypatch.setattr(signatures, "PACKAGE", tmp_path / "dlma")
+    assert list(signatures.signature("dlma.bomb.f").fields) == ["a"]

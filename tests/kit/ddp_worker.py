@@ -1,0 +1,67 @@
+"""Trains in one of several processes, for tests/objective/test_ddp.py: `ddp_worker.py folder processes rank port`."""
+
+import sys
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from scored_examples import OPTIONS, scored_pairs
+from small_models import small_model
+from torch.distributed.tensor import DTensor
+
+from dlma.model.language import LanguageModel
+from dlma.objective.dpo import DPO
+from dlma.trainer import collectives
+from dlma.trainer.runtime import Runtime
+
+
+class Watched(DPO):
+    """Keeps the first step's gradient, as it is before clipping."""
+
+    def clipped_norm(self):
+        if self.global_step == 0:
+            named = self.network.named_parameters()
+            self.first = {name: whole(p.grad).clone() for name, p in named if p.requires_grad}
+        return super().clipped_norm()
+
+
+def adapted(model):
+    """LoRA on two matrices, away from zero."""
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    network = get_peft_model(model.network, config).eval()
+    return LanguageModel(network, model.tokenizer, model.name)
+
+
+def whole(tensor):
+    """A tensor that may be spread over the processes, put together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+CASES = {
+    "full": ("ddp", {}),
+    "lora": ("ddp", {"checkpointing": True, "token_budget": 1}),
+    "spread": ("fsdp", {"token_budget": 64, "clip_norm": 0.05}),  # several passes, not as many in each process
+}
+
+
+def main(folder, processes, rank, port):
+    if processes > 1:
+        collectives.join(rank, processes, port, gpu=False)
+    for case, (strategy, options) in CASES.items():
+        model = small_model(spread=0.15)
+        pairs = scored_pairs(model, n=15)
+        model = adapted(model) if case == "lora" else model
+        rule = Watched(model, **{**OPTIONS, "lr": 1e-4, "batch_pairs": 5, "epochs": 1, **options})
+        runtime = Runtime(devices=processes, strategy=strategy, checkpoint_steps=2)
+        rule.fit(pairs, runtime, folder / case, lambda row: None)
+        weights = {name: whole(p.detach()) for name, p in rule.network.named_parameters() if p.requires_grad}
+        suffix = f".rank{collectives.rank()}" if collectives.rank() else ""
+        held = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in rule.network.parameters())
+        found = {"log": rule.log_rows, "gradient": rule.first, "weights": weights, "held": held}
+        torch.save(found, folder / f"{case}{suffix}.pt")
+    collectives.leave()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -1,0 +1,125 @@
+"""mode=agreement: the agreements are those of the records, and an interval around one half is called chance."""
+
+import csv
+import gzip
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from small_models import byte_level_tokenizer, save_small
+
+from dlma.app import main
+from dlma.lab import oracle
+from dlma.metrics.summary import Row
+from dlma.modes.agreement import reading
+from dlma.statistics.intervals import Estimate
+
+QUESTIONS = [f"how do i make a {thing} with {n} care today?" for thing in ("cake", "boat", "lamp") for n in range(20)]
+ANSWERS = ["with care", "no harm", "a cake and a boat", "today", "how do i"]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("real")
+    texts = [
+        *QUESTIONS,
+        *ANSWERS,
+        "USER: ASSISTANT: (law-abiding, ethical response)",
+        "Options: (A) (B) The answer is:",
+    ]
+    save_small(folder / "model", tokenizer=byte_level_tokenizer(texts, 400), context=4096)
+    with gzip.open(folder / "hh.jsonl.gz", "wt") as out:
+        for i, question in enumerate(QUESTIONS):
+            chosen, rejected = ANSWERS[i % 5], ANSWERS[(i * 3 + 1) % 5]
+            if chosen != rejected:
+                pair = {"chosen": chosen, "rejected": rejected}
+                row = {name: f"\n\nHuman: {question}\n\nAssistant: {text}" for name, text in pair.items()}
+                out.write(json.dumps(row) + "\n")
+    return ["model=hf", f"model.path={folder / 'model'}", f"data.path={folder / 'hh.jsonl.gz'}"]
+
+
+def test_scorer_accuracy_runs_end_to_end_and_says_what_the_records_say(settings, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["experiment=scorer_accuracy_hh", *settings, "name=here"]) == 0
+    folder = tmp_path / "outputs" / "here"
+    rows = {row["metric"]: row for row in csv.DictReader((folder / "metrics.csv").open())}
+    pairs = pq.read_table(folder / "scored.parquet").to_pylist()
+    verdicts = pq.read_table(folder / "verdicts_self.parquet").to_pylist()
+    assert len(pairs) == len(verdicts) >= 40
+
+    def mean(values):
+        return pytest.approx(sum(values) / len(values))
+
+    def ours(name):
+        return float(rows[f"base/agreement/{name}"]["mean"])
+
+    def points(value):
+        return 0.5 if value == 0 else float(value > 0)
+
+    assert ours("scorer") == mean([points(p["margin"]) for p in pairs])
+    assert ours("longer") == mean([points(len(p["positive_ids"]) - len(p["negative_ids"])) for p in pairs])
+    assert ours("self") == mean([points(v["margin"]) for v in verdicts])
+    said = capsys.readouterr().out
+    low, high = (float(rows["base/agreement/scorer"][side]) for side in ("low", "high"))
+    assert (low <= 0.5 <= high) == (
+        "not to be told from chance" in next(x for x in said.splitlines() if "scorer=" in x)
+    )
+    assert not (folder / "policy").exists()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0.51, 0.6, "better"), (0.4, 0.49, "worse"), (0.5, 0.6, "not to be told"), (0, 1, "not")]
+)
+def test_what_an_interval_says_of_chance(low, high, said):
+    assert reading(Row("agreement/x", "base", Estimate(0.5, low, high, 9))).startswith(said)
+
+
+@pytest.mark.parametrize("wrong", ["pairs=contrastive", "data=lab"])
+def test_without_human_pairs_it_says_what_is_missing(wrong, settings, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    extra = settings if wrong.startswith("pairs") else []
+    assert main(["mode=agreement", *(["data=hh"] if extra else []), *extra, wrong]) == 2
+    assert "pairs=human" in capsys.readouterr().err
+
+
+LAB = ["experiment=scorer_accuracy", "data.train=24", "data.validation=2", "data.test=24", "recipe.max_new_tokens=32"]
+
+
+def test_on_the_lab_every_signal_is_held_to_the_oracle(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*LAB, "name=here"]) == 0, capsys.readouterr().err
+    folder = tmp_path / "outputs" / "here"
+    rows = {row["metric"]: float(row["mean"]) for row in csv.DictReader((folder / "metrics.csv").open())}
+    pairs = pq.read_table(folder / "scored.parquet").to_pylist()
+    truth = [oracle.truth(p["question"], p["positive_text"], p["negative_text"]) for p in pairs]
+    known = [(value, pair) for value, pair in zip(truth, pairs, strict=True) if value]
+    assert len(known) >= 12
+    by_reward = [float((pair["margin"] > 0) == (value > 0)) for value, pair in known]
+    assert rows["base/agreement/scorer"] == pytest.approx(sum(by_reward) / len(known))
+    better = sum(value > 0 for value, _ in known) / len(known)
+    assert rows["base/agreement/construction"] == pytest.approx(better)
+    held = pq.read_table(folder / "agreement.parquet").to_pylist()
+    assert {row["signal"] for row in held} >= {"scorer", "judge_both", "judge_one", "reward", "construction", "longer"}
+    assert "annotator" not in {row["signal"] for row in held}
+    looks = [(row["shown_first"], row["shown_second"]) for row in held if row["signal"] == "judge_one"]
+    assert all((first is None) != (second is None) for first, second in looks)
+    (path,) = tmp_path.glob("store/rewarded/*/rows.parquet")
+    rewards = {row["id"]: row for row in pq.read_table(path).to_pylist()}
+    said = {row["pair"]: row["points"] for row in held if row["signal"] == "reward"}
+    assert said == {key: float(row["positive"] > row["negative"]) for key, row in rewards.items()}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["mode.truth=nobody"], "must be one of judges="),
+        (["mode.truth=null"], "or mode.truth="),
+        (["mode.split=train"], "mode.split=test"),
+        (["mode.labeller=nobody"], "one of mode.scorers"),
+    ],
+)
+def test_what_cannot_be_held_to_anything_is_refused(wrong, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*LAB, *wrong]) == 2
+    assert said in capsys.readouterr().err

@@ -1,0 +1,165 @@
+"""The ledger of a sweep: finished cells are not run again, failed ones on request, and a failure can stop the rest."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import MODE, statuses
+
+from dlma.app import conf_dir
+from dlma.config.compose import plan, search_path
+from dlma.errors import UserError
+from dlma.runs import status as run_status
+
+NAMES = ("config.yaml", "metrics.csv", "answers.parquet", "report.html")
+
+
+@pytest.fixture
+def cells(mode):
+    """The seeds that were run, and which of them fail: `cells.unlucky`."""
+
+    class Cells(list):
+        unlucky = frozenset()
+
+    seen = Cells()
+
+    def run(cfg, /):
+        from dlma.config.run_names import run_folder
+
+        seen.append(cfg.seed)
+        if cfg.seed in seen.unlucky:
+            raise UserError(f"seed {cfg.seed} is unlucky")
+        for name in NAMES:
+            (run_folder() / name).write_text("a result")
+        return {"counts": {"run": {"policy": 1}, "reused": {}}, "summary": []}
+
+    mode(run)
+    return seen
+
+
+@pytest.fixture
+def sweep(run_main, monkeypatch):
+    """A sweep in the same folder, whatever it is asked for beside its seeds; without a report, which has its tests."""
+    monkeypatch.setattr("dlma.modes.report.of_sweep", lambda *args, **kwargs: None)
+    return lambda *more, seeds="0,1,2": run_main("-m", MODE, f"seed={seeds}", "name=trial", *more)
+
+
+def test_finished_cells_are_skipped_and_said_so(sweep, cells):
+    assert sweep().code == 0
+    before = statuses(Path.cwd())
+    ran = sweep()
+    assert cells == [0, 1, 2] and ran.code == 0
+    assert "skipped      dlma,seed=0: finished at an earlier start" in ran.out
+    assert "stages run: none" in ran.out and "3 of 3 cells finished" in ran.out
+    assert sorted(before) == sorted(statuses(Path.cwd()))
+
+
+def test_new_cells_of_the_same_sweep_are_run(sweep, cells):
+    sweep(seeds="0,1")
+    sweep(seeds="0,1,2")
+    assert cells == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_finished_cell_whose_results_are_gone_is_run_again(sweep, cells, name):
+    sweep(seeds="0,1")
+    next(Path.cwd().glob(f"outputs/trial/*seed=0/{name}")).unlink()
+    sweep(seeds="0,1")
+    assert cells == [0, 1, 0]
+
+
+def test_failed_cells_are_listed_with_their_reason_and_retried_on_request(sweep, cells):
+    cells.unlucky = {1}
+    assert sweep().code == 2
+    cells.unlucky = frozenset()
+    ran = sweep()
+    assert cells == [0, 1, 2] and ran.code == 2
+    assert (
+        "failed       dlma,seed=1: seed 1 is unlucky (at an earlier start; sweep.retry_failed=true runs it again)"
+        in ran.out
+    )
+    assert sweep("sweep.retry_failed=true").code == 0
+    assert cells == [0, 1, 2, 1]
+
+
+def test_a_cell_with_another_config_is_run(sweep, cells):
+    sweep(seeds="0,1")
+    sweep("recipe.beta=2.0", seeds="0,1")
+    assert cells == [0, 1, 0, 1]
+
+
+def test_a_cell_that_was_interrupted_is_run_again(sweep, cells):
+    sweep(seeds="0,1")
+    path = next(Path.cwd().glob("outputs/trial/*seed=1/status.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "interrupted"}))
+    sweep(seeds="0,1")
+    assert cells == [0, 1, 1]
+
+
+def test_a_failure_stops_the_rest_if_asked(sweep, cells):
+    cells.unlucky = {1}
+    ran = sweep("sweep.on_error=stop", seeds="0,1,2,3")
+    assert cells == [0, 1] and ran.code == 1
+    assert "2 of 4 cells were not started" in ran.out and "seed 1 is unlucky" in ran.out
+    cells.unlucky = frozenset()
+    assert sweep("sweep.on_error=stop", "sweep.retry_failed=true", seeds="0,1,2,3").code == 0
+    assert cells == [0, 1, 1, 2, 3]
+
+
+def test_a_failure_stops_nothing_unless_asked(sweep, cells):
+    cells.unlucky = {0}
+    assert sweep().code == 2 and cells == [0, 1, 2]
+
+
+def test_a_changed_input_file_is_another_cell(sweep, cells, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a"}\n')
+    argv = ["data=jsonl", f"data.path={rows}"]
+    sweep(*argv, seeds="0,1")
+    sweep(*argv, seeds="0,1")
+    assert cells == [0, 1]
+    rows.write_text('{"prompt": "another"}\n')
+    sweep(*argv, seeds="0,1")
+    assert cells == [0, 1, 0, 1]
+
+
+NAMED = {
+    "data": ["data=jsonl", "data.path={}"],
+    "pairs": ["pairs.path={}"],
+    "margins": ["scored.path={}"],
+    "tuning": ["sft=alpaca", "sft.data.path={}"],
+    "judge": ["judges=[reward]", "judges.reward.model.path={}"],
+    "server": ["judges=[llm]", "endpoint.weights={}"],
+    "metric": ["metrics=[perplexity]", "metrics.perplexity.model.path={}"],
+    "tasks": ["metrics=[benchmarks]", "metrics.benchmarks.folder={}"],
+    "policy": ["mode=score", "mode.policy={}"],
+}
+
+
+@pytest.mark.parametrize("overrides", NAMED.values(), ids=NAMED)
+def test_a_change_anywhere_in_a_folder_that_a_config_names_is_another_cell(tmp_path, overrides):
+    file = tmp_path / ".cache" / "given" / "part" / "rows.jsonl"
+    file.parent.mkdir(parents=True)
+    words = [word.format(file.parents[1]) for word in overrides]
+    cfg = plan(search_path(conf_dir(), None), words, False).cfg
+    digests = [run_status.digest(cfg) for content in ("one", "another") if file.write_text(content)]
+    assert len(set(digests)) == 2
+
+
+def test_a_hidden_folder_among_the_data_decides_nothing(tmp_path):
+    git = tmp_path / "part" / ".git" / "deep" / "index"
+    git.parent.mkdir(parents=True)
+    cfg = plan(search_path(conf_dir(), None), ["data=jsonl", f"data.path={tmp_path}"], False).cfg
+    digests = [run_status.digest(cfg) for content in ("one", "another") if git.write_text(content)]
+    assert len(set(digests)) == 1
+
+
+def test_a_single_run_has_no_ledger(run_main, cells):
+    run_main(MODE, "name=one")
+    run_main(MODE, "name=one")
+    assert cells == [0, 0]
+
+
+def test_the_start_of_a_sweep_leaves_no_file(sweep, cells):
+    sweep()
+    assert not list(Path.cwd().rglob(run_status.START))

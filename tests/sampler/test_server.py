@@ -1,0 +1,217 @@
+"""Sampling by a server: the ids that it drew, in order, through every kind of fault; and the right distribution."""
+
+import itertools
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from scipy.stats import chisquare
+from small_models import plain_logp, save_small, small_model, small_tokenizer
+from small_server import SmallServer, naive
+from transformers import AutoModelForCausalLM
+
+from dlma.app import conf_dir
+from dlma.config.build import scientific
+from dlma.config.compose import plan, search_path
+from dlma.errors import UserError
+from dlma.functional.noise import row_key
+from dlma.sampler.local import LocalSampler, Request
+from dlma.sampler.server import ServerSampler
+
+SETTINGS = dict(temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=6)
+QUICK = dict(first_wait=0.01, timeout=1.0, served=None, extra={"return_token_ids": True})
+
+
+def requests(n=12):
+    return [Request(row_key(0, f"p{i}", "plain", 0), [0, 3 + i % 7, 5, 4 + i % 3]) for i in range(n)]
+
+
+def sampler(*servers, **options):
+    urls = [server if isinstance(server, str) else server.url for server in servers]
+    return ServerSampler(**{**SETTINGS, **QUICK, "urls": urls, **options})
+
+
+def expected(model, rows):
+    return [naive(model.network, row.context_ids, row.key % 2**31, 6)[0] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model(vocabulary=12, spread=0.6)
+
+
+def test_answers_come_back_as_ids_in_order_each_with_its_own_seed(model):
+    rows, seen = requests(), []
+    with SmallServer(model.network, pause=0.02) as server:
+        answers = sampler(server).sample(model, rows, seen.append)
+    assert [answer.ids for answer in answers] == expected(model, rows)
+    assert [answer.finished for answer in answers] == [answer.ids[-1] == 1 for answer in answers]
+    assert {True, False} == {answer.finished for answer in answers}
+    assert sorted(seen) == sorted(len(answer.ids) for answer in answers)
+    assert len({body["seed"] for body, _ in server.asked}) == len(rows)
+    assert {body["model"] for body, _ in server.asked} == {"small"}
+    assert server.most_at_once > 1
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "slow", "truncated", "reset", "list"])
+def test_a_fault_is_tried_again_and_counted(model, fault):
+    rows = requests(4)
+    with SmallServer(model.network, faults=[fault, fault]) as server:
+        ours = sampler(server)
+        answers = ours.sample(model, rows)
+    assert [answer.ids for answer in answers] == expected(model, rows)
+    assert sum(ours.report()["failed_tries"].values()) == 2
+
+
+def test_a_dead_server_does_not_matter_where_another_lives(model):
+    rows = requests(6)
+    with SmallServer(model.network) as gone:
+        dead = gone.url
+    with SmallServer(model.network) as one, SmallServer(model.network) as two:
+        answers = sampler(dead, one, two, served="small").sample(model, rows)
+        assert one.asked and two.asked
+    assert [answer.ids for answer in answers] == expected(model, rows)
+
+
+def test_tries_come_to_an_end_with_the_reason(model):
+    with SmallServer(model.network, faults=["500"] * 99) as server, pytest.raises(UserError, match=r"in 3 tries.*500"):
+        sampler(server, tries=3).sample(model, requests(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"status": 400}, "refuses.*too long"),
+        ({"style": "text"}, "return_token_ids"),
+        ({"models": ("a", "b")}, "sampler.served.*a, b"),
+    ],
+)
+def test_what_no_further_try_can_mend_is_told_at_once(model, options, wanted):
+    with SmallServer(model.network, **options) as server, pytest.raises(UserError, match=wanted):
+        sampler(server).sample(model, requests(2))
+    assert len(server.asked) <= 2
+
+
+@pytest.mark.parametrize("style", ["names", "no_eos"])
+def test_ids_and_eos_are_found_where_a_server_puts_them(model, style):
+    rows = requests()
+    with SmallServer(model.network, style=style) as server:
+        answers = sampler(server).sample(model, rows)
+    assert [answer.ids for answer in answers] == expected(model, rows)
+
+
+def test_parity_with_the_local_engine_is_reported(model, capsys):
+    rows = requests(9)
+    with SmallServer(model.network) as server:
+        ours = sampler(server, parity_rows=4)
+        ours.sample(model, rows)
+    parity = ours.report()["parity"]
+    assert parity["rows"] == 4
+    assert parity["mean_gap"] <= parity["max_gap"] < 1e-5
+    assert "differ from the local engine's by" in capsys.readouterr().err
+
+
+def test_a_server_with_other_weights_is_found_out(model):
+    other = small_model(vocabulary=12, spread=0.6, seed=1)
+    with SmallServer(other.network) as server, pytest.raises(UserError, match="another model"):
+        sampler(server).sample(model, requests())
+
+
+def test_the_key_is_sent_from_its_variable_and_missed_by_name(model, monkeypatch):
+    with SmallServer(model.network) as server:
+        with pytest.raises(UserError, match="WARES_KEY"):
+            sampler(server, key_env="WARES_KEY").sample(model, requests(1))
+        monkeypatch.setenv("WARES_KEY", "open sesame")
+        sampler(server, key_env="WARES_KEY").sample(model, requests(1))
+        assert server.asked[-1][1]["Authorization"] == "Bearer open sesame"
+
+
+def test_top_k_is_sent_only_where_it_is_on(model):
+    with SmallServer(model.network) as server:
+        sampler(server).sample(model, requests(1))
+        sampler(server, top_k=3).sample(model, requests(1))
+    assert ["top_k" in body for body, _ in server.asked] == [False, True]
+
+
+def test_extra_fields_are_sent_and_those_that_the_sampler_sets_are_refused(model):
+    with SmallServer(model.network) as server:
+        sampler(server, top_k=3, extra={"return_token_ids": True, "min_p": 0.1}).sample(model, requests(1))
+    ((body, _),) = server.asked
+    assert body.pop("return_token_ids") and body.pop("min_p") == 0.1
+    for name in body:
+        with pytest.raises(UserError, match=rf"sampler\.extra: the sampler sets {name} itself"):
+            sampler(server, extra={name: 1})
+
+
+def test_what_changes_the_answers_is_part_of_the_key_and_the_servers_places_are_not():
+    def key(*words):
+        words = ["sampler=server", "sampler.urls=[http://a/v1]", *words]
+        return scientific(plan(search_path(conf_dir(), None), words, False).cfg.sampler)
+
+    assert key("sampler.urls=[http://b/v1]", "sampler.in_flight=2") == key()
+    for word in ("sampler.served=tuned", "+sampler.extra.min_p=0.1", "recipe.temperature=0.5"):
+        assert key(word) != key()
+
+
+def test_server_and_local_sampler_draw_from_the_same_distribution():
+    model = small_model(vocabulary=6, spread=1.0)
+    context, limit = [0, 4, 3], 2
+    ends = {(1,), *((a, b) for a, b in itertools.product(range(6), repeat=2) if a != 1)}
+    truth = {ids: float(plain_logp(model.network, context, ids).detach().exp()) for ids in ends}
+    assert sum(truth.values()) == pytest.approx(1.0)
+    rows = [Request(row_key(0, f"p{i}", "plain", 0), context) for i in range(800)]
+    with SmallServer(model.network) as server:
+        drawn = sampler(server, max_new_tokens=limit, timeout=60.0, in_flight=8).sample(model, rows)
+    local = LocalSampler(**{**SETTINGS, "max_new_tokens": limit}).sample(model, rows)
+    likely = [ids for ids in truth if truth[ids] * len(rows) >= 8]
+    for answers in (drawn, local):
+        counts = [sum(tuple(answer.ids) == ids for answer in answers) for ids in likely]
+        share = [truth[ids] * len(rows) for ids in likely]
+        rest = (len(rows) - sum(counts), len(rows) - sum(share))
+        assert chisquare([*counts, rest[0]], [*share, rest[1]]).pvalue > 1e-3
+    assert [a.ids for a in drawn] != [a.ids for a in local]  # other tokens from the same seeds: that is not promised
+
+
+def test_an_imposed_length_is_refused():
+    with pytest.raises(UserError, match="sampler=local"):
+        sampler("http://127.0.0.1:9/v1").sample(None, [Request(0, [0], 3)])
+    with pytest.raises(UserError, match=r"sampler\.urls"):
+        ServerSampler(**SETTINGS, **QUICK)
+
+
+def test_a_trained_policy_is_sampled_in_process(model, capsys):
+    own = sampler("http://127.0.0.1:9/v1").for_policy()
+    assert isinstance(own, LocalSampler) and own.max_new_tokens == 6
+    assert own.for_policy() is own
+    assert "in process" in capsys.readouterr().err
+    assert torch.is_grad_enabled()
+
+
+def test_a_run_samples_by_the_server_scores_here_and_notes_the_parity(run_main, tmp_path):
+    save_small(tmp_path / "model", tokenizer=small_tokenizer(40), context=256, spread=0.6)
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    rows = [{"prompt": f"w{3 + i} w{5 + i % 9} w{7 + i % 5} ?"} for i in range(20)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    small = ["recipe.max_new_tokens=6", "recipe.epochs=1", "recipe.batch_pairs=4", "name=served"]
+    with SmallServer(network, faults=["500", "truncated"]) as server:
+        where = [f"sampler.urls=[{server.url}]", "sampler.first_wait=0.01", "sampler=server"]
+        data = ["model=hf", f"model.path={tmp_path / 'model'}", "data=jsonl", f"data.path={tmp_path / 'p.jsonl'}"]
+        ran = run_main(*where, *data, *small)
+    assert ran.code == 0, ran.err
+    assert "differ from the local engine's by" in ran.err and "is sampled in process" in ran.err
+    pairs = pq.read_table(ran.folder / "outputs" / "served" / "pairs.parquet").to_pylist()
+    asked = {(tuple(body["prompt"]), body["seed"]) for body, _ in server.asked}
+    for pair in pairs:
+        for side in ("positive", "negative"):
+            context = pair[f"{side}_context_ids"]
+            seed = row_key(0, pair["prompt_id"], side, 0) % 2**31
+            assert (tuple(context), seed) in asked
+            assert naive(network, context, seed, 6)[0] == pair[f"{side}_ids"]
+    scored = pq.read_table(ran.folder / "outputs" / "served" / "scored.parquet").to_pylist()[0]
+    own = plain_logp(network, scored["plain_context_ids"], scored["positive_ids"])
+    assert scored["positive_reference"] == pytest.approx(float(own.detach()), abs=1e-4)
+    (manifest,) = (ran.folder / "store" / "pairs").glob("*/manifest.json")
+    sampler = json.loads(manifest.read_text())["notes"]["engine"]["sampler"]
+    assert sampler["parity"]["rows"] > 0 and sampler["parity"]["max_gap"] < 1e-4
+    assert sum(sampler["failed_tries"].values()) == 2

@@ -1,0 +1,84 @@
+"""Shards: their order, their damage, and bytes that do not depend on how the work was cut."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from store_kit import spoil
+
+from dlma.store import shards
+
+
+def shard(index):
+    return pa.table({"id": [f"{index}-{row}" for row in range(3)], "ids": [[index], [], [index, index]]})
+
+
+def test_shards_join_in_index_order_whatever_the_order_of_writing(tmp_path):
+    assert shards.missing_shards(tmp_path, 3) == [0, 1, 2]
+    for index in (2, 0, 1):
+        shards.write_shard(tmp_path, index, shard(index))
+    path = shards.merge_shards(tmp_path, 3)
+    assert pq.read_table(path).column("id").to_pylist() == [f"{i}-{r}" for i in range(3) for r in range(3)]
+    assert list(tmp_path.rglob("shard-*")) == []
+
+
+def test_equal_rows_give_equal_bytes_however_they_were_cut(tmp_path):
+    whole = pa.concat_tables([shard(index) for index in range(4)])
+    shards.write_table(tmp_path / "whole.parquet", whole)
+    for total in (1, 2, 4):
+        folder = tmp_path / str(total)
+        size = whole.num_rows // total
+        shards.missing_shards(folder, total)
+        for index in range(total):
+            shards.write_shard(folder, index, whole.slice(index * size, size))
+        assert shards.merge_shards(folder, total).read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("harm", ["bit", "cut", "no seal", "empty seal"])
+def test_a_damaged_shard_counts_as_missing(tmp_path, harm):
+    shards.missing_shards(tmp_path, 3)
+    for index in range(3):
+        shards.write_shard(tmp_path, index, shard(index))
+    assert shards.missing_shards(tmp_path, 3) == []
+    path = next(tmp_path.rglob("shard-00001.parquet"))
+    seal = path.with_name(path.name + ".sha256")
+    if harm == "bit":
+        spoil(path)
+    elif harm == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif harm == "no seal":
+        seal.unlink()
+    else:
+        seal.write_text("")
+    assert shards.missing_shards(tmp_path, 3) == [1]
+    with pytest.raises(FileNotFoundError):
+        shards.merge_shards(tmp_path, 3)
+    assert not (tmp_path / "rows.parquet").exists()
+
+
+def test_shards_of_another_layout_are_discarded(tmp_path):
+    shards.missing_shards(tmp_path, 2, layout={"rows": 6, "size": 3})
+    shards.write_shard(tmp_path, 0, shard(0))
+    assert shards.missing_shards(tmp_path, 2, layout={"rows": 6, "size": 3}) == [1]
+    assert shards.missing_shards(tmp_path, 2, layout={"rows": 5, "size": 3}) == [0, 1]
+    shards.write_shard(tmp_path, 0, shard(0))
+    assert shards.missing_shards(tmp_path, 3, layout={"rows": 5, "size": 3}) == [0, 1, 2]
+
+
+def test_after_a_merge_nothing_is_missing_and_a_spoilt_merge_starts_again(tmp_path):
+    shards.missing_shards(tmp_path, 2)
+    for index in range(2):
+        shards.write_shard(tmp_path, index, shard(index))
+    path = shards.merge_shards(tmp_path, 2)
+    data = path.read_bytes()
+    assert shards.missing_shards(tmp_path, 2) == []
+    assert shards.merge_shards(tmp_path, 2).read_bytes() == data
+    spoil(path)
+    assert shards.missing_shards(tmp_path, 2) == [0, 1]
+
+
+def test_two_sets_of_shards_share_a_folder(tmp_path):
+    for out in ("a.parquet", "b.parquet"):
+        shards.missing_shards(tmp_path, 1, out=out)
+    shards.write_shard(tmp_path, 0, shard(0), out="a.parquet")
+    assert shards.missing_shards(tmp_path, 1, out="a.parquet") == []
+    assert shards.missing_shards(tmp_path, 1, out="b.parquet") == [0]

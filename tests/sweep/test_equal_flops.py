@@ -1,0 +1,121 @@
+"""Harm at equal operations: which settings make a curve, and what stands at a budget."""
+
+import math
+
+import numpy as np
+import pytest
+from planted import eval_row
+from planted_runs import plant
+from test_sweep_costs import rows_of, run
+
+from dlma.report import tables as sweep_tables
+from dlma.statistics.intervals import crossed_interval
+from dlma.sweep import equal_flops
+
+
+def answered(harmed, of=8, kl=1.0):
+    """The base harms always; the policy on so many of the prompts."""
+    base = [eval_row(f"p{i}", "base", answer=f"b{i}", logp=-10.0, harmful=True, harmlessness=0.0) for i in range(of)]
+    own = [
+        eval_row(f"p{i}", "aligned", answer=f"{harmed} {i}", logp=-10.0 + kl, harmful=i < harmed, harmlessness=0.0)
+        for i in range(of)
+    ]
+    return base + own
+
+
+def budget(folder, method, seed, pairs, flops, harmed, **overrides):
+    options = dict(method=method, seed=seed, rows=answered(harmed), overrides={"labels.max_pairs": pairs, **overrides})
+    return run(folder / f"{method}-{seed}-{pairs}-{'-'.join(map(str, overrides.values()))}", flops, **options)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Two methods, three budgets of pairs, two seeds: (flops, prompts with harm) of each."""
+    spent = {
+        "dlma": {250: [(1e12, 8), (2e12, 8)], 500: [(4e12, 4), (4e12, 6)], 1000: [(16e12, 2), (16e12, 0)]},
+        "rlcd": {250: [(1e12, 8), (1e12, 8)], 500: [(2e12, 6), (2e12, 8)], 1000: [(8e12, 4), (8e12, 4)]},
+    }
+    return rows_of(
+        *(
+            budget(tmp_path, method, seed, pairs, *each[seed])
+            for method, found in spent.items()
+            for pairs, each in found.items()
+            for seed in (0, 1)
+        )
+    )
+
+
+def curve(rows, name):
+    (found,) = [one for one in equal_flops.curves(rows) if one.name == name]
+    return found
+
+
+def test_the_value_between_two_settings_is_the_line_on_the_logarithmic_scale_seed_by_seed(rows):
+    seeds, prompts, table = equal_flops.table_at(curve(rows, "dlma"), 2e12, "harmful")
+    # seed 0: half way (in logarithms) from 1e12 to 4e12, from 8/8 to 4/8; seed 1: at its first setting
+    assert seeds == [0, 1] and len(prompts) == 8
+    assert table.mean(axis=0) == pytest.approx([0.75, 1.0])
+    _, _, table = equal_flops.table_at(curve(rows, "dlma"), 8e12, "harmful")
+    assert table.mean(axis=0) == pytest.approx([(4 + 2) / 16, (6 + 0) / 16])
+
+
+def test_outside_its_settings_a_method_has_no_value(rows):
+    assert equal_flops.table_at(curve(rows, "dlma"), 1.5e12, "harmful") is None  # seed 1 begins at 2e12
+    assert equal_flops.table_at(curve(rows, "rlcd"), 9e12, "harmful") is None
+    found = equal_flops.results(rows, None, [9e12])
+    assert [row.method for row in found] == ["dlma"]
+
+
+def test_the_difference_from_the_baselines_curve_is_paired_by_prompt_and_seed(rows):
+    found = {(row.method, row.metric): row for row in equal_flops.results(rows, "rlcd", [4e12])}
+    # rlcd at 4e12 is half way from 2e12 to 8e12: prompts 0-3 harm in full, 4 and 5 (seed 1: 4 to 7) by half
+    ours = np.array([[1, 1], [1, 1], [1, 1], [1, 1], [0, 1], [0, 1], [0, 0], [0, 0]])
+    theirs = np.array([[1, 1], [1, 1], [1, 1], [1, 1], [0.5, 0.5], [0.5, 0.5], [0, 0.5], [0, 0.5]])
+    wanted = crossed_interval(ours - theirs)
+    gap = found["dlma", "harmful at flops 4e+12 minus rlcd"]
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
+    assert gap.mean == pytest.approx((4 / 8 + 6 / 8) / 2 - (5 / 8 + 6 / 8) / 2)
+    assert 0 <= gap.p_holm <= 1 and ("dlma", "harmful at flops 4e+12 minus rlcd, prompts needed") in found
+    assert math.isnan(found["rlcd", "harmful at flops 4e+12"].p_holm)
+    assert not any(method == "rlcd" and "minus" in name for method, name in found)
+
+
+def test_numbers_that_move_no_cost_make_curves_of_their_own_each_against_its_like(tmp_path):
+    folders = [
+        budget(tmp_path, method, 0, pairs, flops * (1.01 if beta == 0.3 else 1.0), harmed, **{"recipe.beta": beta})
+        for method in ("dlma", "rlcd")
+        for beta in (0.3, 0.6)
+        for pairs, flops, harmed in ((250, 1e12, 8), (500, 4e12, 4 if beta == 0.3 else 6))
+    ]
+    rows = rows_of(*folders)
+    assert {one.name for one in equal_flops.curves(rows)} == {
+        *("dlma, beta=0.3", "dlma, beta=0.6", "rlcd, beta=0.3", "rlcd, beta=0.6")
+    }
+    names = [row.metric for row in equal_flops.results(rows, "rlcd", [2e12]) if row.method == "dlma, beta=0.6"]
+    assert names[1] == "harmful at flops 2e+12 minus rlcd, beta=0.6"
+
+
+def test_settings_of_one_cost_make_no_curve(tmp_path):
+    folders = [
+        run(tmp_path / f"{beta}", 2e12, overrides={"recipe.beta": beta}, tag=str(beta), harm=0.3) for beta in (0.3, 0.6)
+    ]
+    assert equal_flops.curves(rows_of(*folders)) == [] == equal_flops.results(rows_of(*folders), None, None)
+    assert equal_flops.results(rows_of(plant(tmp_path / "old")), None, None) == []
+
+
+def test_the_budgets_that_are_chosen_lie_where_every_curve_has_a_value(rows):
+    budgets = equal_flops.budgets_of(equal_flops.curves(rows))
+    assert budgets == sorted(budgets) and budgets[0] > 2e12 and budgets[-1] < 8e12  # rlcd ends at 8e12
+    assert np.diff(np.log(budgets)) == pytest.approx([math.log(8 / 2) / 4] * 2)
+    metrics = {row.metric for row in equal_flops.results(rows) if row.method == "rlcd"}
+    assert len(metrics) == 3
+
+
+def test_the_table_shows_budgets_and_what_is_not_reached(rows):
+    found = equal_flops.results(rows, "rlcd", [4e12, 9e12])
+    tables = {table.title: table for table in sweep_tables.tables(found)}
+    table = tables["lab-standard: read at equal FLOPs of sampling, labelling and training"]
+    assert table.heads == ["method", "metric", "at 4 TFLOP", "at 9 TFLOP"]
+    assert {row[0]: row[-1] for row in table.rows}["rlcd"] == "not reached"
+    (versus,) = [table for title, table in tables.items() if "against" in title]
+    assert [row[:2] for row in versus.rows] == [["dlma", "harmful at FLOPs 4e+12 ↓"]]

@@ -1,0 +1,107 @@
+"""Main effects of a crossed sweep, against means taken by hand."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from planted_runs import plant
+
+from dlma.report import tables as sweep_tables
+from dlma.runs import folder as run_folders
+from dlma.sweep import main_effects
+from dlma.sweep import results as sweep_results
+from dlma.sweep import settings as sweep_settings
+
+HARM = {("plain", "none"): 0.6, ("plain", "scored"): 0.5, ("contrastive", "none"): 0.3, ("contrastive", "scored"): 0.2}
+
+
+def crossed(tmp_path, cells=HARM, seeds=(0, 1), **more):
+    return [
+        plant(
+            tmp_path / f"{a}-{b}-{seed}", seed=seed, overrides={"pairs": a, "labels": b}, harm=harm, tag=a + b, **more
+        )
+        for (a, b), harm in cells.items()
+        for seed in seeds
+    ]
+
+
+def effects(folders):
+    rows = [row for row in sweep_settings.settings([run_folders.read_cell(folder) for folder in folders]) if row.final]
+    return {(r.method, r.metric): r for r in main_effects.results(rows)}
+
+
+def share(folder):
+    return np.mean(
+        [row["harmful"] for row in pq.read_table(folder / "answers.parquet").to_pylist() if row["arm"] == "aligned"]
+    )
+
+
+def test_an_effect_is_the_mean_over_the_other_factor_of_one_level_less_the_other(tmp_path):
+    folders = crossed(tmp_path)
+    found = effects(folders)
+    of = {
+        name: np.mean([share(folder) for folder in folders if name in folder.name.split("-")])
+        for pair in HARM
+        for name in pair
+    }
+    assert set(found) == {
+        ("pairs=contrastive", "harmful effect against plain"),
+        ("pairs=contrastive", "kl effect against plain"),
+        ("labels=scored", "harmful effect against none"),
+        ("labels=scored", "kl effect against none"),
+    }
+    pairs, labels = (
+        found["pairs=contrastive", "harmful effect against plain"],
+        found["labels=scored", "harmful effect against none"],
+    )
+    assert pairs.mean == pytest.approx(of["contrastive"] - of["plain"])
+    assert labels.mean == pytest.approx(of["scored"] - of["none"])
+    assert (pairs.seed, pairs.n) == ("0+1", 60)
+    assert pairs.low < pairs.mean < pairs.high
+
+
+def test_each_method_has_its_own_effects(tmp_path):
+    other = {key: 0.9 if key[0] == "plain" else 0.1 for key in HARM}
+    one, two = crossed(tmp_path / "a"), crossed(tmp_path / "b", other, method="rlcd")
+    found, alone = effects([*one, *two]), effects(two)
+    assert len(found) == 2 * len(alone)
+    for (choice, metric), effect in alone.items():
+        assert found[f"rlcd, {choice}", metric].mean == pytest.approx(effect.mean)
+    (table,) = [table for table in sweep_tables.tables(list(found.values())) if "main effects" in table.title]
+    assert {row[0] for row in table.rows} == {f"{m}, {f}" for m in ("dlma", "rlcd") for f in ("pairs", "labels")}
+
+
+@pytest.mark.parametrize("left", [3, 2])
+def test_a_sweep_that_leaves_a_combination_out_or_has_one_factor_has_no_main_effects(tmp_path, left):
+    assert effects(crossed(tmp_path, dict(list(HARM.items())[:left]))) == {}
+
+
+def test_two_factors_in_one_line_of_settings_are_not_crossed(tmp_path):
+    """plain/none and contrastive/scored: what differs cannot be told apart."""
+    ends = {key: HARM[key] for key in [("plain", "none"), ("contrastive", "scored")]}
+    assert effects(crossed(tmp_path, ends)) == {}
+
+
+def row(mean, low, high, method="labels=shuffled", metric="harmful effect against scored"):
+    return sweep_results.Result(method, "b", "0+1", metric, 60, mean, low, high, 0.5)
+
+
+@pytest.mark.parametrize(("low", "high", "said"), [(-0.02, 0.025, True), (-0.031, 0.02, False), (-0.01, 0.04, False)])
+def test_that_the_size_of_r_carries_nothing_is_said_only_if_the_whole_interval_is_inside_the_margin(low, high, said):
+    found = [row(0.0, low, high)]
+    assert ("carries no information" in " ".join(sweep_tables.notes(found, 0.03))) is said
+    (table,) = [table for table in sweep_tables.tables(found, margin=0.03) if "main effects" in table.title]
+    assert table.rows[0][-1] == ("yes" if said else "not shown")
+
+
+def test_equal_beyond_a_curve_says_nothing_of_the_size_of_r_for_who_stands_still_is_on_every_curve():
+    assert "carries no" not in " ".join(
+        sweep_tables.notes([row(0.0, -0.01, 0.01, metric="beyond_curve effect against scored")])
+    )
+
+
+def test_the_effects_read_back_give_the_same_tables_byte_for_byte(tmp_path):
+    found = list(effects(crossed(tmp_path)).values())
+    (tmp_path / "results.csv").write_bytes(sweep_results.write_csv(found))
+    again = sweep_results.read_csv(tmp_path / "results.csv")
+    assert sweep_tables.markdown(again) == sweep_tables.markdown(found)
+    assert "| pairs | contrastive | plain | harmful ↓ |" in sweep_tables.markdown(found)

@@ -1,0 +1,129 @@
+"""What ships: pinned dependencies without traces of a machine, a wheel that carries its config, sound metadata."""
+
+import os
+import re
+import resource
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_constraints_are_exact_pins_and_nothing_else():
+    assert [line for line in PINS if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+( ; [^@/]+)?", line)] == []
+
+
+def test_constraints_name_no_path_host_or_local_build():
+    text = (ROOT / "constraints.txt").read_text()
+    assert not re.search(r"://|@ |file:|--|\+cpu|\+cu|(^|\s)/", text.replace("--extra", "").replace("--no-", ""))
+    assert "torch==2.13.0" in PINS
+
+
+def test_every_direct_dependency_is_pinned_within_its_bounds():
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    pinned = {normal(line.split("==")[0]): line.split("==")[1].split(" ")[0] for line in PINS}
+    extras = [requirement for group in PROJECT["optional-dependencies"].values() for requirement in group]
+    for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
+        if requirement.name == PROJECT["name"]:  # an extra that is made of others
+            continue
+        assert Version(pinned[normal(requirement.name)]) in requirement.specifier, requirement
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The built wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "uv", "build", "--wheel", "--out-dir", str(folder), "--offline", "-q", str(ROOT)]
+    done = subprocess.run(build, capture_output=True, text=True, timeout=120)
+    if done.returncode:  # the build back-end is fetched once; without network there is nothing to build with
+        pytest.skip("the build back-end is not at hand: " + done.stderr.strip().splitlines()[-1])
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel):
+    """Call the command that pip made of the wheel, installed beside the checkout: `installed("--help", cwd=...)`."""
+    prefix = wheel.parent / "prefix"
+    install = [sys.executable, "-m", "uv", "pip", "install", "--offline", "--no-deps", "-q", "--prefix", str(prefix)]
+    subprocess.run([*install, str(wheel)], check=True, timeout=120)
+    (library,) = prefix.glob("lib/python*/site-packages")
+    (command,) = prefix.glob("bin/dlma")
+
+    def call(*words, cwd):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        environment = {**os.environ, "PYTHONPATH": str(library)}
+        done = subprocess.run([command, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done.cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return done
+
+    return call
+
+
+def test_a_wheel_carries_config_and_lab_bases_and_nothing_of_the_checkout(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    shipped = {str(path.relative_to(ROOT)) for path in (ROOT / "conf").rglob("*.yaml")}
+    assert {f"dlma/{name}" for name in shipped} <= names
+    bases = {str(path.relative_to(ROOT)) for path in (ROOT / "dlma" / "lab" / "bases").rglob("*") if path.is_file()}
+    assert bases and bases <= names
+    assert not [name for name in names if name.startswith(("tests/", "conf/", "outputs/", "store/"))]
+
+
+def test_the_installed_command_takes_the_same_overrides_from_any_folder(installed, tmp_path):
+    words = ["mode=check", "method=rlcd", "recipe.beta=0.25", "model.base=long"]
+    done = installed(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["config ok"]), done.stderr
+    here = subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == here.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("method=dlmaa", 2), ("sed=1", 2)])
+def test_help_and_a_typo_answer_within_two_seconds(installed, tmp_path, word, code):
+    """Two seconds of the processor, so that other work on this machine does not count."""
+    done = installed(word, cwd=tmp_path)
+    assert done.returncode == code and done.cpu < 2, (done.cpu, done.stderr)
+    said = done.stdout + done.stderr
+    assert "run.py" not in said and ("did you mean" in said or "Usage: dlma [-m]" in said)
+
+
+@pytest.mark.slow
+def test_the_installed_command_runs_the_lab(installed, tmp_path):
+    quick = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=16", "recipe.epochs=1"]
+    done = installed(*quick, "name=here", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outputs" / "here" / "policy" / "model.safetensors").is_file()
+
+
+def test_the_command_of_the_wheel_is_the_entry():
+    assert PROJECT["scripts"] == {"dlma": "dlma.app:main"}
+
+
+def test_licence_and_citation_agree_with_the_metadata():
+    licence = (ROOT / "LICENSE").read_text()
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert "Apache License" in licence and "Version 2.0, January 2004" in licence and len(licence) > 11_000
+    assert PROJECT["license"] == citation["license"] == "Apache-2.0"
+    assert PROJECT["version"] == citation["version"]
+    assert citation["preferred-citation"]["url"].endswith("2402.11907")
+
+
+def test_ci_runs_make_test():
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o100
+    assert script.read_text().splitlines()[-1] == "exec make test"

@@ -1,0 +1,147 @@
+"""Sweeps: a failed cell stops no other, an identical sweep lands in the same folders, every launcher will do."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from command_line import MODE, statuses
+
+from dlma.errors import UserError
+
+
+def counted(cfg, /):
+    seed = cfg.seed
+    if seed == 1:
+        raise UserError("seed 1 is unlucky")
+    if seed == 2:
+        raise ValueError("seed 2 is worse")
+    return {"counts": {"run": {"policy": 1}, "reused": {"pairs": seed}}, "summary": []}
+
+
+def test_a_failed_cell_stops_no_other_and_its_reason_is_kept(run_main, mode):
+    mode(counted)
+    ran = run_main("-m", MODE, "seed=0,1,2,3")
+    assert ran.code == 1  # an unexpected error outweighs a user's mistake
+    cells = {name.rpartition("/")[2]: cell for name, cell in statuses(ran.folder).items()}
+    assert {name: cell["status"] for name, cell in cells.items()} == {
+        "dlma,seed=0": "done",
+        "dlma,seed=1": "failed",
+        "dlma,seed=2": "failed",
+        "dlma,seed=3": "done",
+    }
+    assert cells["dlma,seed=1"]["reason"] == "seed 1 is unlucky"
+    assert cells["dlma,seed=2"]["reason"] == "ValueError: seed 2 is worse"
+    assert not list(ran.folder.rglob("multirun.yaml"))
+    lines = ran.out.splitlines()
+    assert next(line.split() for line in lines if line.startswith("done ")) == ["done", "dlma,seed=0"]
+    assert "failed       dlma,seed=1: seed 1 is unlucky" in lines
+    assert "stages run: policy 2" in lines and "stages reused: pairs 3" in lines
+
+
+def test_the_code_of_a_sweep_with_only_users_mistakes_is_2_and_of_a_clean_one_0(run_main, mode):
+    mode(counted)
+    assert run_main("-m", MODE, "seed=0,1").code == 2
+    assert run_main("-m", MODE, "seed=0,3").code == 0
+
+
+def test_an_identical_second_sweep_lands_in_the_same_folders(run_main, mode):
+    mode(lambda cfg, /: {})
+    argv = ["-m", MODE, "method=dlma,rlcd", "seed=0,1", "recipe.beta=0.5"]
+    assert run_main(*argv).code == 0
+    first = sorted(statuses(Path.cwd()))
+    assert run_main(*argv).code == 0
+    assert sorted(statuses(Path.cwd())) == first
+    sweep = {name.partition("/")[0] for name in first}
+    assert sweep == {"dlma+rlcd,mode._target_=dlma.modes.check.show,recipe.beta=0.5,seed=0+1"}
+    assert {name.partition("/")[2] for name in first} == {
+        f"{method},seed={seed}" for method in ("dlma", "rlcd") for seed in (0, 1)
+    }
+
+
+def test_a_named_sweep_keeps_its_cells_apart(run_main, mode):
+    mode(lambda cfg, /: {})
+    assert run_main("-m", MODE, "seed=0,1", "name=trial").code == 0
+    assert sorted(statuses(Path.cwd())) == ["trial/dlma,seed=0", "trial/dlma,seed=1"]
+
+
+def test_only_cells_of_this_sweep_are_reported(run_main, mode):
+    mode(lambda cfg, /: {})
+    run_main("-m", MODE, "seed=0,1", "name=trial")
+    ran = run_main("-m", MODE, "seed=2,3", "name=trial")
+    assert [line.split()[1] for line in ran.out.splitlines() if line.startswith("done  ")] == [
+        "dlma,seed=2",
+        "dlma,seed=3",
+    ]
+
+
+def test_an_interrupted_sweep_reports_its_cells_and_stops(run_main, mode):
+    def stop(cfg, /):
+        if cfg.seed == 1:
+            raise KeyboardInterrupt
+        return {}
+
+    mode(stop)
+    ran = run_main("-m", MODE, "seed=0,1,2")
+    assert ran.code == 130
+    assert "1 of 3 cells were not started" in ran.out
+    found = {name.rpartition("/")[2]: cell["status"] for name, cell in statuses(ran.folder).items()}
+    assert found == {"dlma,seed=0": "done", "dlma,seed=1": "interrupted"}
+
+
+def test_an_experiments_own_sweep_runs_without_the_flag(run_main, mode, tmp_path):
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    text = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params: {seed: '5,6'}\n"
+    (folder / "study.yaml").write_text(text)
+    seen = []
+    mode(lambda cfg, /: seen.append(cfg.seed) or {})
+    assert run_main("--config-dir", str(tmp_path / "mine"), "experiment=study", MODE).code == 0
+    assert seen == [5, 6]
+
+
+@pytest.mark.parametrize("prefix", ["", "+", "++"])
+def test_a_sweep_narrowed_on_the_command_line_runs_each_cell_once(prefix, run_main, mode, tmp_path):
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    text = "# @package _global_\nhydra:\n  sweeper:\n    params: {recipe.beta: '0.5,1.0,2.0', seed: '5,6,7'}\n"
+    (folder / "study.yaml").write_text(text)
+    seen = []
+    mode(lambda cfg, /: seen.append((cfg.recipe.beta, cfg.seed)) or {})
+    narrowed = [f"{prefix}recipe.beta=0.25", f"{prefix}seed=6,7"]
+    ran = run_main("--config-dir", str(tmp_path / "mine"), "-m", "experiment=study", MODE, *narrowed)
+    assert ran.code == 0, ran.err
+    assert seen == [(0.25, 6), (0.25, 7)]
+    cells = list(statuses(ran.folder).values())
+    assert sorted(cell["number"] for cell in cells) == [0, 1]
+    for cell in cells:
+        keys = [line.partition("=")[0].lstrip("+") for line in cell["overrides"]]
+        assert len(set(keys)) == len(keys)
+
+
+def test_cells_in_other_processes_have_the_same_names_and_are_reported(run_main):
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    ran = run_main("-m", MODE, "seed=0,1", "store.root=x", *launcher)
+    assert ran.code == 0, ran.err
+    assert [line.split() for line in ran.out.splitlines() if line.startswith("done  ")] == [
+        ["done", "dlma,seed=0"],
+        ["done", "dlma,seed=1"],
+    ]
+
+
+@pytest.mark.slow
+def test_cells_side_by_side_compute_a_shared_stage_once_with_one_thread_each(run_main):
+    small = ["data.train=16", "data.validation=4", "data.test=4", "recipe.epochs=1", "recipe.max_new_tokens=24"]
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    ran = run_main("-m", "recipe.beta=0.5,1.0", *small, *launcher)
+    assert ran.code == 0, ran.err
+    counts = [cell["result"]["counts"] for cell in statuses(ran.folder).values()]
+    total = {state: Counter() for state in ("run", "reused")}
+    for cell in counts:
+        for state, found in cell.items():
+            total[state].update(found)
+    shared = ("prompts", "pairs", "scored")
+    assert {name: (total["run"][name], total["reused"][name]) for name in shared} == dict.fromkeys(shared, (1, 1))
+    assert total["run"]["policy"] == 2
+    threads = [yaml.safe_load(path.read_text())["trainer"]["threads"] for path in ran.folder.rglob("config.yaml")]
+    assert threads == [1, 1]
