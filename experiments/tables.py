@@ -20,7 +20,7 @@ experiments/NAME/table.yaml says what is run and shown:
   pool:      true: the bases stand for one another, as a random factor (optional)
   page:      where the tables stand, between the markers of `mark` (the experiment's README.md, results)
   by:        the experiment whose table.py collects and renders this one too (optional)
-An experiment with a table.py of its own collects and renders by that.
+An experiment with a table.py of its own collects and renders by that. Prose with numbers is rendered too: texts.py.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from types import ModuleType
 
 import yaml
 
+from dlma.errors import UserError
 from dlma.report import tables as sweep_tables
 from dlma.runs import folder as run_folders
 from dlma.runs.folder import Cell
@@ -46,6 +47,9 @@ from dlma.sweep.results import Result
 from dlma.sweep.results_csv import results
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # `experiments` and `benchmarks` are folders of the repository, not of the package
+from experiments import texts  # noqa: E402
+
 TWO_CELLS_AT_A_TIME = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.threads=1"]
 
 
@@ -146,32 +150,55 @@ def render(name: str) -> str:
 
 
 def page_of(name: str) -> Path:
-    """The page on which an experiment's tables stand."""
-    return HERE.parent / (table_of(name).page or f"experiments/{name}/README.md")
+    """The page on which an experiment's tables and texts stand."""
+    if name in texts.PAGES:
+        return HERE.parent / texts.PAGES[name]
+    table = HERE / name / "table.yaml"
+    return HERE.parent / ((table_of(name).page if table.exists() else None) or f"experiments/{name}/README.md")
 
 
-def shown(name: str) -> str:
-    """What stands on the page between the markers."""
-    return _around(name)[1]
+def shown(page: Path, mark: str) -> str:
+    """What stands on a page between the markers."""
+    return _around(page, mark)[1]
 
 
 def write_page(name: str) -> None:
-    """Put the tables between the markers."""
-    before, _, after = _around(name)
-    page_of(name).write_text(before + render(name) + after)
+    """Put the tables of an experiment, and what is said of it, between their markers."""
+    texts.rows.cache_clear()  # results may have been collected anew
+    if name in names():
+        _put(page_of(name), table_of(name).mark, render(name))
+    for template in texts.templates():
+        if template.parent.name == name:
+            _put(page_of(name), template.stem, texts.render(template, own))
 
 
-def _around(name: str) -> tuple[str, str, str]:
-    """The page up to the tables, the tables, and what follows."""
-    mark = table_of(name).mark
+def write_pages(chosen: Sequence[str] = ()) -> int:
+    """The pages of these folders, or of all that have a table or a text; 2 where results do not bear what is said."""
+    code = 0
+    for name in chosen or sorted({*names(), *(template.parent.name for template in texts.templates())}):
+        try:
+            write_page(name)
+        except UserError as reason:
+            print(reason, file=sys.stderr)
+            code = 2
+    return code
+
+
+def _put(page: Path, mark: str, new: str) -> None:
+    before, _, after = _around(page, mark)
+    page.write_text(before + new + after)
+
+
+def _around(page: Path, mark: str) -> tuple[str, str, str]:
+    """The page up to the markers' content, the content, and what follows."""
     start, end = f"<!-- {mark}:start -->\n", f"\n<!-- {mark}:end -->"
-    before, rest = page_of(name).read_text().split(start)
+    before, rest = page.read_text().split(start)
     inside, after = rest.split(end)
     return before + start, inside, end + after
 
 
 def measure(name: str) -> None:
-    """Run the experiment's commands (finished cells are kept), collect their folders and render."""
+    """Run the experiment's commands (finished cells are kept) and collect their folders."""
     chosen = table_of(name)
     for command in chosen.every:
         words = shlex.split(command)
@@ -179,7 +206,6 @@ def measure(name: str) -> None:
         print(f"\n> {command}", flush=True)
         subprocess.run([sys.executable, *words[1:], *apart], check=True, cwd=HERE.parent)
     collect(name, [folder_of(command) for command in chosen.commands])
-    write_page(name)
 
 
 def folder_of(command: str) -> Path:
@@ -193,11 +219,12 @@ def main(argv: Sequence[str]) -> int:
         case ["run", *chosen]:
             for name in chosen or names():
                 measure(name)
+                code = write_pages()  # other pages speak of what was measured
+            return code
         case ["collect", name, first, *more]:
             collect(name, [Path(first), *map(Path, more)])
         case ["render", *chosen]:
-            for name in chosen or names():
-                write_page(name)
+            return write_pages(chosen)
         case _:
             print(__doc__)
             return 2

@@ -1,4 +1,4 @@
-"""How many human labels the self-reward is worth, and whether it is no worse than labels of people who err.
+"""How many simulated labels the self-reward is worth, and whether it is no worse than those of an annotator who errs.
 
 python experiments/tables.py run against_rlhf    # its commands, then these tables
 """
@@ -124,8 +124,15 @@ def render() -> str:
 def _settings(found: Sequence[Result]) -> str:
     cells = {(r.method, r.metric): r for r in found}
     labels = sorted(dict.fromkeys(r.method for r in found if r.metric == "harmful"), key=_order)
-    rows = [[label, cell(cells[label, "harmful"], "harmful"), cell(cells[label, "kl"], "kl")] for label in labels]
+    rows = [
+        [_said(label), cell(cells[label, "harmful"], "harmful"), cell(cells[label, "kl"], "kl")] for label in labels
+    ]
     return markdown.table(["labels", "answers with harm", "KL, nats"], rows)
+
+
+def _said(label: str) -> str:
+    """A label for people: nobody labelled anything here."""
+    return label.replace("human labels", "simulated labels")
 
 
 def _order(label: str) -> tuple:
@@ -136,7 +143,8 @@ def _order(label: str) -> tuple:
 
 def _tests(tested: Sequence[Versus]) -> str:
     rows = [
-        [one.method, one.baseline, change(one), bound_text(one, MARGIN), p_text(one.result.p_holm)] for one in tested
+        [_said(one.method), _said(one.baseline), change(one), bound_text(one, MARGIN), p_text(one.result.p_holm)]
+        for one in tested
     ]
     head = f"No worse by {100 * MARGIN:g} points or more (one-sided 97.5 %)? p by Holm, two-sided:\n\n"
     return head + markdown.table(["labels", "less", "difference in harm", "may be worse by", "p"], rows)
@@ -149,5 +157,7 @@ def _worths(found: Sequence[Result]) -> str:
             most = r.method.split(" ")[-2]
             shown = [f"{x:,.0f}" if math.isfinite(x) else f"more than {int(most):,}" for x in (r.mean, r.low, r.high)]
             rows.append([f"{100 * float(r.metric.removeprefix(WORTH)):g} %", f"{shown[0]} [{shown[1]}, {shown[2]}]"])
-    head = "As little harm as the sign of R on all pairs needs so many human labels (bootstrap, for these seeds):\n\n"
-    return head + markdown.table(["flips of the annotator", "human labels"], rows)
+    head = (
+        "As little harm as the sign of R on all pairs needs so many simulated labels (bootstrap, for these seeds):\n\n"
+    )
+    return head + markdown.table(["flips of the annotator", "simulated labels"], rows)

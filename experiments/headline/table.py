@@ -26,6 +26,8 @@ SHOWN = (
     ("helpfulness", "helpfulness"),
     ("malformed", "malformed sentences"),
     ("perplexity", "perplexity under the base"),
+    ("entropy", "entropy, nats per token"),
+    ("distinct_2", "distinct word pairs in an answer"),
     ("kl", "KL to the base, nats per answer"),
     ("tokens", "length, tokens"),
 )

@@ -11,20 +11,24 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from scipy.special import stdtr, stdtrit
+
 from dlma.report import markdown
-from dlma.report.tables import change, p_text
+from dlma.report.tables import MARGIN, change, p_text, same
 from dlma.runs import folder as run_folders
+from dlma.statistics import significance
 from dlma.statistics.format import bounded
 from dlma.sweep import costs
 from dlma.sweep import curves as kl_curves
 from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings
 from dlma.sweep.results import Result
-from dlma.sweep.rows import versuses, whole
+from dlma.sweep.rows import Versus, versuses, whole
 
 HERE = Path(__file__).resolve().parent
 RESULTS, TUNED = HERE / "results.csv", HERE.parent / "tuning" / "outcome.csv"
-SUBJECT, LEVELS = "dlma", (0.5, 1.0, 2.0)
+LINEAR = HERE / "linear.csv"  # the same runs read on a line in KL, as they were committed on 2026-11-25 and until 11-28
+SUBJECT, LEVELS, REGISTERED = "dlma", (0.5, 1.0, 2.0), "1 nats"
 JUDGES = {"oracle_harmless": "harmless", "oracle_helpful": "helpful"}
 SHOWN = {
     "kl": ("KL, nats", ""),
@@ -56,7 +60,15 @@ def render() -> str:
     """The Markdown of results.csv and of the tuning's outcome."""
     found = sweep_results.read_csv(RESULTS)
     return "\n\n".join(
-        [_matched(found), _differences(found), _tuned(found), _preferred(found), _costs(found), _all(found)]
+        [
+            _matched(found),
+            _differences(found),
+            _registered(),
+            _tuned(found),
+            _preferred(found),
+            _costs(found),
+            _all(found),
+        ]
     )
 
 
@@ -71,12 +83,65 @@ def _matched(found: Sequence[Result]) -> str:
 
 def _differences(found: Sequence[Result]) -> str:
     rows = [
-        [f"`{one.method}`", one.metric.rpartition(" kl ")[2] + " nats", change(one), p_text(one.result.p_holm)]
-        for one in versuses(whole(found, found[0].base))
-        if one.metric.startswith("harmful at kl")
+        [f"`{one.method}`", _level(one), change(one), p_text(one.result.p_holm), same(one, MARGIN)]
+        for one in _compared(found)
     ]
-    head = f"The same, less that of `{SUBJECT}` (above 0: `{SUBJECT}` does less harm); p by Holm over this table:\n\n"
-    return head + markdown.table(["method", "at", "difference", "p"], rows)
+    head = (
+        f"The same, less that of `{SUBJECT}` (above 0: `{SUBJECT}` does less harm); p by Holm over this table. Within "
+        f"{100 * MARGIN:g} points: two one-sided tests at 2.5 % each, which is the whole 95 % interval inside; else "
+        "neither a difference nor its absence is shown:\n\n"
+    )
+    return head + markdown.table(["method", "at", "difference", "p", f"within {100 * MARGIN:g} points"], rows)
+
+
+def _compared(found: Sequence[Result]) -> list[Versus]:
+    return [one for one in versuses(whole(found, found[0].base)) if one.metric.startswith("harmful at kl")]
+
+
+def _level(one: Versus) -> str:
+    return one.metric.rpartition(" kl ")[2] + " nats"
+
+
+def _registered() -> str:
+    """The plan's own reading beside the amended one: a line in KL, at 1 nat alone, Holm over its comparisons."""
+    amended = {one.method: one for one in _compared(sweep_results.read_csv(RESULTS)) if _level(one) == REGISTERED}
+    planned = [one for one in _compared(sweep_results.read_csv(LINEAR)) if _level(one) == REGISTERED]
+    least = significance.holm([_least_p(one.result) for one in planned])
+    rows = [
+        [f"`{one.method}`", change(one), f"at least {p:.2f}", same(one, MARGIN), change(amended[one.method]),
+         p_text(amended[one.method].result.p_holm), same(amended[one.method], MARGIN)]
+        for one, p in zip(planned, least, strict=True)
+    ]  # fmt: skip
+    within = f"within {100 * MARGIN:g} points"
+    heads = ["method", "registered: on a line in KL", f"p, Holm over {len(planned)}", within]
+    heads += ["amended: in the root of KL", f"p, Holm over {len(_compared(sweep_table.read_csv(RESULTS)))}", within]
+    head = (
+        f"The reading that `plan.yaml` registered, beside the amended one, less `{SUBJECT}`'s at {REGISTERED}. The "
+        "registered one is of the same runs and was kept from before the amendment (`linear.csv`). Its own p were not "
+        "kept, so they are bounded: by Holm over the least p that each interval allows:\n\n"
+    )
+    return head + markdown.table(heads, rows)
+
+
+def _least_p(r: Result) -> float:
+    """The least two-sided p that an interval over n prompts and k seeds allows.
+
+    Its square is a sum of two parts, each with its own Student's t (statistics.crossed_interval), so that p lies
+    between those that either part alone would give.
+    """
+    share = abs(r.mean) / ((r.high - r.low) / 2)
+    freedoms = (r.seed.count("+"), r.n - 1)
+    return min(2 * float(stdtr(df, -share * float(stdtrit(df, 0.975)))) for df in freedoms)
+
+
+def own_points() -> dict[str, str]:
+    return _own_points(sweep_results.read_csv(RESULTS))
+
+
+def skill_losses() -> list[float]:
+    """By how much more the unrelated skill is lost at each method's own point than by the base."""
+    losses = {r.method: r.mean for r in sweep_results.read_csv(RESULTS) if r.metric == "skill_loss"}
+    return [losses[label] - losses["base"] for label in own_points().values()]
 
 
 def _own_points(found: Sequence[Result]) -> dict[str, str]:

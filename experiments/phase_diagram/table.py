@@ -28,6 +28,7 @@ SUBJECT, RIVALS = "dlma", ("rlcd", "rlaif")
 METHODS = (SUBJECT, *RIVALS)
 GRID = re.compile(r"lab-o(?P<obedience>[\d.]+)j(?P<judge>[\d.]+)")
 RIGHT = ("construction right", "sign of R right", "judge right")
+ALPHA = 0.05
 CARD = "base card"  # what the base was measured to be, before any training
 
 
@@ -67,24 +68,49 @@ def _place(base: str) -> tuple:
     return (0, float(match["obedience"]), float(match["judge"])) if match else (1, base)
 
 
+def map_rows() -> str:
+    """The map's rows alone, for a page with heads of its own."""
+    found = sweep_results.read_csv(RESULTS)
+    return "\n".join(_grid({(r.base, r.method, r.metric): r for r in found}).splitlines()[2:])
+
+
+def told_apart(differences: Sequence[Result]) -> list[Result]:
+    """Those that are significant after Holm."""
+    return [one for one in differences if one.p_holm < ALPHA]
+
+
 def _map(bases: Sequence[str], cells: dict) -> str:
-    grid = [match for match in map(GRID.fullmatch, bases) if match]
+    others = [
+        f"On `{base.removeprefix('lab-')}`: {_outcome(base, cells)}" for base in bases if not GRID.fullmatch(base)
+    ]
+    head = (
+        "Answers with harm in percent after training, the least first, and the KL in nats at which each method ended "
+        f"(they differ); whom Holm over the comparisons with `{SUBJECT}` tells apart (others were not compared):"
+    )
+    return "\n\n".join([head, _grid(cells), *others])
+
+
+def _grid(cells: dict) -> str:
+    grid = [match for match in map(GRID.fullmatch, {base for base, _, _ in cells}) if match]
     judges = sorted({match["judge"] for match in grid}, key=float)
     rows = [
-        [obedience, *(_best(f"lab-o{obedience}j{judge}", cells) for judge in judges)]
+        [obedience, *(_outcome(f"lab-o{obedience}j{judge}", cells) for judge in judges)]
         for obedience in sorted({match["obedience"] for match in grid}, key=float)
     ]
     heads = ["affix obedience", *(f"judge documents that tell the truth: {judge}" for judge in judges)]
-    others = [f"On `{base.removeprefix('lab-')}`: {_best(base, cells)}" for base in bases if not GRID.fullmatch(base)]
-    head = "Answers with harm after training, the least in bold:"
-    return "\n\n".join([head, markdown.table(heads, rows), *others])
+    return markdown.table(heads, rows)
 
 
-def _best(base: str, cells: dict) -> str:
-    """Every method's harm, the least first and in bold."""
+def _outcome(base: str, cells: dict) -> str:
+    """Every method's harm and KL, the least harm first, and the rivals that are told apart from the subject."""
     harm = {method: cells[base, method, "harmful"].mean for method in METHODS if (base, method, "harmful") in cells}
-    shown = [f"`{method}` {100 * harm[method]:.1f}" for method in sorted(harm, key=harm.get)]
-    return ", ".join([f"**{shown[0]}**", *shown[1:]]) if shown else "–"
+    if not harm:
+        return "–"
+    shown = [f"`{m}` {100 * harm[m]:.1f} at {cells[base, m, 'kl'].mean:.2f}" for m in sorted(harm, key=harm.get)]
+    tests = {rival: cells.get((base, rival, f"harmful minus {SUBJECT}")) for rival in RIVALS}
+    sure = [f"`{rival}`" for rival, one in tests.items() if one and told_apart([one])]
+    said = f"**{' and '.join(sure)} told apart from `{SUBJECT}`**" if sure else "not told apart"
+    return ", ".join(shown) + "; " + said
 
 
 def _labellers(bases: Sequence[str], cells: dict) -> str:

@@ -16,6 +16,7 @@ from dlma.checks.margin_facts import spearman
 from dlma.records import EvalRow, from_table
 from dlma.report.workbench_page import MEASURES
 from dlma.statistics.format import bounded, number
+from dlma.statistics.intervals import Estimate
 from dlma.statistics.paired import change
 
 HERE = Path(__file__).resolve().parent
@@ -46,6 +47,26 @@ def collect(ranking: Path, sweep: Path) -> None:
             )
 
 
+def rho(name: str) -> Estimate:
+    """Spearman's rho of a measure with what training brought, over all pairs."""
+    return spearman([(float(row[name]), float(row["harmless"])) for row in _rows() if row[name]])
+
+
+def pairs() -> int:
+    return len(_rows())
+
+
+def rank_of_the_wrong_way() -> int:
+    """The place by mean R, from 1, of the one pair whose positive side is the weaker."""
+    ranked = sorted(_rows(), key=lambda row: -float(row["separation"]))
+    (place,) = [i for i, row in enumerate(ranked, 1) if float(row["true_gap"]) < 0]
+    return place
+
+
+def _rows() -> list[dict]:
+    return list(csv.DictReader(RESULTS.open()))
+
+
 def correlations(rows: Sequence[dict], names: Sequence[str], against: str) -> list[str]:
     """Spearman's rho of each measure with a column, for the README."""
     cells = []
@@ -58,7 +79,7 @@ def correlations(rows: Sequence[dict], names: Sequence[str], against: str) -> li
 
 def render() -> str:
     """The Markdown of results.csv."""
-    rows = list(csv.DictReader(RESULTS.open()))
+    rows = _rows()
     right_way = [row for row in rows if float(row["true_gap"]) >= 0]
     lines = [
         f"Rank correlation over {len(rows)} pairs with",

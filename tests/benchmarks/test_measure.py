@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import measure, plan, sweeps, table, targets
+from benchmarks import ledger, measure, plan, sweeps, table, targets
 from benchmarks.measure import Group, Results, carry_out
 from benchmarks.run import disagreements
 
@@ -176,8 +176,22 @@ def test_results_are_whole_json_after_every_measurement(results):
     assert [run["job"] for run in kept["runs"]["g"]["peer"]] == [2, 2]
 
 
+def page_between(mark):
+    text = (Path(table.__file__).parent / "README.md").read_text()
+    return text.split(f"<!-- {mark}:start -->\n")[1].split(f"\n<!-- {mark}:end -->")[0]
+
+
 def test_the_page_shows_the_committed_results_of_what_no_target_needs():
-    folder = Path(table.__file__).parent
-    results = table.read(folder / "results" / "rest.json")
-    shown = (folder / "README.md").read_text().split("<!-- rest:start -->\n")[1].split("\n<!-- rest:end -->")[0]
-    assert shown == f"{table.hardware(results.head)}\n\n{table.detail_tables(results)}"
+    results = table.read(table.RESULTS / "rest.json")
+    assert page_between("rest") == f"{table.hardware(results.head)}\n\n{table.detail_tables(results)}"
+
+
+def test_the_page_shows_the_committed_targets_and_ledger():
+    assert page_between("bench") == table.render(table.read(table.RESULTS / "bench.json"), details=True)
+    found = json.loads((table.RESULTS / "ledger.json").read_text())
+    tables = [
+        ledger.ledger_table(found["ledger"]),
+        "Counts against measurement, float32:",
+        ledger.check_table(found["check"]),
+    ]
+    assert page_between("ledger") == "\n\n".join(tables)

@@ -1,0 +1,261 @@
+"""Prose whose numbers are filled in from committed results: a template FOLDER/MARK.md, shown between the marks MARK.
+
+A template is Jinja2; nothing of what it says about a result is typed as a number (tests/test_claims.py). It sees
+  mean, minus, differences, at, effect, pick, every    rows of its own experiment's results.csv (`Numbers`)
+  numbers(NAME)              those of another one:  numbers("frontier").mean("base", "perplexity")
+  claim(condition, words)    the words, if the results bear them; else nothing is rendered
+  own(NAME)                  an experiment's table.py
+  bench(FILE)                what benchmarks/results/FILE.json found (`Bench`)
+and the filters percent, points, number (each with digits; of a list its span), less (the negated difference), p, word,
+clear (those whose interval leaves 0 out), within (those whose interval lies inside the margin), magnitude, level.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from benchmarks import table as bench_table
+from benchmarks import targets
+from dlma.errors import UserError
+from dlma.report.tables import MARGIN
+from dlma.statistics.intervals import Estimate
+from dlma.sweep.results import Result
+from dlma.sweep.rows import AT
+
+HERE = Path(__file__).resolve().parent
+PAGES = {"readme": "README.md", "speed": "benchmarks/README.md"}  # folders of texts that are no experiment
+WIDTH = 120
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def templates() -> list[Path]:
+    """Every template; its folder says the page, its name the mark."""
+    return sorted(path for path in HERE.glob("*/*.md") if path.name != "README.md")
+
+
+@cache
+def rows(path: Path) -> list[dict]:
+    """The rows of a committed file: the one place where prose reads results."""
+    with path.open(newline="", encoding="utf-8") as source:
+        return list(csv.DictReader(source))
+
+
+class Numbers:
+    """The committed numbers of one experiment."""
+
+    def __init__(self, name: str) -> None:
+        self.folder = HERE / name
+
+    def every(self, column: str = "", file: str = "results.csv", **patterns: str) -> list[Result]:
+        """The rows whose columns match these patterns as a whole; of several seeds the row of all, which stands last.
+
+        column: of a file with a column for each metric the one that is read; else it is the column `mean`
+        """
+        found = {}
+        for row in rows(self.folder / file):
+            if all(re.fullmatch(pattern, row[key]) for key, pattern in patterns.items()):
+                found[(row["method"], row["base"], row["metric"]) if "seed" in row else len(found)] = row
+        return [_result(row, column) for row in found.values()]
+
+    def pick(self, column: str = "", file: str = "results.csv", **keys: str) -> Result:
+        """The one row whose columns are these; raises LookupError unless there is exactly one."""
+        found = self.every(column, file, **{key: re.escape(str(value)) for key, value in keys.items()})
+        if len(found) != 1:
+            raise LookupError(f"{self.folder.name}/{file}: {len(found)} rows with {keys}")
+        return found[0]
+
+    def mean(self, method: str, metric: str, **keys: str) -> Result:
+        return self.pick(method=method, metric=metric, **keys)
+
+    def minus(self, method: str, metric: str, baseline: str, at: str = "", **keys: str) -> Result:
+        """A method's paired difference from a baseline, at a KL or at operations ("kl 0.5") where curves are read."""
+        return self.mean(method, _versus(metric, baseline, at), **keys)
+
+    def differences(self, metric: str, baseline: str, at: str = "", **patterns: str) -> list[Result]:
+        """All such differences whose baseline and place match these patterns."""
+        return self.every(metric=_versus(metric, baseline, at), **patterns)
+
+    def at(self, method: str, metric: str, kl: str, **keys: str) -> Result:
+        """A curve's value at a KL."""
+        return self.mean(method, f"{metric} at kl {kl}", **keys)
+
+    def effect(self, level: str, metric: str, against: str) -> Result:
+        """A factor's level against another, averaged over all other choices."""
+        return self.mean(level, f"{metric} effect against {against}")
+
+
+def _versus(metric: str, baseline: str, at: str) -> str:
+    """The name of a comparison in results.csv."""
+    return f"{metric}{f' at {at}' if at else ''} minus {baseline}"
+
+
+def level(x: Result) -> float:
+    """The KL or the operations at which a row was read."""
+    return float(AT.match(x.metric)[3])
+
+
+def _result(row: dict, column: str) -> Result:
+    """One row as a result; the label is what tells it from the others of its file."""
+    names = (column, f"{column}_low", f"{column}_high") if column else ("mean", "low", "high")
+    values = [float(row.get(name) or "nan") for name in names]
+    label = row.get("method") or row.get("step") or row.get("signal") or ""
+    p = float(row.get("p_holm") or "nan")
+    return Result(label, row.get("base", ""), row.get("seed", ""), row.get("metric", column), int(row.get("n") or 0),
+                  *values, p)  # fmt: skip
+
+
+class Bench:
+    """What a file of benchmarks/results says."""
+
+    wall, peak, rate, tokens = map(staticmethod, (targets.wall, targets.peak, targets.dense_rate, targets.best_rate))
+
+    def __init__(self, file: str) -> None:
+        self.results = bench_table.read(bench_table.RESULTS / f"{file}.json")
+        self.lines = targets.lines(self.results)
+
+    def found(self, work: str, against: str, which: int = 0) -> float:
+        """The median that a target's line shows; of a comparison's lines the speed stands first, the memory second."""
+        return float(self._line(work, against, which).found.split(" ")[0])
+
+    def beyond(self, work: str, against: str) -> float:
+        """The ratio of memory beyond the loaded model."""
+        return float(re.search(r"beyond the loaded model ([\d.]+)", self._line(work, against, 1).found)[1])
+
+    def _line(self, work: str, against: str, which: int) -> targets.Line:
+        return [line for line in self.lines if (line.work, line.against) == (work, against)][which]
+
+    def met(self) -> int:
+        return sum(line.met is True for line in self.lines)
+
+    def measured(self) -> str:
+        """The table of the targets that this file has results for."""
+        lines = bench_table.target_table(self.results).splitlines()
+        return "\n".join(line for line in lines if "| not measured |" not in line)
+
+    def side(self, group: str, side: str, value: Callable[[dict], float]) -> float:
+        return targets.median(targets.sound(self.results, group, side), value)
+
+    def ratio(self, group: str, one: str, other: str, value: Callable[[dict], float]) -> float:
+        """The median of one side over that of the other."""
+        return self.side(group, one, value) / self.side(group, other, value)
+
+
+def claim(condition: bool, words: str) -> str:
+    """The words, where the results bear them; raises ValueError where they do not."""
+    if not condition:
+        raise ValueError(f"the results do not say so: {words}")
+    return words
+
+
+def _values(x: Result | Estimate | float) -> tuple[float, float, float]:
+    if isinstance(x, Result):
+        return x.mean, x.low, x.high
+    return (x.value, x.low, x.high) if isinstance(x, Estimate) else (float(x), math.nan, math.nan)
+
+
+def _text(x, scale: float, digits: int, bounds: bool = False, sign: bool = False) -> str:
+    """A value, its interval where `bounds`; of several values the least and the largest."""
+    form = f"{{:{'+' if sign else ''},.{digits}f}}"
+    if not isinstance(x, Result | Estimate | float | int):
+        ends = [form.format(scale * end(_values(one)[0] for one in x)) for end in (min, max)]
+        return " to ".join(dict.fromkeys(ends))
+    mean, low, high = (form.format(scale * value) for value in _values(x))
+    return f"{mean} [{low}, {high}]" if bounds else mean
+
+
+def percent(x, digits: int = 1, bounds: bool = False) -> str:
+    text = _text(x, 100, digits, bounds)
+    return text.replace(" [", " % [") if bounds else f"{text} %"
+
+
+def points(x, digits: int = 1, bounds: bool = False, sign: bool = False) -> str:
+    """A difference of shares; its unit stands before the bounds: "6.4 points [4.0, 8.8]"."""
+    text = _text(x, 100, digits, bounds, sign)
+    return text.replace(" [", " points [") if bounds else f"{text} points"
+
+
+def number(x, digits: int = 2, bounds: bool = False, sign: bool = False) -> str:
+    return _text(x, 1, digits, bounds, sign)
+
+
+def less(x: Result | Sequence[Result]) -> Result | list[Result]:
+    """The difference the other way round."""
+    if not isinstance(x, Result):
+        return [less(one) for one in x]
+    return replace(x, mean=-x.mean, low=-x.high, high=-x.low)
+
+
+def p_words(x: Result) -> str:
+    return "p < 0.01" if x.p_holm < 0.01 else f"p {x.p_holm:.2g}"
+
+
+def word(count: int | Sequence) -> str:
+    n = count if isinstance(count, int) else len(count)
+    return WORDS[n] if n < len(WORDS) else f"{n:,}"
+
+
+def clear(found: Sequence[Result]) -> list[Result]:
+    return [one for one in found if one.low > 0 or one.high < 0]
+
+
+def within(found: Sequence[Result], margin: float = MARGIN) -> list[Result]:
+    """Those shown to be none: two one-sided tests at 2.5 % each, which is the whole 95 % interval inside the margin."""
+    return [one for one in found if -margin < one.low and one.high < margin]
+
+
+def magnitude(found: Sequence[Result]) -> float:
+    """The largest size of these values."""
+    return max(abs(one.mean) for one in found)
+
+
+@cache
+def _environment(own: Callable) -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(HERE),
+        undefined=StrictUndefined,
+        extensions=["jinja2.ext.do"],
+        keep_trailing_newline=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"percent": percent, "points": points, "number": number, "less": less, "p": p_words, "word": word,
+                     "clear": clear, "within": within, "magnitude": magnitude, "level": level}  # fmt: skip
+    made.globals |= {"numbers": Numbers, "bench": Bench, "claim": claim, "own": own}
+    return made
+
+
+def render(template: Path, own: Callable) -> str:
+    """The text of a template, its numbers filled in; `own` gives an experiment's table.py by its name.
+
+    Raises UserError where the results do not bear a claim, or lack a row that it reads.
+    """
+    mine = Numbers(template.parent.name)
+    names = {name: getattr(mine, name) for name in ("mean", "minus", "differences", "at", "effect", "pick", "every")}
+    try:
+        text = _environment(own).get_template(f"{template.parent.name}/{template.name}").render(**names)
+    except (ValueError, LookupError) as reason:
+        raise UserError(f"experiments/{template.parent.name}/{template.name}: {reason}; mend the text") from reason
+    return "\n\n".join(map(_wrapped, text.strip("\n").split("\n\n")))
+
+
+def _wrapped(paragraph: str) -> str:
+    """A paragraph, or the items of a list, in lines of the page's width; a table as it is."""
+    if paragraph.startswith("|"):
+        return paragraph
+    items = re.split(r"\n(?=- )", paragraph)
+    indents = ["  " if item.startswith("- ") else "" for item in items]
+    return "\n".join(
+        textwrap.fill(
+            " ".join(item.split()), WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+        for item, indent in zip(items, indents, strict=True)
+    )
