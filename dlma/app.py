@@ -33,7 +33,8 @@ from dlma.config.redact import redact
 from dlma.config.run_names import run_folder
 from dlma.errors import UserError
 from dlma.runs import status as run_status
-from dlma.runs.status import STATUS
+from dlma.runs import written
+from dlma.runs.written import MULTIRUN, STATUS
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -143,11 +144,12 @@ def _sweep(hydra: Hydra, plan: Plan) -> int:
     from dlma.modes import report
 
     report.check(plan.cfg)
+    written.refuse_foreign(plan.sweep_folder)
     started = run_status.begin(plan.sweep_folder)
     try:
         hydra.multirun("config", task, plan.overrides)
     finally:
-        (plan.sweep_folder / "multirun.yaml").unlink(missing_ok=True)  # Hydra's copy of the config: not redacted
+        (plan.sweep_folder / MULTIRUN).unlink(missing_ok=True)  # Hydra's copy of the config: not redacted
         run_status.end(plan.sweep_folder)
         cells = _cells(plan.sweep_folder, started)
         _report(cells, plan.cells)
@@ -180,6 +182,7 @@ def _report(cells: list[dict], planned: int) -> None:
 
 def task(cfg: DictConfig) -> dict:
     """One run or one cell: call the mode with the config; what became of it is written and returned."""
+    written.refuse_foreign(run_folder())
     status = _started()
     try:
         check(cfg)

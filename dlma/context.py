@@ -48,7 +48,7 @@ class Cell:
         self.cfg = cfg
         self.folder = folder
         self.lender = lender
-        self.store = Store(Path(cfg.store.root)) if lender is None else lender.store
+        self.store = Store(cfg.store.root) if lender is None else lender.store
         self.settings = redact(resolved(cfg))
         self.summary: dict[str, float] = {}
         self.round = 1

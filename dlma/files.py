@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dlma.errors import UserError
 
@@ -69,6 +69,14 @@ def atomic(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def lies_in(folder: Path, name: str) -> bool:
+    """Whether `folder/name` lies in the folder itself: not above it, and neither it nor its parents are links."""
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or name.startswith("/"):
+        return False
+    return not any(folder.joinpath(*parts[:count]).is_symlink() for count in range(1, len(parts) + 1))
 
 
 def is_draft(path: Path) -> bool:

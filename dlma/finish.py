@@ -24,10 +24,10 @@ from dlma.report import along, run_page, terminal, verdicts
 from dlma.report.categories import CategoryRow, categories_csv, category_rows
 from dlma.report.rounds import Round, drift, rounds_csv
 from dlma.report.scores import part_tax, print_tax, score_rows
-from dlma.runs import leftovers
+from dlma.runs import leftovers, policies, shards
 from dlma.runs.publish import publish, publish_tree
+from dlma.runs.written import note
 from dlma.statistics.intervals import Estimate
-from dlma.store import retention, shards
 from dlma.store.stage import Stage
 
 SAMPLES = 64  # answers of each arm that go to the tracker
@@ -54,7 +54,8 @@ def present(
     accounts = {name: Account(**stage.notes["account"]) for name, stage in stages.items() if "account" in stage.notes}
     train = train_rows(stages["policy"])
     by_category = category_rows(evals, _all(measured, Score), _columns(measured), contests)
-    leftovers.clear(cell.folder, stages, rounds=rounds, judged=judged, measured=measured, by_category=by_category)
+    writes = leftovers.written(stages, rounds=rounds, judged=judged, measured=measured, by_category=by_category)
+    leftovers.clear(cell.folder, stages, writes)
     fill_folder(cell, stages, every, by_category)
     publish_together(judged, Verdict, cell.folder / "verdicts.parquet")
     publish_together(measured, Score, cell.folder / "scores.parquet")
@@ -70,6 +71,7 @@ def present(
     data = dataclasses.replace(data, contests=contests, tax=tax, categories=by_category)
     with files.guarded(cell.folder, "hydra.run.dir"):
         run_page.write_report(cell.folder / "report.html", data)
+    note(cell.folder, [*leftovers.ALWAYS, *(name for name, here in writes.items() if here)])
     terminal.print_account(accounts)
     terminal.print_summary(
         rows, method=cell.method, model=cell.frozen.name, seed=cell.cfg.seed, cannot=summary.cannot(evals)
@@ -126,9 +128,9 @@ def fill_folder(
         publish(stages["reward"], "train.csv", folder / "reward.csv")
         publish(stages["reward"], "rows.parquet", folder / "rewards.parquet")
     if stages["policy"].notes["trained"] and not stages["policy"].pruned:
-        publish_tree(stages["policy"], "policy", folder / "policy")
+        publish_tree(stages["policy"], "policy", folder / "policy", link=cell.cfg.store.link)
     if "tuned" in stages:
-        publish_tree(stages["tuned"], "policy", folder / "tuned")
+        publish_tree(stages["tuned"], "policy", folder / "tuned", link=cell.cfg.store.link)
     with files.guarded(folder, "hydra.run.dir"):
         files.write_json(folder / "manifest.json", {name: origin(stage) for name, stage in stages.items()})
         files.write_bytes(folder / "config.yaml", yaml.safe_dump(cell.recorded, sort_keys=False).encode())
@@ -297,6 +299,6 @@ def keep_policies(cell: Cell, policy: Stage, rows: Sequence[summary.Row]) -> Non
     if not reward:
         return
     rule, published = cell.cfg.store.keep_policies, cell.folder / "policy"
-    dropped = retention.keep(cell.store, rule, policy, score=reward[0], group=cell.group_folder, published=published)
+    dropped = policies.keep(cell.store, rule, policy, score=reward[0], group=cell.group_folder, published=published)
     for line in dropped:
         print(line)

@@ -67,7 +67,7 @@ def problems(cfg: DictConfig) -> list[Problem]:
     found = [_with_suggestion(problem, known) for problem in found]
     found += _check_node(tree, schema, "", known)
     if not found:
-        return _check_recipe(tree)
+        return _check_recipe(tree) + _check_store(tree)
     keys = {problem.key for problem in found}
     return [problem for problem in found if _source(cfg, problem.key) not in keys]
 
@@ -224,3 +224,8 @@ def _check_recipe(tree: dict) -> list[Problem]:
         return []
     name = recipe["name"]
     return [Problem("recipe", f"{name} does not suit this model; use recipe={own}")]
+
+
+def _check_store(tree: dict) -> list[Problem]:
+    """An empty root would be the working folder."""
+    return [] if tree["store"]["root"].strip() else [Problem("store.root", "is empty; name a folder: store.root=...")]

@@ -136,6 +136,9 @@ def _refuse_folders(asked: dict[str, Override], multirun: bool, reading: Reading
     unused.pop("hydra.sweep.dir" if multirun else "hydra.run.dir")
     for slot in asked.keys() & unused.keys():
         reading.add(f"{slot}: {unused[slot]}")
+    for slot in asked.keys() & {"hydra.run.dir", "hydra.sweep.dir"}:
+        if not str(asked[slot].value() or "").strip():
+            reading.add(f"{slot}: is empty; name a folder, or leave it out")
     for slot in (slot for slot in asked if slot.startswith("hydra.sweeper.params")):
         reading.add(f"{slot}: is for an experiment's file; on the command line a sweep is -m key=a,b")
 
@@ -193,7 +196,8 @@ def _compose(cell: dict[str, Override], reading: Reading) -> DictConfig | None:
         return None
     for override in (o for o in cell.values() if not is_group(o)):
         _apply(override, cfg, reading)
-    for problem in problems(_without_hydra(cfg)):
+    bare = _without_hydra(cfg)
+    for problem in [*problems(bare), *run_names.problems(bare)]:
         reading.add(f"{problem}{_place(problem.key, cell, lines, reading)}")
     return cfg
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import operator
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from dlma.config.check import Problem
 from dlma.config.redact import is_secret
 
 LONGEST = 80
+LONGEST_ON_DISK = 255  # bytes of one name, on the file systems in use
 APART = ("method", "name")  # the method stands first; a name is the name
 APART_TREE = "sweep."  # how a sweep is gone about and reported: the same sweep
 
@@ -59,6 +62,28 @@ def _overrides(root: DictConfig, leave_out: Iterable[str]) -> list[tuple[str, st
 def _hidden(key: str, value: str) -> bool:
     """Whether it is a secret; a switch such as `per_token=true` is none."""
     return is_secret(key) and value.lower() not in ("true", "false")
+
+
+def problems(cfg: DictConfig) -> list[Problem]:
+    """What is wrong with `name=`: it is the name of one folder below outputs."""
+    name = OmegaConf.select(cfg, "name", throw_on_resolution_failure=False)
+    wrong = unfit(name) if isinstance(name, str) else None
+    return [] if wrong is None else [Problem("name", wrong)]
+
+
+def unfit(name: str) -> str | None:
+    """Why a name cannot be that of a folder below outputs; None if it can."""
+    size = len(name.encode(errors="surrogateescape"))
+    shown, parts = repr(name if size <= LONGEST else name[:LONGEST] + "..."), re.split(r"[/\\]", name)
+    if not name.strip(" ./\\"):
+        return f"{shown} names no folder; leave it out, or give a word"
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
+        return f"{shown} holds control characters; write it without"
+    if parts[0] == "" or ".." in parts or re.fullmatch(r"[A-Za-z]:", parts[0]):
+        return f"{shown} leads out of the outputs folder; give a plain name, or the whole folder as hydra.run.dir=..."
+    if size > LONGEST_ON_DISK:
+        return f"{shown} has {size} bytes, and a folder's name at most {LONGEST_ON_DISK}; give a shorter one"
+    return None
 
 
 def split(line: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Literal
 @dataclass
 class StoreNode:
     root: str
+    link: bool
     keep_policies: Literal["all", "best", "adapter"]
 
 

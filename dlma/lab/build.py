@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from dlma.config import run_names
 from dlma.errors import UserError
 from dlma.lab import card, documents, measure
 from dlma.lab.bases import BUILT, base_folder
@@ -283,6 +284,8 @@ def run(
         "obedience": obedience, "spread": spread, "mood": mood, "judge": judge, "confound": confound,
         "sentences": sentences, "tokens": tokens, "start": start, "architecture": architecture,
     }  # fmt: skip
+    if (wrong := run_names.unfit(name)) or Path(name).name != name:
+        raise UserError(f"mode.name: {wrong or f'{name} is no plain name of a folder'}")
     values = resolve(name, given)
     total, rest = int(values.pop("tokens")), {key: values.pop(key) for key in OPTIONAL}
     dials = Dials(**{**values, "sentences": tuple(values["sentences"])})

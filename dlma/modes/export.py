@@ -6,8 +6,8 @@ under a negative prompt leave only on request, and the card then warns of them.
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,14 +57,16 @@ def _new_folder(target: Path) -> Iterator[Path]:
     """Lends a draft that becomes `target` when all is written; an older export is not overwritten."""
     if target.exists():
         raise UserError(f"{target}: there is something already; remove it, or name another folder by mode.out")
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with files.guarded(target.parent, "mode.out"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        draft = room / target.name
         try:
-            draft.mkdir(parents=True)
+            draft.mkdir()
             yield draft
             draft.rename(target)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(room, ignore_errors=True)
 
 
 def _policy(finished: FinishedRun, folder: Path, *, merge: bool) -> None:

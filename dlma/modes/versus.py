@@ -28,6 +28,7 @@ from dlma.metrics.summary import metrics_csv
 from dlma.model.load import ModelSpec
 from dlma.records import Answer, EvalRow, Prompt, Verdict
 from dlma.report.verdicts import Contest, contests, print_contests
+from dlma.runs import written
 from dlma.store import shards
 from dlma.store.store import Store
 
@@ -95,7 +96,8 @@ def judge(cfg: DictConfig, entry: Entry, rivals: dict[str, Entry]) -> tuple[list
     """What every judge says of the run against each rival, by the rival's method."""
     from dlma.judges.module import Judging
 
-    store, base = Store(Path(cfg.store.root)), entry.base
+    store, base = Store(cfg.store.root), entry.base
+    store.claim()
     weights = [store.fingerprint(folder) for folder in base.folders]
     bench = Bench({"base": base.load}, weights, store.fingerprint, store.root / "cache", cfg.trainer.accelerator)
     rows, runtime = _matches(entry, rivals), build(cfg.trainer)
@@ -149,3 +151,4 @@ def write(entry: Entry, said: Sequence[Verdict], judged: Sequence[Contest]) -> N
         content = metrics_csv(rows, method=entry.method, base=entry.about["base"], seed=int(entry.about["seed"]))
         shards.write_table(entry.folder / VERDICTS, records.to_table(Verdict, said))
         files.write_bytes(entry.folder / TABLE, content)
+    written.note(entry.folder, (VERDICTS, TABLE))

@@ -7,34 +7,49 @@ from pathlib import Path
 
 from dlma import files
 from dlma.runs.publish import withdraw
+from dlma.runs.written import is_as_written, is_run, record
 from dlma.store.stage import MANIFEST, Stage
 
+ALWAYS = ("manifest.json", "config.yaml", "metrics.csv", "costs.json", "report.html")
 
-def clear(
-    folder: Path,
+
+def written(
     stages: dict[str, Stage],
     *,
     rounds: Sequence[object],
     judged: dict[str, Stage],
     measured: dict[str, Stage],
     by_category: Sequence[object],
-) -> None:
-    """Remove the outputs that this run does not have; nothing where no run was, and files that no run writes stay."""
-    if not (folder / MANIFEST).is_file():
-        return
-    trained, same = stages["policy"].notes["trained"], _same(folder, stages)
+) -> dict[str, bool]:
+    """The files that not every run writes, and whether this one does."""
     had = {
-        ("policy",): trained and (not stages["policy"].pruned or "policy" in same),
-        ("tuned",): "tuned" in stages,
         ("reward.csv", "rewards.parquet"): "reward" in stages,
         ("along.csv", "along.parquet"): "along" in stages,
         ("rounds.csv",): len(rounds) > 1,
-        ("verdicts.parquet",): judged,
-        ("scores.parquet",): measured,
-        ("categories.csv",): by_category,
-        ("versus.csv", "versus.parquet"): "aligned" in same,  # of mode=versus, which speaks of the aligned answers
+        ("verdicts.parquet",): bool(judged),
+        ("scores.parquet",): bool(measured),
+        ("categories.csv",): bool(by_category),
     }
-    for name in [name for names, here in had.items() if not here for name in names]:
+    return {name: here for names, here in had.items() for name in names}
+
+
+def clear(folder: Path, stages: dict[str, Stage], writes: dict[str, bool]) -> None:
+    """Remove the outputs that this run does not have; nothing where no run was, and files that no run writes stay.
+
+    writes: what `written` says of this run
+    """
+    if not is_run(folder):
+        return
+    trained, same = stages["policy"].notes["trained"], _same(folder, stages)
+    has = writes | {
+        "policy": trained and (not stages["policy"].pruned or "policy" in same),
+        "tuned": "tuned" in stages,
+    }
+    # Of mode=versus, which speaks of the aligned answers; damaged ones would never be written again by a run.
+    entries = record(folder)
+    for name in ("versus.csv", "versus.parquet"):
+        has[name] = "aligned" in same and (name not in entries or is_as_written(folder, name, entries[name]))
+    for name in [name for name, here in has.items() if not here]:
         withdraw(folder / name)
 
 

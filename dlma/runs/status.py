@@ -1,9 +1,9 @@
 """The ledger of a sweep: which cells need not run, because they finished or failed at an earlier start.
 
 The ledger is the cells' own status.json files. A cell is settled if its config, the stages' versions, the libraries
-and the files that it reads are those of the earlier start: then nothing is loaded. A finished cell is settled while
-its results are there; a failed one until `sweep.retry_failed=true`. With `sweep.on_error=stop` no cell is begun after
-one has failed at this start. An interrupted cell is never settled.
+and the files that it reads are those of the earlier start: then nothing is loaded. A finished cell is settled while all
+files in its folder are as they were written (written.py); a failed one until `sweep.retry_failed=true`. With
+`sweep.on_error=stop` no cell is begun after one has failed at this start. An interrupted cell is never settled.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from omegaconf import DictConfig
 from dlma import files
 from dlma.config.build import build, resolved
 from dlma.config.redact import redact
+from dlma.runs import written
+from dlma.runs.written import START, STATUS
 from dlma.store.fingerprint import key_of
 
-STATUS, START = "status.json", ".started.json"
 RESULTS = ("config.yaml", "metrics.csv", "answers.parquet", "report.html")
 APART = ("sweep", "name", "runs")  # what does not decide a cell
 LIBRARIES = ("torch", "transformers")
@@ -92,12 +93,20 @@ def settled(folder: Path, own: str, *, retry_failed: bool) -> dict | None:
     earlier = files.read_json(folder / STATUS)
     if earlier.get("digest") != own:
         return None
-    done = earlier["status"] == "done" and all((folder / name).is_file() for name in RESULTS)
+    done = earlier["status"] == "done" and _is_whole(folder)
     failed = earlier["status"] == "failed" and not retry_failed
     if not (done or failed):
         return None
     result = {**earlier["result"], "counts": {"run": {}, "reused": {}}} if done else earlier["result"]
     return {**earlier, "result": result, "settled": True}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a finished cell's files are as they were written; says what is not."""
+    damage = written.damage(folder, RESULTS)
+    if damage:
+        print(f"{'damaged':<12} {folder.name}: {damage}; made again, from the store as far as it goes")
+    return damage is None
 
 
 def stopped(sweep: Path) -> bool:

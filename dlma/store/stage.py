@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dlma import files
-
-MANIFEST = "manifest.json"
+from dlma.store.owned import MANIFEST
 
 Writer = Callable[[Path], dict | None]
 Recover = Callable[["Stage", Callable[[], typing.Any]], typing.Any]

@@ -20,8 +20,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dlma import files
-from dlma.store import manifest as manifests
 from dlma.errors import UserError
+from dlma.store import manifest as manifests
+from dlma.store import owned
 from dlma.store.fingerprint import fingerprint, key_of
 from dlma.store.shards import SCRATCH
 from dlma.store.stage import MANIFEST, Damage, Pruned, Stage, Writer, verify
@@ -52,11 +53,19 @@ _KEYED_LIBRARIES = ("torch", "transformers")
 class Store:
     """The folder of all stages, and the counts of what one run computed and reused."""
 
-    def __init__(self, root: Path, *, notify: Callable[[str], None] | None = None, patience: float = 3.0):
+    def __init__(self, root: str | Path, *, notify: Callable[[str], None] | None = None, patience: float = 3.0):
         self.root = Path(root).absolute()
         self.notify = notify or _say
         self._patience = patience
         self._fate: dict[Path, str] = {}
+        self._claimed = False
+
+    def claim(self) -> None:
+        """Mark the folder as a store before anything is written there; refuses one that holds other things."""
+        if not self._claimed:
+            with files.guarded(self.root, "store.root"):
+                owned.claim(self.root, VERSION)
+            self._claimed = True
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -119,10 +128,12 @@ class Store:
 
     def fingerprint(self, folder: Path) -> str:
         """The fingerprint of a folder of weights, remembered in this store."""
+        self.claim()
         return fingerprint(Path(folder), self.root / "fingerprints.json")
 
     def remembered(self, name: str, key: str, make: Callable[[], dict]) -> dict:
         """Facts that are the same for the same key, worked out once and remembered in `<root>/<name>.json`."""
+        self.claim()
         path = self.root / f"{name}.json"
         known = files.read_json(path)
         if key not in known:
@@ -134,6 +145,7 @@ class Store:
     @contextmanager
     def lock(self, folder: Path, *, wait: bool = True) -> Iterator[bool]:
         """Holds the lock of a stage's folder; gives False, without it, if it is taken and `wait` is off."""
+        self.claim()
         path = self.root / ".locks" / f"{folder.parent.name}-{folder.name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
@@ -156,6 +168,7 @@ class Store:
             self._set_aside(stage, Damage(f"{MANIFEST} is missing"))
         started, partial = manifests.now(), stage.partial
         partial.mkdir(parents=True, exist_ok=True)
+        _refuse_links(partial)
         try:
             if not _is_whole(partial, stage.key):
                 (partial / MANIFEST).unlink(missing_ok=True)
@@ -169,7 +182,7 @@ class Store:
         files.sync(stage.folder.parent)
 
     def _set_aside(self, stage: Stage, damage: Damage) -> None:
-        if isinstance(damage, Pruned):
+        if isinstance(damage, Pruned) and owned.is_stage_folder(stage.folder):
             self.notify(f"{stage}: {damage}; computing it again")
             shutil.rmtree(stage.folder)
             return
@@ -203,6 +216,13 @@ def _is_whole(partial: Path, key: str) -> bool:
     except (Damage, KeyError):
         return False
     return True
+
+
+def _refuse_links(partial: Path) -> None:
+    """A link in a folder at work is no stage's: what it leads to would be written to and removed."""
+    for path in (partial, *partial.rglob("*")):
+        if path.is_symlink():
+            raise UserError(f"{path}: is a symbolic link, which the store does not follow; remove it")
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -114,7 +114,7 @@ def _registered() -> str:
     ]  # fmt: skip
     within = f"within {100 * MARGIN:g} points"
     heads = ["method", "registered: on a line in KL", f"p, Holm over {len(planned)}", within]
-    heads += ["amended: in the root of KL", f"p, Holm over {len(_compared(sweep_table.read_csv(RESULTS)))}", within]
+    heads += ["amended: in the root of KL", f"p, Holm over {len(_compared(sweep_results.read_csv(RESULTS)))}", within]
     head = (
         f"The reading that `plan.yaml` registered, beside the amended one, less `{SUBJECT}`'s at {REGISTERED}. The "
         "registered one is of the same runs and was kept from before the amendment (`linear.csv`). Its own p were not "

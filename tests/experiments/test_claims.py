@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from dlma.report import tables as sweep_tables
-from dlma.sweep.results import Result
+from dlma.report import tables as sweep_tables  # noqa: E402
+from dlma.statistics import intervals  # noqa: E402
+from dlma.sweep.results import Result  # noqa: E402
 from experiments import tables, texts  # noqa: E402
 
 PAGES = sorted({ROOT / "README.md", *(ROOT / "experiments").glob("*/README.md")})

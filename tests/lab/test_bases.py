@@ -212,3 +212,10 @@ def test_a_base_of_ones_own_needs_every_dial():
     with pytest.raises(UserError, match="sentences"):
         build.resolve("standard", {**given, "sentences": [5, 3]})
     assert build.resolve("standard", {**given, "obedience": 0.0})["obedience"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["../up", "/top", "a/b", "", "x" * 256, "a\x1bb"])
+def test_a_base_whose_name_would_not_find_it_again_is_refused(name):
+    left_null = ("out", "obedience", "spread", "mood", "judge", "confound", "sentences", "tokens", "start")
+    with pytest.raises(UserError, match=r"^mode\.name: "):
+        build.run(None, name=name, seed=0, architecture=None, **dict.fromkeys(left_null))

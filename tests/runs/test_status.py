@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from command_line import MODE, statuses
+from store_kit import spoil
 
 from dlma.app import conf_dir
 from dlma.config.compose import plan, search_path
@@ -31,6 +32,7 @@ def cells(mode):
             raise UserError(f"seed {cfg.seed} is unlucky")
         for name in NAMES:
             (run_folder() / name).write_text("a result")
+        run_folder.note(run_folder(), NAMES)
         return {"counts": {"run": {"policy": 1}, "reused": {}}, "summary": []}
 
     mode(run)
@@ -60,12 +62,17 @@ def test_new_cells_of_the_same_sweep_are_run(sweep, cells):
     assert cells == [0, 1, 2]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_finished_cell_whose_results_are_gone_is_run_again(sweep, cells, name):
+@pytest.mark.parametrize("name", [*NAMES, "files.json"])
+@pytest.mark.parametrize("harm", [Path.unlink, spoil], ids=["gone", "a bit"])
+def test_a_finished_cell_whose_results_are_damaged_is_run_again_and_said_so(sweep, cells, name, harm):
     sweep(seeds="0,1")
-    next(Path.cwd().glob(f"outputs/trial/*seed=0/{name}")).unlink()
-    sweep(seeds="0,1")
+    harm(next(Path.cwd().glob(f"outputs/trial/*seed=0/{name}")))
+    ran = sweep(seeds="0,1")
     assert cells == [0, 1, 0]
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("damaged  ")]
+    assert "dlma,seed=0: " in line and (name in line or name == "files.json")
+    assert "skipped      dlma,seed=1" in ran.out and "skipped      dlma,seed=0" not in ran.out
+    assert "damaged  " not in sweep(seeds="0,1").out
 
 
 def test_failed_cells_are_listed_with_their_reason_and_retried_on_request(sweep, cells):

@@ -6,8 +6,10 @@ import pytest
 from omegaconf import OmegaConf
 from store_kit import never, spoil, write_policy, write_rows
 
-from dlma.runs import publish
-from dlma.store import retention
+from dlma import files
+from dlma.errors import UserError
+from dlma.runs import publish, written
+from dlma.store import owned, retention
 from dlma.store.store import Store
 
 
@@ -26,7 +28,7 @@ def test_keeping_the_best_of_a_group_deletes_the_weights_of_the_others(store, tm
     for n, score in enumerate((0.1, 0.9, float("nan"))):
         policy = store.make(store.stage("policy", {"n": n}), write_policy)
         publish.publish_tree(policy, "policy", runs[n])
-        retention.keep(store, "best", policy, score=score, group=tmp_path / "sweep", published=runs[n])
+        policies.keep(store, "best", policy, score=score, group=tmp_path / "sweep", published=runs[n])
         policies.append(policy)
     assert [(policy.folder / "policy/model.safetensors").exists() for policy in policies] == [False, True, False]
     assert [(run / "model.safetensors").exists() for run in runs] == [False, True, False]
@@ -40,7 +42,7 @@ def test_keeping_the_best_of_a_group_deletes_the_weights_of_the_others(store, tm
 def test_a_pruned_stage_is_computed_again_when_its_weights_are_wanted(store, tmp_path, said):
     for n, score in enumerate((1.0, 2.0)):
         policy = store.make(store.stage("policy", {"n": n}), write_policy)
-        retention.keep(store, "best", policy, score=score, group=tmp_path / "sweep")
+        policies.keep(store, "best", policy, score=score, group=tmp_path / "sweep")
     loser = store.make(store.stage("policy", {"n": 0}), write_policy)
     assert loser.pruned == ["policy/model.safetensors"]
     assert (loser.path("policy") / "model.safetensors").read_bytes() == b"weights"
@@ -57,11 +59,11 @@ def test_keeping_adapters_drops_merged_weights_and_leaves_full_policies_alone(st
 
     lora = store.make(store.stage("policy", {"lora": 8}), write_lora)
     full = store.make(store.stage("policy", {"lora": 0}), write_policy)
-    pruned = [retention.keep(store, "adapter", stage, score=0.0, group=tmp_path / "g") for stage in (lora, full)]
+    pruned = [policies.keep(store, "adapter", stage, score=0.0, group=tmp_path / "g") for stage in (lora, full)]
     assert pruned == [[f"{lora}: weights deleted (store.keep_policies)"], []]
     assert lora.pruned == ["merged/model.safetensors"]
     assert lora.path("adapter").is_dir()
-    assert retention.keep(store, "all", full, score=0.0, group=tmp_path / "g") == []
+    assert policies.keep(store, "all", full, score=0.0, group=tmp_path / "g") == []
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def end(store):
         place = group / run / "policy"
         if not policy.pruned:
             publish.publish_tree(policy, "policy", place)
-        retention.keep(store, "best", policy, score=score, group=group, published=place)
+        policies.keep(store, "best", policy, score=score, group=group, published=place)
         return place / "model.safetensors"
 
     return call
@@ -141,22 +143,159 @@ FULL = [("pairs", "done"), ("policy", "partial"), ("scored", "damaged"), ("score
 )
 def test_the_store_mode_removes_what_is_asked_and_nothing_else(store, capsys, clean, left):
     cfg = shelf(store)
-    retention.show(cfg, clean=clean)
+    retention.show(cfg, clean=clean, yes=clean != "none")
     shown = capsys.readouterr().out
     assert states(store) == left
     assert "4 stages" in shown
     assert ("removed" in shown) == (clean != "none")
-    assert "2.0 kB" in shown
+    assert ("2.0 kB" in shown) == (clean != "damaged")
 
 
 def test_the_store_mode_spares_young_stages_and_stages_at_work(store, capsys):
     cfg = shelf(store)
-    retention.show(cfg, clean="all", older_than_days=1.0)
+    retention.show(cfg, clean="all", older_than_days=1.0, yes=True)
     assert states(store) == FULL
     with store.lock(store.stage("policy", {}).folder):
-        retention.show(cfg, clean="all")
+        retention.show(cfg, clean="all", yes=True)
     assert states(store) == [FULL[1]]
     assert "in use by another process" in capsys.readouterr().out
+
+
+def everything(folder):
+    """Every file, folder and link below a folder, with what it holds."""
+    paths = (path for path in folder.rglob("*") if path.suffix != ".lock")
+    return {path: path.readlink() if path.is_symlink() else path.is_file() and path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("clean", ["partial", "damaged", "all"])
+def test_without_a_yes_cleaning_only_lists_what_it_would_remove(store, capsys, clean):
+    cfg = shelf(store)
+    before, count = everything(store.root), {"partial": 1, "damaged": 1, "all": 4}[clean]
+    retention.show(cfg, clean=clean)
+    shown = capsys.readouterr().out
+    assert everything(store.root) == before
+    assert f"mode.yes=true removes {count}, " in shown and "to be removed" in shown
+    assert ("damaged-1" in shown) == (clean != "partial")
+
+
+def test_a_yes_without_anything_to_clean_is_refused(store):
+    with pytest.raises(UserError, match=r"mode.yes=true"):
+        retention.show(shelf(store), yes=True)
+
+
+KEY = "0123456789abcdef"
+
+
+@pytest.mark.parametrize("clean", ["none", "partial", "damaged", "all"])
+@pytest.mark.parametrize("names", [["Documents/thesis", "photos/2024"], [f"policy/{KEY}", "notes"], ["policy/2024"]])
+def test_a_folder_that_is_no_store_is_refused_and_untouched(tmp_path, names, clean):
+    home = tmp_path / "home"
+    for name in names:
+        (home / name).mkdir(parents=True)
+        (home / name / "mine.txt").write_text("mine")
+    before = everything(home)
+    with pytest.raises(UserError, match=r"no store"):
+        retention.show(OmegaConf.create({"store": {"root": str(home)}}), clean=clean, yes=clean != "none")
+    with pytest.raises(UserError, match=r"no store"):
+        Store(home).make(Store(home).stage("pairs", {}), never)
+    assert everything(home) == before
+
+
+def test_what_lies_in_a_store_and_is_no_stage_is_neither_counted_nor_removed(store, tmp_path, capsys):
+    cfg = shelf(store)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "mine.txt").write_text("mine")
+    for name in (f"Documents/{KEY}", "policy/2024", f"policy/{KEY}.partial.bak", f"policy/x{KEY}", "cache/judge"):
+        (store.root / name).mkdir(parents=True)
+        (store.root / name / "mine.txt").write_text("mine")
+    (store.root / "policy" / KEY).symlink_to(precious)
+    (store.root / "answers").symlink_to(tmp_path)
+    (tmp_path / KEY).mkdir()
+    stage = store.stage("policy", {}).partial
+    (stage / "link").symlink_to(precious)
+    kept = {path: held for path, held in everything(tmp_path).items() if "mine" in path.name or path.is_symlink()}
+    retention.show(cfg, clean="all", yes=True)
+    assert "4 stages" in capsys.readouterr().out and not stage.exists()
+    left = everything(tmp_path)
+    assert {path: held for path, held in kept.items() if stage not in path.parents}.items() <= left.items()
+    assert (tmp_path / KEY).is_dir()
+
+
+def test_an_older_store_is_known_by_its_manifests_and_marked(store, capsys):
+    cfg = shelf(store)
+    (store.root / "dlma_store.json").unlink()
+    (store.root / "thesis.tex").write_text("mine")
+    retention.show(cfg, clean="all")
+    assert "mode.yes=true removes 4" in capsys.readouterr().out
+    assert not owned.is_marked(store.root)
+    retention.show(cfg, clean="all", yes=True)
+    assert owned.is_marked(store.root) and states(store) == []
+    assert (store.root / "thesis.tex").read_text() == "mine"
+
+
+def test_an_older_store_that_was_killed_in_its_first_stage_is_known(store, tmp_path):
+    partial = store.stage("policy", {}).partial
+    partial.mkdir(parents=True)
+    store.make(store.stage("policy", {}), write_policy)
+    assert owned.is_marked(store.root)
+
+
+def test_a_mark_of_others_is_no_mark(tmp_path):
+    (tmp_path / "dlma_store.json").write_text("{}")
+    with pytest.raises(UserError, match="no store"):
+        Store(tmp_path).claim()
+
+
+@pytest.mark.parametrize("root", ["", " "])
+def test_an_empty_root_is_refused_in_every_mode(root, run_main):
+    for mode in ("store", "run"):
+        ran = run_main(f"mode={mode}", f"store.root='{root}'")
+        assert (ran.code, ran.err.count("\n")) == (2, 1) and "store.root: is empty" in ran.err
+    assert list(ran.folder.iterdir()) == []
+
+
+def test_a_link_in_a_folder_at_work_is_refused_and_not_followed(store, tmp_path):
+    precious = tmp_path / "precious"
+    (precious / "rows.parquet").mkdir(parents=True)
+    (precious / "manifest.json").write_text("mine")
+    before = everything(precious)
+    store.claim()
+    for number, name in enumerate(("", "scratch")):
+        stage = store.stage("pairs", {"n": number})
+        place = stage.partial / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(precious)
+        with pytest.raises(UserError, match="symbolic link"):
+            store.make(stage, never)
+    assert everything(precious) == before
+
+
+def test_pruning_by_a_manifest_that_leads_elsewhere_removes_nothing_there(store, tmp_path):
+    (tmp_path / "mine.safetensors").write_bytes(b"mine")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "mine.safetensors").write_bytes(b"mine")
+    stage = store.make(store.stage("policy", {"n": 0}), write_policy)
+    (stage.folder / "link").symlink_to(tmp_path / "linked")
+    names = ["../../../mine.safetensors", str(tmp_path / "mine.safetensors"), "link/mine.safetensors"]
+    listed = stage.manifest["files"] | {name: {"sha256": "", "size": 4} for name in names}
+    files.write_json(stage.folder / "manifest.json", {**stage.manifest, "files": listed})
+    policies.keep(store, "best", stage, score=0.0, group=tmp_path / "sweep")
+    better = store.make(store.stage("policy", {"n": 1}), write_policy)
+    policies.keep(store, "best", better, score=1.0, group=tmp_path / "sweep")
+    assert not (stage.folder / "policy/model.safetensors").exists()
+    assert (tmp_path / "mine.safetensors").exists() and (tmp_path / "linked/mine.safetensors").exists()
+
+
+def test_of_a_losers_run_folder_only_weights_that_a_run_wrote_there_go(end, store, tmp_path):
+    place = end(0, 1.0, tmp_path / "sweep", "a").parent
+    (place / "mine.safetensors").write_bytes(b"mine")
+    touched = end(0, 1.0, tmp_path / "sweep", "b")
+    touched.write_bytes(b"trained on by hand")
+    end(1, 2.0, tmp_path / "sweep", "c")
+    assert sorted(path.name for path in place.iterdir()) == ["config.json", "mine.safetensors"]
+    assert touched.read_bytes() == b"trained on by hand"
+    assert written.damage(place.parent, ["policy/config.json"]) is None
 
 
 def test_the_store_mode_on_an_absent_store_writes_nothing(tmp_path, capsys):
@@ -179,8 +318,8 @@ def test_ages_read_in_the_largest_unit(age, text):
 
 def test_a_policy_that_was_cleaned_away_no_longer_counts_as_the_best(store, tmp_path):
     best = store.make(store.stage("policy", {"n": 0}), write_policy)
-    retention.keep(store, "best", best, score=9.0, group=tmp_path / "sweep")
-    retention.show(OmegaConf.create({"store": {"root": str(store.root)}}), clean="all")
+    policies.keep(store, "best", best, score=9.0, group=tmp_path / "sweep")
+    retention.show(OmegaConf.create({"store": {"root": str(store.root)}}), clean="all", yes=True)
     second = store.make(store.stage("policy", {"n": 1}), write_policy)
-    assert retention.keep(store, "best", second, score=1.0, group=tmp_path / "sweep") == []
+    assert policies.keep(store, "best", second, score=1.0, group=tmp_path / "sweep") == []
     assert second.pruned == []

@@ -1,0 +1,100 @@
+"""The rule `store.keep_policies`: whose weights stay, in the store and in the run folders where they were published."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from dlma import files
+from dlma.runs import publish
+from dlma.store import owned
+from dlma.store.fingerprint import key_of
+from dlma.store.stage import MANIFEST, Stage, is_weights
+from dlma.store.store import Store
+
+
+def keep(
+    store: Store,
+    rule: Literal["all", "adapter", "best"],
+    stage: Stage,
+    *,
+    score: float,
+    group: Path,
+    published: Path | None = None,
+) -> list[str]:
+    """Applies `store.keep_policies` when a cell has ended; returns one line for each stage whose weights were deleted.
+
+    `adapter`: of a stage with adapter weights only these stay. `best`: of all cells of `group` (a sweep's folder) that
+    have ended, the one with the highest score keeps its weights; those of the others go, here and in the folders
+    where they were `published`. A folder is that of the policy published there last. Manifests and records stay, so
+    nothing is computed again unless the weights themselves are wanted.
+    """
+    if rule == "adapter":
+        return _keep_adapter(store, stage)
+    if rule == "best":
+        return _keep_best(store, stage, score, group, published)
+    return []
+
+
+def _keep_adapter(store: Store, stage: Stage) -> list[str]:
+    if not any(_is_adapter(name) for name in stage.manifest.get("files", {})):
+        return []
+    return _prune(store, stage.folder, lambda name: is_weights(name) and not _is_adapter(name))
+
+
+def _keep_best(store: Store, stage: Stage, score: float, group: Path, published: Path | None) -> list[str]:
+    board_file = store.root / ".groups" / f"{key_of(str(group.absolute()))}.json"
+    with files.guarded(store.root, "store.root"), store.lock(board_file):
+        board = _board(board_file, stage)
+        _enter(board, stage.key, score, published)
+        best = min(board, key=lambda key: (-board[key]["score"], key))
+        pruned = []
+        for key in sorted(board.keys() - {best}):
+            pruned += _prune(store, stage.folder.with_name(key), is_weights)
+            _unpublish(board[key])
+        files.write_json(board_file, board)
+    return pruned
+
+
+def _board(file: Path, stage: Stage) -> dict[str, dict]:
+    """Score and published folders of each policy of a group that is in the store; a row of another form is left out."""
+    rows = files.read_json(file).items()
+    known = {key: row for key, row in rows if isinstance(row, dict) and isinstance(row.get("published"), list)}
+    return {key: row for key, row in known.items() if owned.is_key(key) and stage.folder.with_name(key).is_dir()}
+
+
+def _enter(board: dict[str, dict], key: str, score: float, published: Path | None) -> None:
+    """Put a policy on the board; the folder where it was published is no other's any more."""
+    place = [str(published.absolute())] if published else []
+    for row in board.values():
+        row["published"] = [old for old in row["published"] if old not in place]
+    others = board[key]["published"] if key in board else []
+    board[key] = {"score": -math.inf if math.isnan(score) else score, "published": others + place}
+
+
+def _prune(store: Store, folder: Path, is_dropped: Callable[[str], bool]) -> list[str]:
+    with files.guarded(store.root, "store.root"), store.lock(folder):
+        manifest = files.read_json(folder / MANIFEST)
+        known = set(manifest.get("pruned", []))
+        inside = {name for name in manifest.get("files", {}) if files.lies_in(folder, name)}
+        names = {name for name in inside if is_dropped(name)} - known
+        if not names:
+            return []
+        # The manifest goes first: a kill in between leaves a file that is not read, not a file that is missed.
+        files.write_json(folder / MANIFEST, {**manifest, "pruned": sorted(known | names)})
+        for name in sorted(names):
+            (folder / name).unlink(missing_ok=True)
+    return [f"{folder.parent.name}/{folder.name}: weights deleted (store.keep_policies)"]
+
+
+def _is_adapter(name: str) -> bool:
+    return Path(name).name == "adapter_model.safetensors"
+
+
+def _unpublish(row: dict) -> None:
+    """Removes the weights from the folders where runs wrote them, as far as they still are as written."""
+    for place in row["published"]:
+        publish.withdraw_weights(Path(place))
+    row["published"] = []

@@ -1,0 +1,109 @@
+"""The list of what runs wrote into a run folder, `files.json`: size and sha256 of every file as it was written.
+
+A finished cell of a sweep is verified by it, and a later run removes only what is still as written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from dlma import files
+from dlma.errors import UserError
+from dlma.store.owned import MANIFEST
+
+RECORD, STATUS = "files.json", "status.json"
+START, MULTIRUN = ".started.json", "multirun.yaml"  # in a sweep's folder while it runs; the second is Hydra's
+TREES = ("policy", "tuned")
+TABLES = ("prompts", "pairs", "scored", "answers", "verdicts", "scores", "rewards", "along", "versus", "agreement")
+NAMES = (  # what modes write into a run folder
+    *(STATUS, RECORD, MANIFEST, "config.yaml", "costs.json", "report.html", "report.md", "report.tex", "results.csv"),
+    *(f"{name}.csv" for name in ("metrics", "train", "reward", "along", "rounds", "categories", "versus", "workbench")),
+    *(f"{name}.parquet" for name in TABLES),
+    *("workbench.html", MULTIRUN, *TREES),
+)
+
+_OPTION = "hydra.run.dir"
+
+
+def note(folder: Path, names: Iterable[str]) -> None:
+    """Enter files that were written into a run folder, as they are now; entries of files that are gone are dropped."""
+    written = {name: folder / name for name in names}
+    with files.guarded(folder, _OPTION):
+        found = {n: {"sha256": files.sha256_file(p), "size": p.stat().st_size} for n, p in written.items()}
+        enter(folder, found, gone=[name for name in record(folder) if not (folder / name).is_file()])
+
+
+def enter(folder: Path, entries: dict[str, dict], *, gone: Sequence[str] = ()) -> None:
+    """Enter files and take out those at or below `gone`."""
+    old = {name: entry for name, entry in record(folder).items() if not any(is_below(name, place) for place in gone)}
+    files.write_json(folder / RECORD, old | entries)
+
+
+def is_below(name: str, place: str) -> bool:
+    return name == place or name.startswith(f"{place}/")
+
+
+def record(folder: Path) -> dict[str, dict]:
+    """Size and sha256 of each file that runs wrote into a folder; an entry of another form is left out."""
+    found = files.read_json(folder / RECORD).items()
+    return {name: entry for name, entry in found if _is_entry(name, entry)}
+
+
+def damage(folder: Path, needed: Iterable[str]) -> str | None:
+    """The first file of a run folder that is not as it was written, in words; None if all are, with all `needed`."""
+    entries = record(folder)
+    if missing := [name for name in needed if name not in entries]:
+        return f"{missing[0]} is not in {RECORD}"
+    found = ((name, fault(folder / name, entry)) for name, entry in entries.items())
+    return next((f"{name} {wrong}" for name, wrong in found if wrong), None)
+
+
+def fault(path: Path, entry: dict) -> str | None:
+    """What is not as written in a file, in words: `is missing`; None if nothing is."""
+    try:
+        if not path.is_file():
+            return "is missing"
+        if path.stat().st_size != entry["size"]:
+            return f"has {path.stat().st_size} bytes, not {entry['size']}"
+        return None if files.sha256_file(path) == entry["sha256"] else "has another content than when it was written"
+    except OSError as reason:
+        return f"cannot be read ({reason.strerror})"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run wrote into this folder: by its list of files, its status, or a manifest of before the list."""
+    if (
+        record(folder)
+        or {"name", "number", "overrides", "started", "status"} <= files.read_json(folder / STATUS).keys()
+    ):
+        return True
+    stages = files.read_json(folder / MANIFEST).values()
+    return any(isinstance(one, dict) and {"name", "key", "version", "values"} <= one.keys() for one in stages)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises UserError for a folder in which a run would write over files, but which is none of a run or a sweep."""
+    if is_run(folder) or _is_sweep(folder):
+        return
+    found = [name for name in NAMES if (folder / name).exists() or (folder / name).is_symlink()]
+    if found:
+        where = f"{folder / found[0]}: stands where a run would write, and no run wrote it"
+        raise UserError(f"{where}; name another folder: {_OPTION}=... or hydra.sweep.dir=...")
+
+
+def _is_sweep(folder: Path) -> bool:
+    """Whether the cells of a sweep lie here, or one was begun."""
+    return (folder / START).is_file() or any(is_run(path.parent) for path in folder.glob(f"*/{STATUS}"))
+
+
+def is_as_written(place: Path, name: str, entry: dict) -> bool:
+    """Whether a file is the one that a run wrote there; none behind a link is."""
+    if place.is_symlink() or not (name == "." or files.lies_in(place, name)):
+        return False
+    return fault(place / name, entry) is None
+
+
+def _is_entry(name: str, entry: object) -> bool:
+    parts = PurePosixPath(name).parts
+    return isinstance(entry, dict) and {"sha256", "size"} <= entry.keys() and bool(parts) and not {"..", "/"} & {*parts}

@@ -1,0 +1,99 @@
+"""The list of what a run wrote: damage is found by it, and a run writes over no file of others."""
+
+import os
+
+import pytest
+from command_line import MODE
+from store_kit import spoil
+
+from dlma import files
+from dlma.errors import UserError
+from dlma.runs import written
+
+NAMES = ["metrics.csv", "policy/model.safetensors"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in NAMES:
+        files.write_bytes(tmp_path / "run" / name, b"content")
+    written.note(tmp_path / "run", NAMES)
+    return tmp_path / "run"
+
+
+def swap(path):
+    path.rename(path.with_name("old"))
+    path.symlink_to("nowhere")
+
+
+HARM = {
+    "a bit": (spoil, "has another content than when it was written"),
+    "cut": (lambda path: os.truncate(path, 3), "has 3 bytes, not 7"),
+    "gone": (lambda path: path.unlink(), "is missing"),
+    "a link": (swap, "is missing"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is missing"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("harm", "words"), HARM.values(), ids=HARM)
+def test_damage_to_any_file_is_found_and_said(folder, name, harm, words):
+    assert written.damage(folder, NAMES) is None
+    harm(folder / name)
+    assert written.damage(folder, NAMES) == f"{name} {words}"
+
+
+def test_a_file_that_was_never_entered_and_an_absent_list_are_damage(folder):
+    assert written.damage(folder, ["report.html"]) == "report.html is not in files.json"
+    (folder / "files.json").write_text("{")
+    assert written.damage(folder, NAMES) == "metrics.csv is not in files.json"
+
+
+def test_entries_of_another_form_or_place_are_left_out(folder):
+    entry = {"sha256": "", "size": 0}
+    strange = {"../up": entry, "/top": entry, "": entry, "a/../../b": entry, "metrics.csv": 3, "b": {"size": 0}}
+    files.write_json(folder / "files.json", strange)
+    assert written.record(folder) == {}
+
+
+FOREIGN = ["config.yaml", "manifest.json", "status.json", "policy", "report.html", "files.json", "multirun.yaml"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_folder_with_others_files_in_the_place_of_outputs_is_refused(tmp_path, name):
+    (tmp_path / name).write_text('{"name": "my project", "version": "1.0"}')
+    with pytest.raises(UserError, match=f"{name}: stands where a run would write"):
+        written.refuse_foreign(tmp_path)
+
+
+@pytest.mark.parametrize("argv", [["hydra.run.dir=mine"], ["-m", "seed=0,1", "hydra.sweep.dir=mine"]])
+def test_a_run_writes_over_no_file_of_others(tmp_path, run_main, mode, argv):
+    mode(lambda cfg, /: {})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "status.json").write_text("mine")
+    ran = run_main(MODE, *argv)
+    assert ran.code == 2 and ran.err.count("\n") == 1 and "mine/status.json: stands" in ran.err
+    assert [path.read_text() for path in (tmp_path / "mine").iterdir()] == ["mine"]
+
+
+def test_a_run_goes_on_in_the_folder_of_a_run_or_beside_files_that_it_does_not_write(tmp_path, run_main, mode):
+    mode(lambda cfg, /: {})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.md").write_text("mine")
+    for _ in range(2):
+        assert run_main(MODE, "hydra.run.dir=mine").code == 0
+        (tmp_path / "mine" / "report.html").write_text("of the run")
+    assert (tmp_path / "mine" / "notes.md").read_text() == "mine"
+
+
+def test_the_folder_of_a_sweep_is_known_by_its_cells_or_by_its_start(tmp_path):
+    status = {"name": "a", "number": 0, "overrides": [], "started": 1.0, "status": "done"}
+    files.write_json(tmp_path / "cells" / "a" / "status.json", status)
+    files.write_json(tmp_path / "killed" / ".started.json", {"started": 1.0})
+    files.write_json(tmp_path / "others" / "a" / "status.json", {"name": "a"})
+    for name in ("cells", "killed", "others"):
+        (tmp_path / name / "multirun.yaml").write_text("")
+    written.refuse_foreign(tmp_path / "cells")
+    written.refuse_foreign(tmp_path / "killed")
+    with pytest.raises(UserError, match=r"multirun.yaml"):
+        written.refuse_foreign(tmp_path / "others")
