@@ -2,7 +2,7 @@
 
 A run or a sweep's cell calls the mode's target with the config. What became of it stands in the run folder's
 `status.json`; a failed cell does not stop the others. Exit codes: 0 done, 1 an unexpected error, 2 a mistake that
-the user can mend, 130 interrupted.
+the user can mend, 130 stopped by Ctrl-C, 143 by SIGTERM (dlma/stopping.py).
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import json
 import logging
 import os
 import shlex
-import signal
 import sys
-import threading
 import time
 import traceback
 from argparse import Namespace
@@ -25,13 +23,14 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
+from dlma import stopping
 from dlma.config import help, run_names
 from dlma.config.build import build
 from dlma.config.check import check
 from dlma.config.help import conf_dir
 from dlma.config.redact import redact
 from dlma.config.run_names import run_folder
-from dlma.errors import UserError
+from dlma.errors import Stopped, UserError
 from dlma.runs import status as run_status
 from dlma.runs import written
 from dlma.runs.written import MULTIRUN, STATUS
@@ -44,25 +43,46 @@ if TYPE_CHECKING:
 run_names.register()  # here, so that a launcher's worker, which imports this module for `task`, knows them too
 
 UNUSED = ("config_name", "package", "resolve", "experimental_rerun")  # of Hydra's flags, those that a run does not read
+INTERRUPTED = {Stopped(number).code for number in stopping.SIGNALS}
 UNWRITABLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line (without the program's name); returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    with _restored():
-        try:
-            return _main(argv)
-        except UserError as reason:
-            return _say(f"error: {reason}", 2)
-        except KeyboardInterrupt:
-            return _say(f"interrupted; to go on: {shlex.join([*help.command(), *argv])}", 130)
-        except OSError as reason:
-            if reason.errno not in UNWRITABLE:
-                raise
-            return _say(f"error: {unwritable(reason)}", 2)
-        except SystemExit as stop:  # argparse and Hydra's own questions
-            return stop.code if isinstance(stop.code, int) else 0
+    """Run one command line (without the program's name); returns the exit code.
+
+    Without an argument it is the program itself, which does not return when it is stopped.
+    """
+    program = argv is None
+    argv = list(sys.argv[1:] if program else argv)
+    with _restored(), stopping.heeded(), stopping.last_words(lambda code: _say(_to_go_on(argv), code)):
+        code = _outcome(argv)
+        if program and code in INTERRUPTED:
+            stopping.leave(code)
+        return code
+
+
+def _outcome(argv: list[str]) -> int:
+    try:
+        return _main(argv)
+    except UserError as reason:
+        return _say(f"error: {reason}", 2)
+    except (KeyboardInterrupt, Stopped) as stop:
+        return _say(_to_go_on(argv), _code(stop))
+    except OSError as reason:
+        if reason.errno not in UNWRITABLE:
+            raise
+        return _say(f"error: {unwritable(reason)}", 2)
+    except SystemExit as stop:  # argparse and Hydra's own questions
+        return stop.code if isinstance(stop.code, int) else 0
+
+
+def _to_go_on(argv: list[str]) -> str:
+    return f"interrupted; to go on: {shlex.join([*help.command(), *argv])}"
+
+
+def _code(stop: BaseException) -> int:
+    """The exit code of a run that was stopped: without a signal of its own it was Ctrl-C."""
+    return stop.code if isinstance(stop, Stopped) else 130
 
 
 def _say(line: str, code: int) -> int:
@@ -147,15 +167,28 @@ def _sweep(hydra: Hydra, plan: Plan) -> int:
     written.refuse_foreign(plan.sweep_folder)
     started = run_status.begin(plan.sweep_folder)
     try:
-        hydra.multirun("config", task, plan.overrides)
+        with stopping.last_words(lambda code: _stopped_sweep(plan.sweep_folder, started, code)):
+            hydra.multirun("config", task, plan.overrides)
+    except (KeyboardInterrupt, Stopped) as stop:
+        run_status.interrupt(plan.sweep_folder, started, _code(stop))
+        raise
     finally:
-        (plan.sweep_folder / MULTIRUN).unlink(missing_ok=True)  # Hydra's copy of the config: not redacted
-        run_status.end(plan.sweep_folder)
+        _clean(plan.sweep_folder)
         cells = _cells(plan.sweep_folder, started)
         _report(cells, plan.cells)
     folders = [plan.sweep_folder / cell["name"] for cell in cells]
     report.of_sweep(plan.sweep_folder, folders, plan.cfg, missing=plan.cells - len(cells))
     return max((cell["code"] for cell in cells), default=1, key=_worst) if len(cells) == plan.cells else 1
+
+
+def _clean(folder: Path) -> None:
+    (folder / MULTIRUN).unlink(missing_ok=True)  # Hydra's copy of the config: not redacted
+    run_status.end(folder)
+
+
+def _stopped_sweep(folder: Path, started: float, code: int) -> None:
+    run_status.interrupt(folder, started, code)
+    _clean(folder)
 
 
 def _worst(code: int) -> int:
@@ -190,11 +223,15 @@ def task(cfg: DictConfig) -> dict:
             return known
         _write(status)
         _one_thread_each(cfg)
-        status |= {"status": "done", "code": 0, "result": build(cfg.mode, cfg)}
+        with stopping.last_words(lambda code: _fail(status, "interrupted", code)):
+            status |= {"status": "done", "code": 0, "result": build(cfg.mode, cfg)}
     except UserError as reason:
         _fail(status, str(reason), 2)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        _fail(status, "interrupted", 130)
+    except (KeyboardInterrupt, Stopped) as stop:
+        _fail(status, "interrupted", _code(stop))
+        raise
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C
+        _fail(status, "interrupted", _code(stop))
         raise KeyboardInterrupt from stop
     except OSError as reason:
         if reason.errno not in UNWRITABLE:
@@ -255,8 +292,8 @@ def _started() -> dict:
 
 
 def _fail(status: dict, reason: str, code: int) -> None:
-    status |= {"status": "interrupted" if code == 130 else "failed", "reason": reason, "code": code}
-    if code != 130:
+    status |= {"status": "interrupted" if code in INTERRUPTED else "failed", "reason": reason, "code": code}
+    if code not in INTERRUPTED:
         _say(f"error: {reason}", code)
     with contextlib.suppress(OSError):  # a full disk is the reason already given
         _write(status)
@@ -281,17 +318,14 @@ def _write(status: dict) -> None:
 
 @contextlib.contextmanager
 def _restored() -> Iterator[None]:
-    """Leave the process as it was: logging, Hydra's globals and the handling of Ctrl-C."""
+    """Leave the process as it was: logging and Hydra's globals."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         yield
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, on_interrupt)
         if "hydra" in sys.modules:
             from hydra.core.global_hydra import GlobalHydra
 

@@ -146,16 +146,17 @@ class Asker:
             return []
         self._stop.clear()
         self._reason = None
-        with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
-            waiting = [pool.submit(self._reply, chat) for chat in chats]
-            try:
-                return [one.result() for one in waiting]
-            except BaseException:
-                self._stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                if self._reason is not None:
-                    raise self._reason from None
-                raise
+        pool = ThreadPoolExecutor(self.endpoint.concurrency)
+        waiting = [pool.submit(self._reply, chat) for chat in chats]
+        try:
+            return [one.result() for one in waiting]
+        except UserError as reason:
+            self._stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)  # what is under way may still bring replies
+            raise self._reason or reason from None
+        finally:
+            self._stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _reply(self, chat: Chat) -> str:
         key = key_of(

@@ -1,9 +1,30 @@
-"""The one exception that means: the person can mend this; show its line, exit with 2."""
+"""The exceptions that mean something: what the person can mend (shown as one line, exit code 2), and a stop."""
+
+from collections.abc import Sequence
 
 
 class UserError(Exception):
     """A mistake in the config, a file or the environment; the message is one line: where, and what to do."""
 
 
+def few(names: Sequence[str], limit: int = 3) -> str:
+    """The first names of many, and how many there are: `a, b, c and 4 more`."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 class BadRow(Exception):
     """A row that can be read but not used; the message is the reason under which it is counted."""
+
+
+class Stopped(BaseException):
+    """A signal asked the process to end; no Exception, so that nobody on the way takes it for a fault.
+
+    Nor a KeyboardInterrupt, at which Lightning ignores further signals and exits by itself.
+    number: the signal's; code: the exit code
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.code = 128 + number

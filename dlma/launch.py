@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from dlma import stopping
 from dlma.config.build import resolved
 from dlma.context import Cell
 from dlma.errors import UserError
@@ -57,15 +58,20 @@ class Leader(Cell):
     def close(self, well: bool) -> None:
         """Let the followers go when the run ended well; else, or if one does not go, end them."""
         self._closing.set()
+        if not well:
+            self.kill()
         for follower in self._followers:
-            if not well:
-                follower.kill()
             follower.end()
         if self._followers:
             from dlma.trainer import collectives
 
             collectives.leave()
         self._followers.clear()  # the list that the cells of all rounds share
+
+    def kill(self) -> None:
+        """End all followers at once."""
+        for follower in self._followers:
+            follower.kill()
 
     def _with_followers(self, stage: Stage, folder: Path, write: Callable[[Path], dict | None]) -> dict | None:
         if not self._followers:
@@ -127,8 +133,7 @@ class Leader(Cell):
             dead = [follower for follower in self._followers if follower.died]
             if dead and not self._closing.wait(_GRACE):
                 print(f"error: {dead[0].reason()}", file=sys.stderr, flush=True)
-                for follower in self._followers:
-                    follower.kill()
+                self.kill()
                 os._exit(2)
 
 
@@ -235,7 +240,8 @@ def cell_of(cfg, folder: Path) -> Iterator[Cell]:
     refuse_other_launchers()
     leader, well = Leader(cfg, folder), False
     try:
-        yield leader
+        with stopping.last_words(lambda code: leader.kill()):
+            yield leader
         well = True
     finally:
         leader.close(well)

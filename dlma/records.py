@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -249,6 +250,17 @@ class Account:
 def content_id(*parts: str) -> str:
     """The first 16 hex digits of the sha256 of the parts; equal text has equal ids everywhere."""
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+def not_finite(row: object) -> list[str]:
+    """The fields of a record that hold a nan or an infinity."""
+    return [field.name for field in dataclasses.fields(row) if not _finite(getattr(row, field.name))]
+
+
+def _finite(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 _SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}

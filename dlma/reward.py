@@ -36,6 +36,7 @@ class Item:
 
     planned: list[trees.Tree]
     margin: float
+    id: str
 
 
 class Micro:
@@ -49,6 +50,8 @@ class Micro:
 
 class BradleyTerry(TrainingRule):
     """A reward model from labelled pairs; leaves `reward/`, and the rewards of all pairs in rows.parquet."""
+
+    rate = "recipe.reward.lr"
 
     def __init__(
         self,
@@ -127,7 +130,10 @@ class BradleyTerry(TrainingRule):
         planned = self.engine.plan([chosen_first(pair) for pair in pairs])
         share = len(planned) // len(pairs)
         margins = [min(max(margin(pair), low), high) for pair in pairs]
-        return [Item(planned[i * share : (i + 1) * share], value) for i, value in enumerate(margins)]
+        return [
+            Item(planned[i * share : (i + 1) * share], value, pair.id)
+            for i, (value, pair) in enumerate(zip(margins, pairs, strict=True))
+        ]
 
     def micros(self, rows: list[Item]) -> list[Micro]:
         lengths = [max(len(tree) for tree in item.planned) for item in rows]

@@ -51,11 +51,19 @@ class Template:
 
 
 @dataclass(frozen=True)
+class Example(trees.Sequence):
+    """A context and its answer; id: of the prompt."""
+
+    id: str
+
+
+@dataclass(frozen=True)
 class Item:
     """An answer ready to train on; scale is one over the mean tokens of an answer, over all of training."""
 
     tree: trees.Tree
     scale: float
+    id: str
 
 
 class Micro:
@@ -72,6 +80,8 @@ class InstructionTuning(TrainingRule):
     max_tokens: of prompt and answer together; a longer answer is cut, a longer prompt dropped
     warmup_share: of all steps
     """
+
+    rate = "sft.lr"
 
     def __init__(
         self,
@@ -130,7 +140,7 @@ class InstructionTuning(TrainingRule):
         else:
             super().save(folder)
 
-    def examples(self, prompts: Sequence[Prompt]) -> tuple[list[trees.Sequence], Account]:
+    def examples(self, prompts: Sequence[Prompt]) -> tuple[list[Example], Account]:
         """Context and answer of each prompt as token ids, and the account of those that cannot be used."""
         tally = Tally(on_bad_row=self.data.on_bad_row, max_dropped=self.data.max_dropped)
         tally.account.read = len(prompts)
@@ -148,9 +158,7 @@ class InstructionTuning(TrainingRule):
         tally.stop_if_too_many("sft.data", "raise sft.max_tokens or sft.data.max_dropped")
         return found, tally.account
 
-    def _example(
-        self, prompt: Prompt, context: list[int], whole: list[int], tally: Tally, where: str
-    ) -> trees.Sequence:
+    def _example(self, prompt: Prompt, context: list[int], whole: list[int], tally: Tally, where: str) -> Example:
         if prompt.chosen is None:
             raise BadRow(NO_ANSWER)
         eos = self.model.tokenizer.eos_token_id
@@ -160,12 +168,13 @@ class InstructionTuning(TrainingRule):
             raise BadRow(TOO_LONG)
         if len(answer) > room:
             tally.trim(where, CUT)
-        return trees.Sequence(context, answer[:room])
+        return Example(context, answer[:room], prompt.id)
 
-    def items(self, examples: Sequence[trees.Sequence]) -> list[Item]:
+    def items(self, examples: Sequence[Example]) -> list[Item]:
         """The examples, planned by the engine."""
         scale = len(examples) / sum(len(example.response) for example in examples)
-        return [Item(tree, scale) for tree in self.engine.plan([[example] for example in examples])]
+        planned = self.engine.plan([[example] for example in examples])
+        return [Item(tree, scale, example.id) for tree, example in zip(planned, examples, strict=True)]
 
     def micros(self, rows: list[Item]) -> list[Micro]:
         batches = self.engine.batches([len(item.tree) for item in rows])

@@ -1,13 +1,16 @@
 """Asking an endpoint: every fault is met, limits hold, nothing is asked twice, and the key is written nowhere."""
 
 import json
+import os
+import signal
+import threading
 import time
 
 import pytest
 from chat_server import serving
 
 from dlma.endpoint import Asker, Endpoint
-from dlma.errors import UserError
+from dlma.errors import Stopped, UserError
 
 VALUES = dict(model="m", temperature=0.0, max_tokens=20, json_mode=False, backoff_seconds=0.01, timeout_seconds=30.0)
 PATIENCE = {"slow": 0.5}  # seconds, where it is the client that must lose patience
@@ -51,6 +54,29 @@ def test_a_fault_that_passes_is_waited_out(fault, tmp_path):
         one = asker(server, tmp_path, concurrency=1, timeout_seconds=PATIENCE.get(fault[0], 30.0))
         assert one.ask(CHATS[:2]) == REPLIES[:2]
     assert one.account.failed == 2 and one.account.requests == 4
+
+
+def test_a_stop_waits_for_no_reply_and_keeps_those_that_came(tmp_path):
+    def stop(number, frame):
+        raise Stopped(number)
+
+    def once_two_are_kept():
+        while len(list(tmp_path.rglob("*.json"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with serving(lambda body, number: echo(body) if number <= 2 else ("slow", 8.0, "late")) as server:
+            one = asker(server, tmp_path, concurrency=2)
+            threading.Thread(target=once_two_are_kept).start()
+            start = time.monotonic()
+            with pytest.raises(Stopped):
+                one.ask(CHATS)
+            assert time.monotonic() - start < 4
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(list(tmp_path.rglob("*.json"))) == 2
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)

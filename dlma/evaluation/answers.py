@@ -55,7 +55,8 @@ class Answers(pl.LightningModule):
         rows = [row for row in shard.rows for _ in range(self.samples)]
         contexts = [getattr(row, f"{self.side}_ids") for row in rows]
         keys = [row_key(self.seed, row.prompt_id, "held-out", i % self.samples) for i, row in enumerate(rows)]
-        sampled = self.sampler.sample(self.model, [Request(k, c) for k, c in zip(keys, contexts)])
+        asked = [Request(k, c, id=row.prompt_id) for k, c, row in zip(keys, contexts, rows, strict=True)]
+        sampled = self.sampler.sample(self.model, asked)
         groups = [
             [Sequence(c, s.ids) for c in (context, row.plain_ids, row.positive_ids, row.negative_ids)]
             for context, row, s in zip(contexts, rows, sampled, strict=True)

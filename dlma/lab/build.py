@@ -225,9 +225,11 @@ def begin(dials: Dials, plan: Plan) -> tuple[PreTrainedTokenizerFast, PreTrained
         return tokenizer, new_network(plan, tokenizer)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from dlma.model.weights import read_network
+
     folder = base_folder(plan.start)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=plan.context)
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).float()
+    model = read_network(AutoModelForCausalLM, folder, str(folder)).float()
     model.config.max_position_embeddings = plan.context
     return tokenizer, model
 
@@ -244,7 +246,9 @@ def measure_base(folder: Path, *, name: str, dials: Dials, plan: Plan, prompts: 
     """Measure a saved base and write its card."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    from dlma.model.weights import read_network
+
+    model = read_network(AutoModelForCausalLM, folder, str(folder))
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     probe = measure.Probe(model, tokenizer, plan.seed)
     limit = 14 * dials.sentences[1]

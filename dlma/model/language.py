@@ -16,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from dlma.errors import UserError
 from dlma.model.load import ModelSpec
+from dlma.model.weights import read_adapter, read_network
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -154,18 +155,14 @@ def _again(run, *args):
 def read_weights(spec: ModelSpec) -> PreTrainedModel:
     """The network of the spec's folder, without adapters; raises UserError when it does not load."""
     disable_progress_bar()
-    try:
-        network = AutoModelForCausalLM.from_pretrained(
-            spec.folder,
-            dtype=_DTYPES[spec.dtype],
-            quantization_config=_packing(spec),
-            use_safetensors=True,
-            trust_remote_code=spec.trust_remote_code,
-            local_files_only=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as reason:
-        line = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
-        raise UserError(f"model.path={spec.folder}: the weights do not load: {line}") from None
+    network = read_network(
+        AutoModelForCausalLM,
+        spec.folder,
+        f"model.path={spec.folder}",
+        dtype=_DTYPES[spec.dtype],
+        quantization_config=_packing(spec),
+        trust_remote_code=spec.trust_remote_code,
+    )
     for module in network.modules() if spec.bits is not None else ():
         # bitsandbytes would repack weights for a CPU kernel that has no backward pass and rounds scales to bfloat16
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -188,9 +185,7 @@ def _packing(spec: ModelSpec) -> BitsAndBytesConfig | None:
 def _with_adapter(network: nn.Module, spec: ModelSpec) -> nn.Module:
     """The network with the spec's trained adapter, or with fresh LoRA layers, or as it is."""
     if spec.adapter is not None:
-        from peft import PeftModel
-
-        return PeftModel.from_pretrained(network, str(spec.adapter), is_trainable=spec.trainable).eval()
+        return read_adapter(network, spec.adapter, trainable=spec.trainable).eval()
     if spec.lora is None:
         return network
     from peft import LoraConfig, get_peft_model

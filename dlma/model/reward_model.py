@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dlma.model import trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.load import ModelSpec
+from dlma.model.weights import read_tensors
 
 HEAD = "reward_head.safetensors"
 
@@ -35,7 +36,7 @@ class RewardModel(nn.Module):
     def load(cls, spec: ModelSpec, folder: Path) -> RewardModel:
         """A saved reward model, frozen. spec: how its trunk is loaded; folder: where its head lies."""
         found = cls(spec.load())
-        found.head.load_state_dict(load_file(folder / HEAD))
+        found.head.load_state_dict(read_tensors(folder / HEAD, found.head.state_dict(), f"{folder}: the reward head"))
         return found.requires_grad_(False)
 
     def save(self, folder: Path) -> None:

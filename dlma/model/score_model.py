@@ -19,9 +19,10 @@ from dlma.model.load import local_folder
 from dlma.records import Turn
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor, dtype, nn
 
 NO_TOKEN = -1  # a padding id that no text has
+_WEIGHT, _BIAS, _MEAN, _VAR = _NAMES = ("score_head.weight", "score_head.bias", "normalizer.mean", "normalizer.var")
 
 
 @dataclass(frozen=True)
@@ -138,19 +139,20 @@ def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     ]
 
 
-def _options(spec: ScoreModelSpec) -> dict:
+def _dtype(spec: ScoreModelSpec) -> dtype:
     import torch
 
-    return {"dtype": getattr(torch, spec.dtype), "use_safetensors": True, "local_files_only": True}
+    return getattr(torch, spec.dtype)
 
 
 def _classifier(spec: ScoreModelSpec) -> nn.Module:
     from torch import nn
     from transformers import AutoModelForSequenceClassification
 
-    network, found = _loaded(AutoModelForSequenceClassification, spec)
-    if found["missing_keys"]:
-        raise UserError(f"{spec.folder}: no sequence classifier: {_few(found['missing_keys'])} are not in its weights")
+    from dlma.model.weights import read_network
+
+    where = f"{spec.folder}: no sequence classifier"
+    network = read_network(AutoModelForSequenceClassification, spec.folder, where, dtype=_dtype(spec))
     outputs = network.config.num_labels
     if not 0 <= spec.output < outputs:
         raise UserError(f"{spec.folder}: it has {outputs} outputs; output={spec.output} is none of them")
@@ -172,10 +174,12 @@ def _with_score_head(spec: ScoreModelSpec) -> nn.Module:
     from torch import nn
     from transformers import AutoModel
 
-    trunk, found = _loaded(AutoModel, spec)
-    if found["missing_keys"]:
-        raise UserError(f"{spec.folder}: no such trunk: {_few(found['missing_keys'])} are not in its weights")
-    head, mean, spread = _head(spec, trunk.config)
+    from dlma.model.weights import read_network
+
+    held = _head_tensors(spec)
+    apart = ("score_head.", "normalizer.")
+    trunk = read_network(AutoModel, spec.folder, str(spec.folder), apart=apart, dtype=_dtype(spec))
+    head, mean, spread = _head(spec, held, trunk.config)
 
     class Scorer(nn.Module):
         def __init__(self) -> None:
@@ -191,40 +195,31 @@ def _with_score_head(spec: ScoreModelSpec) -> nn.Module:
     return Scorer().eval()
 
 
-def _head(spec: ScoreModelSpec, config) -> tuple[nn.Linear, float, float]:
+def _head_tensors(spec: ScoreModelSpec) -> dict[str, Tensor]:
+    found = _tensors(spec.folder, _NAMES)
+    if _WEIGHT not in found or found[_WEIGHT].shape[0] != 1:
+        raise UserError(f"{spec.folder}: no score_head with one output in its weights; it may be a classifier")
+    return found
+
+
+def _head(spec: ScoreModelSpec, found: dict[str, Tensor], config) -> tuple[nn.Linear, float, float]:
     """The score head, and the mean and standard deviation by which the config wants scores normalised (else 0, 1)."""
     import torch
     from torch import nn
 
-    names = ("score_head.weight", "score_head.bias", "normalizer.mean", "normalizer.var")
-    found = _tensors(spec.folder, names)
-    weight = found.get(names[0])
-    if weight is None or weight.shape[0] != 1:
-        raise UserError(f"{spec.folder}: no score_head with one output in its weights; it may be a classifier")
-    head = nn.Linear(weight.shape[1], 1, bias=names[1] in found, dtype=getattr(torch, spec.dtype))
+    head = nn.Linear(config.hidden_size, 1, bias=_BIAS in found, dtype=_dtype(spec))
+    if found[_WEIGHT].shape != head.weight.shape:
+        shape = tuple(found[_WEIGHT].shape)
+        raise UserError(f"{spec.folder}: its {_WEIGHT} is {shape}, and the model wants {tuple(head.weight.shape)}")
     with torch.no_grad():
-        head.weight.copy_(weight)
-        if names[1] in found:
-            head.bias.copy_(found[names[1]])
+        head.weight.copy_(found[_WEIGHT])
+        if _BIAS in found:
+            head.bias.copy_(found[_BIAS])
     if not getattr(config, "do_normalize", False):
         return head, 0.0, 1.0
-    if names[2] not in found or names[3] not in found:
+    if _MEAN not in found or _VAR not in found:
         raise UserError(f"{spec.folder}: its config asks for normalised scores, and its weights have no normalizer")
-    return head, float(found[names[2]].flatten()[0]), float(found[names[3]].flatten()[0]) ** 0.5
-
-
-def _loaded(kind: type, spec: ScoreModelSpec) -> tuple[nn.Module, dict]:
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the head is no part of the trunk, and is read by us
-    try:
-        return kind.from_pretrained(spec.folder, output_loading_info=True, **_options(spec))
-    except (OSError, ValueError, KeyError, RuntimeError) as reason:
-        line = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
-        raise UserError(f"{spec.folder}: the weights do not load: {line}") from None
-    finally:
-        logging.set_verbosity(verbosity)
+    return head, float(found[_MEAN].flatten()[0]), float(found[_VAR].flatten()[0]) ** 0.5
 
 
 def _tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
@@ -236,7 +231,3 @@ def _tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118
     return found
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")

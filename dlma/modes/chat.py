@@ -6,6 +6,7 @@ prompt that is given again draws anew. Answers are sampled as the run's held-out
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from rich.text import Text
 from dlma.config.check import check
 from dlma.context import Cell
 from dlma.data.text import prompt_id
-from dlma.errors import UserError
+from dlma.errors import Stopped, UserError
 from dlma.records import Answer, Prompt, Turn
 
 if TYPE_CHECKING:
@@ -134,5 +135,9 @@ def _read(console: Console) -> str | None:
     try:
         line = console.input("\n[bold]prompt>[/bold] ").strip()
     except (EOFError, KeyboardInterrupt):
+        return None
+    except Stopped as stop:
+        if stop.number != signal.SIGINT:
+            raise
         return None
     return None if not line or line in QUIT else line

@@ -38,6 +38,7 @@ class Item:
     prompted: trees.Sequence
     reference: float
     scale: float
+    id: str
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Micro:
 
 class ContextDistillation(TrainingRule):
     """Per-token KL to the prompted base on the positive answers."""
+
+    rate = "recipe.sft_lr"
 
     def __init__(
         self,
@@ -104,6 +107,7 @@ class ContextDistillation(TrainingRule):
                 trees.Sequence(pair.positive_context_ids, pair.positive_ids),
                 pair.positive_reference,
                 scale,
+                pair.id,
             )
             for pair in pairs
         ]

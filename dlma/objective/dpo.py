@@ -32,6 +32,7 @@ class Item:
 
     planned: list[trees.Tree]
     column: tuple[float, ...]
+    id: str
 
 
 class Micro:
@@ -128,7 +129,10 @@ class DPO(TrainingRule):
             (*references(pair), *tokens(pair), clamped, weight)
             for pair, clamped, weight in zip(pairs, margins, self._weights(pairs, high), strict=True)
         ]
-        return [Item(planned[i * share : (i + 1) * share], column) for i, column in enumerate(columns)]
+        return [
+            Item(planned[i * share : (i + 1) * share], column, pair.id)
+            for i, (column, pair) in enumerate(zip(columns, pairs, strict=True))
+        ]
 
     def _weights(self, pairs: Sequence[ScoredPair], high: float) -> list[float]:
         if not self.weighted:

@@ -29,6 +29,7 @@ from dlma.model.reward_model import value_head
 from dlma.objective.rollouts import Episode, RolloutLoader, distinct, requests
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
+from dlma.training import finite
 from dlma.training.rule import Step, Supplies, TrainingRule
 
 
@@ -60,6 +61,7 @@ class PPO(TrainingRule):
     """
 
     shares_steps = False  # each process would sample a rollout of its own
+    rate = "recipe.ppo.lr"
 
     def __init__(
         self,
@@ -152,6 +154,8 @@ class PPO(TrainingRule):
         planned = self.engine.plan(groups)
         logp, values = self._policy_columns(planned)
         reference = self._reference_column(groups)
+        found = {"scores": scores, "log-probs": logp, "reference log-probs": reference, "values": values}
+        finite.require_columns(found, [r.id for r in asked], f"rollout {number}")
         mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in logp], batch_first=True)
         columns = [pad_sequence(rows, batch_first=True) for rows in (logp, reference, values)]
         gains, targets = self._gains(scores, *columns, mask)
@@ -165,6 +169,7 @@ class PPO(TrainingRule):
                 entropy=-logp[i].sum().item(),
                 finished=answers[i].finished,
                 scale=scale,
+                id=asked[i].id,
             )
             for i in range(len(answers))
         ]

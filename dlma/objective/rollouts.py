@@ -40,6 +40,7 @@ class Episode:
     entropy: float
     finished: bool
     scale: float
+    id: str
 
 
 def distinct(pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
@@ -57,7 +58,7 @@ def requests(prompts: Sequence[ScoredPair], number: int, size: int, seed: int) -
     order = {turn: _permutation(len(prompts), seed, turn) for turn in orders}
     chosen = [prompts[order[place // len(prompts)][place % len(prompts)]] for place in places]
     return [
-        Request(row_key(seed, prompt.prompt_id, "rollout", place), prompt.plain_context_ids)
+        Request(row_key(seed, prompt.prompt_id, "rollout", place), prompt.plain_context_ids, id=prompt.prompt_id)
         for prompt, place in zip(chosen, places, strict=True)
     ]
 

@@ -33,6 +33,7 @@ class Item:
     reference: float
     tokens: int
     scale: float
+    id: str
 
 
 class Micro:
@@ -47,6 +48,8 @@ class Micro:
 
 class SFT(TrainingRule):
     """Fine-tuning on the chosen answer of each pair."""
+
+    rate = "recipe.sft_lr"
 
     def __init__(
         self,
@@ -92,7 +95,8 @@ class SFT(TrainingRule):
         contexts = [pair.plain_context_ids for pair in pairs]
         planned = self.engine.plan([[trees.Sequence(c, a)] for c, a in zip(contexts, answers, strict=True)])
         scale = len(answers) / sum(map(len, answers))
-        return [Item(t, r, len(a), scale) for t, r, a in zip(planned, references, answers, strict=True)]
+        columns = zip(planned, references, answers, pairs, strict=True)
+        return [Item(tree, reference, len(ids), scale, pair.id) for tree, reference, ids, pair in columns]
 
     def micros(self, rows: list[Item]) -> list[Micro]:
         batches = self.engine.batches([len(item.tree) for item in rows])

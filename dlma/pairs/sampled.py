@@ -50,7 +50,8 @@ class SampledPairs(pl.LightningModule):
     def _request(self, row: Context, place: int) -> Request:
         side = self.sides[place]
         sample = place if self.sides[0] == self.sides[1] else 0
-        return Request(row_key(self.seed, row.prompt_id, side, sample), getattr(row, f"{side}_ids"))
+        key = row_key(self.seed, row.prompt_id, side, sample)
+        return Request(key, getattr(row, f"{side}_ids"), id=row.prompt_id)
 
     def _pair(self, row: Context, positive, negative) -> Pair:
         return Pair(

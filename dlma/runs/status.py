@@ -118,6 +118,14 @@ def stopped(sweep: Path) -> bool:
     return any(cell.get("status") == "failed" and cell["started"] >= started for cell in found)
 
 
+def interrupt(sweep: Path, started: float, code: int) -> None:
+    """Say of every cell of this start that still runs, in whatever process, that it was interrupted."""
+    for path in sweep.glob(f"*/{STATUS}"):
+        cell = files.read_json(path)
+        if cell.get("status") == "running" and cell["started"] >= started:
+            files.write_json(path, {**cell, "status": "interrupted", "reason": "interrupted", "code": code})
+
+
 def line(cell: dict) -> str:
     """A cell of the ledger in one line."""
     before = cell.get("settled", False)

@@ -16,9 +16,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from dlma.errors import UserError
+from dlma.errors import UserError, few
 from dlma.functional.noise import draw, uniform
 from dlma.model.language import LanguageModel
+from dlma.model.weights import weights_at_fault
 from dlma.sampler.decode import CHUNK, READ_ROWS, Reader, Style, Tile, readable
 from dlma.sampler.kv_cache import cache_width, row_attention
 
@@ -32,11 +33,13 @@ class Request:
     """An answer to be sampled: its context, and the key of its noise (functional.noise.row_key).
 
     length: imposes the answer's length, whatever the model produces; for measuring with random weights only
+    id: what the row is called in messages
     """
 
     key: int
     context_ids: Sequence[int]
     length: int | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,10 @@ class LocalSampler:
         requests: Sequence[Request],
         progress: Callable[[int], object] = lambda tokens: None,
     ) -> list[Sampled]:
-        """One answer per request, in order; raises UserError when a row would outrun the model's context."""
+        """One answer per request, in order.
+
+        raises: UserError when a row would outrun the model's context, or the model's logits are no numbers
+        """
         if not requests:
             return []
         room = max(len(r.context_ids) + self._limit(r) for r in requests)
@@ -109,6 +115,7 @@ class LocalSampler:
             return
         noise = uniform(rows.keys, rows.steps)
         logits = rows.tile.step()
+        _require_numbers(stream.model, logits, {row: r.id for row, (_, r, _) in rows.answers.items()})
         token = draw(logits, noise, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p).cpu()
         rows.steps += 1
         rows.tile.advance(token)
@@ -201,6 +208,7 @@ def _style(model: LanguageModel, room: int) -> Style:
     place = torch.arange(n, device=model.device).unsqueeze(0)
     whole = torch.tensor([ids], device=model.device)
     expected = model.full_logits(whole, torch.ones_like(whole), place)[0, -3:].float()
+    _require_numbers(model, expected, {})
     for style in ("full", "slots"):
         try:
             got = _trial(model, ids, style)
@@ -210,6 +218,18 @@ def _style(model: LanguageModel, room: int) -> Style:
             _STYLES[model] = style
             return style
     raise UserError(f"model.path: {model.name} keeps no cache of keys and values that the sampler can work with")
+
+
+def _require_numbers(model: LanguageModel, logits: torch.Tensor, used: dict[int, str]) -> None:
+    """Raises UserError where a row's logits hold nan, or infinity as the largest.
+
+    used: the ids of the rows that matter, by row; none: all rows
+    """
+    largest = logits.amax(-1).cpu()
+    bad = [row for row in used or range(len(largest)) if not largest[row].isfinite()]
+    if bad:
+        names = f" (rows {few([used[row] for row in bad])})" if used else ""
+        raise UserError(f"{model.name}: its logits are no numbers{names}: {weights_at_fault(model.network)}")
 
 
 def _trial(model: LanguageModel, ids: list[int], style: Style) -> torch.Tensor:

@@ -8,6 +8,7 @@ server gives are held against the local engine's on some rows (`report`), and us
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import sys
@@ -266,6 +267,8 @@ class ServerSampler:
                 f"per token on average, {max(gaps):.1e} at most",
                 file=sys.stderr,
             )
+        if not math.isfinite(mean):
+            raise UserError("sampler.urls: log-probs that are no finite numbers, the server's or the local model's")
         if self.max_gap is not None and mean > self.max_gap:
             raise UserError(
                 f"sampler.urls: the server's log-probs differ from the local model's by {mean:.2f} nats per token: it "

@@ -86,6 +86,15 @@ def totals(values: Iterable[float], device: torch.device) -> list[float]:
     return table.tolist()
 
 
+def gathered(values: list) -> list:
+    """The values of all processes, one after another."""
+    if world() == 1:
+        return values
+    held: list = [None] * world()
+    dist.all_gather_object(held, values)
+    return [value for part in held for value in part]
+
+
 def apart(strategy) -> AbstractContextManager:
     """In the block, backward passes do not talk to other processes: `add_gradients` does that once a step.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Str
 from tqdm import tqdm
 
 from dlma import records
+from dlma.errors import UserError, few
 from dlma.model import memory
 from dlma.model.engine import Engine
 from dlma.store import shards
@@ -53,19 +56,42 @@ class ShardLoader:
 class ShardWriter(BasePredictionWriter):
     """Writes what `predict_step` returns for a shard, atomically, and moves the progress bar on.
 
-    share: rows that all processes have together for one of this process's
+    raises: UserError for a nan or an infinity, naming the rows; the shards before are kept
+    label: the stage's name for people; share: rows that all processes have together for one of this process's
     """
 
-    def __init__(self, folder: Path, record: type, bar: tqdm, share: float = 1.0) -> None:
+    def __init__(self, folder: Path, record: type, bar: tqdm, label: str, share: float = 1.0) -> None:
         super().__init__("batch")
+        self.label = label
         self.share = share
         self.folder = folder
         self.record = record
         self.bar = bar
 
     def write_on_batch_end(self, trainer, pl_module, prediction, batch_indices, batch, *_) -> None:
+        _require_finite(prediction, self.label)
         shards.write_shard(self.folder, batch.index, records.to_table(self.record, prediction))
         self.bar.update(round(len(batch.rows) * self.share))
+
+
+class OwnSignals(Callback):
+    """Puts back the handler of SIGTERM that stood before Lightning's.
+
+    Lightning's would let the whole fit or prediction run on, and among several processes broadcast from inside itself.
+    """
+
+    def setup(self, trainer, pl_module, stage) -> None:
+        self.before = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        self._put_back()
+
+    def on_predict_start(self, trainer, pl_module) -> None:
+        self._put_back()
+
+    def _put_back(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.before)
 
 
 class Runtime:
@@ -113,7 +139,7 @@ class Runtime:
             plugins=[collectives.Joined()] if collectives.world() > 1 else None,
             max_epochs=1,
             max_steps=max_steps,
-            callbacks=list(callbacks),
+            callbacks=[OwnSignals(), *callbacks],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -141,7 +167,7 @@ class Runtime:
         wanted = set(collectives.same(missing))
         todo = [part for part in parts if part.index in wanted]
         with progress(len(rows), label, len(rows) - _count(todo)) as bar:
-            self._work_on(module, todo, lambda share: ShardWriter(folder, record, bar, share))
+            self._work_on(module, todo, lambda share: ShardWriter(folder, record, bar, label, share))
         if not collectives.rank():
             shards.merge_shards(folder, len(parts), layout=layout)
         return engine_reports(module)
@@ -160,6 +186,20 @@ class Runtime:
         share = _count(todo) / max(1, _count(list(loader)))
         trainer = self.trainer([writer(share)])
         interruptible(trainer.predict, module, dataloaders=loader, return_predictions=False)
+
+
+def _require_finite(rows: Sequence, stage: str) -> None:
+    bad = {row: columns for row in range(len(rows)) if (columns := records.not_finite(rows[row]))}
+    if bad:
+        columns = ", ".join(sorted({name for names in bad.values() for name in names}))
+        raise UserError(
+            f"{stage}: {columns} of {few([_name(rows[row]) for row in bad])} are no finite numbers: the weights of the "
+            "model hold nan or have run off: take others; nothing of these rows is kept"
+        )
+
+
+def _name(row: object) -> str:
+    return next(str(getattr(row, name)) for name in ("id", "prompt_id", "item") if hasattr(row, name))
 
 
 def _count(parts: Sequence[Shard]) -> int:

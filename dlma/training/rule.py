@@ -27,6 +27,7 @@ from dlma.records import ScoredPair
 from dlma.store.shards import SCRATCH
 from dlma.trainer import collectives, fsdp
 from dlma.trainer.runtime import Runtime, interruptible, progress
+from dlma.training import finite
 from dlma.training.checkpoint import ResumePoint, newest_point
 from dlma.training.intermediate import KeepAlong, evenly
 
@@ -114,6 +115,7 @@ class TrainingRule(pl.LightningModule):
     along: how many policies to keep on the way (see along.py)
     shares_steps: several processes can share each step's rows
     sharded: the layers' weights are spread over the processes
+    rate: the option that sets the learning rate
     schedule: of the learning rate after the warm-up, constant or cosine (functional/schedules.py)
     """
 
@@ -121,6 +123,7 @@ class TrainingRule(pl.LightningModule):
     samples = 1
     along = 0
     shares_steps = True
+    rate = "recipe.lr"
 
     def __init__(
         self,
@@ -205,13 +208,16 @@ class TrainingRule(pl.LightningModule):
             step.idle = collectives.most(len(step.micros), self.device) - len(step.micros)
         with self.meter.timed():
             sums = self._accumulated(step)
-            collectives.add_gradients(self._trained())
+            collectives.add_gradients(self.trained_weights())
+            shared = dict(zip(sums, collectives.totals(sums.values(), self.device), strict=True))
+            norm = self.clipped_norm()
+            finite.require_step(self, step, {**shared, "gradient": norm})
             if self.global_step == 0 and not self.moved:
                 own = Step(step.micros, len(step.items), step.items, step.idle)
                 self.check_first(own, sums["loss"] / len(step.items))
-            shared = dict(zip(sums, collectives.totals(sums.values(), self.device), strict=True))
-            self.record(step, shared, self.clipped_norm())
+            self.record(step, shared, norm)
             self.optimizers().step()
+            finite.require_weights(self, step)
         self.meter.groups += len(step.items)
 
     def _accumulated(self, step: Step) -> dict[str, float]:
@@ -260,14 +266,15 @@ class TrainingRule(pl.LightningModule):
         """Where the steps' time and pairs are counted: the engine's meter, if the rule has one."""
         return self.engine.meter if hasattr(self, "engine") else self._meter
 
-    def _trained(self) -> list[torch.nn.Parameter]:
+    def trained_weights(self) -> list[torch.nn.Parameter]:
+        """The weights that are trained."""
         return [p for p in self.parameters() if p.requires_grad]
 
     def clipped_norm(self) -> float:
         """Clip the gradient to `clip_norm`; the norm it had before."""
         if self.sharded:
-            return fsdp.clip(self._trained(), self.clip_norm)
-        return torch.nn.utils.clip_grad_norm_(self._trained(), self.clip_norm).item()
+            return fsdp.clip(self.trained_weights(), self.clip_norm)
+        return torch.nn.utils.clip_grad_norm_(self.trained_weights(), self.clip_norm).item()
 
     def record(self, step: Step, sums: dict[str, float], norm: float) -> None:
         """Set this step's learning rate and keep its row for train.csv."""
@@ -280,7 +287,7 @@ class TrainingRule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         options = {"lr": self.lr, "weight_decay": self.weight_decay}
-        groups = [{"params": group} for group in fsdp.apart(self._trained())]
+        groups = [{"params": group} for group in fsdp.apart(self.trained_weights())]
         if self.optimizer_name == "adamw":
             fused = self.device.type in ("cpu", "cuda") and not self.sharded
             return torch.optim.AdamW(groups, fused=fused, **options)

@@ -8,7 +8,8 @@ from store_kit import never, spoil, write_policy, write_rows
 
 from dlma import files
 from dlma.errors import UserError
-from dlma.runs import publish, written
+from dlma.modes.store import show
+from dlma.runs import policies, publish, written
 from dlma.store import owned, retention
 from dlma.store.store import Store
 
@@ -143,7 +144,7 @@ FULL = [("pairs", "done"), ("policy", "partial"), ("scored", "damaged"), ("score
 )
 def test_the_store_mode_removes_what_is_asked_and_nothing_else(store, capsys, clean, left):
     cfg = shelf(store)
-    retention.show(cfg, clean=clean, yes=clean != "none")
+    show(cfg, clean=clean, yes=clean != "none")
     shown = capsys.readouterr().out
     assert states(store) == left
     assert "4 stages" in shown
@@ -153,10 +154,10 @@ def test_the_store_mode_removes_what_is_asked_and_nothing_else(store, capsys, cl
 
 def test_the_store_mode_spares_young_stages_and_stages_at_work(store, capsys):
     cfg = shelf(store)
-    retention.show(cfg, clean="all", older_than_days=1.0, yes=True)
+    show(cfg, clean="all", older_than_days=1.0, yes=True)
     assert states(store) == FULL
     with store.lock(store.stage("policy", {}).folder):
-        retention.show(cfg, clean="all", yes=True)
+        show(cfg, clean="all", yes=True)
     assert states(store) == [FULL[1]]
     assert "in use by another process" in capsys.readouterr().out
 
@@ -171,7 +172,7 @@ def everything(folder):
 def test_without_a_yes_cleaning_only_lists_what_it_would_remove(store, capsys, clean):
     cfg = shelf(store)
     before, count = everything(store.root), {"partial": 1, "damaged": 1, "all": 4}[clean]
-    retention.show(cfg, clean=clean)
+    show(cfg, clean=clean)
     shown = capsys.readouterr().out
     assert everything(store.root) == before
     assert f"mode.yes=true removes {count}, " in shown and "to be removed" in shown
@@ -180,7 +181,7 @@ def test_without_a_yes_cleaning_only_lists_what_it_would_remove(store, capsys, c
 
 def test_a_yes_without_anything_to_clean_is_refused(store):
     with pytest.raises(UserError, match=r"mode.yes=true"):
-        retention.show(shelf(store), yes=True)
+        show(shelf(store), yes=True)
 
 
 KEY = "0123456789abcdef"
@@ -195,7 +196,7 @@ def test_a_folder_that_is_no_store_is_refused_and_untouched(tmp_path, names, cle
         (home / name / "mine.txt").write_text("mine")
     before = everything(home)
     with pytest.raises(UserError, match=r"no store"):
-        retention.show(OmegaConf.create({"store": {"root": str(home)}}), clean=clean, yes=clean != "none")
+        show(OmegaConf.create({"store": {"root": str(home)}}), clean=clean, yes=clean != "none")
     with pytest.raises(UserError, match=r"no store"):
         Store(home).make(Store(home).stage("pairs", {}), never)
     assert everything(home) == before
@@ -215,7 +216,7 @@ def test_what_lies_in_a_store_and_is_no_stage_is_neither_counted_nor_removed(sto
     stage = store.stage("policy", {}).partial
     (stage / "link").symlink_to(precious)
     kept = {path: held for path, held in everything(tmp_path).items() if "mine" in path.name or path.is_symlink()}
-    retention.show(cfg, clean="all", yes=True)
+    show(cfg, clean="all", yes=True)
     assert "4 stages" in capsys.readouterr().out and not stage.exists()
     left = everything(tmp_path)
     assert {path: held for path, held in kept.items() if stage not in path.parents}.items() <= left.items()
@@ -226,10 +227,10 @@ def test_an_older_store_is_known_by_its_manifests_and_marked(store, capsys):
     cfg = shelf(store)
     (store.root / "dlma_store.json").unlink()
     (store.root / "thesis.tex").write_text("mine")
-    retention.show(cfg, clean="all")
+    show(cfg, clean="all")
     assert "mode.yes=true removes 4" in capsys.readouterr().out
     assert not owned.is_marked(store.root)
-    retention.show(cfg, clean="all", yes=True)
+    show(cfg, clean="all", yes=True)
     assert owned.is_marked(store.root) and states(store) == []
     assert (store.root / "thesis.tex").read_text() == "mine"
 
@@ -299,7 +300,7 @@ def test_of_a_losers_run_folder_only_weights_that_a_run_wrote_there_go(end, stor
 
 
 def test_the_store_mode_on_an_absent_store_writes_nothing(tmp_path, capsys):
-    retention.show(OmegaConf.create({"store": {"root": str(tmp_path / "none")}}))
+    show(OmegaConf.create({"store": {"root": str(tmp_path / "none")}}))
     assert "0 stages" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
@@ -319,7 +320,7 @@ def test_ages_read_in_the_largest_unit(age, text):
 def test_a_policy_that_was_cleaned_away_no_longer_counts_as_the_best(store, tmp_path):
     best = store.make(store.stage("policy", {"n": 0}), write_policy)
     policies.keep(store, "best", best, score=9.0, group=tmp_path / "sweep")
-    retention.show(OmegaConf.create({"store": {"root": str(store.root)}}), clean="all", yes=True)
+    show(OmegaConf.create({"store": {"root": str(store.root)}}), clean="all", yes=True)
     second = store.make(store.stage("policy", {"n": 1}), write_policy)
     assert policies.keep(store, "best", second, score=1.0, group=tmp_path / "sweep") == []
     assert second.pruned == []
