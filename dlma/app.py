@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlma import stopping
+from dlma import files, redaction, screen, stopping
 from dlma.config import help, run_names
 from dlma.config.build import build
 from dlma.config.check import check
 from dlma.config.help import conf_dir
-from dlma.config.redact import redact
 from dlma.config.run_names import run_folder
 from dlma.errors import Stopped, UserError
 from dlma.runs import status as run_status
@@ -54,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     program = argv is None
     argv = list(sys.argv[1:] if program else argv)
-    with _restored(), stopping.heeded(), stopping.last_words(lambda code: _say(_to_go_on(argv), code)):
+    with _restored(), redaction.session(), screen.guarded(), stopping.heeded(), _last_words(argv):
+        redaction.learn_words(argv)
         code = _outcome(argv)
         if program and code in INTERRUPTED:
             stopping.leave(code)
@@ -69,15 +69,25 @@ def _outcome(argv: list[str]) -> int:
     except (KeyboardInterrupt, Stopped) as stop:
         return _say(_to_go_on(argv), _code(stop))
     except OSError as reason:
-        if reason.errno not in UNWRITABLE:
-            raise
-        return _say(f"error: {unwritable(reason)}", 2)
+        return _unexpected() if reason.errno not in UNWRITABLE else _say(f"error: {unwritable(reason)}", 2)
     except SystemExit as stop:  # argparse and Hydra's own questions
         return stop.code if isinstance(stop.code, int) else 0
+    except Exception:  # the boundary: shown here, where the screen hides what is secret
+        return _unexpected()
+
+
+def _unexpected() -> int:
+    traceback.print_exc()
+    return 1
+
+
+def _last_words(argv: list[str]) -> contextlib.AbstractContextManager[None]:
+    """What is said by a process that is stopped where nothing can be raised."""
+    return stopping.last_words(lambda code: _say(_to_go_on(argv), code))
 
 
 def _to_go_on(argv: list[str]) -> str:
-    return f"interrupted; to go on: {shlex.join([*help.command(), *argv])}"
+    return f"interrupted; to go on: {shlex.join([*help.command(), *redaction.redact(argv)])}"
 
 
 def _code(stop: BaseException) -> int:
@@ -108,17 +118,22 @@ def _main(argv: list[str]) -> int:
         print(help.text(folder))
         return 0
     if args.cfg or args.info or args.hydra_help or args.shell_completion:
-        return _hydra_itself(argv, folder)
+        return _hydra_itself(argv, args, folder)
     unused = [f"--{name.replace('_', '-')}" for name in UNUSED if getattr(args, name)]
     if unused:
         raise UserError(f"{unused[0]}: says nothing to a run; your own files come in by --config-dir FOLDER")
     return _run(args, folder)
 
 
-def _hydra_itself(argv: list[str], folder: Path) -> int:
+def _hydra_itself(argv: list[str], args: Namespace, folder: Path) -> int:
     """Hydra's own questions: --cfg, --info, --hydra-help, shell completion."""
     import hydra
 
+    from dlma.config import compose
+
+    if args.cfg or args.info:
+        with contextlib.suppress(UserError):  # only to learn which values are secret; Hydra says what is wrong
+            compose.plan(compose.search_path(folder, args.config_dir), args.overrides, args.multirun)
     before, sys.argv = sys.argv, ["run.py", *argv]
     try:
         hydra.main(config_path=str(folder.resolve()), config_name="config", version_base="1.3")(task)()
@@ -166,6 +181,7 @@ def _sweep(hydra: Hydra, plan: Plan) -> int:
     report.check(plan.cfg)
     written.refuse_foreign(plan.sweep_folder)
     started = run_status.begin(plan.sweep_folder)
+    _into_nothing(plan.sweep_folder / MULTIRUN)
     try:
         with stopping.last_words(lambda code: _stopped_sweep(plan.sweep_folder, started, code)):
             hydra.multirun("config", task, plan.overrides)
@@ -182,13 +198,19 @@ def _sweep(hydra: Hydra, plan: Plan) -> int:
 
 
 def _clean(folder: Path) -> None:
-    (folder / MULTIRUN).unlink(missing_ok=True)  # Hydra's copy of the config: not redacted
+    (folder / MULTIRUN).unlink(missing_ok=True)
     run_status.end(folder)
 
 
 def _stopped_sweep(folder: Path, started: float, code: int) -> None:
     run_status.interrupt(folder, started, code)
     _clean(folder)
+
+
+def _into_nothing(path: Path) -> None:
+    """Let what is written to a path be lost: Hydra's copy of the config has secrets, and would outlive a kill."""
+    path.unlink(missing_ok=True)
+    path.symlink_to(os.devnull)
 
 
 def _worst(code: int) -> int:
@@ -213,6 +235,7 @@ def _report(cells: list[dict], planned: int) -> None:
     print_sweep(cells)
 
 
+@screen.guarded()  # a launcher's worker is a process of its own
 def task(cfg: DictConfig) -> dict:
     """One run or one cell: call the mode with the config; what became of it is written and returned."""
     written.refuse_foreign(run_folder())
@@ -307,13 +330,8 @@ def _fail_unexpectedly(status: dict, reason: BaseException) -> None:
 
 def _write(status: dict) -> None:
     """status.json, by one rename, without secrets."""
-    path = run_folder() / STATUS
-    partial = path.with_name(f".{STATUS}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(redact(status), indent=2, default=str), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    text = json.dumps(redaction.redact(status), indent=2, default=str)
+    files.write_bytes(run_folder() / STATUS, text.encode())
 
 
 @contextlib.contextmanager

@@ -19,10 +19,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dlma.config.build import build, resolved, scientific
-from dlma.config.redact import redact
 from dlma.errors import UserError
 from dlma.evaluation.context import Bench
 from dlma.model.load import ModelSpec
+from dlma.redaction import redact
 from dlma.store.stage import Stage
 from dlma.store.store import Store
 

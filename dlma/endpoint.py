@@ -15,9 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from dlma import files
+from dlma import files, redaction
 from dlma.errors import UserError
 from dlma.store import manifest as manifests
 from dlma.store.fingerprint import key_of
@@ -63,8 +62,8 @@ class Endpoint:
         cost_in: float | None = None,
         cost_out: float | None = None,
     ) -> None:
-        if base_url is not None and urlsplit(base_url).username is not None:
-            raise UserError(f"endpoint.base_url: no key in the address; it is read from {key_variable}")
+        if base_url is not None and redaction.in_url(base_url):
+            raise UserError("endpoint.base_url: no key in the address; it is read from endpoint.key_variable")
         if max_cost is not None and (cost_in is None or cost_out is None):
             raise UserError("endpoint.max_cost: needs endpoint.cost_in and endpoint.cost_out, per million tokens")
         self.model = model
@@ -259,7 +258,7 @@ class Asker:
         if not isinstance(content, str | None) or not isinstance(model, str):
             raise _Fault("an answer whose content is not text")
         self._pay(getattr(found, "usage", None))
-        return {"reply": content or "", "model": model, "date": manifests.now()}
+        return {"reply": redaction.text(content or ""), "model": redaction.text(model), "date": manifests.now()}
 
     def _pay(self, usage: object) -> None:
         tokens = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]

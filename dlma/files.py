@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from dlma import redaction
 from dlma.errors import UserError
 
+TEXT = {".csv", ".html", ".json", ".jsonl", ".md", ".tex", ".txt", ".yaml"}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _BLOCKED = {errno.ENOTDIR, errno.EEXIST}  # a file is in the way
@@ -94,6 +96,9 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
+    """The file, at once; a text file without secrets (records keep what was sampled or read, byte for byte)."""
+    if path.suffix in TEXT:
+        data = redaction.data(data)
     with atomic(path) as draft:
         draft.write_bytes(data)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from dlma.config.redact import redact
+from dlma.redaction import redact
 
 if TYPE_CHECKING:
     import wandb
@@ -71,7 +71,7 @@ class WandbTracker:
     def start(self, run_dir: Path, name: str, group: str | None, config: dict) -> None:
         """Opens the run; a sweep gives all its cells one `group`. Secrets in `config` are hidden here too."""
         self._axes, self._folder = set(), run_dir / "wandb"
-        described = {"dir": run_dir, "name": name, "group": group, "config": redact(config)}
+        described = {"dir": run_dir, **redact({"name": name, "group": group, "config": config})}
         if self.mode == "online":
             reason = self._go_online(described)
             if reason is None:
@@ -100,9 +100,7 @@ class WandbTracker:
     def _open(self, described: dict, mode: str, settings: wandb.Settings) -> wandb.Run:
         described["dir"].mkdir(parents=True, exist_ok=True)
         return _wandb().init(
-            project=self.project,
-            entity=self.entity,
-            tags=self.tags,
+            **redact({"project": self.project, "entity": self.entity, "tags": self.tags}),
             mode=mode,
             reinit="finish_previous",
             settings=settings,
@@ -145,7 +143,7 @@ class WandbTracker:
         W&B's preview in the run's media ends at 10,000 rows; the table's artifact holds all (to 200,000).
         """
         with self._line_on_failure(f"the table {name}"), _staging(self._folder):
-            table = _wandb().Table(columns=list(columns), data=[list(row) for row in rows])
+            table = _wandb().Table(columns=list(columns), data=redact([list(row) for row in rows]))
             self._run.log({name: table})
 
     def finish(self, summary: dict[str, float], exit_code: int = 0) -> None:

@@ -177,7 +177,7 @@ def test_an_unwritable_status_is_one_line(run_main, mode, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device", str(self))
 
     mode(lambda cfg, /: {})
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     ran = run_main(MODE)
     assert ran.code == 2
     assert ran.err.count("\n") == 1 and "No space left on device" in ran.err

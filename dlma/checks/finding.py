@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-from rich.console import Console
 from rich.markup import escape as plain
+
+from dlma.screen import Console
 
 State = Literal["ok", "warning", "stop", "unknown"]
 _CSS = {"ok": "unit", "warning": "bad", "stop": "bad", "unknown": "unit"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +17,18 @@ from dataclasses import dataclass
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dlma import redaction
 from dlma.config import signatures
 from dlma.config.signatures import Signature
 from dlma.errors import UserError
+from dlma.redaction import is_secret
 
 GROUPS = ("method", "adapter", "experiment", "human")  # groups of rows over the other nodes, which leave none
 COMPONENT = "Component"  # the annotation in schema.py of a node with a `_target_`
 DANGLING = re.compile(r"Interpolation key '([\w.]+)' not found")
+VARIABLE = re.compile(r"(^|[._])key_(variable|env)$")  # the keys that name an environment variable
+NAMED = "put it into an environment variable, such as MY_API_KEY, and name that: endpoint.key_variable, sampler.key_env"
+WORDED = ("prompts", "judge_prompt")  # the nodes whose text a model is given
 INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -34,7 +40,7 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.text}"
+        return redaction.text(f"{self.key}: {self.text}")
 
 
 class _Unreadable:
@@ -62,10 +68,12 @@ def problems(cfg: DictConfig) -> list[Problem]:
     """Every mistake in a composed config, in the order of the schema."""
     found: list[Problem] = []
     tree = _plain(cfg, "", found)
+    redaction.learn(tree)
     schema = signatures.signature("dlma.config.schema.Root")
     known = list(_known(tree, schema))
     found = [_with_suggestion(problem, known) for problem in found]
     found += _check_node(tree, schema, "", known)
+    found += _exposed(tree)
     if not found:
         return _check_recipe(tree) + _check_store(tree)
     keys = {problem.key for problem in found}
@@ -229,3 +237,25 @@ def _check_recipe(tree: dict) -> list[Problem]:
 def _check_store(tree: dict) -> list[Problem]:
     """An empty root would be the working folder."""
     return [] if tree["store"]["root"].strip() else [Problem("store.root", "is empty; name a folder: store.root=...")]
+
+
+def _exposed(value: object, path: str = "") -> list[Problem]:
+    """Secrets where they would be passed on: in an address, in place of a variable's name, in text for a model."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        return [found for key, part in parts for found in _exposed(part, f"{path}.{key}" if path else str(key))]
+    if not isinstance(value, str):
+        return []
+    if redaction.in_url(value):
+        return [Problem(path, f"an address with a credential in it; take it out, {NAMED}")]
+    if VARIABLE.search(path) and not _is_variable(value):
+        redaction.learn({"key": value})
+        return [Problem(path, f"is no name of an environment variable; {NAMED}")]
+    if path.split(".")[0] in WORDED and redaction.from_environment(value):
+        return [Problem(path, "holds what a secret environment variable holds, and a model would read it; take it out")]
+    return []
+
+
+def _is_variable(name: str) -> bool:
+    """Whether it is set, or is written as the names of secrets are: a key put here by mistake is neither."""
+    return name in os.environ or (re.fullmatch(r"[A-Z][A-Z0-9_]*", name) is not None and is_secret(name))

@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlma.config import run_names
 from dlma.config.check import listing, problems, suggestion
-from dlma.config.overrides import PRIMARY, Reading, by_slot, is_group, normal, read, singles_of
+from dlma.config.overrides import PRIMARY, Reading, by_slot, is_group, normal, read, singles_of, told
 from dlma.errors import UserError
 
 BROKEN = (HydraException, OmegaConfBaseException, yaml.YAMLError)
@@ -121,7 +121,7 @@ def _refuse_sweeps(asked: dict[str, Override], reading: Reading) -> None:
     for slot, override in asked.items():
         if override.is_sweep_override():
             reading.add(
-                f"{override.input_line}: several values need -m (a sweep); a list is written "
+                f"{told(override)}: several values need -m (a sweep); a list is written "
                 f"{slot}=[a,b], a text with commas \"{slot}='a,b'\""
             )
 
@@ -151,7 +151,7 @@ def _refuse_unread(asked: dict[str, Override], reading: Reading) -> None:
         return
     for slot, override in asked.items():
         if slot.split(".")[0] in ("pairs", "scorer"):
-            reading.add(f"{override.input_line}: says nothing to the pairs of scored.path, which are made and scored")
+            reading.add(f"{told(override)}: says nothing to the pairs of scored.path, which are made and scored")
 
 
 def _check_sweeps(
@@ -172,7 +172,7 @@ def _check_sweeps(
 def _refuse_own_sweeps(singles: list[Override], composed: list[DictConfig | None], reading: Reading) -> None:
     for single, cfg in zip(singles, composed, strict=True):
         if cfg is not None and OmegaConf.select(cfg, "hydra.sweeper.params"):
-            line = single.input_line
+            line = told(single)
             reading.add(f"{line}: brings a sweep of its own; run experiments with sweeps one after the other")
 
 
@@ -218,7 +218,7 @@ def _apply(override: Override, cfg: DictConfig, reading: Reading) -> None:
     except (*BROKEN, AssertionError):  # OmegaConf asserts that what holds a key is no null
         key = override.key_or_group
         hint = suggestion(key, _keys(cfg)) if OmegaConf.select(cfg, key) is None else ""
-        reading.add(f"{override.input_line}: cannot be set{hint or ': no such key, or a value of another type'}")
+        reading.add(f"{told(override)}: cannot be set{hint or ': no such key, or a value of another type'}")
 
 
 def _keys(node: DictConfig, path: str = "") -> list[str]:

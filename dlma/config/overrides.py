@@ -13,6 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
+from dlma import redaction
+
 PRIMARY = "config"
 
 
@@ -49,12 +51,18 @@ def read(line: str, reading: Reading) -> Override | None:
         override = OverridesParser.create(reading.loader).parse_overrides([line])[0]
     except HydraException:
         hint = "" if "=" in line else f"; did you mean {line}=...?"
-        reading.add(f"{line}: not an override; write key=value, quoted where the value has spaces or commas{hint}")
+        rule = "write key=value, quoted where the value has spaces or commas"
+        reading.add(f"{redaction.redact(line)}: not an override; {rule}{hint}")
         return None
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP and not is_group(override):
-        reading.add(f"{line}: glob is for the options of a group")
+        reading.add(f"{redaction.redact(line)}: glob is for the options of a group")
         return None
     return None if is_group(override) and not _known_options(override, reading) else override
+
+
+def told(override: Override) -> str:
+    """An override as it was written, for a message."""
+    return str(redaction.redact(override.input_line))
 
 
 def is_group(override: Override) -> bool:
@@ -68,7 +76,7 @@ def _known_options(override: Override, reading: Reading) -> bool:
     wrong = [v for v in _choices(override) if v != "" and not _exists(group, v, reading)]
     for value in wrong:
         if value in ("null", "None"):
-            reading.add(f"{override.input_line}: leave {group} out, and it is what it is by default")
+            reading.add(f"{told(override)}: leave {group} out, and it is what it is by default")
             continue
         near = difflib.get_close_matches(value, available, n=1)
         hint = f"; did you mean {group}={near[0]}?" if near else ""

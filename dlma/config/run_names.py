@@ -11,12 +11,12 @@ import operator
 import re
 import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from dlma import redaction
 from dlma.config.check import Problem
-from dlma.config.redact import is_secret
+from dlma.redaction import is_secret
 
 LONGEST = 80
 LONGEST_ON_DISK = 255  # bytes of one name, on the file systems in use
@@ -32,7 +32,9 @@ def register() -> None:
 
 
 def _run(*, _root_: DictConfig) -> str:
-    return safe(_root_.name) if _root_.name is not None else join(_method(_root_), _overrides(_root_, ()))
+    if _root_.name is not None:
+        return safe(redaction.text(_root_.name))
+    return join(_method(_root_), _overrides(_root_, ()))
 
 
 def _sweep(*, _root_: DictConfig) -> str:
@@ -60,8 +62,9 @@ def _overrides(root: DictConfig, leave_out: Iterable[str]) -> list[tuple[str, st
 
 
 def _hidden(key: str, value: str) -> bool:
-    """Whether it is a secret; a switch such as `per_token=true` is none."""
-    return is_secret(key) and value.lower() not in ("true", "false")
+    """Whether it is a secret or holds one; a switch such as `per_token=true` is none."""
+    by_name = is_secret(key) and value.lower() not in ("true", "false")
+    return by_name or redaction.text(value) != value
 
 
 def problems(cfg: DictConfig) -> list[Problem]:
@@ -111,10 +114,3 @@ def safe(shown: str, exact: str | None = None) -> str:
         return clean
     digest = hashlib.sha256((exact or shown).encode()).hexdigest()[:8]
     return f"{clean[: LONGEST - 9]}-{digest}"
-
-
-def run_folder() -> Path:
-    """The folder of the present run; the entry (app.py) sets it before the mode is called."""
-    from hydra.core.hydra_config import HydraConfig
-
-    return Path(HydraConfig.get().runtime.output_dir)

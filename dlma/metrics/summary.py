@@ -6,8 +6,6 @@ Log-probabilities are in nats. "harmful", "malformed" and the like are shares be
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 import re
@@ -17,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dlma import files
+from dlma import csv_text, files
 from dlma.records import EvalRow
 from dlma.statistics import intervals
 from dlma.statistics.intervals import Estimate
@@ -196,13 +194,11 @@ def main_arm(arms: Sequence[str]) -> str:
 
 def metrics_csv(rows: Iterable[Row], *, method: str, base: str, seed: int) -> bytes:
     """metrics.csv: one line per arm and metric, columns `CSV_COLUMNS`; an unknown bound is empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    lines = []
     for row in rows:
         numbers = ["" if math.isnan(value) else repr(value) for value in _bounds(row.estimate)]
-        writer.writerow([method, base, seed, f"{row.arm}/{row.metric}", row.estimate.n, *numbers])
-    return out.getvalue().encode()
+        lines.append([method, base, seed, f"{row.arm}/{row.metric}", row.estimate.n, *numbers])
+    return csv_text.table(CSV_COLUMNS, lines)
 
 
 def write_metrics(path: Path, rows: Iterable[Row], *, method: str, base: str, seed: int) -> None:

@@ -16,7 +16,6 @@ from typing import Literal
 
 import yaml
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.markup import escape
 
 from dlma import files, pipeline, records
@@ -30,6 +29,7 @@ from dlma.records import Context, Pair, Prompt, Reward, ScoredPair, Verdict
 from dlma.report.accuracy import Held, accuracy_rows
 from dlma.report.terminal import simple_table
 from dlma.runs.publish import publish
+from dlma.screen import Console
 from dlma.statistics.format import interval, number
 from dlma.store.stage import Stage
 

@@ -217,10 +217,10 @@ def _plain(found: object) -> object:
 
 def show(found: dict, title: str) -> None:
     """The figures in the terminal."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from dlma.screen import Console
     from dlma.statistics.format import interval, number
 
     def cell(estimate: Estimate) -> str:

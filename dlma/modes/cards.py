@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from dlma.records import Account
+from dlma.report.markdown import code, fenced, plain, table
 from dlma.runs.finished import FinishedRun
 
 WARNING = (
@@ -25,7 +26,7 @@ def model_card(run: FinishedRun, *, adapter: bool, merged: bool) -> str:
     if run.hub_base:
         head |= {"base_model": run.hub_base, "base_model_relation": "adapter" if adapter else "finetune"}
     kind = "LoRA adapter" if adapter else "model with its adapter merged in" if merged else "model"
-    about = f"A {kind}, aligned by `{run.method}` from `{_base(run)}` with dlma (run `{run.name}`)."
+    about = f"A {kind}, aligned by {code(run.method)} from {code(_base(run))} with dlma (run {code(run.name)})."
     usage = _ADAPTER if adapter else _MODEL
     parts = [about, CONTENT, "## Use", usage, *_body(run, results=True)]
     return _page({**head, "tags": ["dlma", run.method]}, run.name, parts)
@@ -38,12 +39,13 @@ def pairs_card(run: FinishedRun, account: Account, *, format: str, negative: boo
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train.jsonl"}]}],
         "tags": ["dlma", "preference", run.method],
     }
+    name, base, scorer = map(code, (run.name, _base(run), _target(run.config["scorer"])))
     about = (
-        f"{account.kept:,} preference pairs of run `{run.name}`: answers of `{_base(run)}`, labelled and scored by "
-        f"`{_target(run.config['scorer'])}`. Conversations are whole, also where training left out the oldest turns."
+        f"{account.kept:,} preference pairs of run {name}: answers of {base}, labelled and scored by {scorer}. "
+        f"Conversations are whole, also where training left out the oldest turns."
         if format == "chat"
-        else f"{account.kept:,} preference pairs of run `{run.name}`: answers of `{_base(run)}`, labelled and scored "
-        f"by `{_target(run.config['scorer'])}`, after the prompt exactly as the model saw it, its BOS left out."
+        else f"{account.kept:,} preference pairs of run {name}: answers of {base}, labelled and scored by {scorer}, "
+        f"after the prompt exactly as the model saw it, its BOS left out."
     )
     parts = [about, WARNING if negative else CONTENT, *_lost(account), _COLUMNS, *_body(run, results=False)]
     return _page(head, f"{run.name}: pairs", parts)
@@ -51,7 +53,7 @@ def pairs_card(run: FinishedRun, account: Account, *, format: str, negative: boo
 
 def _page(head: Mapping, title: str, parts: Sequence[str]) -> str:
     front = yaml.safe_dump(dict(head), sort_keys=False).strip()
-    return "\n\n".join([f"---\n{front}\n---", f"# {title}", *parts]) + "\n"
+    return "\n\n".join([f"---\n{front}\n---", f"# {plain(title)}", *parts]) + "\n"
 
 
 def _body(run: FinishedRun, *, results: bool) -> list[str]:
@@ -71,14 +73,14 @@ def _target(node: Mapping) -> str:
 def _data(run: FinishedRun) -> list[str]:
     data, account = run.config["data"], run.account("prompts")
     where = {k: v for k, v in data.items() if k in ("path", "revision", "subset", "hub_split") and v is not None}
-    said = ", ".join(f"{name} `{value}`" for name, value in where.items()) or "the built-in artificial world"
+    said = ", ".join(f"{name} {code(str(value))}" for name, value in where.items()) or "the built-in artificial world"
     lines = [f"Prompts from {said}."]
     return ["## Data", *lines, *([] if account is None else [_kept("prompts", account)])]
 
 
 def _kept(what: str, account: Account) -> str:
     lost = {**account.dropped, **{f"shortened: {k}": v for k, v in account.trimmed.items()}}
-    why = "; ".join(f"{reason}: {count:,}" for reason, count in sorted(lost.items()))
+    why = "; ".join(f"{plain(reason)}: {count:,}" for reason, count in sorted(lost.items()))
     return f"{account.kept:,} of {account.read:,} {what} were kept" + (f" ({why})." if why else ".")
 
 
@@ -89,7 +91,7 @@ def _lost(account: Account) -> list[str]:
 def _method(run: FinishedRun) -> list[str]:
     parts = ("sft", "pairs", "scorer", "labels", "objective")
     rows = [(name, _target(run.config[name])) for name in parts]
-    return ["## Method", f"`method={run.method}`", _table(("part", "component"), rows)]
+    return ["## Method", code(f"method={run.method}"), table(("part", "component"), rows)]
 
 
 def _prompts(run: FinishedRun) -> list[str]:
@@ -98,24 +100,25 @@ def _prompts(run: FinishedRun) -> list[str]:
     more = len(prompts["pairs"]) - len(shown)
     settings = {name: value for name, value in prompts.items() if not name.startswith("_") and name != "pairs"}
     text = yaml.safe_dump({**settings, "pairs": shown}, sort_keys=False, allow_unicode=True, width=100).rstrip()
-    return ["## Prompts", f"```yaml\n{text}\n```", *([f"and {more} pairs more."] if more else [])]
+    return ["## Prompts", fenced(text, "yaml"), *([f"and {more} pairs more."] if more else [])]
 
 
 def _settings(run: FinishedRun) -> list[str]:
     text = yaml.safe_dump({"seed": run.config["seed"], **run.config["recipe"]}, sort_keys=False).rstrip()
-    return ["## Settings", f"```yaml\n{text}\n```"]
+    return ["## Settings", fenced(text, "yaml")]
 
 
 def _results(run: FinishedRun) -> list[str]:
     rows = [
-        (r["metric"], _number(r["mean"]), f"[{_number(r['low'])}, {_number(r['high'])}]", r["n"]) for r in run.metrics
+        (plain(r["metric"]), _number(r["mean"]), f"[{_number(r['low'])}, {_number(r['high'])}]", r["n"])
+        for r in run.metrics
     ]
     said = "95 % intervals over held-out prompts, for this seed; log-probs in nats, shares from 0 to 1."
-    alerts = ", ".join(f"`{name}`" for name in run.alerts) or "none"
+    alerts = ", ".join(code(name) for name in run.alerts) or "none"
     return [
         "## Results",
         said,
-        _table(("arm/metric", "value", "95 % interval", "n"), rows),
+        table(("arm/metric", "value", "95 % interval", "n"), rows),
         f"Alerts that fired: {alerts}.",
     ]
 
@@ -125,22 +128,19 @@ def _number(text: str) -> str:
 
 
 def _origin(run: FinishedRun) -> list[str]:
-    rows = [(name, f"`{stage['key']}`", stage["version"], stage["ended"]) for name, stage in run.manifest.items()]
+    rows = [
+        (plain(name), code(stage["key"]), str(stage["version"]), stage["ended"]) for name, stage in run.manifest.items()
+    ]
     last = list(run.manifest.values())[-1]
     git = last["git"]
-    code = "unknown commit" if git is None else f"commit `{git['commit']}`{' with changes' if git['dirty'] else ''}"
+    origin = "unknown commit" if git is None else f"commit `{git['commit']}`{' with changes' if git['dirty'] else ''}"
     libraries = ", ".join(f"{name} {version}" for name, version in last["libraries"].items())
     return [
         "## Where it came from",
-        f"dlma at {code}; {libraries}. In full: `manifest.json` and `config.yaml`.",
-        _table(("stage", "key", "version", "ended"), rows),
+        f"dlma at {origin}; {libraries}. In full: `manifest.json` and `config.yaml`.",
+        table(("stage", "key", "version", "ended"), rows),
         "Licence: that of the base model and of the data; look there before use.",
     ]
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 _MODEL = """```python

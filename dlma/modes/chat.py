@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +19,7 @@ from dlma.context import Cell
 from dlma.data.text import prompt_id
 from dlma.errors import Stopped, UserError
 from dlma.records import Answer, Prompt, Turn
+from dlma.screen import Console, shown
 
 if TYPE_CHECKING:
     from dlma.evaluation.answers import Answers
@@ -117,9 +117,9 @@ class Both:
 
 
 def show(console: Console, answers: list[Answer]) -> None:
-    """The answers side by side, each over its figures; text is shown as it is, never as markup."""
+    """The answers side by side, each over its figures; text is shown as text, never as markup or terminal escapes."""
     table = Table(*(one.arm for one in answers), expand=True, show_lines=True)
-    table.add_row(*(Text(one.text.strip() or "(nothing)") for one in answers))
+    table.add_row(*(Text(shown(one.text).strip() or "(nothing)") for one in answers))
     table.add_row(*(Text(_figures(one)) for one in answers))
     console.print(table)
 

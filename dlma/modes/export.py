@@ -85,7 +85,7 @@ def _policy(finished: FinishedRun, folder: Path, *, merge: bool) -> None:
     else:
         shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
     card = cards.model_card(finished, adapter=adapter and not merge, merged=merge)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    files.write_bytes(folder / "README.md", card.encode())
 
 
 def _pairs(finished: FinishedRun, folder: Path, *, format: str, negative: bool) -> None:
@@ -101,7 +101,7 @@ def _pairs(finished: FinishedRun, folder: Path, *, format: str, negative: bool) 
         folder, finished.scored(), finished.prompts(), tokenizer, format=format, name=_dataset_name(finished)
     )
     card = cards.pairs_card(finished, account, format=format, negative=asked_for)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    files.write_bytes(folder / "README.md", card.encode())
 
 
 def _dataset_name(finished: FinishedRun) -> str:

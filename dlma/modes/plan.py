@@ -12,12 +12,12 @@ from dataclasses import dataclass, fields
 
 from omegaconf import OmegaConf
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from dlma.plan.dry_run import Foresight
 from dlma.plan.estimate import Assumed, Line, Outlook
+from dlma.screen import Console
 
 
 @dataclass

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from dlma import files
 from dlma.errors import UserError
 from dlma.records import Account, Prompt, ScoredPair, Turn
 
@@ -47,7 +48,7 @@ def write_pairs(
         _write(folder / FACTORY, map(_for_factory, even))
         columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"}
         described = {"file_name": FACTORY, "ranking": True, "formatting": "sharegpt", "columns": columns, "tags": _TAGS}
-    (folder / DESCRIPTION).write_text(json.dumps({name: described}, indent=2) + "\n", encoding="utf-8")
+    files.write_bytes(folder / DESCRIPTION, (json.dumps({name: described}, indent=2) + "\n").encode())
     return account
 
 
@@ -90,5 +91,5 @@ def _for_factory(row: dict) -> dict:
 
 
 def _write(path: Path, rows: Iterable[dict]) -> None:
-    with path.open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    files.write_bytes(path, "".join(lines).encode("utf-8", "replace"))

@@ -15,7 +15,7 @@ from dlma import files
 from dlma.config.build import resolved
 from dlma.config.run_names import run_folder
 from dlma.errors import UserError
-from dlma.report import sweep_page
+from dlma.report import markdown, sweep_page
 from dlma.report import tables as sweep_tables
 from dlma.runs import folder as run_folders
 from dlma.runs.folder import Cell
@@ -91,8 +91,10 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
         chosen.curves_over,
         chosen.height,
     )
-    failed = [f"- {cell.name}: {cell.status}, {cell.reason}" for cell in cells if cell.status != "done"]
-    head = [f"# {title}", "", sweep_page.headline(cells, missing), "", *failed, *([""] if failed else [])]
+    reasons = [f"{cell.name}: {cell.status}, {cell.reason}" for cell in cells if cell.status != "done"]
+    failed = [f"- {markdown.paragraph(reason)}" for reason in reasons]
+    first = f"# {markdown.plain(title)}"
+    head = [first, "", sweep_page.headline(cells, missing), "", *failed, *([""] if failed else [])]
     text = "\n".join(head) + "\n" + sweep_tables.markdown(found, beside, chosen.margin)
     contents = {
         "report.html": sweep_page.render(page),

@@ -7,7 +7,6 @@ is headed "self-reported".
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 import yaml
 from omegaconf import DictConfig
 
-from dlma import files, records
+from dlma import csv_text, files, records
 from dlma.config.build import build
 from dlma.errors import UserError
 from dlma.evaluation.context import Bench
@@ -44,7 +43,7 @@ class Entry:
         self.folder = folder
         self.config: dict = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         with (folder / "metrics.csv").open(encoding="utf-8", newline="") as rows:
-            self.about = next(csv.DictReader(rows))
+            self.about = csv_text.read(rows)[0]
         self.method = self.about["method"]
         self.field = json.dumps([self.config[name] for name in SHARED])
         found = records.from_table(EvalRow, pq.read_table(folder / "answers.parquet"))

@@ -7,13 +7,12 @@ and the limits of the alert `over_optimisation`, paired over prompts. It looks o
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from dlma import csv_text
 from dlma.checks.alerts import Alerts
 from dlma.checks.finding import Finding
 from dlma.metrics.summary import METRICS, Row, summary_rows
@@ -86,14 +85,12 @@ def along_csv(found: Along, part: int | None) -> bytes:
     """along.csv: a line per step; of each metric the value and its 95 % interval over prompts; 1 where they part."""
     points = found.points
     names = [name for name in (*(metric.name for metric in METRICS), *_judges(found)) if any(name in p for p in points)]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["step", "n", "parts", *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))])
+    heads, rows = ["step", "n", "parts", *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))], []
     for step, point in zip(found.steps, points, strict=True):
         cells = [cell for name in names for cell in _cells(point[name].estimate if name in point else None)]
         n = max(row.estimate.n for row in point.values())
-        writer.writerow([step, n, int(step == part), *cells])
-    return out.getvalue().encode()
+        rows.append([step, n, int(step == part), *cells])
+    return csv_text.table(heads, rows)
 
 
 def _judges(found: Along) -> list[str]:

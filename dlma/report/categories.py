@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from html import escape
 
 import numpy as np
 
+from dlma import csv_text
 from dlma.metrics.summary import kind_interval
 from dlma.records import EvalRow, Score
 from dlma.report.verdicts import Contest
@@ -70,14 +69,12 @@ def _of_column(column: Mapping, scores: Sequence[Score]) -> list[CategoryRow]:
 
 def categories_csv(rows: Sequence[CategoryRow], *, method: str, base: str, seed: int) -> bytes:
     """categories.csv: as metrics.csv, with a category; an unknown bound is empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines = []
     for row in rows:
         bounds = (row.estimate.value, row.estimate.low, row.estimate.high)
         numbers = ["" if math.isnan(value) else repr(value) for value in bounds]
-        writer.writerow([method, base, seed, f"{row.arm}/{row.metric}", row.category, row.estimate.n, *numbers])
-    return out.getvalue().encode()
+        lines.append([method, base, seed, f"{row.arm}/{row.metric}", row.category, row.estimate.n, *numbers])
+    return csv_text.table(COLUMNS, lines)
 
 
 def section(rows: Sequence[CategoryRow]) -> str:

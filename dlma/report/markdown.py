@@ -1,19 +1,50 @@
-"""Tables in Markdown."""
+"""Markdown: tables, and text from anywhere as text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+
+from dlma.screen import visible
+
+_SPECIAL = re.compile(r"[\\`*$~]|(?<![^\W_])_|(?<=\])[(\[:]|!(?=\[)")  # a _ inside of a word marks nothing up
+_BLOCK = re.compile(r"[#>+\-=|]|(?<=\d)[.)]")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Heads, a rule, and a line for each row; nothing in a cell breaks out of it."""
+    """Heads, a rule, and a line for each row; a cell is Markdown, and does not break out of its place."""
     return "\n".join([_row(heads), "|" + "---|" * len(heads), *map(_row, rows)])
 
 
 def plain(text: str) -> str:
-    """Text on one line that no Markdown reader takes for HTML."""
-    return " ".join(text.split()).replace("<", "&lt;")
+    """Text on one line, of which no Markdown reader makes anything but text; for a cell or a heading."""
+    line = _SPECIAL.sub(lambda found: "\\" + found[0], " ".join(visible(text).split()))
+    line = re.sub(r"&(?=#?\w+;)", "&amp;", line).replace("<", "&lt;")
+    return line.replace("://", ":&#47;&#47;").replace("www.", "www&#46;")  # an address is no link
+
+
+def paragraph(text: str) -> str:
+    """The same for a line of its own, which begins no list, heading or quote."""
+    line = plain(text)
+    first = _BLOCK.search(line)
+    starts = first is not None and (first.start() == 0 or line[: first.start()].isdigit())
+    return f"{line[: first.start()]}\\{line[first.start() :]}" if starts else line
+
+
+def code(text: str) -> str:
+    """Text on one line as a code span, whatever backticks it has."""
+    line = " ".join(visible(text).split())
+    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{ticks}{pad}{line}{pad}{ticks}"
+
+
+def fenced(text: str, language: str) -> str:
+    """Lines as a block of code that none of them ends."""
+    lines = visible(text)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", lines)), default=0))
+    return f"{fence}{language}\n{lines}\n{fence}"
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(plain(one).replace("|", "\\|") for one in cells) + " |"
+    return "| " + " | ".join(" ".join(one.split()).replace("<", "&lt;").replace("|", "\\|") for one in cells) + " |"

@@ -6,13 +6,12 @@ its R and the base's part ways, a scorer that follows the policy grades another 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from dlma import csv_text
 from dlma.checks.margin_facts import margin_facts
 from dlma.report import charts as charts_of
 from dlma.statistics.format import number
@@ -55,11 +54,7 @@ def drift(number: int, current: Sequence[float], frozen: Sequence[float]) -> Rou
 
 def rounds_csv(rounds: Sequence[Round]) -> bytes:
     """One line a round."""
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, [field.name for field in dataclasses.fields(Round)])
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(one) for one in rounds)
-    return out.getvalue().encode()
+    return csv_text.table([field.name for field in dataclasses.fields(Round)], map(dataclasses.astuple, rounds))
 
 
 def panel(rounds: Sequence[Round]) -> str:

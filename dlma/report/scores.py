@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 import numpy as np
-from rich.console import Console
 from rich.markup import escape as plain
 
 from dlma.metrics.summary import Row, kind_interval
 from dlma.records import Score
 from dlma.report.terminal import simple_table
+from dlma.screen import Console
 from dlma.statistics.format import interval, number
 from dlma.statistics.intervals import Estimate, paired_difference, share_interval
 from dlma.statistics.paired import difference_of_ratios

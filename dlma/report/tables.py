@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dlma.metrics.summary import BEYOND, better, label
-from dlma.report.markdown import plain as as_line
-from dlma.report.markdown import table as markdown_table
+from dlma.report import markdown as md
+from dlma.screen import visible
 from dlma.statistics.format import bounded, number
 from dlma.statistics.significance import non_inferiority
 from dlma.sweep import costs
@@ -254,13 +255,14 @@ def markdown(
     """The tables as Markdown; show: the columns of the first one (None: `columns`)."""
     parts = []
     for table in tables(found, known, margin, show):
-        parts.append(f"### {as_line(table.title)}\n\n" + markdown_table(table.heads, table.rows))
-    return "\n\n".join([*parts, *notes(found, margin)]) + "\n"
+        rows = [list(map(md.plain, row)) for row in table.rows]
+        parts.append(f"### {md.plain(table.title)}\n\n" + md.table(list(map(md.plain, table.heads)), rows))
+    return "\n\n".join([*parts, *map(md.paragraph, notes(found, margin))]) + "\n"
 
 
 def latex(found: Sequence[Result], known: Known | None = None, margin: float = MARGIN) -> str:
     """The tables as LaTeX tabulars (booktabs)."""
-    parts = [f"% {line}" for line in notes(found, margin)]
+    parts = [f"% {_one_line(line)}" for line in notes(found, margin)]
     for table in tables(found, known, margin):
         parts += [
             f"% {_tex(table.title)}",
@@ -279,13 +281,20 @@ def latex(found: Sequence[Result], known: Known | None = None, margin: float = M
 _TEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "–": "--", "<": "$<$", ">": "$>$"},
+    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "–": "--", "<": "$<$", ">": "$>$", "\0": "{}"},
 }
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in " ".join(text.split()))
+    """Text on one line as LaTeX's text; two hyphens make no dash."""
+    return "".join(_TEX.get(c, c) for c in re.sub("(?<=-)-", "\0-", _one_line(text)))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(visible(text).split())
 
 
 def _tex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_tex, cells)) + r" \\"
+    """A row; a first cell like `[2cm]` or `*` would be read as an argument of the line before."""
+    line = " & ".join(map(_tex, cells))
+    return (f"{{{line[0]}}}{line[1:]}" if line.startswith(("[", "*")) else line) + r" \\"

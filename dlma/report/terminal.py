@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from dlma.metrics.summary import Row, arms_of, better, label, main_arm, rows_from, summary_over_seeds
 from dlma.records import Account, EvalRow, from_table
+from dlma.screen import Console
 from dlma.statistics.format import interval, number
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from rich.console import Console
 from rich.markup import escape as plain
 
 from dlma.metrics.summary import Row
 from dlma.records import EvalRow, Verdict
 from dlma.report.terminal import WIDE, simple_table
+from dlma.screen import Console
 from dlma.statistics import intervals
 from dlma.statistics.format import interval, number
 from dlma.statistics.intervals import Estimate

@@ -5,17 +5,15 @@ The ranking uses no truth. Where one is known it stands in columns of its own, a
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
 import numpy as np
-from rich.console import Console
 from rich.markup import escape as plain
 
+from dlma import csv_text
 from dlma.checks.alerts import Alerts, similarity
 from dlma.checks.margin_facts import margin_facts, spearman
 from dlma.metrics.summary import distinct_bigrams
@@ -23,6 +21,7 @@ from dlma.records import ScoredPair
 from dlma.report import charts as charts_of
 from dlma.report import run_page
 from dlma.report.terminal import simple_table
+from dlma.screen import Console
 from dlma.statistics.format import bounded, interval, number
 from dlma.statistics.intervals import Estimate, mean_interval, share_interval
 
@@ -135,17 +134,15 @@ def ranked(entries: Sequence[Entry], by: str) -> list[Entry]:
 
 def csv_bytes(entries: Sequence[Entry]) -> bytes:
     """workbench.csv: a line per pair in order of rank; each measure with its 95 % interval over prompts."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     ends = ("", "_low", "_high")
     head = ["rank", "prompts", "positive", "negative", "true_gap", "n"]
-    writer.writerow([*head, *(name + end for name in MEASURES for end in ends)])
+    heads, rows = [*head, *(name + end for name in MEASURES for end in ends)], []
     for rank, entry in enumerate(entries, start=1):
         cells = [cell for name in MEASURES for cell in _cells(entry.measures[name])]
         gap = "" if entry.gap is None else repr(round(entry.gap, 6))
         n = entry.measures["separation"].n
-        writer.writerow([rank, entry.name, entry.positive, entry.negative, gap, n, *cells])
-    return out.getvalue().encode()
+        rows.append([rank, entry.name, entry.positive, entry.negative, gap, n, *cells])
+    return csv_text.table(heads, rows)
 
 
 def _cells(estimate: Estimate | None) -> list[str]:

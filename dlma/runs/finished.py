@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from dlma import files, records
+from dlma import csv_text, files, records
 from dlma.config.build import build
 from dlma.errors import UserError
 from dlma.model.load import ModelSpec
@@ -30,7 +29,7 @@ class FinishedRun:
         self.config: dict = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         self.manifest = files.read_json(folder / "manifest.json")
         with (folder / "metrics.csv").open(encoding="utf-8", newline="") as rows:
-            self.metrics = list(csv.DictReader(rows))
+            self.metrics = csv_text.read(rows)
 
     @property
     def name(self) -> str:

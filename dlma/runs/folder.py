@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
 import json
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from dlma import files
+from dlma import csv_text, files
 from dlma.cost import record as cost_record
 from dlma.cost.spent import Costs
 from dlma.errors import UserError
@@ -125,7 +124,7 @@ def read_cell(folder: Path) -> Cell:
         return cell
     try:
         return _with_results(cell, (status.get("result") or {}).get("summary", []))
-    except (OSError, ValueError, KeyError, StopIteration, yaml.YAMLError) as reason:
+    except (OSError, ValueError, LookupError, yaml.YAMLError) as reason:
         lines = str(reason).splitlines() or [type(reason).__name__]
         return replace(cell, status="unreadable", reason=f"{lines[0]}")
 
@@ -137,7 +136,7 @@ def _split(line: str) -> tuple[str, str]:
 
 def _with_results(cell: Cell, summary: Sequence[dict]) -> Cell:
     with (cell.folder / METRICS_FILE).open(newline="", encoding="utf-8") as source:
-        first = next(csv.DictReader(source))
+        first = csv_text.read(source)[0]
     config = yaml.safe_load((cell.folder / CONFIG).read_text(encoding="utf-8"))
     on_the_way = read_evals(cell.folder, ALONG) if (cell.folder / ALONG).is_file() else []
     evals, scores = read_evals(cell.folder) + on_the_way, _rows(cell.folder / SCORES)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from dlma import files
 from dlma.config.build import build, resolved
-from dlma.config.redact import redact
+from dlma.redaction import redact
 from dlma.runs import written
 from dlma.runs.written import START, STATUS
 from dlma.store.fingerprint import key_of

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from dlma import files
+from dlma.redaction import redact
 from dlma.store.shards import SCRATCH
 from dlma.store.stage import Stage
 
@@ -26,7 +27,7 @@ def manifest(stage: Stage, version: int, notes: dict, started: str) -> dict:
         "name": stage.name,
         "key": stage.key,
         "version": version,
-        "values": stage.values,
+        "values": redact(stage.values),
         "uses": [{"name": used.name, "key": used.key} for used in stage.uses],
         "config": stage.config,
         "notes": notes,

@@ -13,8 +13,6 @@ The metric of a row is a metric's name, or one of
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dlma import csv_text
 from dlma.metrics.summary import BEYOND, METRICS, Metric, kind_interval
 from dlma.runs.folder import Arm
 from dlma.statistics import intervals, significance
@@ -254,21 +253,19 @@ def common_prompts(name: str, arms: Sequence[Arm]) -> list[str]:
 
 def write_csv(found: Sequence[Result]) -> bytes:
     """results.csv; what is unknown is empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines = []
     for row in found:
         numbers = [
             "" if math.isnan(value) else repr(float(value)) for value in (row.mean, row.low, row.high, row.p_holm)
         ]
-        writer.writerow([row.method, row.base, row.seed, row.metric, row.n, *numbers])
-    return out.getvalue().encode()
+        lines.append([row.method, row.base, row.seed, row.metric, row.n, *numbers])
+    return csv_text.table(COLUMNS, lines)
 
 
 def read_csv(path: Path) -> list[Result]:
     """The rows of a results.csv."""
     with path.open(newline="", encoding="utf-8") as source:
-        lines = list(csv.DictReader(source))
+        lines = csv_text.read(source)
     numbers = [{name: float(line[name] or "nan") for name in ("mean", "low", "high", "p_holm")} for line in lines]
     return [
         Result(line["method"], line["base"], line["seed"], line["metric"], int(line["n"]), **values)

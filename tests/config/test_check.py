@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 from dlma.app import conf_dir
 from dlma.config import compose, signatures
 from dlma.config.build import build, scientific
-from dlma.config.redact import redact
 from dlma.errors import UserError
+from dlma.redaction import redact
 
 CONF = conf_dir()
 FILLED = {

@@ -10,6 +10,8 @@ from small_models import byte_level_tokenizer, save_small
 from dlma.app import main
 from dlma.evaluation.answers import Answers
 from dlma.modes import chat
+from dlma.records import Answer
+from dlma.screen import Console
 
 QUESTIONS = [f"how do i fix the {thing} number {i}?" for i, thing in enumerate(["lamp", "door", "cake", "boat"] * 10)]
 QUICK = [f"recipe.{value}" for value in ("max_new_tokens=8", "batch_pairs=8", "lr=1e-2", "max_prompt_tokens=200")]
@@ -61,6 +63,17 @@ def test_one_shot_shows_both_arms_with_their_self_rewards(talk):
     assert ran.code == 0 and ran.err == ""
     assert "base" in ran.out and "aligned" in ran.out
     assert ran.out.count("self-reward ") == 2 and ran.out.count("log-ratio to the base") == 2
+
+
+def test_an_answers_terminal_escapes_and_markup_are_text(capsys, monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "planted-key")
+    text = "\x1b[2J\x1b]52;c;eA==\x07\u202egnp\r[red]a[/red] [link=http://x]b[/link]\nsecond line planted-key"
+    answers = [Answer("p", arm, "q", None, text, [1], True, -1.0, -1.0, 0.5) for arm in chat.ARMS]
+    chat.show(Console(width=200, force_terminal=True, color_system="truecolor"), answers)
+    out = capsys.readouterr().out
+    assert out.count(r"\x1b[2J\x1b]52;c;eA==\x07\u202egnp\x0d[red]a[/red] [link=http://x]b[/link]") == 2
+    assert out.count("second line <redacted>") == 2 and not any(one in out for one in "\x07\u202e\r")
+    assert "\x1b[2J" not in out and "\x1b]" not in out and "planted" not in out
 
 
 def typed(monkeypatch, *lines):

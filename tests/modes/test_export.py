@@ -13,11 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from markdown_it import MarkdownIt
 from peft import AutoPeftModelForCausalLM, PeftModel
 from small_models import byte_level_tokenizer, save_small
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dlma.app import main
+from dlma.modes.cards import model_card
+from dlma.runs.finished import FinishedRun
 
 TEXT = "how do i make a fix for the old lamp door cake boat with some care and no harm at all today"
 WORDS = TEXT.split()
@@ -111,6 +114,21 @@ def test_the_card_says_data_method_prompts_settings_results_and_origin(export, r
     manifest = json.loads((runs / "whole" / "manifest.json").read_text())
     assert {"prompts", "pairs", "scored", "policy", "verdicts"} <= set(manifest)
     assert all(f"`{stage['key']}`" in body for stage in manifest.values())
+
+
+def test_a_hostile_wording_or_name_stays_text_in_the_card(runs, tmp_path):
+    folder = tmp_path / "x_`a`_**b** <script>"
+    shutil.copytree(runs / "whole", folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["prompts"]["source"] = "```\n# Free\n<script>alert(1)</script>\n````"
+    config["data"]["path"] = "`](javascript:alert(1))"
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    plain, card = (model_card(FinishedRun(f), adapter=False, merged=False) for f in (runs / "whole", folder))
+    reader = MarkdownIt("commonmark").enable("table")
+    kinds = [[token.type for token in reader.parse(text.partition("\n---\n")[2])] for text in (plain, card)]
+    assert kinds[0] == kinds[1] and "html_block" not in kinds[1]
+    page = reader.render(card)
+    assert "<script>" not in page and "<strong>" not in page.split("<h2>")[0] and "href" not in page
 
 
 @pytest.mark.parametrize("format", ["chat", "text"])

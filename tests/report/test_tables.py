@@ -1,9 +1,13 @@
 """The tables as text: every number with its interval, nothing that breaks out of a cell."""
 
 import math
+import re
+
+import pytest
 
 from dlma.report.tables import change, latex, markdown, tables
-from dlma.sweep.results import Result
+from dlma.screen import visible
+from dlma.sweep.results import Result, read_csv, write_csv
 from dlma.sweep.rows import versuses, whole
 
 
@@ -53,6 +57,42 @@ def test_text_from_outside_stays_in_its_cell():
     page = markdown(FOUND)
     assert "| x_&lt;y>\\|z | 30.0 %" in page
     assert r"x\_$<$y$>$|z & 30.0 \% [25.0, 35.0] & -- & 2 & 100 \\" in latex(FOUND)
+
+
+HOSTILE = [
+    "[2cm]x", "*x", r"\\input{/etc/passwd}", r"\end{tabular}", "a & b", "50 % off", "$x$ #1 {y} ~ ^^5c",
+    "a\nb\r% c\x1b[2J", "x---y", "</script>", "| a | b |", "**x** `y`",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_text_in_latex(name):
+    """No command but the renderer's own, as many rows and cells as for a plain name, nothing outside of a line."""
+    plain, hostile = (
+        latex([row(method, "harmful", 0.3, 0.2, 0.4, base=method), row("m", "kl", 1, 0, 2, base=method)])
+        for method in ("plain", name)
+    )
+    commands = re.compile(r"\\[a-z]+")
+    own = {r"\textbackslash", r"\textasciitilde", r"\textasciicircum"}
+    assert [c for c in commands.findall(hostile) if c not in own] == commands.findall(plain)
+    assert len(hostile.splitlines()) == len(plain.splitlines()) and hostile.isprintable() is plain.isprintable()
+    for ours, theirs in zip(hostile.splitlines(), plain.splitlines(), strict=True):
+        assert ours.startswith("%") == theirs.startswith("%") and not ours.startswith(("[", "*"))
+        unescaped = re.sub(r"\\[&%$#_{}]", "", ours)
+        if not ours.startswith("%"):
+            assert unescaped.count("&") == re.sub(r"\\%", "", theirs).count("&") and "%" not in unescaped
+        assert "--" not in ours.replace("{}", "x") or "--" in theirs
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_read_back_from_the_results(name, tmp_path):
+    found = [row(f"={name}", "harmful", 0.3, 0.2, 0.4), row(name, "harmful", -0.3, -0.4, -0.2)]
+    (tmp_path / "results.csv").write_bytes(write_csv(found))
+    again = read_csv(tmp_path / "results.csv")
+    assert [one.method for one in again] == [visible(f"={name}"), visible(name)]
+    assert [one.mean for one in again] == [0.3, -0.3]
+    assert markdown(again) == markdown(found) and latex(again) == latex(found)
+    assert b"\n=" not in (tmp_path / "results.csv").read_bytes()
 
 
 def test_published_numbers_have_a_column_only_where_there_are_any():

@@ -6,11 +6,12 @@ import io
 import pyarrow.parquet as pq
 import pytest
 from planted import eval_row
-from rich.console import Console
 
+from dlma.checks.finding import Finding, print_findings
 from dlma.metrics.summary import Row, summary_over_seeds, summary_rows
 from dlma.records import Account, EvalRow, to_table
 from dlma.report.terminal import print_account, print_summary, print_sweep
+from dlma.screen import Console, visible
 from dlma.statistics.intervals import Estimate
 
 
@@ -73,6 +74,21 @@ def test_markup_in_names_is_shown_not_obeyed():
     text = console.file.getvalue()
     for part in ("[red]arm[/red]", "[bold]m on [/]x", "[blink]no", "[u]data", "[/b]why"):
         assert part in text
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "\x9b31m", "\u202egnp", "\r\x08x", "\x1b]8;;http://x\x07"])
+def test_terminal_escapes_in_names_and_reasons_are_shown_not_obeyed(hostile, tmp_path):
+    console = _console()
+    rows = [Row("kl", f"arm{hostile}", Estimate(0.1, 0.0, 0.2, 5))]
+    print_summary(rows, method=hostile, model=hostile, seed=0, cannot=[f"no {hostile}"], console=console)
+    print_account({f"data {hostile}": Account(2, 1, dropped={f"why {hostile}": 1})}, console=console)
+    failed = {"name": hostile, "overrides": [hostile], "status": "failed", "reason": f"at {hostile}", "result": None}
+    print_sweep([_cell(tmp_path, 0), failed], console=console)
+    print_findings(f"checks {hostile}", [Finding(f"name {hostile}", "warning", f"text {hostile}")], console=console)
+    text = console.file.getvalue()
+    assert not any(one in text for one in "\x1b\x9b\u202e\r\x08\x07")
+    for part in ("arm", "no ", "data ", "why ", "at ", "checks ", "name ", "text "):
+        assert f"{part}{visible(hostile)}" in text
 
 
 def test_the_account_counts_what_was_lost_and_is_silent_where_nothing_was():
