@@ -118,11 +118,20 @@ def _main(argv: list[str]) -> int:
         print(help.text(folder))
         return 0
     if args.cfg or args.info or args.hydra_help or args.shell_completion:
+        if not args.shell_completion:
+            _refuse_foreign(args, folder)
         return _hydra_itself(argv, args, folder)
     unused = [f"--{name.replace('_', '-')}" for name in UNUSED if getattr(args, name)]
     if unused:
         raise UserError(f"{unused[0]}: says nothing to a run; your own files come in by --config-dir FOLDER")
     return _run(args, folder)
+
+
+def _refuse_foreign(args: Namespace, folder: Path) -> None:
+    """Hydra starts callbacks also where it is only asked something."""
+    from dlma.config import compose
+
+    compose.refuse_foreign(compose.search_path(folder, args.config_dir), args.overrides)
 
 
 def _hydra_itself(argv: list[str], args: Namespace, folder: Path) -> int:

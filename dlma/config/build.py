@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import importlib
-import re
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dlma.config import signatures
+from dlma.config.check import NO_COMPONENT, SPECIAL, are_components, is_component, is_node, stray
+from dlma.config.signatures import Signature
 from dlma.errors import UserError
 
 
 def build(node: DictConfig | dict, *runtime: object) -> object:
     """Import a node's target and call it with the runtime objects and the node's values; None for a null target.
 
-    A value that is itself a node with a `_target_` is built first, without runtime objects.
+    A value for which the signature expects a component is built first, without runtime objects. Raises UserError for
+    a `_target_` anywhere else: values are data.
     """
-    values = {name: build(value) if _is_node(value) else value for name, value in _container(node).items()}
+    values = _container(node)
     if values["_target_"] is None:
         return None
-    signatures.source(values["_target_"])
+    schema = signatures.signature(values["_target_"])
+    given = {name: _built(name, v, schema) for name, v in values.items() if not SPECIAL.fullmatch(name)}
     module, _, name = values["_target_"].rpartition(".")
-    target = getattr(importlib.import_module(module), name)
-    return target(*runtime, **{k: v for k, v in values.items() if not re.fullmatch(r"_\w+_", k)})
+    return getattr(importlib.import_module(module), name)(*runtime, **given)
+
+
+def _built(name: str, value: object, schema: Signature) -> object:
+    field = schema.fields[name] if name in schema.fields else signatures.Field(None, required=False)
+    if are_components(field, schema):  # their reader builds them, each with its own runtime objects
+        return value
+    if is_node(value) and is_component(field, schema):
+        return build(value)
+    if (wrong := stray(value, name)) is not None:
+        raise UserError(f"{wrong}: {NO_COMPONENT}")
+    return value
 
 
 def scientific(node: DictConfig | dict) -> dict:
@@ -39,15 +52,11 @@ def scientific(node: DictConfig | dict) -> dict:
     required = {name: field for name, field in schema.fields.items() if field.required}
     chosen = {
         name: scientific(values[name])
-        if _is_node(values[name])
+        if is_node(values[name])
         else signatures.cast(values[name], field.annotation, schema)
         for name, field in required.items()
     }
     return {"_target_": values["_target_"].rpartition(".")[2], **chosen}
-
-
-def _is_node(value: object) -> bool:
-    return isinstance(value, dict) and "_target_" in value
 
 
 def resolved(cfg: DictConfig) -> dict:

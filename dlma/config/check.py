@@ -23,13 +23,16 @@ from dlma.config.signatures import Signature
 from dlma.errors import UserError
 from dlma.redaction import is_secret
 
+NO_COMPONENT = "no component belongs here: nothing is built from its _target_; give plain values"
 GROUPS = ("method", "adapter", "experiment", "human")  # groups of rows over the other nodes, which leave none
+MODES = {("cfg",), ("_cfg",), ("cfgs",)}  # what only a mode is handed: the whole config, or that of every cell
 COMPONENT = "Component"  # the annotation in schema.py of a node with a `_target_`
 DANGLING = re.compile(r"Interpolation key '([\w.]+)' not found")
 VARIABLE = re.compile(r"(^|[._])key_(variable|env)$")  # the keys that name an environment variable
 NAMED = "put it into an environment variable, such as MY_API_KEY, and name that: endpoint.key_variable, sampler.key_env"
 WORDED = ("prompts", "judge_prompt")  # the nodes whose text a model is given
 INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
+SPECIAL = re.compile(r"_\w+_")
 
 
 @dataclass(frozen=True)
@@ -127,17 +130,33 @@ def _schema(node: dict, path: str, found: list[Problem]) -> Signature | None:
     if target is None:
         return Signature({})
     try:
-        return signatures.signature(target)
+        schema = signatures.signature(target)
     except UserError as reason:
         found.append(Problem(path, str(reason)))
         return None
+    if (schema.runtime in MODES) != (path == "mode"):
+        found.append(Problem(path, f"_target_ {target}: is {'no' if path == 'mode' else 'a'} mode"))
+    return schema
 
 
-def _is_component(field: signatures.Field, schema: Signature) -> bool:
+def components() -> list[str]:
+    """The keys of the root that hold one component each."""
+    root = signatures.signature("dlma.config.schema.Root")
+    return [name for name, field in root.fields.items() if is_component(field, root)]
+
+
+def node_problems(node: dict, path: str) -> list[Problem]:
+    """Every mistake in the values of one component, which stands at a dotted key; values are plain."""
+    found: list[Problem] = []
+    schema = _schema(node, path, found)
+    return found + (_check_node(node, schema, f"{path}.", []) if schema is not None else [])
+
+
+def is_component(field: signatures.Field, schema: Signature) -> bool:
     return any(getattr(m, "id", "") == COMPONENT for m in signatures.options(field.annotation, schema))
 
 
-def _are_components(field: signatures.Field, schema: Signature) -> bool:
+def are_components(field: signatures.Field, schema: Signature) -> bool:
     """Whether a field holds any number of components by name: `dict[str, Component]`."""
     return any(signatures.describe(m, schema) == f"dict[str, {COMPONENT}]" for m in [field.annotation] if m)
 
@@ -148,11 +167,11 @@ def _known(tree: dict, schema: Signature, path: str = "") -> Iterator[str]:
         yield path + name
         value = tree.get(name)
         inner = signatures.nested(field.annotation, schema)
-        if _is_component(field, schema):
+        if is_component(field, schema):
             inner = _schema(value, "", []) if isinstance(value, dict) else None
         if inner is not None:
             yield from _known(value if isinstance(value, dict) else {}, inner, f"{path}{name}.")
-        if _are_components(field, schema) and isinstance(value, dict):
+        if are_components(field, schema) and isinstance(value, dict):
             yield from _known(value, _named(value), f"{path}{name}.")
     if not path:
         yield from GROUPS
@@ -167,7 +186,7 @@ def _check_node(node: dict, schema: Signature, path: str, known: list[str]) -> l
     """Unknown, missing and mistyped keys of one node and all below it."""
     found: list[Problem] = []
     for key in node:
-        if key not in schema.fields and not re.fullmatch(r"_\w+_", str(key)):
+        if key not in schema.fields and not SPECIAL.fullmatch(str(key)):
             found.append(Problem(f"{path}{key}", "unknown key" + suggestion(f"{path}{key}", known)))
     for name, field in schema.fields.items():
         if name in node:
@@ -182,17 +201,35 @@ def _check_value(
 ) -> list[Problem]:
     if value is UNREADABLE:
         return []
-    if _is_component(field, schema) and isinstance(value, dict):
+    if is_component(field, schema) and isinstance(value, dict):
         found: list[Problem] = []
         inner = _schema(value, path, found)
         return found + (_check_node(value, inner, f"{path}.", known) if inner is not None else [])
-    inner = _named(value) if isinstance(value, dict) and _are_components(field, schema) else None
-    inner = inner or signatures.nested(field.annotation, schema)
+    if isinstance(value, dict) and are_components(field, schema):
+        return _check_node(value, _named(value), f"{path}.", known)
+    if (wrong := stray(value, path)) is not None:
+        return [Problem(wrong, NO_COMPONENT)]
+    inner = signatures.nested(field.annotation, schema)
     if inner is not None and isinstance(value, dict):
         return _check_node(value, inner, f"{path}.", known)
     if _unreadable_inside(value) or signatures.accepts(value, field.annotation, schema):
         return []
     return [Problem(path, _mistyped(value, field, schema))]
+
+
+def stray(value: object, path: str) -> str | None:
+    """The key of the first node with a `_target_` at or below a value that is no component, if there is one."""
+    if not isinstance(value, dict | list):
+        return None
+    if is_node(value):
+        return path
+    inside = value.items() if isinstance(value, dict) else enumerate(value)
+    return next((found for key, item in inside if (found := stray(item, f"{path}.{key}")) is not None), None)
+
+
+def is_node(value: object) -> bool:
+    """Whether a value names what it builds."""
+    return isinstance(value, dict) and "_target_" in value
 
 
 def _unreadable_inside(value: object) -> bool:

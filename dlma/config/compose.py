@@ -28,7 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from dlma.config import run_names
+from dlma.config import foreign, run_names
 from dlma.config.check import listing, problems, suggestion
 from dlma.config.overrides import PRIMARY, Reading, by_slot, is_group, normal, read, singles_of, told
 from dlma.errors import UserError
@@ -53,15 +53,51 @@ class Plan:
 
 def search_path(folder: Path, extra: str | None) -> ConfigSearchPath:
     """Where YAML files are looked for: ours, Hydra's, and before both the user's `--config-dir`."""
-    if extra is not None and not Path(extra).is_dir():
-        raise UserError(f"--config-dir {extra}: no such folder")
+    if extra is not None:
+        _check_folder(Path(extra))
     version.setbase("1.3")
     setup_globals()
     run_names.register()
     path = create_config_search_path(str(folder.resolve()))
     if extra is not None:
-        path.prepend("command-line", f"file://{Path(extra).resolve()}", SearchPathQuery(provider="main"))
+        path.prepend(foreign.OTHERS, f"file://{Path(extra).resolve()}", SearchPathQuery(provider="main"))
     return path
+
+
+def _check_folder(extra: Path) -> None:
+    """A folder of the user's own adds options; it takes the place neither of the primary config nor of Hydra's own."""
+    if not extra.is_dir():
+        raise UserError(f"--config-dir {extra}: no such folder")
+    for name in (f"{PRIMARY}.yaml", f"{PRIMARY}.yml", foreign.HYDRA):
+        if (extra / name).exists():
+            raise UserError(
+                f"--config-dir {extra}: its {name} would say how programs are started; give Hydra's settings on the "
+                "command line, and take it out (a whole conf/ of your own is --config-path)"
+            )
+
+
+def refuse_foreign(path: ConfigSearchPath, lines: list[str]) -> None:
+    """Raise UserError where a config file makes settings of Hydra's that only the command line may make."""
+    reading = Reading(ConfigLoaderImpl(path))
+    reading.loader.ensure_main_config_source_available()
+    asked = by_slot(override for line in lines if (override := read(line, reading)) and is_group(override))
+    singles = {slot: singles_of(each) if each.is_sweep_override() else [each] for slot, each in asked.items()}
+    first = {slot: each[0] for slot, each in singles.items()}
+    for chosen in [first, *({**first, slot: one} for slot, each in singles.items() for one in each[1:])]:
+        _note_foreign([normal(override, reading) for override in chosen.values()], reading)
+    if reading.mistakes:
+        raise UserError(listing(list(reading.mistakes)))
+
+
+def _note_foreign(groups: list[str], reading: Reading) -> bool:
+    """Whether files of this composition make settings of Hydra's that they may not, or do not compose; it is noted."""
+    try:
+        found = list(foreign.mistakes(reading.loader, groups))
+    except BROKEN as reason:
+        found = [in_words(reason)]
+    for line in found:
+        reading.add(line)
+    return bool(found)
 
 
 def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
@@ -98,7 +134,11 @@ def _with_own_sweep(params: DictConfig | dict, written: dict[str, Override], rea
     """What an experiment gives to the sweeper, with the command line standing over it."""
     own = {str(key).lstrip("+"): f"{key}={value}" for key, value in params.items()}
     both = {slot: written.get(slot) or read(line, reading) for slot, line in own.items()}
-    return {slot: override for slot, override in both.items() if override is not None} | written
+    found = {slot: override for slot, override in both.items() if override is not None}
+    for slot in [slot for slot in found.keys() - written.keys() if foreign.is_hydra(found[slot])]:
+        reading.add(f"hydra.sweeper.params.{slot}: {foreign.REFUSED}")
+        del found[slot]
+    return found | written
 
 
 def _looks_only(cell: dict[str, Override], cfg: DictConfig, reading: Reading) -> bool:
@@ -164,7 +204,7 @@ def _check_sweeps(
             reading.add(f"{slot}={','.join(values)}: {value} stands there twice")
         if slot == "name" or slot.startswith(run_names.APART_TREE):
             reading.add(f"{slot}={','.join(values)}: is the whole sweep's; give one value")
-        composed = [cfg, *(_compose({**cell, slot: single}, reading) for single in singles[1:])]
+        composed = [cfg, *(_compose_others({**cell, slot: single}, reading) for single in singles[1:])]
         if slot == "experiment":
             _refuse_own_sweeps(singles, composed, reading)
 
@@ -179,10 +219,19 @@ def _refuse_own_sweeps(singles: list[Override], composed: list[DictConfig | None
 def _first_cell(asked: dict[str, Override], reading: Reading) -> tuple[dict[str, Override], DictConfig | None]:
     """The overrides of the first cell by slot, and its config; without the experiment if that is broken."""
     cell = {slot: singles_of(each)[0] if each.is_sweep_override() else each for slot, each in asked.items()}
-    cfg = _compose(cell, reading)
+    cfg = _compose_others(cell, reading)
     if cfg is None and "experiment" in cell:
         _compose({slot: override for slot, override in cell.items() if slot != "experiment"}, reading)
     return cell, cfg
+
+
+def _compose_others(cell: dict[str, Override], reading: Reading) -> DictConfig | None:
+    """As `_compose`, once the files of others that it is made of were seen to leave Hydra's settings alone."""
+    others = any(source.provider == foreign.OTHERS for source in reading.loader.get_sources())
+    groups = [normal(o, reading) for o in cell.values() if is_group(o)]
+    if (others or "experiment" in cell) and _note_foreign(groups, reading):
+        return None
+    return _compose(cell, reading)
 
 
 def _compose(cell: dict[str, Override], reading: Reading) -> DictConfig | None:

@@ -11,6 +11,7 @@ import operator
 import re
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -114,3 +115,10 @@ def safe(shown: str, exact: str | None = None) -> str:
         return clean
     digest = hashlib.sha256((exact or shown).encode()).hexdigest()[:8]
     return f"{clean[: LONGEST - 9]}-{digest}"
+
+
+def run_folder() -> Path:
+    """The folder of the present run; the entry (app.py) sets it before the mode is called."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return Path(HydraConfig.get().runtime.output_dir)

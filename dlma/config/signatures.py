@@ -29,11 +29,15 @@ class Field:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a target takes from the config, and the source file that says so."""
+    """What a target takes from the config, and the source file that says so.
+
+    runtime: the names of the objects that are handed to it besides
+    """
 
     fields: dict[str, Field]
     classes: dict[str, Signature] = field(default_factory=dict)
     aliases: dict[str, ast.expr] = field(default_factory=dict)
+    runtime: tuple[str, ...] = ()
 
 
 def source(target: str) -> tuple[Path, str]:
@@ -61,6 +65,7 @@ def signature(target: str) -> Signature:
     if name not in found:
         public = ", ".join(sorted(n for n in found if not n.startswith("_")))
         raise UserError(f"_target_ {target}: {file.stem} has no {name}; it has {public or 'nothing to offer'}")
+    _refuse_plain_parameters(target, found[name])
     fields = _fields(found[name])
     classes = {n.name: Signature(_class_fields(n)) for n in tree.body if isinstance(n, ast.ClassDef)}
     aliases = {
@@ -68,16 +73,39 @@ def signature(target: str) -> Signature:
         for n in tree.body
         if isinstance(n, ast.Assign) and len(n.targets) == 1 and isinstance(n.targets[0], ast.Name)
     }
-    return Signature(fields, classes, aliases)
+    return Signature(fields, classes, aliases, _runtime(found[name]))
+
+
+def _runtime(node: ast.ClassDef | ast.FunctionDef) -> tuple[str, ...]:
+    function = _constructor(node)
+    names = () if function is None else tuple(arg.arg for arg in function.args.posonlyargs)
+    return names[1:] if isinstance(node, ast.ClassDef) else names
+
+
+def _refuse_plain_parameters(target: str, node: ast.ClassDef | ast.FunctionDef) -> None:
+    """Only what says which of its parameters are configuration is a component: any other function is not called."""
+    function = _constructor(node)
+    if function is None:
+        return
+    args = function.args
+    plain = [arg.arg for arg in args.args if not (arg.arg == "self" and isinstance(node, ast.ClassDef))]
+    plain += [arg.arg for arg in (args.vararg, args.kwarg) if arg is not None]
+    if plain:
+        raise UserError(
+            f"_target_ {target}: is no component: its parameter {plain[0]} stands neither before / nor after *"
+        )
+
+
+def _constructor(node: ast.ClassDef | ast.FunctionDef) -> ast.FunctionDef | None:
+    """The function that takes the configuration; None for a class whose annotated attributes are taken."""
+    if isinstance(node, ast.FunctionDef):
+        return node
+    return next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
 
 
 def _fields(node: ast.ClassDef | ast.FunctionDef) -> dict[str, Field]:
-    if isinstance(node, ast.FunctionDef):
-        return _keywords(node)
-    for item in node.body:
-        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            return _keywords(item)
-    return _class_fields(node)
+    function = _constructor(node)
+    return _class_fields(node) if function is None else _keywords(function)
 
 
 def _keywords(function: ast.FunctionDef) -> dict[str, Field]:

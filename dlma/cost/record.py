@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from dlma import files
 from dlma.config.build import build
+from dlma.config.recorded import Recorded
 from dlma.cost.flops import Shape
 from dlma.cost.spent import Costs, Questions, Round, count
 from dlma.errors import UserError
@@ -44,7 +45,7 @@ def of_stages(rounds: Sequence[Mapping[str, Stage]], values: Mapping) -> Costs:
     """The costs of a run from the stages of its rounds; values: its resolved config."""
     apart = values["iteration"]["scorer"] != values["iteration"]["reference"]
     made = [_of_stages(one, apart and number > 0) for number, one in enumerate(rounds)]
-    return count(values, made, _questions(values), model_shape(values["model"]))
+    return count(values, made, _questions(values["model"], values["scorer"]), model_shape(values["model"]))
 
 
 def _of_stages(stages: Mapping[str, Stage], again: bool) -> Round:
@@ -54,13 +55,14 @@ def _of_stages(stages: Mapping[str, Stage], again: bool) -> Round:
     return Round(stages["pairs"].table(), stages["scored"].table(), account, steps, reward, again)
 
 
-def read(folder: Path, values: Mapping) -> Costs | None:
+def read(folder: Path, recorded: Recorded) -> Costs | None:
     """The costs of a finished run; None where its folder does not say.
 
     Without costs.json, and with one round, they are counted from its records.
     """
     if (folder / FILE).is_file():
         return Costs(**files.read_json(folder / FILE))
+    values = recorded.values
     names = ("pairs.parquet", "scored.parquet", "train.csv", "manifest.json")
     if not all((folder / name).is_file() for name in names) or not all(name in values for name in _NEEDED):
         return None
@@ -68,9 +70,10 @@ def read(folder: Path, values: Mapping) -> Costs | None:
         return None
     manifest = files.read_json(folder / "manifest.json")
     one = Round(*map(_table, (folder / names[0], folder / names[1])), **_training_of(folder, manifest))
-    return count(
-        values, [one], _remembered(_questions(values), manifest["scored"]["key"]), model_shape(values["model"])
-    )
+    model = _or_none(lambda: recorded.model(trust=False, bits=None))
+    scorer = {**values["scorer"], "ab": _or_none(lambda: recorded.component("scorer.ab", "judge"))}
+    asked = _remembered(_questions(model, scorer), manifest["scored"]["key"])
+    return count(values, [one], asked, None if model is None else model_shape(model))
 
 
 def _training_of(folder: Path, manifest: Mapping) -> dict:
@@ -103,7 +106,10 @@ def _shape(model: str) -> Shape | None:
     spec = _spec(json.loads(model))
     if spec is None:
         return None
-    config = read_config(str(spec.folder), "main", spec.trust_remote_code)
+    try:
+        config = read_config(str(spec.folder), "main", spec.trust_remote_code)
+    except UserError:  # it needs code that may not be run
+        return None
     with drawn(spec, config) as model:
         return shape_of(model, config)
 
@@ -121,16 +127,24 @@ def _spec(model: dict) -> ModelSpec | None:
         return None
 
 
-def _questions(values: Mapping) -> Questions:
-    """The questions that the config's judge puts, in the tokens of its model; unknown where either is."""
+def _or_none(read_component: Callable[[], dict]) -> dict | None:
+    """A component that a run folder names; None where it is none of ours, or wants code of its own to be run."""
+    try:
+        return read_component()
+    except UserError:
+        return None
+
+
+def _questions(model: Mapping | None, scorer: Mapping) -> Questions:
+    """The questions that a scorer's judge puts, in the tokens of its model; unknown where either is."""
 
     def ask(scored_pairs: pa.Table) -> list[tuple[Sequence[int], Sequence[Sequence[int]]]] | None:
         from dlma.judge_prompt import question_lengths
 
-        spec = _spec(values["model"]) if "ab" in values["scorer"] else None
+        spec = _spec(dict(model)) if model is not None and "ab" in scorer and scorer["ab"] is not None else None
         if spec is None:
             return None
-        prompt, seed = build(values["scorer"]["ab"]), values["scorer"]["seed"]
+        prompt, seed = build(scorer["ab"]), scorer["seed"]
         orders = _comparisons(scored_pairs, spec.tokenizer)
         return [question_lengths(prompt, spec.tokenizer, order, seed=seed) for order in orders if order]
 

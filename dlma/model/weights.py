@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from dlma import files
 from dlma.errors import UserError, few
 
 _FAULTS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
@@ -60,6 +61,8 @@ def read_adapter(network: nn.Module, folder: Path, *, trainable: bool) -> nn.Mod
     from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
 
     where = f"{folder}: the adapter"
+    if files.read_json(folder / "adapter_config.json").get("megatron_config"):  # peft would import by its word
+        raise UserError(f"{folder}: adapter_config.json: megatron_config names a module to import; not loaded")
     given = shapes(folder / SAFETENSORS_WEIGHTS_NAME, where)
     try:
         with warnings.catch_warnings():

@@ -95,7 +95,7 @@ def _method(run: FinishedRun) -> list[str]:
 
 
 def _prompts(run: FinishedRun) -> list[str]:
-    prompts = run.config["prompts"]
+    prompts = run.wording
     shown = prompts["pairs"][:_SHOWN_PAIRS]
     more = len(prompts["pairs"]) - len(shown)
     settings = {name: value for name, value in prompts.items() if not name.startswith("_") and name != "pairs"}

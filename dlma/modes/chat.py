@@ -1,20 +1,22 @@
 """mode=chat: the base and the aligned model of a run, side by side on one's own prompt.
 
 Each answer comes with its self-reward, log pi(a|p+,q) - log pi(a|p-,q) under the base (nats), as in the report. A
-prompt that is given again draws anew. Answers are sampled as the run's held-out ones are.
+prompt that is given again draws anew. Answers are sampled in process, with the numbers of the run's held-out ones.
 """
 
 from __future__ import annotations
 
+import copy
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
-from dlma.config.check import check
+from dlma.config.build import build
+from dlma.config.recorded import Recorded
 from dlma.context import Cell
 from dlma.data.text import prompt_id
 from dlma.errors import Stopped, UserError
@@ -36,11 +38,12 @@ def chat(
     prompt: str | None = None,
     temperature: float | None = None,
     max_new_tokens: int | None = None,
+    trust_remote_code: bool = False,
 ) -> dict:
     """Answer one prompt, or prompt after prompt until the input ends."""
     folder = finished_run(run)
     settings = {"temperature": temperature, "max_new_tokens": max_new_tokens}
-    both = Both(run_cell(folder, cfg.trainer, settings), folder / "policy")
+    both = Both(run_cell(folder, cfg, settings, trust=trust_remote_code), folder / "policy")
     console = Console()
     if prompt is not None:
         show(console, both.ask(prompt))
@@ -69,16 +72,20 @@ def finished_run(run: str | None) -> Path:
     return folder
 
 
-def run_cell(folder: Path, trainer: DictConfig, settings: dict[str, float | None]) -> Cell:
-    """The run as its config.yaml says, computed where `trainer` says; settings replace the sampler's, unless null."""
-    cfg = OmegaConf.load(folder / "config.yaml")
-    cfg.trainer = trainer
-    cfg.sampler.update({name: value for name, value in settings.items() if value is not None})
-    try:
-        check(cfg)
-    except UserError as reason:
-        raise UserError(f"{folder / 'config.yaml'}: {reason}") from None
+def run_cell(folder: Path, present: DictConfig, settings: dict[str, float | None], *, trust: bool) -> Cell:
+    """The present command's cell with the run's model, wording, seed and sampling.
+
+    settings: replace the run's of the same name, unless null; trust: code that comes with the model may run
+    """
+    recorded = Recorded(folder)
+    cfg = copy.deepcopy(present)
+    cfg.seed = recorded.value("seed")
+    cfg.recipe.max_prompt_tokens = recorded.value("recipe.max_prompt_tokens")
+    given = {name: value for name, value in settings.items() if value is not None}
     cell = Cell(cfg, folder)
+    cell.spec = build(recorded.model(trust=trust, chosen=present.model._target_))
+    cell.wording = build(recorded.component("prompts", "prompts", chosen=present.prompts._target_))
+    cell.sampler = build({**recorded.sampling(), **given})
     if (folder / "tuned").is_dir():  # what the run aligned, where it began with instruction tuning
         cell.spec = cell.spec.trained(folder / "tuned")
     return cell

@@ -35,9 +35,10 @@ def run(
     negative: bool,
     push: str | None,
     private: bool,
+    trust_remote_code: bool,
 ) -> dict:
-    """Write the export and say where it lies; `cfg` is not used: all comes from the run's own config."""
-    finished = FinishedRun(Path(run).expanduser())
+    """Write the export and say where it lies; all but the word on foreign code comes from the run's own config."""
+    finished = FinishedRun(Path(run).expanduser(), cfg, trust=trust_remote_code)
     target = Path(out).expanduser() if out else finished.folder / "export" / what
     with _new_folder(target) as folder:
         if what == "policy":

@@ -15,11 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
-import yaml
 from omegaconf import DictConfig
 
 from dlma import csv_text, files, records
 from dlma.config.build import build
+from dlma.config.recorded import Recorded
 from dlma.errors import UserError
 from dlma.evaluation.context import Bench
 from dlma.judges.base import Match, matches
@@ -37,15 +37,23 @@ SHARED = ("model", "data", "prompts", "seed")  # what two runs must have in comm
 
 
 class Entry:
-    """A finished run with answers of its own: the first aligned one to each prompt."""
+    """A finished run with answers of its own: the first aligned one to each prompt.
 
-    def __init__(self, folder: Path) -> None:
+    present: the config of the present command line, for its own components
+    trust: it lets code run that comes with the model
+    """
+
+    def __init__(self, folder: Path, present: DictConfig, *, trust: bool) -> None:
         self.folder = folder
-        self.config: dict = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        self.present = present
+        self.trust = trust
+        self.recorded = Recorded(folder)
+        self.recorded.need(*SHARED)
+        self.config = self.recorded.values
         with (folder / "metrics.csv").open(encoding="utf-8", newline="") as rows:
             self.about = csv_text.read(rows)[0]
         self.method = self.about["method"]
-        self.field = json.dumps([self.config[name] for name in SHARED])
+        self.field = json.dumps([self.config[name] for name in SHARED], default=str)
         found = records.from_table(EvalRow, pq.read_table(folder / "answers.parquet"))
         self.answers = {row.prompt_id: row for row in reversed(found) if row.arm == "aligned"}
 
@@ -57,16 +65,19 @@ class Entry:
     @cached_property
     def base(self) -> ModelSpec:
         """The model that was aligned."""
-        spec = replace(build(self.config["model"]), lora=None)
+        node = self.recorded.model(trust=self.trust, chosen=self.present.model._target_)
+        spec = replace(build(node), lora=None)
         tuned = self.folder / "tuned"
         return spec.trained(tuned) if tuned.is_dir() else spec
 
 
-def versus(cfg: DictConfig, /, *, runs: list[str], method: str, against: list[str] | None) -> None:
+def versus(
+    cfg: DictConfig, /, *, runs: list[str], method: str, against: list[str] | None, trust_remote_code: bool
+) -> None:
     """Judge, print, and leave versus.csv and versus.parquet in each run of `method`."""
     if not cfg.judges:
         raise UserError("mode=versus: there is no judge: choose judges=[...]")
-    found = [entry for entry in entries(runs) if entry.answers]
+    found = [entry for entry in entries(runs, cfg, trust=trust_remote_code) if entry.answers]
     studied = [entry for entry in found if entry.method == method]
     if not studied:
         there = ", ".join(dict.fromkeys(entry.method for entry in found)) or "none with answers of its own"
@@ -82,13 +93,13 @@ def versus(cfg: DictConfig, /, *, runs: list[str], method: str, against: list[st
         write(entry, said, judged)
 
 
-def entries(runs: Sequence[str]) -> list[Entry]:
+def entries(runs: Sequence[str], present: DictConfig, *, trust: bool) -> list[Entry]:
     """The finished runs in the folders, themselves or one level below."""
     folders = [folder for run in runs for folder in (Path(run), *sorted(Path(run).glob("*")))]
     whole = [folder for folder in folders if all((folder / name).is_file() for name in NEEDED)]
     if not whole:
         raise UserError(f"mode.runs={', '.join(runs)}: no finished run there (a folder with {', '.join(NEEDED)})")
-    return [Entry(folder) for folder in whole]
+    return [Entry(folder, present, trust=trust) for folder in whole]
 
 
 def judge(cfg: DictConfig, entry: Entry, rivals: dict[str, Entry]) -> tuple[list[Verdict], list[Contest]]:
@@ -116,10 +127,11 @@ def _matches(entry: Entry, rivals: dict[str, Entry]) -> list[Match]:
     """A match for every rival and prompt that both answered, with the conversation as the run's model read it."""
     from dlma.prompts.contexts import render_contexts
 
-    config, tokenizer = entry.config, entry.base.tokenizer
+    recorded, tokenizer = entry.recorded, entry.base.tokenizer
     prompts = entry.prompts()
-    limits = {"seed": config["seed"], "max_prompt_tokens": config["recipe"]["max_prompt_tokens"]}
-    contexts, _ = render_contexts(prompts, tokenizer, build(config["prompts"]), max_dropped=1.0, **limits)
+    limits = {"seed": recorded.value("seed"), "max_prompt_tokens": recorded.value("recipe.max_prompt_tokens")}
+    wording = build(recorded.component("prompts", "prompts", chosen=entry.present.prompts._target_))
+    contexts, _ = render_contexts(prompts, tokenizer, wording, max_dropped=1.0, **limits)
     answered = {"aligned": entry, **rivals}
     given = {arm: [_answer(row, arm) for row in one.answers.values()] for arm, one in answered.items()}
     return matches(prompts, contexts, given, tokenizer)

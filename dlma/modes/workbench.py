@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dlma import files, pipeline, records
+from dlma.config import check
 from dlma.config.build import build
 from dlma.config.run_names import run_folder, split
 from dlma.context import Cell
@@ -74,6 +75,8 @@ def pairs_of(name: str) -> list[tuple[str, DictConfig]]:
     lines = [line for line in HydraConfig.get().overrides.task if split(line)[0] != "prompts"]
     whole = _loader().load_configuration("config", [*lines, f"prompts={name}"], run_mode=RunMode.RUN)
     node = OmegaConf.to_container(whole.prompts, resolve=True)
+    if found := check.node_problems(node, "prompts"):
+        raise UserError(f"prompts={name}: {found[0]}")
     pairs = node["pairs"]
     names = [name] if len(pairs) == 1 else [f"{name}[{number}]" for number in range(len(pairs))]
     return [(one, OmegaConf.create({**node, "pairs": [pair]})) for one, pair in zip(names, pairs)]

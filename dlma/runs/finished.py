@@ -7,26 +7,36 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import yaml
+from omegaconf import DictConfig
 
 from dlma import csv_text, files, records
 from dlma.config.build import build
+from dlma.config.recorded import Recorded
 from dlma.errors import UserError
 from dlma.model.load import ModelSpec
 from dlma.records import Account, Prompt, ScoredPair
 
 NEEDED = ("config.yaml", "metrics.csv", "manifest.json")
+KEYS = ("seed", "recipe", "model", "sft", "data", "prompts", "pairs", "scorer", "labels", "objective")
 
 
 class FinishedRun:
-    """The folder that a run left; nothing is computed here."""
+    """The folder that a run left; nothing is computed here.
 
-    def __init__(self, folder: Path) -> None:
+    present: the config of the present command line, for its own components
+    trust: it lets code run that comes with the model
+    """
+
+    def __init__(self, folder: Path, present: DictConfig, *, trust: bool) -> None:
         missing = [name for name in NEEDED if not (folder / name).is_file()]
         if missing:
             raise UserError(f"mode.run={folder}: not the folder of a finished run: it has no {missing[0]}")
         self.folder = folder
-        self.config: dict = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        self.present = present
+        self.trust = trust
+        self.recorded = Recorded(folder)
+        self.recorded.need(*KEYS)
+        self.config = self.recorded.values
         self.manifest = files.read_json(folder / "manifest.json")
         with (folder / "metrics.csv").open(encoding="utf-8", newline="") as rows:
             self.metrics = csv_text.read(rows)
@@ -60,6 +70,11 @@ class FinishedRun:
         return {row.id: row for row in records.from_table(Prompt, pq.read_table(self.folder / "prompts.parquet"))}
 
     @property
+    def wording(self) -> dict:
+        """The settings of the prompts."""
+        return self.recorded.component("prompts", "prompts", chosen=self.present.prompts._target_)
+
+    @property
     def policy(self) -> Path:
         """The folder of the trained model or adapter; raises UserError where there is none."""
         folder = self.folder / "policy"
@@ -78,12 +93,13 @@ class FinishedRun:
     @cached_property
     def base(self) -> ModelSpec:
         """The model that was aligned, in full precision."""
-        spec = dataclasses.replace(build({**self.config["model"], "bits": None}), lora=None)
+        node = self.recorded.model(trust=self.trust, chosen=self.present.model._target_, bits=None)
+        spec = dataclasses.replace(build(node), lora=None)
         return spec.trained(self.folder / "tuned") if self.tuned else spec
 
     @property
     def hub_base(self) -> str | None:
         """The base's name on the hub, if it came from there and was not tuned first."""
-        path = self.config["model"].get("path")
+        path = self.recorded.component("model", "model", chosen=self.present.model._target_).get("path")
         local = path is None or self.tuned or Path(path).expanduser().exists() or path.count("/") != 1
         return None if local or path.startswith((".", "/", "~")) else path

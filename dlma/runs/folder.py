@@ -13,16 +13,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from dlma import csv_text, files
+from dlma.config.recorded import Recorded
 from dlma.cost import record as cost_record
 from dlma.cost.spent import Costs
 from dlma.errors import UserError
 from dlma.metrics.summary import METRICS, Metric, per_prompt
 from dlma.records import EvalRow
 
-STATUS, ANSWERS, CONFIG, METRICS_FILE = "status.json", "answers.parquet", "config.yaml", "metrics.csv"
+STATUS, ANSWERS, METRICS_FILE = "status.json", "answers.parquet", "metrics.csv"
 ALONG = "along.parquet"  # the answers of policies on the way (along=K)
 VERDICTS, SCORES = "verdicts.parquet", "scores.parquet"  # of judges and of further metrics, where there are any
 VERSUS = "versus.parquet"  # verdicts on other methods' answers (mode=versus)
@@ -124,7 +124,7 @@ def read_cell(folder: Path) -> Cell:
         return cell
     try:
         return _with_results(cell, (status.get("result") or {}).get("summary", []))
-    except (OSError, ValueError, LookupError, yaml.YAMLError) as reason:
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as reason:
         lines = str(reason).splitlines() or [type(reason).__name__]
         return replace(cell, status="unreadable", reason=f"{lines[0]}")
 
@@ -137,7 +137,7 @@ def _split(line: str) -> tuple[str, str]:
 def _with_results(cell: Cell, summary: Sequence[dict]) -> Cell:
     with (cell.folder / METRICS_FILE).open(newline="", encoding="utf-8") as source:
         first = csv_text.read(source)[0]
-    config = yaml.safe_load((cell.folder / CONFIG).read_text(encoding="utf-8"))
+    recorded = Recorded(cell.folder)
     on_the_way = read_evals(cell.folder, ALONG) if (cell.folder / ALONG).is_file() else []
     evals, scores = read_evals(cell.folder) + on_the_way, _rows(cell.folder / SCORES)
     names, kept = list(dict.fromkeys(row.arm for row in evals)), sorted({row.arm for row in on_the_way})
@@ -152,8 +152,8 @@ def _with_results(cell: Cell, summary: Sequence[dict]) -> Cell:
     about = {"method": first["method"], "base": first["base"], "seed": int(first["seed"])}
     metrics = _further(scores, summary)
     verdicts = _verdicts([*_rows(cell.folder / VERDICTS), *_rows(cell.folder / VERSUS)], labels)
-    found = {"arms": arms, "metrics": metrics, "verdicts": verdicts, "costs": cost_record.read(cell.folder, config)}
-    return replace(cell, **about, config=flat(config), **found)
+    found = {"arms": arms, "metrics": metrics, "verdicts": verdicts, "costs": cost_record.read(cell.folder, recorded)}
+    return replace(cell, **about, config=flat(recorded.values), **found)
 
 
 def _rows(path: Path) -> list[dict]:

@@ -8,6 +8,7 @@ import pytest
 from planted_costs import LENGTHS, pairs, plant_costs, rewarded, tree
 from small_models import VOCABULARY, small_network, small_tokenizer
 
+from dlma.config.recorded import Recorded
 from dlma.cost import record as cost_record
 from dlma.cost import spent
 from dlma.cost.spent import Costs
@@ -36,7 +37,8 @@ def cost(tmp_path, model):
         config = tree(model, **changes)
         rows = rewarded(pairs()) if rows is None else rows
         left = dict(steps=steps, dropped=dropped, reward=reward_steps)
-        return cost_record.read(plant_costs(tmp_path / f"run-{next(numbers)}", config, rows, **left), config)
+        folder = plant_costs(tmp_path / f"run-{next(numbers)}", config, rows, **left)
+        return cost_record.read(folder, Recorded(folder))
 
     return call
 
@@ -201,5 +203,7 @@ def test_nothing_made_costs_nothing(cost):
 def test_what_a_run_noted_down_is_what_is_read(tmp_path):
     wanted = Costs(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, None)
     (tmp_path / "costs.json").write_text(json.dumps(dataclasses.asdict(wanted)))
-    assert cost_record.read(tmp_path, {}) == wanted
-    assert cost_record.read(tmp_path / "empty", {}) is None
+    (tmp_path / "config.yaml").write_text("{}")
+    recorded = Recorded(tmp_path)
+    assert cost_record.read(tmp_path, recorded) == wanted
+    assert cost_record.read(tmp_path / "empty", recorded) is None

@@ -11,7 +11,8 @@ from source_tree import Import, closure, imports, imports_of, is_package, module
 LAYERS = [
     ["dlma.errors"],
     ["dlma.stopping", "dlma.redaction"],
-    ["dlma.screen", "dlma.csv_text"],
+    ["dlma.screen"],
+    ["dlma.csv_text"],
     ["dlma.records", "dlma.functional.*"],
     [
         "dlma.statistics.*",

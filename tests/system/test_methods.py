@@ -7,10 +7,10 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from small_models import byte_level_tokenizer, save_small
 
 from dlma.app import conf_dir, main
+from dlma.config.recorded import Recorded
 from dlma.cost import record as cost_record
 from dlma.lab import oracle
 
@@ -64,8 +64,7 @@ def test_every_method_runs_on_the_lab(run, method):
     spent = json.loads((folder / "costs.json").read_text())
     assert (spent["flops"] > 0) == trains
     (folder / "costs.json").unlink()  # a folder of before: counted from its records
-    values = yaml.safe_load((folder / "config.yaml").read_text())
-    assert dataclasses.asdict(cost_record.read(folder, values)) == pytest.approx(spent)
+    assert dataclasses.asdict(cost_record.read(folder, Recorded(folder))) == pytest.approx(spent)
     assert (len(scored(folder)) > 16) == trains
 
 
