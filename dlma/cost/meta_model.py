@@ -82,9 +82,8 @@ class Blueprint(LanguageModel):
         self.causal = network.get_base_model() if hasattr(network, "peft_config") else network
         self.eos_ids = frozenset()
         self.pad_id = 0
-        self.window = getattr(self.causal.config, "sliding_window", None)
         self.autocast = None
-        self.checked = (0, "tree", "")
+        self.checked, self.padded = {}, {}
         self.plain_head = not any(getattr(self.causal.config, name, None) for name in _SCALED)
         self.live = live
         self.after_body = 0

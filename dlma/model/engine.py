@@ -1,8 +1,9 @@
 """The engine: every log-probability that scoring, reference, training, judging and perplexity need.
 
-One interface, two layouts. `tree` shares prefixes (trees.py); `dense` gives each sequence a row of its own
-and the model's own mask. Which one is used is decided by a self-check that compares both (selfcheck.py), and is
-said in one line. What it did is counted (rates.py); when memory runs out the token budget is halved.
+One interface, two layouts. `tree` shares prefixes (trees.py); `dense` gives each sequence a row of its own, the
+model's own mask and its own positions (dense.py). Which one is used is decided by a self-check that compares both
+(selfcheck.py), and is said in one line. What it did is counted (rates.py); when memory runs out the token budget is
+halved.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from dlma.functional.logprob import KEEP_BYTES, chunked_token_logp, sum_by_owner, token_logp
 from dlma.model import layout_check, memory, trees
+from dlma.model.dense import dense_logits, dense_states, reason_against_padding
 from dlma.model.language import LanguageModel
 from dlma.model.masks import ancestors, attention_kinds, tree_masks
 from dlma.model.meter import Meter, body_weights, matmul_peak
+from dlma.model.original import TOLERANCE
 from dlma.model.shared_prefix import Branches, Trunk, common_trunk, without_trunk
 from dlma.model.trees import Rows, Tree
 
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 _OVERHEAD = {"cpu": 64, "cuda": 1024}  # what a batch costs beyond its tokens, in tokens
 _said: set[str] = set()
 Form = Callable[[Tensor, Rows], list]  # what is kept of the token log-probs of some rows, one item per sequence
@@ -65,19 +67,26 @@ class Engine:
         self.meter = Meter()
         self.trunk: Trunk | None = None
         self._decides = layout == "auto"
-        self._described = False
+        self._why = self._apart = ""
+        self._said_of = ""  # the layout that was described last, or "all": nothing is to be said
         self._halvings = 0
 
     def plan(self, groups: Sequence[Sequence[trees.Sequence]]) -> list[Tree]:
         """One tree per group under the tree layout; under the dense one, a tree per sequence."""
         if self._decides:
-            self.layout = self._choose(max(_tree_size(group) for group in groups))
-        if not self._described:
-            self._described = True
+            self.layout, self._why = self._choose(max(_tree_size(group) for group in groups))
+        planned = self._planned(groups)
+        if self._said_of not in (self.layout, "all"):
+            self._said_of = self.layout
             self.notice(self.describe())
-        if self.layout == "dense":
-            return [trees.build_tree([sequence]) for group in groups for sequence in group]
-        return [trees.build_tree(group) for group in groups]
+        return planned
+
+    def _planned(self, groups: Sequence[Sequence[trees.Sequence]]) -> list[Tree]:
+        if self.layout == "tree":
+            return [trees.build_tree(group) for group in groups]
+        alone = [trees.build_tree([sequence]) for group in groups for sequence in group]
+        self._apart = reason_against_padding(self.model, trees.padded_width(max(map(len, alone))))
+        return alone
 
     def batches(self, lengths: Sequence[int], each: int = 1) -> list[list[int]]:
         """Indices of items of these lengths, `each` rows an item, cut into passes that fit the token budget."""
@@ -103,11 +112,11 @@ class Engine:
 
     def states(self, rows: Rows, trunk: Trunk | None = None) -> Tensor:
         """Last hidden states of all places of `rows`, (rows * width, hidden); `trunk` is what the rows lack."""
-        mask = self._mask(rows, trunk)
-        cache = None if trunk is None else trunk.cache(len(rows.ids))
         self._count(rows)
         with self._passes():
-            return self.model.states(rows.ids, mask, rows.position, cache).flatten(0, 1)
+            if self.layout == "dense":
+                return dense_states(self.model, rows.ids, rows.lengths).flatten(0, 1)
+            return self.model.states(*self._tree_pass(rows, trunk)).flatten(0, 1)
 
     def _logp_of_states(self, states: Tensor, target: Tensor) -> Tensor:
         with self._passes():
@@ -115,12 +124,13 @@ class Engine:
 
     def _logp_of_own_head(self, rows: Rows, trunk: Trunk | None) -> Tensor:
         """By the model's own forward, for a head that is not plain."""
-        mask = self._mask(rows, trunk)
-        cache = None if trunk is None else trunk.cache(len(rows.ids))
         self._count(rows)
         with self._passes():
-            logits = self.model.full_logits(rows.ids, mask, rows.position, cache).flatten(0, 1)
-            return token_logp(logits.index_select(0, rows.predictor), rows.target)
+            if self.layout == "dense":
+                logits = dense_logits(self.model, rows.ids, rows.lengths)
+            else:
+                logits = self.model.full_logits(*self._tree_pass(rows, trunk))
+            return token_logp(logits.flatten(0, 1).index_select(0, rows.predictor), rows.target)
 
     @contextmanager
     def _passes(self) -> Iterator[None]:
@@ -192,17 +202,19 @@ class Engine:
     @contextmanager
     def forced(self, layout: str) -> Iterator[None]:
         """Use a layout in the block, whatever the self-check says, and count nothing."""
-        before = self.layout, self._decides, self.meter, self._described
-        self.layout, self._decides, self.meter, self._described = layout, False, Meter(), True
+        before = self.layout, self._decides, self.meter, self._said_of
+        self.layout, self._decides, self.meter, self._said_of = layout, False, Meter(), "all"
         try:
             yield
         finally:
-            self.layout, self._decides, self.meter, self._described = before
+            self.layout, self._decides, self.meter, self._said_of = before
 
     def describe(self) -> str:
         """What was chosen, in one line."""
-        reason = self.model.checked[2] if self._decides else f"layout={self.layout}"
+        reason = self._why if self._decides else f"layout={self.layout}"
         sharing = "on" if self.layout == "tree" else f"off ({reason})"
+        if self.layout == "dense" and self._apart:
+            sharing += f", one row at a time ({self._apart})"
         again = ", checkpointing on" if self.checkpointing else ""
         return (
             f"engine: {self.model.name} on {self.model.device.type}, {str(self.model.compute_dtype)[6:]}, "
@@ -212,7 +224,7 @@ class Engine:
 
     def report(self) -> dict[str, object]:
         """What was chosen, and what the passes so far amounted to."""
-        config = self.model.causal.config
+        config = self.model.config
         inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
         peak = matmul_peak(512, config.hidden_size, inner, self.model.compute_dtype, self.model.device)
         return {
@@ -233,11 +245,12 @@ class Engine:
             return "the model's own"
         return "in pieces" if type(self.model.head_layer) is torch.nn.Linear else "in pieces, by autograd"
 
+    def _tree_pass(self, rows: Rows, trunk: Trunk | None) -> tuple:
+        """Ids, mask, positions and cache of a pass over trees."""
+        return rows.ids, self._mask(rows, trunk), rows.position, None if trunk is None else trunk.cache(len(rows.ids))
+
     def _mask(self, rows: Rows, trunk: Trunk | None):
-        if self.layout == "dense":
-            place = torch.arange(rows.ids.shape[1], device=rows.ids.device)
-            return (place[None, :] < rows.lengths[:, None]).long()
-        kinds = attention_kinds(self.model.causal.config)
+        kinds = attention_kinds(self.model.config)
         seen, depth = ancestors(rows.end), rows.position
         if trunk is not None:
             seen = torch.cat([trunk.seen(rows.anchor), seen], dim=-1)
@@ -245,15 +258,15 @@ class Engine:
         distance = rows.position[:, :, None] - depth[:, None, :] if any(kinds.values()) else None
         return tree_masks(seen, distance, kinds, self.model.compute_dtype)
 
-    def _choose(self, longest: int) -> str:
-        longest = min(longest, self.model.context)
-        covered, layout, _ = self.model.checked
-        if longest > covered and layout != "dense":
-            probe = min(self.model.context, -(-longest // 128) * 128)
-            reason = layout_check.reason_against_sharing(self, probe, TOLERANCE[self.model.compute_dtype])
-            layout = "dense" if reason else "tree"
-            self.model.checked = (probe, layout, reason)
-        return layout
+    def _choose(self, longest: int) -> tuple[str, str]:
+        """The layout for rows of so many tokens, and why not the other: the same whatever rows came before these."""
+        probe = min(self.model.context, -(-longest // 128) * 128)
+        checked = self.model.checked
+        if any(tokens >= probe and not reason for tokens, reason in checked.items()):
+            return "tree", ""
+        if probe not in checked:
+            checked[probe] = layout_check.reason_against_sharing(self, probe, TOLERANCE[self.model.compute_dtype])
+        return ("dense" if checked[probe] else "tree"), checked[probe]
 
     def _trunk(self, planned: list[Tree]) -> Trunk | None:
         """The common trunk of these trees, computed unless it is still there from the last call."""
@@ -270,7 +283,7 @@ class Engine:
         return self.trunk
 
     def _count(self, rows: Rows) -> None:
-        meter, config = self.meter, self.model.causal.config
+        meter, config = self.meter, self.model.config
         meter.tokens += rows.nodes
         meter.slots += rows.ids.numel()
         meter.targets += len(rows.target)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.logging import disable_progress_bar
 
 from dlma.errors import UserError
+from dlma.model import original
 from dlma.model.load import ModelSpec
 from dlma.model.weights import read_adapter, read_network
 
@@ -27,11 +30,13 @@ class LanguageModel:
     network: the Hugging Face (or PEFT) module that is trained and saved
     eos_ids: every id that ends an answer; empty when the model has none
     context: the most tokens a row may have
-    window: the sliding window of its attention in tokens, or None
     plain_head: the logits are `head(states)` and nothing else (no soft-capping, no scaling); probed
     autocast: the dtype of matrix products where it is not that of the weights; policy and reference share it
     adapter_is_new: whether an adapter, if there is one, still changes nothing
-    checked: what the engine's self-check found: the longest row it covers, the layout, why not the other one
+    checked: by tokens of the checked row, why rows must not share prefixes, or nothing (selfcheck.py)
+    padded: by tokens of the checked row, why rows must not be padded, or nothing (dense.py)
+
+    raises: UserError for a network that is no causal language model, or whose logits are no numbers
     """
 
     def __init__(self, network: nn.Module, tokenizer, name: str) -> None:
@@ -42,10 +47,10 @@ class LanguageModel:
         self.eos_ids = _eos_ids(self.causal, tokenizer)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.context = _context(self.causal.config, tokenizer)
-        self.window = getattr(self.causal.config, "sliding_window", None)
         self.autocast: torch.dtype | None = None
         self.adapter_is_new = True
-        self.checked: tuple[int, str, str] = (0, "", "")
+        self.checked: dict[int, str] = {}
+        self.padded: dict[int, str] = {}
         self.plain_head = self._probe_head()
 
     @classmethod
@@ -54,6 +59,17 @@ class LanguageModel:
         model = cls(_with_adapter(read_weights(spec), spec), spec.tokenizer, spec.name)
         model.adapter_is_new = spec.adapter is None
         return model
+
+    @property
+    def config(self):
+        """The configuration of the language model itself, where the network is more than that."""
+        return self.causal.config.get_text_config()
+
+    @cached_property
+    def body(self) -> nn.Module | None:
+        """The network without its head; None where the architecture has no such module."""
+        body = self.causal.base_model
+        return body if body is not self.causal else getattr(self.causal, "model", None)
 
     @property
     def device(self) -> torch.device:
@@ -107,31 +123,58 @@ class LanguageModel:
             for layer in layers:
                 layer.gradient_checkpointing = layer.training = False
 
-    def states(self, ids: Tensor, mask: Tensor, position: Tensor, cache: Cache | None = None) -> Tensor:
-        """Last hidden states, (rows, width, hidden); `mask` is (rows, keys) or additive (rows, 1, width, keys)."""
-        out = self.causal.base_model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        return out.last_hidden_state
+    def states(
+        self, ids: Tensor, mask: Tensor | None, position: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """Last hidden states, (rows, width, hidden); `mask` is (rows, keys) or additive (rows, 1, width, keys).
+
+        What is None is the model's own: a causal mask over whole rows, positions as it counts them, no cache.
+        raises: UserError for an architecture that has no module for them
+        """
+        if self.body is None:
+            raise UserError(f"model.path: {self.name}: {type(self.causal).__name__} has no body apart from its head")
+        return self._run(self.body, ids, mask, position, cache).last_hidden_state
 
     def head(self, states: Tensor) -> Tensor:
         """Logits of states; only meaningful where `plain_head` is true."""
         return self.head_layer(states)
 
-    def full_logits(self, ids: Tensor, mask: Tensor, position: Tensor, cache: Cache | None = None) -> Tensor:
+    def full_logits(
+        self, ids: Tensor, mask: Tensor | None, position: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
         """Logits by the model's own forward, (rows, width, vocabulary): for heads that are not plain."""
-        out = self.causal(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        return out.logits
+        return self._run(self.causal, ids, mask, position, cache).logits
+
+    def fill(self, ids: Tensor, mask: Tensor, position: Tensor, cache: Cache) -> None:
+        """A pass of which only the keys and values in `cache` are wanted."""
+        self._run(self.causal if self.body is None else self.body, ids, mask, position, cache)
+
+    def _run(self, module: nn.Module, ids: Tensor, mask, position: Tensor | None, cache: Cache | None):
+        given = {"attention_mask": mask, "position_ids": position, "past_key_values": cache}
+        given = {name: value for name, value in given.items() if value is not None}
+        return module(input_ids=ids, **given, **self._asked(module, cache is not None))
+
+    def _asked(self, module: nn.Module, cached: bool) -> dict[str, bool]:
+        """Whether to cache; and, declined, what a config asks for beside logits: losses of routers want own masks."""
+        asked = {} if getattr(self.config, "return_dict", True) else {"return_dict": True}
+        if cached or _names(type(module)) & {"use_cache", "kwargs"}:
+            asked["use_cache"] = cached
+        if getattr(self.config, "output_router_logits", False):
+            asked["output_router_logits"] = False
+        return asked
+
+    @torch.no_grad()
+    def own_pass(self, ids: Sequence[int], last: int, kept: Mapping[str, object] | None = None):
+        """The network's own forward pass over one row as it comes: own attention, own mask, own positions.
+
+        last: of how many tokens logits are wanted, at least; where the network can, it computes no others
+        kept: the cache that the network handed out after what stands before `ids`, by the name it takes it under;
+            None: without a cache
+        returns: what the network returns; its `logits` are (1, tokens, vocabulary)
+        """
+        given = {"logits_to_keep": last} if "logits_to_keep" in _names(type(self.causal)) else {}
+        row = torch.tensor([list(ids)], device=self.device)
+        return self.causal(input_ids=row, **given, **(kept or {}), **self._asked(self.causal, kept is not None))
 
     def decode(self, ids: list[int]) -> str:
         """The text of response ids, special tokens left out; for people only, never encoded again."""
@@ -139,13 +182,23 @@ class LanguageModel:
 
     @torch.no_grad()
     def _probe_head(self) -> bool:
-        head = self.causal.get_output_embeddings()
-        if head is None or not hasattr(self.causal, "base_model"):
+        original.require_causal(self)
+        if self.body is None or self.causal.get_output_embeddings() is None:
             return False
-        ids = torch.arange(8, device=self.device).unsqueeze(0) % self.causal.config.vocab_size
+        ids = torch.arange(8, device=self.device).unsqueeze(0) % self.config.vocab_size
         mask, position = torch.ones_like(ids), torch.arange(8, device=self.device).unsqueeze(0)
-        ours = self.head(self.states(ids, mask, position))
-        return torch.equal(ours, self.full_logits(ids, mask, position))
+        try:
+            ours = self.head(self.states(ids, mask, position))
+            return torch.equal(ours, self.full_logits(ids, mask, position))
+        except original.FAULTS as fault:
+            original.reason_of(fault)
+            return False
+
+
+@cache
+def _names(kind: type[nn.Module]) -> frozenset[str]:
+    """What the forward pass of a class takes by name."""
+    return frozenset(inspect.signature(kind.forward).parameters)
 
 
 def _again(run, *args):

@@ -1,9 +1,10 @@
 """The self-check: does a model give a branch of a tree the log-probs and the gradient that a row of its own gets?
 
-The probe is as long as the longest planned row, so longer than any window that matters. One of its two answers is
-compared, the one that has the other as a sibling before it; the gradient is that of one weight matrix of the
-last layers, one of each kind, so that the check costs little more than two forward passes; all else is frozen
-meanwhile, so that the layers before it keep nothing for a backward pass.
+A row of its own is one under the model's own mask and positions, which dense.py holds against the network's own forward
+pass. The probe is as long as the longest planned row, so longer than any window that matters, and lies beside a shorter
+one. One of its two answers is compared, the one that has the other as a sibling before it; the gradient is that of one
+weight matrix of the last layers, one of each kind, so that the check costs little more than a few forward passes; all
+else is frozen meanwhile, so that the layers before it keep nothing for a backward pass.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dlma.model import trees
+from dlma.model import original, trees
 from dlma.model.language import is_sharded
 from dlma.model.masks import attention_kinds
 
@@ -28,18 +29,17 @@ _ANSWER = 16  # tokens compared
 def reason_against_sharing(engine: Engine, longest: int, tolerance: float) -> str:
     """Why rows must not share prefixes, or nothing. longest: tokens of the probe's tree."""
     try:
-        attention_kinds(engine.model.causal.config)
+        attention_kinds(engine.model.config)
         difference = _difference(engine, longest)
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as reason:
-        said = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
-        return f"the architecture takes no such rows: {said}"
+    except original.FAULTS as fault:
+        return f"the architecture takes no such rows: {original.reason_of(fault)}"
     if difference <= tolerance:
         return ""
     return f"it differs from the dense path by {difference:.1e} (relative) on a row of {longest} tokens"
 
 
 def _difference(engine: Engine, longest: int) -> float:
-    vocabulary = engine.model.causal.config.vocab_size
+    vocabulary = engine.model.config.vocab_size
     answer = max(1, min(_ANSWER, longest // 4))
     draw = torch.Generator().manual_seed(0)
     length = max(1, longest - 2 * answer)
@@ -49,18 +49,19 @@ def _difference(engine: Engine, longest: int) -> float:
         second = [(second[0] + 1) % vocabulary, *second[1:]]
     alone = [trees.Sequence(ids[:length], second)]
     beside = [trees.Sequence(ids[:length], first), *alone]
+    shorter = [trees.Sequence(ids[: max(1, length // 2)], first)]
     with engine.forced("dense"):
-        dense = _probe(engine, alone)
+        dense = _probe(engine, [alone])
     with engine.forced("tree"):
-        tree = _probe(engine, beside)
-    return max(_relative(a, b) for a, b in zip(dense, tree, strict=True))
+        tree = _probe(engine, [shorter, beside])
+    return max(original.relative(a, b) for a, b in zip(tree, dense, strict=True))
 
 
-def _probe(engine: Engine, group: list[trees.Sequence]) -> list[Tensor]:
+def _probe(engine: Engine, groups: list[list[trees.Sequence]]) -> list[Tensor]:
     """The last sequence's log-prob, and its gradient."""
     watched = _watched(engine)
     with torch.set_grad_enabled(bool(watched)), _alone(watched, engine.model.network):
-        logp = engine.response_logp(engine.collate(engine.plan([group])))[-1]
+        logp = engine.response_logp(engine.collate(engine.plan(groups)))[-1]
         gradient = torch.autograd.grad(logp, watched, allow_unused=True) if watched else ()
     return [logp.detach(), *(g for g in gradient if g is not None)]
 
@@ -83,7 +84,7 @@ def _alone(watched: list[nn.Parameter], network: nn.Module) -> Iterator[None]:
 
 def _watched(engine: Engine) -> list[nn.Parameter]:
     """A trained matrix of the last layers, early enough that a layer of each kind lies behind it."""
-    config = engine.model.causal.config
+    config = engine.model.config
     trained = [p for p in engine.model.network.parameters() if p.requires_grad and p.dim() > 1]
     kinds = getattr(config, "layer_types", None) or ["all"]
     share = _reach(kinds) / max(1, config.num_hidden_layers)
@@ -93,7 +94,3 @@ def _watched(engine: Engine) -> list[nn.Parameter]:
 def _reach(kinds: list[str]) -> int:
     """How many of the last layers hold one of each kind."""
     return max(kinds[::-1].index(kind) + 1 for kind in set(kinds))
-
-
-def _relative(one: Tensor, other: Tensor) -> float:
-    return ((one - other).float().norm() / one.float().norm().clamp_min(1e-12)).item()

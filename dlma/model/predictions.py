@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dlma.model import trees
+from dlma.model.dense import dense_logits, dense_states
 from dlma.model.language import LanguageModel
 
 
@@ -17,16 +18,15 @@ def predictions(model: LanguageModel, sequences: Sequence[trees.Sequence]) -> tu
     returns: (tokens, width) and a function to (tokens, vocabulary); for a head that is not plain, the logits
         themselves and the identity
     """
-    ids, mask, predictor = _padded(model, sequences)
-    position = (mask.cumsum(1) - 1).clamp_min(0)
+    ids, lengths, predictor = _padded(model, sequences)
     if model.plain_head:
-        return model.states(ids, mask, position).flatten(0, 1).index_select(0, predictor), model.head
-    logits = model.full_logits(ids, mask, position).flatten(0, 1).index_select(0, predictor)
+        return dense_states(model, ids, lengths).flatten(0, 1).index_select(0, predictor), model.head
+    logits = dense_logits(model, ids, lengths).flatten(0, 1).index_select(0, predictor)
     return logits, lambda same: same
 
 
 def _padded(model: LanguageModel, sequences: Sequence[trees.Sequence]) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids and mask, (rows, width), and the flat places whose states predict a response token."""
+    """Ids, (rows, width), the rows' lengths, and the flat places whose states predict a response token."""
     lengths = [len(s.context) + len(s.response) for s in sequences]
     width = trees.padded_width(max(lengths))
     ids = torch.full((len(sequences), width), model.pad_id)
@@ -35,5 +35,5 @@ def _padded(model: LanguageModel, sequences: Sequence[trees.Sequence]) -> tuple[
         ids[row, : lengths[row]] = torch.tensor([*sequence.context, *sequence.response])
         first = row * width + len(sequence.context) - 1
         predictor += range(first, first + len(sequence.response))
-    mask = (torch.arange(width)[None, :] < torch.tensor(lengths)[:, None]).long()
-    return ids.to(model.device), mask.to(model.device), torch.tensor(predictor, device=model.device)
+    device = model.device
+    return ids.to(device), torch.tensor(lengths, device=device), torch.tensor(predictor, device=device)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dlma.model.language import LanguageModel
+from dlma.model.masks import FULL, additive, attention_kinds, tree_masks
 from dlma.sampler.kv_cache import Slots, cache_width
 
 CHUNK = 16
@@ -71,18 +72,14 @@ class Reader:
         place = torch.arange(start, end)
         self.slots.at_span(start, end)
         position = place.expand(READ_ROWS, -1).to(self.model.device)
-        self.model.states(ids.to(self.model.device), self._mask(place, end), position, self.slots)
+        self.model.fill(ids.to(self.model.device), self._mask(place, end), position, self.slots)
 
     def _mask(self, place: Tensor, end: int):
         if self.style == "slots":
             return torch.ones(READ_ROWS, end, dtype=torch.int64, device=self.model.device)
-        slot = torch.arange(end)
-        seen = slot[None] <= place[:, None]
-        full = _additive(self.model, seen[None, None])
-        if not self.model.window:
-            return layer_masks(self.model, full, None)
-        near = seen & (slot[None] > place[:, None] - self.model.window)
-        return layer_masks(self.model, full, _additive(self.model, near[None, None]))
+        device, dtype = self.model.device, self.model.dtype
+        distance = (place[:, None] - torch.arange(end)[None]).to(device)[None]
+        return tree_masks(distance >= 0, distance, attention_kinds(self.model.config), dtype)
 
 
 class Tile:
@@ -96,19 +93,18 @@ class Tile:
         self.place = torch.zeros(rows, dtype=torch.int64)
         self._moves = torch.zeros(rows, dtype=torch.int64)
         self._row = torch.arange(rows, device=model.device)
-        hidden = torch.zeros(rows, 1, 1, capacity, dtype=torch.bool)
-        self._seen = _additive(model, hidden)
-        self._near = _additive(model, hidden) if model.window else None
+        self._windows = attention_kinds(model.config) if style == "full" else {FULL: None}
+        hidden = torch.zeros(rows, 1, capacity, dtype=torch.bool, device=model.device)
+        self._seen = {kind: additive(hidden, model.dtype) for kind in self._windows}
 
     def enter(self, row: int, context: Sequence[int], read: Slots, read_row: int) -> None:
         """Let a context that was read take a row, whoever had it before."""
         n = readable(context)
         self.slots.copy_row(row, read, read_row, n)
         self.token[row], self.place[row], self._moves[row] = context[-1], n, 1
-        for mask, first in ((self._seen, 0), (self._near, max(0, n - (self.model.window or 0)))):
-            if mask is not None:
-                mask[row] = torch.finfo(mask.dtype).min
-                mask[row, ..., first:n] = 0
+        for kind, window in self._windows.items():
+            self._seen[kind][row] = torch.finfo(self.model.dtype).min
+            self._seen[kind][row, ..., 0 if window is None else max(0, n - window) : n] = 0
 
     def leave(self, row: int) -> None:
         """The row idles: it decodes a token of no account in its first slot."""
@@ -131,27 +127,14 @@ class Tile:
         self.place += self._moves
 
     def _mask(self, place: Tensor, width: int):
-        self._seen[self._row, 0, 0, place] = 0
+        for kind, window in self._windows.items():
+            mask = self._seen[kind]
+            mask[self._row, 0, 0, place] = 0
+            if window is not None:
+                gone = place - window
+                row = gone >= 0
+                mask[self._row[row], 0, 0, gone[row]] = torch.finfo(mask.dtype).min
+        masks = {kind: mask[..., :width] for kind, mask in self._seen.items()}
         if self.style == "slots":
-            return (self._seen[:, 0, 0, :width] == 0).long()
-        if self._near is None:
-            return layer_masks(self.model, self._seen[..., :width], None)
-        self._near[self._row, 0, 0, place] = 0
-        gone = place - self.model.window
-        row = gone >= 0
-        self._near[self._row[row], 0, 0, gone[row]] = torch.finfo(self._near.dtype).min
-        return layer_masks(self.model, self._seen[..., :width], self._near[..., :width])
-
-
-def layer_masks(model: LanguageModel, seen: Tensor, near: Tensor | None):
-    """What the model takes as its mask: one, or one per kind of layer where only some have a window."""
-    if near is None:
-        return seen
-    if "sliding_attention" in (getattr(model.causal.config, "layer_types", None) or ()):
-        return {"full_attention": seen, "sliding_attention": near}
-    return near
-
-
-def _additive(model: LanguageModel, seen: Tensor) -> Tensor:
-    mask = torch.zeros(seen.shape, dtype=model.dtype)
-    return mask.masked_fill_(~seen, torch.finfo(model.dtype).min).to(model.device)
+            return (masks[FULL][:, 0, 0] == 0).long()
+        return masks if len(masks) > 1 else next(iter(masks.values()))

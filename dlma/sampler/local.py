@@ -3,6 +3,7 @@
 Each row draws from its own counter-based noise. Contexts are read longest first; a row that has ended leaves its
 tile at once and the next one that was read takes its place. decode.py keeps every pass to a fixed shape, so that on
 a CPU an answer is the same to the last token however many others are decoded beside it, and in whatever order.
+Rows that no tile gets right are decoded one at a time (ways.py, alone.py).
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
-from weakref import WeakKeyDictionary
+from typing import get_args
 
 import numpy as np
 import torch
 
 from dlma.errors import UserError, few
 from dlma.functional.noise import draw, uniform
+from dlma.model.alone import Row, Way
 from dlma.model.language import LanguageModel
 from dlma.model.weights import weights_at_fault
 from dlma.sampler.decode import CHUNK, READ_ROWS, Reader, Style, Tile, readable
 from dlma.sampler.kv_cache import cache_width, row_attention
+from dlma.sampler.ways import way_of_decoding
 
 TILE = 64  # rows of one pass on a CPU
 _OPENING = 2 * CHUNK  # a shared opening shorter than this is not worth keeping
-_STYLES: WeakKeyDictionary[LanguageModel, Style] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -80,24 +82,66 @@ class LocalSampler:
         """
         if not requests:
             return []
-        room = max(len(r.context_ids) + self._limit(r) for r in requests)
-        if room > model.context:
+        if max(map(self._room, requests)) > model.context:
             longest = max(len(r.context_ids) for r in requests)
             raise UserError(
                 f"recipe.max_prompt_tokens + recipe.max_new_tokens: {longest} + {self.max_new_tokens} tokens "
                 f"do not fit the {model.context} of {model.name}: lower one of them"
             )
         done: dict[int, Sampled] = {}
+        for way, members in self._by_way(model, requests).items():
+            chosen = [requests[i] for i in members]
+            decoded = self._side_by_side if way in get_args(Style) else self._one_by_one
+            for index, answer in decoded(model, chosen, way):
+                done[members[index]] = answer
+                progress(len(answer.ids))
+        return [done[i] for i in range(len(requests))]
+
+    def _by_way(self, model: LanguageModel, requests: Sequence[Request]) -> dict[Style | Way, list[int]]:
+        """Which requests are decoded in which way; the longest is asked first, as what serves it serves all."""
+        members: dict[Style | Way, list[int]] = {}
+        rooms = [self._room(request) for request in requests]
+        for index in sorted(range(len(requests)), key=lambda i: -rooms[i]):
+            members.setdefault(way_of_decoding(model, rooms[index]), []).append(index)
+        return {way: sorted(found) for way, found in members.items()}
+
+    def _side_by_side(
+        self, model: LanguageModel, requests: Sequence[Request], style: Style
+    ) -> Iterator[tuple[int, Sampled]]:
+        width = cache_width(max(map(self._room, requests)))
+        left = len(requests)
         with row_attention(model):
-            style = _style(model, room)
-            stream = _Stream(model, requests, cache_width(room), style)
-            tiles = [_Rows(Tile(model, n, cache_width(room), style), used) for n, used in self._tiles(model)]
-            while len(done) < len(requests):
+            stream = _Stream(model, requests, width, style)
+            tiles = [_Rows(Tile(model, n, width, style), used) for n, used in self._tiles(model)]
+            while left:
                 for tile in tiles:
                     for index, answer in self._advance(tile, stream):
-                        done[index] = answer
-                        progress(len(answer.ids))
-        return [done[i] for i in range(len(requests))]
+                        left -= 1
+                        yield index, answer
+
+    def _one_by_one(self, model: LanguageModel, requests: Sequence[Request], way: Way) -> Iterator[tuple[int, Sampled]]:
+        for index, request in enumerate(requests):
+            row, ids = Row(model, way), []
+            while not self._ended(model, request, ids):
+                noise = uniform(np.array([request.key], dtype=np.uint64), np.array([len(ids)]))
+                logits = row.after([*request.context_ids, *ids])
+                _require_numbers(model, logits, {0: request.id})
+                ids.append(self._drawn(logits, noise).item())
+            yield index, self._answer(model, request, ids)
+
+    def _drawn(self, logits: torch.Tensor, noise: np.ndarray) -> torch.Tensor:
+        return draw(logits, noise, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p).cpu()
+
+    def _ended(self, model: LanguageModel, request: Request, ids: Sequence[int]) -> bool:
+        if not ids:
+            return False
+        return len(ids) == self._limit(request) or (request.length is None and ids[-1] in model.eos_ids)
+
+    def _answer(self, model: LanguageModel, request: Request, ids: list[int]) -> Sampled:
+        return Sampled(ids, request.length is None and ids[-1] in model.eos_ids)
+
+    def _room(self, request: Request) -> int:
+        return len(request.context_ids) + self._limit(request)
 
     def _limit(self, request: Request) -> int:
         return self.max_new_tokens if request.length is None else request.length
@@ -116,16 +160,15 @@ class LocalSampler:
         noise = uniform(rows.keys, rows.steps)
         logits = rows.tile.step()
         _require_numbers(stream.model, logits, {row: r.id for row, (_, r, _) in rows.answers.items()})
-        token = draw(logits, noise, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p).cpu()
+        token = self._drawn(logits, noise)
         rows.steps += 1
         rows.tile.advance(token)
         values = token.tolist()
         for row, (index, request, ids) in list(rows.answers.items()):
             ids.append(values[row])
-            finished = request.length is None and values[row] in stream.model.eos_ids
-            if finished or len(ids) == self._limit(request):
+            if self._ended(stream.model, request, ids):
                 rows.leave(row)
-                yield index, Sampled(ids, finished)
+                yield index, self._answer(stream.model, request, ids)
 
 
 class _Rows:
@@ -198,28 +241,6 @@ def _shared(contexts: list[Sequence[int]]) -> Sequence[int]:
     return low[: common // CHUNK * CHUNK]
 
 
-@torch.no_grad()
-def _style(model: LanguageModel, room: int) -> Style:
-    """The kind of mask under which decoding over the cache equals reading the whole row, by trial."""
-    if model in _STYLES:
-        return _STYLES[model]
-    n = max(8, min(room, (model.window or 0) + 3 * CHUNK, model.context))
-    ids = torch.randint(model.causal.config.vocab_size, (n,), generator=torch.Generator().manual_seed(0)).tolist()
-    place = torch.arange(n, device=model.device).unsqueeze(0)
-    whole = torch.tensor([ids], device=model.device)
-    expected = model.full_logits(whole, torch.ones_like(whole), place)[0, -3:].float()
-    _require_numbers(model, expected, {})
-    for style in ("full", "slots"):
-        try:
-            got = _trial(model, ids, style)
-        except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, NotImplementedError):
-            continue
-        if ((got - expected).norm() / expected.norm()).item() < (1e-4 if model.dtype == torch.float32 else 5e-2):
-            _STYLES[model] = style
-            return style
-    raise UserError(f"model.path: {model.name} keeps no cache of keys and values that the sampler can work with")
-
-
 def _require_numbers(model: LanguageModel, logits: torch.Tensor, used: dict[int, str]) -> None:
     """Raises UserError where a row's logits hold nan, or infinity as the largest.
 
@@ -230,19 +251,6 @@ def _require_numbers(model: LanguageModel, logits: torch.Tensor, used: dict[int,
     if bad:
         names = f" (rows {few([used[row] for row in bad])})" if used else ""
         raise UserError(f"{model.name}: its logits are no numbers{names}: {weights_at_fault(model.network)}")
-
-
-def _trial(model: LanguageModel, ids: list[int], style: Style) -> torch.Tensor:
-    """The last three logits of a row, decoded in a tile."""
-    reader = Reader(model, cache_width(len(ids)), style)
-    reader.read([ids[:-2]])
-    tile = Tile(model, 8, cache_width(len(ids)), style)
-    tile.enter(1, ids[:-2], reader.slots, 0)
-    logits = [tile.step()[1].float()]
-    for token in ids[-2:]:
-        tile.advance(torch.full((8,), token))
-        logits.append(tile.step()[1].float())
-    return torch.stack(logits)
 
 
 def flip_rate(one: Sequence[Sampled], other: Sequence[Sampled]) -> tuple[float, float]:

@@ -154,5 +154,6 @@ def test_the_self_check_keeps_nothing_of_the_layers_before_the_one_it_watches():
     for layer, seen in followed.items():
         layer.register_forward_hook(lambda layer, args, out, seen=seen: seen.append(out.requires_grad))
     assert layout_check.reason_against_sharing(Engine(model, notice=lambda line: None), 64, 1e-4) == ""
-    assert followed == {first: [False, False], last: [True, True]}
+    assert not any(followed[first])
+    assert sum(followed[last]) == 2
     assert [p is frozen for p in model.network.parameters() if not p.requires_grad] == [True]

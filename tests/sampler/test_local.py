@@ -117,7 +117,7 @@ def test_a_row_that_ends_makes_room_at_once(monkeypatch):
     steps, step = [], Tile.step
     monkeypatch.setattr(Tile, "step", lambda tile: steps.append(1) or step(tile))
     todo = [Request(i, [0, 3], 1 + i % 8) for i in range(64)]
-    monkeypatch.setattr(sampling, "_style", lambda model, room: "full")
+    monkeypatch.setattr(sampling, "way_of_decoding", lambda model, room: "full")
     sampler(rows=8, max_new_tokens=8).sample(small_model(), todo)
     assert len(steps) <= -(-sum(r.length for r in todo) // 8) + 8
 
@@ -125,7 +125,7 @@ def test_a_row_that_ends_makes_room_at_once(monkeypatch):
 def test_a_system_text_that_many_contexts_share_is_read_once(monkeypatch):
     passes, one_pass = [], Reader._pass
     monkeypatch.setattr(Reader, "_pass", lambda *args: passes.append(1) or one_pass(*args))
-    monkeypatch.setattr(sampling, "_style", lambda model, room: "full")
+    monkeypatch.setattr(sampling, "way_of_decoding", lambda model, room: "full")
     draws = random.Random(0)
     systems = [[0, *draws.choices(range(3, 40), k=6 * CHUNK + extra)] for extra in (0, 3)]
     todo = [Request(i, systems[i % 2] + draws.choices(range(3, 40), k=10), 5) for i in range(128)]
