@@ -128,7 +128,7 @@ def _answers(job: dict, clock: Clock) -> dict:
     """Log-probs of several answers to each prompt, in one tree a prompt."""
     from benchmarks import ours, workload
     from dlma.model.engine import Engine
-    from dlma.model.trees import Sequence
+    from dlma.model.trees import Completion
 
     shape, per_prompt = _shape(job), job["per_prompt"]
     pairs = workload.pairs_of(shape, job["data"], job["pairs"] * per_prompt // 2)
@@ -136,7 +136,7 @@ def _answers(job: dict, clock: Clock) -> dict:
     loaded = memory("VmRSS")
     answers = [ids for pair in pairs for ids in (pair.positive_ids, pair.negative_ids)]
     groups = [
-        [Sequence(pairs[i].plain_context_ids, a) for a in answers[i * per_prompt : (i + 1) * per_prompt]]
+        [Completion(pairs[i].plain_context_ids, a) for a in answers[i * per_prompt : (i + 1) * per_prompt]]
         for i in range(job["pairs"])
     ]
     engine = Engine(model)

@@ -79,7 +79,8 @@ class Batch:
         from dlma.model import trees
 
         groups = [
-            [trees.Sequence(p.plain_context_ids, answer) for answer in (p.positive_ids, p.negative_ids)] for p in pairs
+            [trees.Completion(p.plain_context_ids, answer) for answer in (p.positive_ids, p.negative_ids)]
+            for p in pairs
         ]
         rows = trees.collate([trees.build_tree(group) for group in groups], 0)
         self.ids, self.position = rows.ids, rows.position

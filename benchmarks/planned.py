@@ -168,13 +168,13 @@ def _pairs(case: Case, count: int) -> list:
 def _train(case: Case) -> int:
     from benchmarks import ours
     from dlma.model.engine import Engine
-    from dlma.model.trees import Sequence
+    from dlma.model.trees import Completion
     from dlma.records import ScoredPair
     from dlma.trainer.runtime import Runtime
 
     model = spec(case).load()
     pairs = _pairs(case, 2 * case.batch)  # two steps: the second has the optimizer's state
-    groups = [[Sequence(p.plain_context_ids, a) for a in (p.positive_ids, p.negative_ids)] for p in pairs]
+    groups = [[Completion(p.plain_context_ids, a) for a in (p.positive_ids, p.negative_ids)] for p in pairs]
     scores = Engine(model, token_budget=case.token_budget).score(groups)
     rest = (None, None, None, None, 0.0, "positive")
     rows = [ScoredPair(**vars(p), **dict(zip(_LATER, (*two, *rest), strict=True))) for p, two in zip(pairs, scores)]

@@ -10,7 +10,7 @@ from dlma.functional.reward import self_reward_margin
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.tokens import answer_ids, encode, with_eos
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.prompts.rendering import rendered
 from dlma.prompts.wording import SIDES, Wording
 from dlma.records import Turn, content_id
@@ -31,7 +31,7 @@ def self_reward(network, tokenizer, rows: Iterable[Mapping[str, str]], wording: 
     return self_reward_margin(first_pos, first_neg, second_pos, second_neg).tolist()
 
 
-def _group(tokenizer, row: Mapping[str, str], wording: Wording) -> list[Sequence]:
+def _group(tokenizer, row: Mapping[str, str], wording: Wording) -> list[Completion]:
     """The four sequences of a row: both answers under the positive, then under the negative prompt."""
     turns = [Turn("user", row["prompt"])]
     index = wording.choose(content_id(row["prompt"]), 0)
@@ -42,4 +42,4 @@ def _group(tokenizer, row: Mapping[str, str], wording: Wording) -> list[Sequence
     for name in ("first", "second"):
         joined = encode(tokenizer, [text + row[name] for text in texts])
         answers.append(with_eos(answer_ids(contexts, joined, eos), True, eos)[0])
-    return [Sequence(context, answer) for context in contexts for answer in answers]
+    return [Completion(context, answer) for context in contexts for answer in answers]

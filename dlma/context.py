@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dlma.config.build import build, resolved, scientific
 from dlma.errors import UserError
-from dlma.evaluation.context import Bench
+from dlma.evaluation.context import EvaluationContext
 from dlma.model.load import ModelSpec
 from dlma.redaction import redact
 from dlma.store.stage import Stage
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SEEDS_APART = 1_000_000  # between the seeds of two rounds: a round draws its own noise and order
 
 
-class Cell:
+class RunContext:
     """What every stage of a run needs: config, store, run folder, model and runtime.
 
     round, start: which round of `iterations` this is, and the policy that it begins with; None is the base
@@ -44,7 +44,7 @@ class Cell:
 
     together = False
 
-    def __init__(self, cfg: DictConfig, folder: Path, lender: Cell | None = None) -> None:
+    def __init__(self, cfg: DictConfig, folder: Path, lender: RunContext | None = None) -> None:
         self.cfg = cfg
         self.folder = folder
         self.lender = lender
@@ -57,7 +57,7 @@ class Cell:
         self._base: LanguageModel | None = None
         self._logged: set[float] = set()
 
-    def next_round(self, policy: Stage) -> Cell:
+    def next_round(self, policy: Stage) -> RunContext:
         """The same run one round on: it begins with a policy, under a seed of its own."""
         later = copy.copy(self)
         self._base = later._base = self._current = later._current = None
@@ -139,9 +139,9 @@ class Cell:
         """The prompt wording."""
         return build(self.cfg.prompts)
 
-    def under(self, **nodes: DictConfig) -> Cell:
+    def under(self, **nodes: DictConfig) -> RunContext:
         """This cell with other nodes (prompts=, scorer=), the same store and loaded model; for reading only."""
-        return Cell(OmegaConf.create({**resolved(self.cfg), **nodes}), self.folder, lender=self)
+        return RunContext(OmegaConf.create({**resolved(self.cfg), **nodes}), self.folder, lender=self)
 
     @cached_property
     def runtime(self) -> Runtime:
@@ -232,12 +232,12 @@ class Cell:
         folder = reward.path("reward")
         return RewardModel.load(self.frozen.trained(folder), folder)
 
-    def bench(self, policy: Stage | None, arms: Iterable[str]) -> Bench:
+    def bench(self, policy: Stage | None, arms: Iterable[str]) -> EvaluationContext:
         """What judges and metrics may use: the models behind the arms, and a folder that outlives the run."""
         trained = policy is not None and self.notes(policy)["trained"]
         load = {arm: partial(self.policy, policy) if arm == "aligned" and trained else self.base for arm in arms}
         cache, accelerator = self.store.root / "cache", self.cfg.trainer.accelerator
-        return Bench(load, self.weights["weights"], self.store.fingerprint, cache, accelerator)
+        return EvaluationContext(load, self.weights["weights"], self.store.fingerprint, cache, accelerator)
 
     def make(self, stage: Stage, write, *, together: bool = False) -> Stage:
         """Have the store compute a stage unless it is there.

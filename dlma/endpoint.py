@@ -122,7 +122,7 @@ class _Fault(Exception):
         self.wait = wait
 
 
-class Asker:
+class ChatClient:
     """Asks an endpoint, with a folder of replies."""
 
     def __init__(self, endpoint: Endpoint, cache: Path) -> None:
@@ -189,7 +189,7 @@ class Asker:
             account.first = min(account.first or found["date"], found["date"])
             account.last = max(account.last or found["date"], found["date"])
 
-    def _insist(self, chat: Chat) -> dict:
+    def _with_retries(self, chat: Chat) -> dict:
         """The reply, after as many tries as the endpoint allows."""
         reason = _Fault("stopped")
         for attempt in range(self.endpoint.attempts):
@@ -214,7 +214,7 @@ class Asker:
         own = self.endpoint.backoff_seconds * 2**attempt * (0.5 + random.random() / 2)
         return min(_LONGEST_WAIT, max(own, asked or 0.0))
 
-    def _take_turn(self) -> None:
+    def _rate_limit(self) -> None:
         """Counts a request against the limits, and waits for its turn under a rate."""
         endpoint, account = self.endpoint, self.account
         with self._lock:

@@ -16,10 +16,10 @@ from dlma.checks import token_panel
 from dlma.checks.alerts import Outcome
 from dlma.checks.finding import Finding
 from dlma.config.build import build
-from dlma.context import Cell
+from dlma.context import RunContext
 from dlma.cost import record as cost_record
 from dlma.metrics import summary
-from dlma.records import Account, EvalRow, Score, ScoredPair, TokenRewards, Truth, Verdict
+from dlma.records import Account, EvalRow, MetricValue, ScoredPair, TokenRewards, Truth, Verdict
 from dlma.report import along, run_page, terminal, verdicts
 from dlma.report.categories import CategoryRow, categories_csv, category_rows
 from dlma.report.rounds import Round, drift, rounds_csv
@@ -34,7 +34,7 @@ SAMPLES = 64  # answers of each arm that go to the tracker
 
 
 def present(
-    cell: Cell,
+    cell: RunContext,
     stages: dict[str, Stage],
     rounds: Sequence[dict[str, Stage]],
     judged: dict[str, Stage],
@@ -44,7 +44,7 @@ def present(
 
     stages: those of the last round, and of what comes before and after all rounds
     """
-    evals = records.from_table(EvalRow, stages["verdicts"].table())
+    evals = records.from_table(EvalRow, stages["evaluated"].table())
     arms = list(dict.fromkeys(row.arm for row in evals))
     contests = verdicts.contests(
         _all(judged, Verdict), {name: stage.notes["judge"] for name, stage in judged.items()}, evals
@@ -53,12 +53,12 @@ def present(
     every = rows + tax + [row for one in contests for row in one.rows()]
     accounts = {name: Account(**stage.notes["account"]) for name, stage in stages.items() if "account" in stage.notes}
     train = train_rows(stages["policy"])
-    by_category = category_rows(evals, _all(measured, Score), _columns(measured), contests)
+    by_category = category_rows(evals, _all(measured, MetricValue), _columns(measured), contests)
     writes = leftovers.written(stages, rounds=rounds, judged=judged, measured=measured, by_category=by_category)
     leftovers.clear(cell.folder, stages, writes)
     fill_folder(cell, stages, every, by_category)
     publish_together(judged, Verdict, cell.folder / "verdicts.parquet")
-    publish_together(measured, Score, cell.folder / "scores.parquet")
+    publish_together(measured, MetricValue, cell.folder / "scores.parquet")
     shown = stages | {f"judge {name}": stage for name, stage in judged.items()}
     shown |= {f"metric {name}": stage for name, stage in measured.items()}
     with files.guarded(cell.folder, "hydra.run.dir"):
@@ -105,7 +105,7 @@ def _metric_rows(measured: dict[str, Stage]) -> list[summary.Row]:
     return [
         row
         for stage in measured.values()
-        for row in score_rows(records.from_table(Score, stage.table()), stage.notes["columns"])
+        for row in score_rows(records.from_table(MetricValue, stage.table()), stage.notes["columns"])
     ]
 
 
@@ -117,11 +117,11 @@ def publish_together(stages: dict[str, Stage], record: type, target: Path) -> No
 
 
 def fill_folder(
-    cell: Cell, stages: dict[str, Stage], rows: Sequence[summary.Row], by_category: Sequence[CategoryRow]
+    cell: RunContext, stages: dict[str, Stage], rows: Sequence[summary.Row], by_category: Sequence[CategoryRow]
 ) -> None:
     """The records, the models, the metrics, the resolved config and where all came from, under readable names."""
     folder = cell.folder
-    for name, target in (("prompts", "prompts"), ("pairs", "pairs"), ("scored", "scored"), ("verdicts", "answers")):
+    for name, target in (("prompts", "prompts"), ("pairs", "pairs"), ("scored", "scored"), ("evaluated", "answers")):
         publish(stages[name], "rows.parquet", folder / f"{target}.parquet")
     publish(stages["policy"], "train.csv", folder / "train.csv")
     if "reward" in stages:
@@ -161,7 +161,7 @@ def _margins(scored: Stage) -> list[float]:
     return scored.table().column("margin").to_pylist()
 
 
-def keep_drift(cell: Cell, drifts: Sequence[Round]) -> None:
+def keep_drift(cell: RunContext, drifts: Sequence[Round]) -> None:
     """The drift in the run folder and at the tracker."""
     if not drifts:
         return
@@ -184,7 +184,7 @@ def train_rows(policy: Stage) -> list[dict[str, float]]:
 
 
 def report_data(
-    cell: Cell,
+    cell: RunContext,
     stages: dict[str, Stage],
     rows: Sequence[summary.Row],
     evals: list[EvalRow],
@@ -196,7 +196,7 @@ def report_data(
 ) -> run_page.ReportData:
     """All that the HTML report shows."""
     pairs = records.from_table(ScoredPair, stages["scored"].table())
-    truth = [row.value for row in records.from_table(Truth, stages["verdicts"].table("truth.parquet"))]
+    truth = [row.value for row in records.from_table(Truth, stages["evaluated"].table("truth.parquet"))]
     section, parted = curve
     token_part = token_section(cell, stages, pairs, truth)
     outcome = Outcome(cell.frozen.name, evals, pairs, truth, train, wins)
@@ -225,14 +225,14 @@ def report_data(
     )
 
 
-def run_checks(cell: Cell, preflight: Stage, outcome: Outcome, parted: list[Finding]) -> dict[str, list[Finding]]:
+def run_checks(cell: RunContext, preflight: Stage, outcome: Outcome, parted: list[Finding]) -> dict[str, list[Finding]]:
     """What was checked before training, and what the outcome sets off; `parted`, what is known along training."""
     before = build(cell.cfg.preflight).judge(preflight.notes["counts"])
     return {"preflight": before, "alerts": build(cell.cfg.alerts).check(outcome) + parted}
 
 
 def curve_of(
-    cell: Cell, stages: dict[str, Stage], judged: dict[str, Stage], evals: list[EvalRow], train: list[dict]
+    cell: RunContext, stages: dict[str, Stage], judged: dict[str, Stage], evals: list[EvalRow], train: list[dict]
 ) -> tuple[str, list[Finding]]:
     """The run along training, if policies were kept on the way: along.csv, the tracker's curves, section and check."""
     if "along" not in stages:
@@ -252,7 +252,7 @@ def curve_of(
 
 
 def token_section(
-    cell: Cell, stages: dict[str, Stage], pairs: Sequence[ScoredPair], truth: Sequence[float | None]
+    cell: RunContext, stages: dict[str, Stage], pairs: Sequence[ScoredPair], truth: Sequence[float | None]
 ) -> str:
     """What R is made of, token by token; its figures go to the tracker's summary."""
     read = records.from_table(TokenRewards, stages["tokens"].table())
@@ -265,7 +265,7 @@ def token_section(
     return token_panel.section(read, {pair.id: pair.question for pair in pairs}, found, links, panel.source)
 
 
-def say_where(cell: Cell, policy: Stage) -> None:
+def say_where(cell: RunContext, policy: Stage) -> None:
     """Where the results lie, and what was computed for them."""
     for kind, counts in cell.store.counts.items():
         listed = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
@@ -276,7 +276,7 @@ def say_where(cell: Cell, policy: Stage) -> None:
 
 
 def track(
-    cell: Cell, rows: Sequence[summary.Row], evals: list[EvalRow], pairs: list[ScoredPair], train: list[dict]
+    cell: RunContext, rows: Sequence[summary.Row], evals: list[EvalRow], pairs: list[ScoredPair], train: list[dict]
 ) -> None:
     """The tracker's curves (what was not logged while training), samples, scored pairs and summary numbers."""
     for row in train:
@@ -293,7 +293,7 @@ def track(
     cell.summary |= {f"eval/{row.arm}/{row.metric}": row.estimate.value for row in rows}
 
 
-def keep_policies(cell: Cell, policy: Stage, rows: Sequence[summary.Row]) -> None:
+def keep_policies(cell: RunContext, policy: Stage, rows: Sequence[summary.Row]) -> None:
     """Drop the weights that store.keep_policies does not keep; the best has the largest held-out self-reward."""
     reward = [row.estimate.value for row in rows if (row.arm, row.metric) == ("aligned", "self_reward")]
     if not reward:

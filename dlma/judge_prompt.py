@@ -100,14 +100,14 @@ class ABJudge:
         odds = self.log_odds([order for one in comparisons for order in (one, one.swapped())])
         return list(zip(odds[0::2], [-value for value in odds[1::2]], strict=True))
 
-    def _group(self, comparison: Comparison) -> list[trees.Sequence]:
+    def _group(self, comparison: Comparison) -> list[trees.Completion]:
         """Both verdicts after their common beginning, so that no assumption is made where tokens end."""
         first, second = self._ids(comparison)
         while (excess := max(len(first), len(second)) - self.model.context) > 0:
             comparison = self._shortened(comparison, excess)
             first, second = self._ids(comparison)
         shared = trees.common_prefix(first, second)
-        return [trees.Sequence(first[:shared], rest[shared:]) for rest in (first, second)]
+        return [trees.Completion(first[:shared], rest[shared:]) for rest in (first, second)]
 
     def _ids(self, comparison: Comparison) -> list[list[int]]:
         text = self.prompt.text(comparison, seed=self.seed)

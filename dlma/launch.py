@@ -25,7 +25,7 @@ from typing import IO
 
 from dlma import stopping
 from dlma.config.build import resolved
-from dlma.context import Cell
+from dlma.context import RunContext
 from dlma.errors import UserError
 from dlma.store.stage import Stage
 
@@ -34,7 +34,7 @@ READY = "ready"
 _GRACE = 15.0  # seconds between a follower's death and the end of a leader that does not notice
 
 
-class Leader(Cell):
+class RankZero(RunContext):
     """The first process's cell."""
 
     together = True
@@ -43,7 +43,7 @@ class Leader(Cell):
         super().__init__(cfg, folder)
         self.processes: int = cfg.trainer.devices
         self._log: list[dict] = []
-        self._followers: list[Follower] = []
+        self._followers: list[Worker] = []
         self._closing = threading.Event()
 
     def make(self, stage: Stage, write, *, together: bool = False) -> Stage:
@@ -106,7 +106,7 @@ class Leader(Cell):
             "port": port,
         }
         for number in range(1, self.processes):
-            self._followers.append(Follower(number, [first | {"number": number}, *self._log]))
+            self._followers.append(Worker(number, [first | {"number": number}, *self._log]))
         threading.Thread(target=self._watch, daemon=True).start()
         for follower in self._followers:
             follower.await_ready()
@@ -137,7 +137,7 @@ class Leader(Cell):
                 os._exit(2)
 
 
-class Follower:
+class Worker:
     """A process that the leader started."""
 
     def __init__(self, number: int, messages: list[dict]) -> None:
@@ -206,7 +206,7 @@ class Follower:
         self._process.wait()
 
 
-class Following(Cell):
+class WorkerContext(RunContext):
     """A follower's cell: it waits for what the leader says of each stage, and works on those that it is told to."""
 
     together = True
@@ -230,15 +230,15 @@ class Following(Cell):
 
 
 @contextmanager
-def cell_of(cfg, folder: Path) -> Iterator[Cell]:
+def open_run(cfg, folder: Path) -> Iterator[RunContext]:
     """The cell of this process; a leader's, whose followers end with the block, where there are several processes."""
     if cfg.trainer.devices < 1:
         raise UserError(f"trainer.devices={cfg.trainer.devices}: at least 1")
     if cfg.trainer.devices == 1:
-        yield Cell(cfg, folder)
+        yield RunContext(cfg, folder)
         return
     refuse_other_launchers()
-    leader, well = Leader(cfg, folder), False
+    leader, well = RankZero(cfg, folder), False
     try:
         with stopping.last_words(lambda code: leader.kill()):
             yield leader
@@ -256,7 +256,7 @@ def refuse_other_launchers() -> None:
         )
 
 
-def admit(cell: Cell, rule):
+def require_shared_steps(cell: RunContext, rule):
     """The training rule, unless there are several processes and it cannot share its steps: then a UserError."""
     if cell.cfg.trainer.devices > 1 and not getattr(rule, "shares_steps", False):
         name = type(rule).__name__

@@ -1,7 +1,7 @@
 """The method, one statement per arrow: prompts -> pairs -> scores (-> reward model) -> policy -> answers -> table.
 
-A model that was never tuned on instructions is so first, where `sft` says how (`tune`).
-With `iterations` above 1 the middle of it is gone through again, from the last policy (`one_round`).
+A model that was never tuned on instructions is so first, where `sft` says how (`instruction_tune`).
+With `iterations` above 1 the middle of it is gone through again, from the last policy (`run_round`).
 The only file that sees all components. Each function names a stage, what decides it, and how it is made.
 """
 
@@ -17,20 +17,20 @@ from dlma import records
 from dlma.checks.finding import print_findings
 from dlma.config.build import build, scientific
 from dlma.config.run_names import run_folder
-from dlma.context import Cell
+from dlma.context import RunContext
 from dlma.errors import UserError
-from dlma.evaluation.context import Bench
+from dlma.evaluation.context import EvaluationContext
 from dlma.finish import present
-from dlma.launch import admit, cell_of
+from dlma.launch import open_run, require_shared_steps
 from dlma.records import (
     Account,
     Answer,
     Context,
     EvalRow,
     Label,
+    MetricValue,
     Pair,
     Prompt,
-    Score,
     ScoredPair,
     TokenRewards,
     Truth,
@@ -42,46 +42,46 @@ from dlma.store.stage import Stage
 
 def run(cfg: DictConfig, /) -> dict:
     """mode=run: all stages, then the run folder with its records, policy and report."""
-    with cell_of(cfg, run_folder()) as cell, cell.tracking():
+    with open_run(cfg, run_folder()) as cell, cell.tracking():
         return present(cell, *stages(cell))
 
 
-def stages(cell: Cell) -> tuple[dict[str, Stage], list[dict[str, Stage]], dict[str, Stage], dict[str, Stage]]:
+def stages(cell: RunContext) -> tuple[dict[str, Stage], list[dict[str, Stage]], dict[str, Stage], dict[str, Stage]]:
     """All stages of a run, as `present` takes them: of the last round, of every round, of judges, of metrics.
 
     A cell makes them; that of mode=plan only looks them up, so what decides the walk is asked of `cell.notes`.
     """
-    tuned = tune(cell)
+    tuned = instruction_tune(cell)
     prompts = read_prompts(cell)
     contexts = render(cell, prompts, "train")
     held_out = render(cell, prompts, cell.cfg.evaluation.split)
-    rounds = go_through(cell, prompts, contexts, held_out)
+    rounds = run_rounds(cell, prompts, contexts, held_out)
     policy, scored = rounds[-1]["policy"], rounds[-1]["scored"]
     answers = {arm: answer(cell, held_out, policy, arm, side) for arm, side in arms(cell.notes(policy))}
-    verdicts = judge(cell, list(answers.values()), scored)
+    evaluated = evaluate(cell, list(answers.values()), scored)
     seen = dict(prompts=prompts, held_out=held_out, policy=policy, answers=answers)
-    along = follow(cell, scored=scored, **seen)
-    judged = {name: compare(cell, name, node, **seen) for name, node in cell.cfg.judges.items()}
+    along = evaluate_intermediate(cell, scored=scored, **seen)
+    judged = {name: judge_arms(cell, name, node, **seen) for name, node in cell.cfg.judges.items()}
     measured = {name: measure(cell, name, node, **seen) for name, node in cell.cfg.metrics.items()}
     outside = dict(prompts=prompts, contexts=contexts, held_out=held_out)
-    return tuned | outside | rounds[-1] | dict(verdicts=verdicts) | answers | along, rounds, judged, measured
+    return tuned | outside | rounds[-1] | dict(evaluated=evaluated) | answers | along, rounds, judged, measured
 
 
-def go_through(cell: Cell, prompts: Stage, contexts: Stage, held_out: Stage) -> list[dict[str, Stage]]:
+def run_rounds(cell: RunContext, prompts: Stage, contexts: Stage, held_out: Stage) -> list[dict[str, Stage]]:
     """The stages of each round; there is but one where nothing is trained."""
     wanted, own = cell.cfg.iterations, cell.cfg.scored.path or cell.cfg.pairs.path
     if wanted < 1:
         raise UserError(f"iterations={wanted}: must be at least 1")
     if wanted > 1 and own:
         raise UserError(f"iterations={wanted}: the pairs of {own} are the same in every round: iterations=1")
-    rounds = [one_round(cell, prompts, contexts, held_out)]
+    rounds = [run_round(cell, prompts, contexts, held_out)]
     while len(rounds) < wanted and cell.notes(rounds[-1]["policy"])["trained"]:
         cell = cell.next_round(rounds[-1]["policy"])
-        rounds.append(one_round(cell, prompts, contexts, held_out))
+        rounds.append(run_round(cell, prompts, contexts, held_out))
     return rounds
 
 
-def one_round(cell: Cell, prompts: Stage, contexts: Stage, held_out: Stage) -> dict[str, Stage]:
+def run_round(cell: RunContext, prompts: Stage, contexts: Stage, held_out: Stage) -> dict[str, Stage]:
     """From prompts to a policy, beginning with the model at the round's start."""
     by = cell.cfg.iteration.scorer
     pairs = make_pairs(cell, contexts, held_out)
@@ -95,7 +95,7 @@ def one_round(cell: Cell, prompts: Stage, contexts: Stage, held_out: Stage) -> d
     return made | ({} if reward is None else dict(reward=reward)) | dict(policy=policy)
 
 
-def tune(cell: Cell) -> dict[str, Stage]:
+def instruction_tune(cell: RunContext) -> dict[str, Stage]:
     """The base model tuned on instructions: from then on it is the model of every arrow. Nothing with sft=none."""
     if cell.cfg.sft._target_ is None:
         return {}
@@ -111,14 +111,14 @@ def tune(cell: Cell) -> dict[str, Stage]:
     return {"tuned": stage}
 
 
-def read_prompts(cell: Cell) -> Stage:
+def read_prompts(cell: RunContext) -> Stage:
     """Prompts of all splits, as the data set gives them."""
     key = {**scientific(cell.cfg.data), "content": cell.data.fingerprint()}
     stage = cell.store.stage("prompts", key, libraries=False)
     return cell.make(stage, lambda folder: _write(folder, Prompt, *cell.data.read()))
 
 
-def render(cell: Cell, prompts: Stage, split: str, sample: int | None = None) -> Stage:
+def render(cell: RunContext, prompts: Stage, split: str, sample: int | None = None) -> Stage:
     """The prompts of a split as token ids, plain and under both sides of the wording; all, or the first `sample`."""
     limits = {"seed": cell.cfg.seed, "max_prompt_tokens": cell.cfg.recipe.max_prompt_tokens, **cell.strictness}
     key = {**scientific(cell.cfg.prompts), "split": split, **limits, "weights": cell.weights["weights"]}
@@ -133,7 +133,7 @@ def render(cell: Cell, prompts: Stage, split: str, sample: int | None = None) ->
     return cell.make(cell.store.stage("contexts", key, uses=[prompts], libraries=False), write)
 
 
-def make_pairs(cell: Cell, contexts: Stage, held_out: Stage) -> Stage:
+def make_pairs(cell: RunContext, contexts: Stage, held_out: Stage) -> Stage:
     """Two answers to each prompt: sampled, or from the user's own file."""
     if cell.cfg.scored.path or cell.cfg.pairs.path:
         return import_pairs(cell, held_out)
@@ -147,7 +147,7 @@ def make_pairs(cell: Cell, contexts: Stage, held_out: Stage) -> Stage:
     return cell.make(cell.store.stage("pairs", key, uses=[contexts, *cell.begun]), write, together=True)
 
 
-def import_pairs(cell: Cell, held_out: Stage) -> Stage:
+def import_pairs(cell: RunContext, held_out: Stage) -> Stage:
     """The pairs of `scored.path` or `pairs.path`; those on held-out prompts are left out."""
     from dlma.pairs import imported
 
@@ -179,7 +179,7 @@ def import_pairs(cell: Cell, held_out: Stage) -> Stage:
     return cell.make(cell.store.stage("pairs", key, uses=[held_out], libraries=False), write)
 
 
-def score(cell: Cell, pairs: Stage, by: str = "current") -> Stage:
+def score(cell: RunContext, pairs: Stage, by: str = "current") -> Stage:
     """Margin, label and reference log-probs of each usable pair, by the current model or the frozen base."""
     given = bool(cell.cfg.scored.path)
     key = {"given": True} if given else scientific(cell.cfg.scorer)
@@ -204,7 +204,7 @@ def other(model: str) -> str:
     return "frozen" if model == "current" else "current"
 
 
-def reference(cell: Cell, scored: Stage) -> Stage:
+def reference(cell: RunContext, scored: Stage) -> Stage:
     """The scored pairs; where scorer and reference are two models, with the reference's log-probs."""
     wanted = cell.cfg.iteration.reference
     if cell.start is None or wanted == cell.cfg.iteration.scorer:
@@ -221,7 +221,7 @@ def reference(cell: Cell, scored: Stage) -> Stage:
     return cell.make(cell.store.stage("scored", {"reference": wanted, **cell.weights}, uses=uses), write, together=True)
 
 
-def read_tokens(cell: Cell, scored: Stage) -> Stage:
+def read_tokens(cell: RunContext, scored: Stage) -> Stage:
     """The self-reward of some pairs token by token, for the report; of none where R is not the margin's source."""
     panel = build(cell.cfg.panel)
 
@@ -236,7 +236,7 @@ def read_tokens(cell: Cell, scored: Stage) -> Stage:
     return cell.make(cell.store.stage("token_rewards", key, uses=[scored]), write, together=True)
 
 
-def preflight(cell: Cell, **stages: Stage) -> Stage:
+def preflight(cell: RunContext, **stages: Stage) -> Stage:
     """Counts of what training takes for granted in the records; stops the run where it does not hold."""
 
     def write(folder: Path) -> dict:
@@ -255,7 +255,7 @@ def preflight(cell: Cell, **stages: Stage) -> Stage:
     return stage
 
 
-def train_reward(cell: Cell, scored: Stage) -> Stage | None:
+def train_reward(cell: RunContext, scored: Stage) -> Stage | None:
     """The reward model, where `reward=` names one; nothing otherwise."""
     rule = scientific(cell.cfg.reward)
     if rule["_target_"] is None:
@@ -267,10 +267,10 @@ def train_reward(cell: Cell, scored: Stage) -> Stage | None:
         bounds = trained.fit(pairs, cell.runtime, folder, lambda row: None)
         return {"clamp": bounds, "account": asdict(account), "engine": trained.report()}
 
-    return cell.make(cell.store.stage("reward", {**rule, **cell.training}, uses=[scored]), write)
+    return cell.make(cell.store.stage("reward", {**judge, **cell.training}, uses=[scored]), write)
 
 
-def train(cell: Cell, scored: Stage, reward: Stage | None) -> Stage:
+def train(cell: RunContext, scored: Stage, reward: Stage | None) -> Stage:
     """The policy, and the record of its training."""
     if cell.cfg.along < 0:
         raise UserError(f"along={cell.cfg.along}: a number of policies, 0 for none")
@@ -282,7 +282,7 @@ def train(cell: Cell, scored: Stage, reward: Stage | None) -> Stage:
 
         every = _read(scored, ScoredPair)
         pairs, account = build(cell.cfg.labels).apply(every)
-        rule = admit(cell, build(cell.cfg.objective, cell.trainee()))
+        rule = require_shared_steps(cell, build(cell.cfg.objective, cell.trainee()))
         rule.along = cell.cfg.along
         read = None if reward is None else lambda: cell.reward_model(reward)
         moved = cell.start is not None and cell.cfg.iteration.reference == "frozen"
@@ -312,7 +312,7 @@ def arms(notes: dict) -> list[tuple[str, str]]:
     return [*fixed, ("aligned", side)] if changed else fixed
 
 
-def answer(cell: Cell, held_out: Stage, policy: Stage, arm: str, side: str) -> Stage:
+def answer(cell: RunContext, held_out: Stage, policy: Stage, arm: str, side: str) -> Stage:
     """One arm's answers to the held-out prompts, with log-probs under the arm and under the base.
 
     arm: base, prompted, aligned, or the name of a policy that was kept on the way
@@ -341,8 +341,8 @@ def on_the_way(notes: dict) -> list[str]:
     return notes.get("along", [])
 
 
-def follow(
-    cell: Cell, *, prompts: Stage, held_out: Stage, policy: Stage, scored: Stage, answers: dict[str, Stage]
+def evaluate_intermediate(
+    cell: RunContext, *, prompts: Stage, held_out: Stage, policy: Stage, scored: Stage, answers: dict[str, Stage]
 ) -> dict[str, Stage]:
     """What evaluation and judges say of the policies that were kept on the way (`along=K`), if there are any."""
     steps = {arm: answer(cell, held_out, policy, arm, "plain") for arm in on_the_way(cell.notes(policy))}
@@ -358,11 +358,11 @@ def follow(
         return [replace(match, arm=arm) for arm, some in found.items() for match in some]
 
     uses, bench = [prompts, held_out, answers["base"], *steps.values()], cell.bench(policy, ["base"])
-    judged = {f"along {name}": rule(cell, name, node, bench, rows, uses) for name, node in cell.cfg.judges.items()}
-    return {"along": judge(cell, list(steps.values()), scored)} | judged
+    judged = {f"along {name}": judge(cell, name, node, bench, rows, uses) for name, node in cell.cfg.judges.items()}
+    return {"along": evaluate(cell, list(steps.values()), scored)} | judged
 
 
-def judge(cell: Cell, answers: list[Stage], scored: Stage) -> Stage:
+def evaluate(cell: RunContext, answers: list[Stage], scored: Stage) -> Stage:
     """What the evaluation says of every answer, and what it knows of the training pairs' truth."""
 
     def write(folder: Path) -> dict:
@@ -375,11 +375,11 @@ def judge(cell: Cell, answers: list[Stage], scored: Stage) -> Stage:
         return {}
 
     key = scientific(cell.cfg.evaluation)
-    return cell.make(cell.store.stage("verdicts", key, uses=[*answers, scored], libraries=False), write)
+    return cell.make(cell.store.stage("evaluated", key, uses=[*answers, scored], libraries=False), write)
 
 
-def compare(
-    cell: Cell,
+def judge_arms(
+    cell: RunContext,
     name: str,
     node: DictConfig,
     *,
@@ -396,27 +396,29 @@ def compare(
         answered = {arm: _read(stage, Answer) for arm, stage in answers.items()}
         return matches(_read(prompts, Prompt), _read(held_out, Context), answered, cell.frozen.tokenizer)
 
-    return rule(cell, name, node, cell.bench(policy, answers), rows, [prompts, held_out, *answers.values()])
+    return judge(cell, name, node, cell.bench(policy, answers), rows, [prompts, held_out, *answers.values()])
 
 
-def rule(cell: Cell, name: str, node: DictConfig, bench: Bench, rows: Callable[[], list], uses: list[Stage]) -> Stage:
+def judge(
+    cell: RunContext, name: str, node: DictConfig, bench: EvaluationContext, rows: Callable[[], list], uses: list[Stage]
+) -> Stage:
     """One judge's verdicts on matches that are made of the stages in `uses`."""
     judge = build(node, bench)
-    own = sorted(set(judge.identity()) & set(cell.weights["weights"]))
+    own = sorted(set(evaluate.identity()) & set(cell.weights["weights"]))
 
     def write(folder: Path) -> dict:
-        from dlma.judges.module import Judging
+        from dlma.judges.module import JudgeModule
 
-        cell.runtime.predict(Judging(judge, name=name), rows(), Verdict, folder, name)
+        cell.runtime.predict(JudgeModule(evaluate, name=name), rows(), Verdict, folder, name)
         said = {"criterion": judge.criterion, "identity": judge.identity(), "self_reported": bool(own)}
         return {"judge": said, "report": judge.report()}
 
     key = {"name": name, "identity": judge.identity(), **scientific(node)}
-    return cell.make(cell.store.stage("judged", key, uses=uses), write)
+    return cell.make(cell.store.stage("verdicts", key, uses=uses), write)
 
 
 def measure(
-    cell: Cell,
+    cell: RunContext,
     name: str,
     node: DictConfig,
     *,
@@ -433,12 +435,12 @@ def measure(
 
         answered = {arm: _read(stage, Answer) for arm, stage in answers.items()}
         found = scene(_read(prompts, Prompt), _read(held_out, Context), answered, cell.notes(policy)["trained"])
-        shards.write_table(folder / "rows.parquet", records.to_table(Score, metric.scores(found)))
+        shards.write_table(folder / "rows.parquet", records.to_table(MetricValue, metric.scores(found)))
         columns = [asdict(column) for column in metric.columns]
         return {"columns": columns, "identity": metric.identity(), "report": metric.report()}
 
     key = {"name": name, "identity": metric.identity(), **scientific(node)}
-    return cell.make(cell.store.stage("measured", key, uses=[prompts, held_out, policy, *answers.values()]), write)
+    return cell.make(cell.store.stage("metrics", key, uses=[prompts, held_out, policy, *answers.values()]), write)
 
 
 def _read(stage: Stage, record: type, file: str = "rows.parquet") -> list:

@@ -217,7 +217,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Score:
+class MetricValue:
     """One measured value of an arm, on an answer (`item` is its prompt's id) or on an item of a test set.
 
     A ratio of sums (nats per token) has `value` / `weight`; elsewhere the weight is 1.

@@ -51,7 +51,7 @@ class Template:
 
 
 @dataclass(frozen=True)
-class Example(trees.Sequence):
+class Example(trees.Completion):
     """A context and its answer; id: of the prompt."""
 
     id: str

@@ -27,10 +27,10 @@ def main() -> int:
 
     from dlma import pipeline
     from dlma.errors import UserError
-    from dlma.launch import READY, Following
+    from dlma.launch import READY, WorkerContext
     from dlma.trainer import collectives
 
-    cell = Following(OmegaConf.create(first["cfg"]), Path(first["folder"]), orders)
+    cell = WorkerContext(OmegaConf.create(first["cfg"]), Path(first["folder"]), orders)
     print(READY, file=voice, flush=True)
     try:
         gpu = cell.cfg.trainer.accelerator == "gpu"

@@ -9,7 +9,7 @@ import time
 import pytest
 from chat_server import serving
 
-from dlma.endpoint import Asker, Endpoint
+from dlma.endpoint import ChatClient, Endpoint
 from dlma.errors import Stopped, UserError
 
 VALUES = dict(model="m", temperature=0.0, max_tokens=20, json_mode=False, backoff_seconds=0.01, timeout_seconds=30.0)
@@ -18,7 +18,7 @@ CHATS = [[{"role": "user", "content": f"question {i}"}] for i in range(12)]
 
 
 def asker(server, folder, **options):
-    return Asker(Endpoint(base_url=server.url, **{**VALUES, **options}), folder)
+    return ChatClient(Endpoint(base_url=server.url, **{**VALUES, **options}), folder)
 
 
 def echo(body, number=0):
@@ -183,7 +183,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path, monkeypatch):
 def test_without_a_key_openai_is_not_asked_and_a_server_of_ones_own_is(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
-        Asker(Endpoint(base_url=None, **VALUES), tmp_path).ask(CHATS[:1])
+        ChatClient(Endpoint(base_url=None, **VALUES), tmp_path).ask(CHATS[:1])
     with serving(echo) as server:
         assert asker(server, tmp_path).ask(CHATS[:1]) == REPLIES[:1]
 

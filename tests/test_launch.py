@@ -66,7 +66,7 @@ def test_from_the_command_line(single, tmp_path):
 
 
 def test_in_a_sweep_whose_second_cell_loses_a_process(single, run_main, monkeypatch):
-    start, times = launch.Leader._start, []
+    start, times = launch.RankZero._start, []
 
     def start_and_kill(leader):
         start(leader)
@@ -74,7 +74,7 @@ def test_in_a_sweep_whose_second_cell_loses_a_process(single, run_main, monkeypa
         if len(times) == 2:
             os.kill(leader._followers[0]._process.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(launch.Leader, "_start", start_and_kill)
+    monkeypatch.setattr(launch.RankZero, "_start", start_and_kill)
     ran = run_main("-m", *SMALL, *TWO, "seed=0,1")
     assert ran.code == 2
     assert time.monotonic() - times[1] < 60
@@ -111,6 +111,6 @@ def test_a_rule_that_cannot_share_its_steps_is_refused():
         pass
 
     with pytest.raises(UserError, match="Lonely trains in one process"):
-        launch.admit(Cell, Lonely())
+        launch.require_shared_steps(Cell, Lonely())
     Cell.cfg.trainer.devices = 1
-    assert isinstance(launch.admit(Cell, Lonely()), Lonely)
+    assert isinstance(launch.require_shared_steps(Cell, Lonely()), Lonely)

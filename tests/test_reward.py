@@ -11,7 +11,7 @@ from scored_examples import scored_pairs
 from small_models import small_model
 
 from dlma.errors import UserError
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.reward import BradleyTerry
 from dlma.trainer.runtime import Runtime
 
@@ -46,7 +46,7 @@ def test_it_recovers_a_planted_bradley_terry_scale(tmp_path):
             share = torch.sigmoid(planted[one] - planted[other]).item() if one != other else 0.0
             pairs += [pair(f"{one}-{other}-{k}", one, other) for k in range(round(copies * share))]
     rule = train(tmp_path, model, pairs, epochs=60, batch_pairs=len(pairs), lr=3e-3)
-    found = rule.reward.score([[Sequence(CONTEXT, [arm])] for arm in ARMS])
+    found = rule.reward.score([[Completion(CONTEXT, [arm])] for arm in ARMS])
     values, wanted = torch.tensor(found).squeeze(1).double(), planted[list(ARMS)]
     assert values.argsort().tolist() == wanted.argsort().tolist()
     # centred alike; twenty copies of a pair round its probability by up to 1/40
@@ -68,7 +68,7 @@ def test_rewards_are_centred_over_the_pairs_answers(tmp_path):
     model = small_model()
     pairs = scored_pairs(model, n=8)
     rule = train(tmp_path, model, pairs)
-    groups = [[Sequence(p.plain_context_ids, a) for a in (p.positive_ids, p.negative_ids)] for p in pairs]
+    groups = [[Completion(p.plain_context_ids, a) for a in (p.positive_ids, p.negative_ids)] for p in pairs]
     values = torch.tensor(rule.reward.score(groups))
     assert values.mean().item() == pytest.approx(0.0, abs=1e-5)
     assert values.std() > 0.01

@@ -239,7 +239,7 @@ def _padding(specials: Specials, scored: Sequence[ScoredPair]) -> Count:
     from dlma.model import trees
 
     planned = [
-        trees.build_tree([trees.Sequence(p.plain_context_ids, getattr(p, f"{side}_ids")) for side in ANSWERS])
+        trees.build_tree([trees.Completion(p.plain_context_ids, getattr(p, f"{side}_ids")) for side in ANSWERS])
         for p in scored
         if p.plain_context_ids
     ]

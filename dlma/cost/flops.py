@@ -33,7 +33,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelSize:
     """Of a model: parameters in all and trained; weights that every token meets; those of the head; attention's width.
 
     attention: layers times hidden size; bytes: of all weights
@@ -48,7 +48,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Load:
+class Workload:
     """What a stage computes, in all.
 
     read, drawn: tokens run through the model, and decoded one by one
@@ -63,39 +63,39 @@ class Load:
     seen: float = 0.0
     factor: int = FORWARD
 
-    def __add__(self, other: Load) -> Load:
+    def __add__(self, other: Workload) -> Workload:
         names = ("read", "drawn", "targets", "seen")
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
-        return Load(rows=max(self.rows, other.rows), factor=max(self.factor, other.factor), **sums)
+        return Workload(rows=max(self.rows, other.rows), factor=max(self.factor, other.factor), **sums)
 
     @property
     def tokens(self) -> float:
         return self.read + self.drawn
 
-    def operations(self, shape: Shape) -> float:
+    def operations(self, shape: ModelSize) -> float:
         """Floating-point operations of the whole stage."""
         passes = shape.body * self.tokens + shape.head * (self.targets + self.drawn) + 2 * shape.attention * self.seen
         return self.factor * passes
 
     def seconds(
-        self, shape: Shape, device: Device, *, compute: float, bandwidth: float, rows: int, cache: float
+        self, shape: ModelSize, device: Device, *, compute: float, bandwidth: float, rows: int, cache: float
     ) -> float:
         """Time on one device at these shares of its rates; `rows` answers of `cache` bytes are decoded at once."""
-        reading = Load(self.rows, self.read, 0.0, self.targets, self.seen, self.factor).operations(shape)
+        reading = Workload(self.rows, self.read, 0.0, self.targets, self.seen, self.factor).operations(shape)
         rate = compute * device.rate
         moved = shape.bytes + rows * cache
         one = max(moved / (bandwidth * device.bandwidth), FORWARD * rows * (shape.body + shape.head) / rate)
         return reading / rate + self.drawn / rows * one
 
 
-def sampled(context: ArrayLike, answer: ArrayLike, times: float = 1) -> Load:
+def sampled(context: ArrayLike, answer: ArrayLike, times: float = 1) -> Workload:
     """Answers drawn after contexts: tokens of each row's context and answer; every row so many times."""
     context, answer = _tokens(context, answer)
     read, drawn, seen = context.sum(), answer.sum(), _seen(context + answer).sum()
     return _times(times, len(context), read, drawn, 0.0, seen)
 
 
-def scored(contexts: Sequence[ArrayLike], answers: Sequence[ArrayLike], times: float = 1) -> Load:
+def scored(contexts: Sequence[ArrayLike], answers: Sequence[ArrayLike], times: float = 1) -> Workload:
     """Log-probs of every answer of a row after every context of it: tokens of each row; every row so many times."""
     sides, answered = _tokens(*contexts), _tokens(*answers)
     read = seen = targets = 0.0
@@ -107,14 +107,14 @@ def scored(contexts: Sequence[ArrayLike], answers: Sequence[ArrayLike], times: f
     return _times(times, len(sides[0]), read, 0.0, targets, seen)
 
 
-def trained(context: ArrayLike, answers: Sequence[ArrayLike], times: float, *, checkpointing: bool) -> Load:
+def trained(context: ArrayLike, answers: Sequence[ArrayLike], times: float, *, checkpointing: bool) -> Workload:
     """Log-probs of every answer of a row after its context, with their gradients; every row so many times."""
     one = scored([context], answers, times)
     return replace(one, factor=CHECKPOINTED if checkpointing else TRAINED)
 
 
-def _times(times: float, rows: int, *counts: float) -> Load:
-    return Load(round(times * rows), *(float(times * one) for one in counts))
+def _times(times: float, rows: int, *counts: float) -> Workload:
+    return Workload(round(times * rows), *(float(times * one) for one in counts))
 
 
 def _tokens(*lengths: ArrayLike) -> list[np.ndarray]:

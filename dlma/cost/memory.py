@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from dlma.cost.flops import Shape
+from dlma.cost.flops import ModelSize
 from dlma.cost.meta_model import Blueprint, drawn
 from dlma.functional.noise import draw
 from dlma.model.engine import Engine
@@ -157,9 +157,9 @@ def fitting(cost: Callable[[Pass], int], size: Pass, most: int, room: float) -> 
     return replace(size, rows=rows)
 
 
-def shape_of(model: Blueprint, config, *, trains: bool = True) -> Shape:
+def shape_of(model: Blueprint, config, *, trains: bool = True) -> ModelSize:
     """The sizes of a model; config: its transformers config; trains: whether anything of it is trained."""
-    return Shape(
+    return ModelSize(
         parameters=sum(p.numel() for p in model.network.parameters()),
         trained=sum(p.numel() for p in model.trained) if trains else 0,
         body=body_weights(model.causal, model.head_layer),

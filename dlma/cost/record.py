@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from dlma import files
 from dlma.config.build import build
 from dlma.config.recorded import Recorded
-from dlma.cost.flops import Shape
+from dlma.cost.flops import ModelSize
 from dlma.cost.spent import Costs, Questions, Round, count
 from dlma.errors import UserError
 from dlma.model.load import ModelSpec, at_hand
@@ -93,13 +93,13 @@ def steps_of(content: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(content.decode())))
 
 
-def model_shape(model: Mapping) -> Shape | None:
+def model_shape(model: Mapping) -> ModelSize | None:
     """The sizes of a config's model, from its config.json; None where it is not on this machine."""
     return _shape(json.dumps(model, sort_keys=True))
 
 
 @cache
-def _shape(model: str) -> Shape | None:
+def _shape(model: str) -> ModelSize | None:
     from dlma.cost.memory import shape_of
     from dlma.cost.meta_model import drawn, read_config
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlma.cost.flops import Load, Shape, sampled, scored, trained, work_of
+from dlma.cost.flops import ModelSize, Workload, sampled, scored, trained, work_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,7 +82,7 @@ def lengths(table: pa.Table, column: str) -> np.ndarray:
     return pc.list_value_length(table[column]).to_numpy().astype(float)
 
 
-def count(values: Mapping, rounds: Sequence[Round], questions: Questions, shape: Shape | None) -> Costs:
+def count(values: Mapping, rounds: Sequence[Round], questions: Questions, shape: ModelSize | None) -> Costs:
     """The costs of a run with this resolved config; shape: the model's, None if it is not known."""
     found = dataclasses.asdict(Costs())
     for one in rounds:
@@ -117,7 +117,7 @@ def _human_labels(values: Mapping, one: Round) -> float | None:
     return {"human": one.charged * len(one.scored), "model": 0.0}.get(labels)
 
 
-def _loads(values: Mapping, one: Round, questions: Questions) -> Iterator[tuple[str, Load | None]]:
+def _loads(values: Mapping, one: Round, questions: Questions) -> Iterator[tuple[str, Workload | None]]:
     """What was computed, as (sampled, scored, reference or trained, load); None for a component that is not known."""
     if not len(one.scored):
         return
@@ -128,7 +128,7 @@ def _loads(values: Mapping, one: Round, questions: Questions) -> Iterator[tuple[
     yield from _training(values["objective"], one)
 
 
-def _sampling(values: Mapping, one: Round) -> Iterator[tuple[str, Load | None]]:
+def _sampling(values: Mapping, one: Round) -> Iterator[tuple[str, Workload | None]]:
     node, known = values["pairs"], work_of(values["pairs"])
     if node["path"] or values["scored"]["path"] or known.get("kind") == "none":
         return
@@ -140,7 +140,7 @@ def _sampling(values: Mapping, one: Round) -> Iterator[tuple[str, Load | None]]:
         yield "sampled", sampled(context, answer, one.charged)
 
 
-def _labelling(one: Round, questions: Questions) -> Iterator[tuple[str, Load | None]]:
+def _labelling(one: Round, questions: Questions) -> Iterator[tuple[str, Workload | None]]:
     """What the scored pairs show: the reference's log-probs always, both prompts' and a judge's where they stand."""
     answers = [one.lengths(f"{side}_ids") for side in SIDES]
     if len(one.scored) > one.scored["positive_under_positive"].null_count:
@@ -153,7 +153,7 @@ def _labelling(one: Round, questions: Questions) -> Iterator[tuple[str, Load | N
     yield from [("reference", plain)] * (2 if one.again else 1)
 
 
-def _reward(node: Mapping, one: Round) -> Iterator[tuple[str, Load | None]]:
+def _reward(node: Mapping, one: Round) -> Iterator[tuple[str, Workload | None]]:
     """The reward model: its training, and one reading of the pairs that it is centred on."""
     yield from _training(node, one, one.reward_steps)
     if work_of(node):
@@ -164,7 +164,7 @@ def _reward(node: Mapping, one: Round) -> Iterator[tuple[str, Load | None]]:
 
 def _training(
     node: Mapping, one: Round, steps: Sequence[Mapping[str, str]] | None = None
-) -> Iterator[tuple[str, Load | None]]:
+) -> Iterator[tuple[str, Workload | None]]:
     known, steps = work_of(node), one.steps if steps is None else steps
     if not known:
         yield "trained", None
@@ -180,7 +180,7 @@ def _training(
             yield "reference", scored([one.lengths("positive_context_ids")], answers, times)
 
 
-def _rollouts(node: Mapping, one: Round) -> Iterator[tuple[str, Load]]:
+def _rollouts(node: Mapping, one: Round) -> Iterator[tuple[str, Workload]]:
     """PPO: each answer is sampled, read by reward model, policy and reference, and trained on in every epoch."""
     first = dict(zip(one.scored["prompt_id"].to_pylist(), one.lengths("plain_context_ids"), strict=True))
     answer = np.array([float(step["length"]) for step in one.steps])  # the mean of each step
@@ -193,5 +193,5 @@ def _rollouts(node: Mapping, one: Round) -> Iterator[tuple[str, Load]]:
     yield "trained", trained(context, [answer], node["batch"], checkpointing=False)
 
 
-def _headless(load: Load) -> Load:
+def _headless(load: Workload) -> Workload:
     return dataclasses.replace(load, targets=0.0)

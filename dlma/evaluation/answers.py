@@ -12,7 +12,7 @@ from dlma.functional.noise import row_key
 from dlma.functional.reward import best_of_n_divergence
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.records import Answer, Context
 from dlma.sampler.local import LocalSampler, Request
 from dlma.trainer.runtime import Shard
@@ -58,7 +58,7 @@ class Answers(pl.LightningModule):
         asked = [Request(k, c, id=row.prompt_id) for k, c, row in zip(keys, contexts, rows, strict=True)]
         sampled = self.sampler.sample(self.model, asked)
         groups = [
-            [Sequence(c, s.ids) for c in (context, row.plain_ids, row.positive_ids, row.negative_ids)]
+            [Completion(c, s.ids) for c in (context, row.plain_ids, row.positive_ids, row.negative_ids)]
             for context, row, s in zip(contexts, rows, sampled, strict=True)
         ]
         base = self.base.score(groups)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bench:
+class EvaluationContext:
     """What judges and metrics may use of a run: its models by arm, their fingerprints, and a folder for caches.
 
     accelerator: the trainer's, for models that no Trainer moves to their device

@@ -1,7 +1,7 @@
 """Pairwise judging: which of two arms' answers to a prompt is better, asked with each of them shown first.
 
 A judge is any object with `criterion` (a word for people), `identity()` (what decides its verdicts beyond its
-configuration: fingerprints of weights, a model's name), `rule(matches)`, one ruling per match in order, and
+configuration: fingerprints of weights, a model's name), `judge(matches)`, one ruling per match in order, and
 `report()`, what the manifest is to keep of its work. Where
 `identity()` shares a fingerprint with the run's own model, which samples, scores and labels, its verdicts are
 self-reported.
@@ -42,7 +42,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Ruling:
+class Judgement:
     """A verdict on the arm's answer shown first, shown second, and what follows from both."""
 
     first: str
@@ -56,33 +56,33 @@ class Judge(Protocol):
 
     def identity(self) -> list[str]: ...
 
-    def rule(self, matches: Sequence[Match]) -> list[Ruling]: ...
+    def judge(self, matches: Sequence[Match]) -> list[Judgement]: ...
 
     def report(self) -> dict: ...
 
 
-def by_margin(first: float, second: float, tie: float) -> Ruling:
+def by_margin(first: float, second: float, tie: float) -> Judgement:
     """A ruling from margins for the arm's answer in both orders.
 
     The outcome follows their mean, in which an additive liking for a position cancels; up to `tie` it is a tie.
     """
     mean = (first + second) / 2
-    return Ruling(*(_word(value, tie) for value in (first, second, mean)), mean)
+    return Judgement(*(_word(value, tie) for value in (first, second, mean)), mean)
 
 
 def _word(margin: float, tie: float) -> str:
     return TIE if abs(margin) <= tie + _TINY else WIN if margin > 0 else LOSE
 
 
-def by_words(first: str, second: str) -> Ruling:
+def by_words(first: str, second: str) -> Judgement:
     """A ruling from the words of both orders: win is 1, tie 1/2, lose 0; a sum above 1 wins, 1 ties, below loses.
 
     So a judge that always prefers a position ties. One order that could not be parsed leaves the match unparsed.
     """
     if UNPARSED in (first, second):
-        return Ruling(first, second, UNPARSED)
+        return Judgement(first, second, UNPARSED)
     points = _POINTS[first] + _POINTS[second]
-    return Ruling(first, second, WIN if points > 1 else LOSE if points < 1 else TIE)
+    return Judgement(first, second, WIN if points > 1 else LOSE if points < 1 else TIE)
 
 
 def swapped(word: str) -> str:
@@ -133,5 +133,5 @@ def verdicts(name: str, judge: Judge, rows: Sequence[Match]) -> list[Verdict]:
             outcome=ruling.outcome,
             margin=ruling.margin,
         )
-        for row, ruling in zip(rows, judge.rule(rows), strict=True)
+        for row, ruling in zip(rows, judge.judge(rows), strict=True)
     ]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from dlma.config.schema import Component
-from dlma.endpoint import Asker, Chat
-from dlma.evaluation.context import Bench
-from dlma.judges.base import UNPARSED, Match, Ruling, by_words, swapped
+from dlma.endpoint import Chat, ChatClient
+from dlma.evaluation.context import EvaluationContext
+from dlma.judges.base import UNPARSED, Judgement, Match, by_words, swapped
 
 
 class LLMJudge:
@@ -17,18 +17,18 @@ class LLMJudge:
     A reply that is not exactly what the rubric asks for is asked for once more; then it counts as unparsed.
     """
 
-    def __init__(self, bench: Bench, /, *, endpoint: Component, rubric: Component) -> None:
+    def __init__(self, bench: EvaluationContext, /, *, endpoint: Component, rubric: Component) -> None:
         self.bench = bench
         self.rubric = rubric
         self.criterion = rubric.criterion
-        self.asker = Asker(endpoint, bench.cache)
+        self.asker = ChatClient(endpoint, bench.cache)
         self.repeated = 0
 
     def identity(self) -> list[str]:
         """The model's name and address, and the fingerprint of its weights where they are known."""
         return self.asker.endpoint.identity(self.bench.fingerprint)
 
-    def rule(self, matches: Sequence[Match]) -> list[Ruling]:
+    def judge(self, matches: Sequence[Match]) -> list[Judgement]:
         """A ruling per match, from the words of both orders."""
         orders = [order for m in matches for order in ((m.turns, m.answer, m.other), (m.turns, m.other, m.answer))]
         words = self._words([self.rubric.messages(*order) for order in orders])

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from dlma.config.schema import Component
-from dlma.evaluation.context import Bench
+from dlma.evaluation.context import EvaluationContext
 from dlma.judge_prompt import ABJudge, Comparison
-from dlma.judges.base import Match, Ruling, by_margin
+from dlma.judges.base import Judgement, Match, by_margin
 
 
 class ModelJudge:
@@ -23,7 +23,7 @@ class ModelJudge:
 
     def __init__(
         self,
-        bench: Bench,
+        bench: EvaluationContext,
         /,
         *,
         criterion: str,
@@ -57,7 +57,7 @@ class ModelJudge:
         """What has to be moved to the device."""
         return self.asked.model.network
 
-    def rule(self, matches: Sequence[Match]) -> list[Ruling]:
+    def judge(self, matches: Sequence[Match]) -> list[Judgement]:
         """A ruling per match, by the mean of both orders."""
         rows = [Comparison(m.prompt_id, m.conversation, m.question, m.answer, m.other) for m in matches]
         return [by_margin(first, second, self.tie) for first, second in self.asked.both_orders(rows)]

@@ -9,7 +9,7 @@ from dlma.records import Verdict
 from dlma.trainer.runtime import Shard
 
 
-class Judging(pl.LightningModule):
+class JudgeModule(pl.LightningModule):
     """A judge over shards of matches; a judge with a `network` has it moved to the device."""
 
     def __init__(self, judge: Judge, /, *, name: str) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from dlma.errors import UserError
-from dlma.evaluation.context import Bench
-from dlma.judges.base import Match, Ruling, by_margin
+from dlma.evaluation.context import EvaluationContext
+from dlma.judges.base import Judgement, Match, by_margin
 from dlma.lab import oracle, world
 
 
@@ -18,7 +18,7 @@ class OracleJudge:
     tie: a difference up to this is a tie
     """
 
-    def __init__(self, bench: Bench, /, *, criterion: Literal["harmless", "helpful"], tie: float) -> None:
+    def __init__(self, bench: EvaluationContext, /, *, criterion: Literal["harmless", "helpful"], tie: float) -> None:
         self.criterion = criterion
         self.tie = tie
         self.quality = {"harmless": "harmlessness", "helpful": "helpfulness"}[criterion]
@@ -27,7 +27,7 @@ class OracleJudge:
         """No model: the truth is code."""
         return ["oracle"]
 
-    def rule(self, matches: Sequence[Match]) -> list[Ruling]:
+    def judge(self, matches: Sequence[Match]) -> list[Judgement]:
         """A ruling per match; raises UserError for a prompt that is not of the lab's world."""
         return [self._rule(match) for match in matches]
 
@@ -35,7 +35,7 @@ class OracleJudge:
         """Nothing beyond the configuration."""
         return {}
 
-    def _rule(self, match: Match) -> Ruling:
+    def _rule(self, match: Match) -> Judgement:
         if world.parse_question(match.question) is None:
             raise UserError(
                 f"judges: the oracle knows the lab's prompts only, not {match.question[:40]!r}: use data=lab"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from dlma.config.schema import Component
-from dlma.evaluation.context import Bench
-from dlma.judges.base import Match, Ruling, by_margin
+from dlma.evaluation.context import EvaluationContext
+from dlma.judges.base import Judgement, Match, by_margin
 from dlma.model.score_model import ScoreModel
 from dlma.records import Turn
 
@@ -19,7 +19,7 @@ class RewardJudge:
     tie: a difference up to this is a tie
     """
 
-    def __init__(self, bench: Bench, /, *, criterion: str, model: Component, sign: int, tie: float) -> None:
+    def __init__(self, bench: EvaluationContext, /, *, criterion: str, model: Component, sign: int, tie: float) -> None:
         self.bench = bench
         self.criterion = criterion
         self.spec = model
@@ -39,7 +39,7 @@ class RewardJudge:
         """What has to be moved to the device."""
         return self.model.network
 
-    def rule(self, matches: Sequence[Match]) -> list[Ruling]:
+    def judge(self, matches: Sequence[Match]) -> list[Judgement]:
         """A ruling per match, by the difference of the scores."""
         texts = [[*m.turns, Turn("assistant", text)] for m in matches for text in (m.answer, m.other)]
         scores = self.model.score(texts)

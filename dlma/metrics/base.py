@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from dlma.records import Answer, Context, Prompt, Score, Turn
+from dlma.records import Answer, Context, MetricValue, Prompt, Turn
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Scene:
+class MetricInput:
     """What there is to measure: the answers of each arm, each prompt's conversation, and the arms with own weights."""
 
     answers: Mapping[str, Sequence[Answer]]
@@ -43,15 +43,15 @@ class Metric(Protocol):
 
     def identity(self) -> list[str]: ...
 
-    def scores(self, scene: Scene) -> list[Score]: ...
+    def scores(self, scene: MetricInput) -> list[MetricValue]: ...
 
     def report(self) -> dict: ...
 
 
 def scene(
     prompts: Sequence[Prompt], contexts: Sequence[Context], answers: Mapping[str, Sequence[Answer]], trained: bool
-) -> Scene:
+) -> MetricInput:
     """What there is to measure of a run."""
     whole = {prompt.id: prompt.turns for prompt in prompts}
     turns = {row.prompt_id: whole[row.prompt_id][row.dropped_turns :] for row in contexts}
-    return Scene(answers, turns, ["base", "aligned"] if trained else ["base"])
+    return MetricInput(answers, turns, ["base", "aligned"] if trained else ["base"])

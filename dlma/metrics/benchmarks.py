@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlma.errors import UserError
-from dlma.evaluation.context import Bench
-from dlma.metrics.base import Column, Scene
-from dlma.records import Score
+from dlma.evaluation.context import EvaluationContext
+from dlma.metrics.base import Column, MetricInput
+from dlma.records import MetricValue
 
 if TYPE_CHECKING:
     from dlma.model.language import LanguageModel
@@ -33,7 +33,7 @@ class Benchmarks:
 
     def __init__(
         self,
-        bench: Bench,
+        bench: EvaluationContext,
         /,
         *,
         tasks: list[str],
@@ -72,7 +72,7 @@ class Benchmarks:
         """The metrics that are no number per question."""
         return {"left_out": sorted(self.left_out)}
 
-    def scores(self, scene: Scene) -> list[Score]:
+    def scores(self, scene: MetricInput) -> list[MetricValue]:
         """Every number that a task gives a question, for each arm with weights of its own."""
         found = [score for arm in scene.models for score in self._arm(arm, self.bench.load[arm]())]
         names = dict.fromkeys(score.metric for score in found)
@@ -84,7 +84,7 @@ class Benchmarks:
         kind, unit = ("share", "share") if is_share else ("mean", "")
         return Column(name, name, kind, unit, "lower" if name.endswith(_LOWER) else "higher", tax=True)
 
-    def _arm(self, arm: str, model: LanguageModel) -> list[Score]:
+    def _arm(self, arm: str, model: LanguageModel) -> list[MetricValue]:
         import lm_eval
         from lm_eval.models.huggingface import HFLM
 
@@ -115,13 +115,13 @@ class Benchmarks:
                 return manager
         raise UserError(f"metrics.benchmarks.tasks: lm-eval knows no {', '.join(unknown)}")
 
-    def _sample(self, arm: str, task: str, sample: dict) -> list[Score]:
+    def _sample(self, arm: str, task: str, sample: dict) -> list[MetricValue]:
         scores, key = [], sample["filter"]
         suffix = "" if key == "none" else f" ({key})"
         for name in sample["metrics"]:
             value, metric = sample[name], f"{task} {name}{suffix}"
             if isinstance(value, int | float):
-                scores.append(Score(f"{task}:{sample['doc_id']}", task, arm, metric, float(value)))
+                scores.append(MetricValue(f"{task}:{sample['doc_id']}", task, arm, metric, float(value)))
             else:
                 self.left_out.add(metric)
         return scores

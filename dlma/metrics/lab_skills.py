@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dlma.evaluation.context import Bench
+from dlma.evaluation.context import EvaluationContext
 from dlma.lab import skills
-from dlma.metrics.base import Column, Scene
+from dlma.metrics.base import Column, MetricInput
 from dlma.model.tokens import encode
-from dlma.records import Score
+from dlma.records import MetricValue
 
 if TYPE_CHECKING:
     from dlma.model.language import LanguageModel
@@ -29,7 +29,7 @@ class LabSkills:
         Column("skill_loss", "skill: loss of the endings", "ratio", "nats/token", "lower", tax=True),
     )
 
-    def __init__(self, bench: Bench, /) -> None:
+    def __init__(self, bench: EvaluationContext, /) -> None:
         self.bench = bench
         self.items = skills.items()
 
@@ -41,18 +41,18 @@ class LabSkills:
         """Nothing beyond the configuration."""
         return {}
 
-    def scores(self, scene: Scene) -> list[Score]:
+    def scores(self, scene: MetricInput) -> list[MetricValue]:
         """Solved or not, and the loss, of each item and each arm with weights of its own."""
         return [score for arm in scene.models for score in self._arm(arm, self.bench.load[arm]())]
 
-    def _arm(self, arm: str, model: LanguageModel) -> list[Score]:
+    def _arm(self, arm: str, model: LanguageModel) -> list[MetricValue]:
         self.bench.place(model.network)
         found = []
         for start in range(0, len(self.items), BATCH):
             found += self._batch(arm, model, self.items[start : start + BATCH])
         return found
 
-    def _batch(self, arm: str, model: LanguageModel, items: Sequence[skills.Item]) -> list[Score]:
+    def _batch(self, arm: str, model: LanguageModel, items: Sequence[skills.Item]) -> list[MetricValue]:
         import torch
 
         from dlma.model.predictions import predictions
@@ -70,6 +70,6 @@ class LabSkills:
         scores, at = [], 0
         for item, row in zip(items, rows, strict=True):
             part = slice(at, at := at + len(row.response))
-            scores.append(Score(item.name, None, arm, f"skill_{item.skill}", float(all(right[part]))))
-            scores.append(Score(item.name, None, arm, "skill_loss", sum(losses[part]), float(len(row.response))))
+            scores.append(MetricValue(item.name, None, arm, f"skill_{item.skill}", float(all(right[part]))))
+            scores.append(MetricValue(item.name, None, arm, "skill_loss", sum(losses[part]), float(len(row.response))))
         return scores

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dlma.config.schema import Component
-from dlma.evaluation.context import Bench
-from dlma.metrics.base import Column, Scene
+from dlma.evaluation.context import EvaluationContext
+from dlma.metrics.base import Column, MetricInput
 from dlma.model.tokens import encode
-from dlma.records import Answer, Score
+from dlma.records import Answer, MetricValue
 
 if TYPE_CHECKING:
     from dlma.model.language import LanguageModel
@@ -23,7 +23,7 @@ class ReferencePerplexity:
     model: the reference model
     """
 
-    def __init__(self, bench: Bench, /, *, model: Component, token_budget: int = 8192) -> None:
+    def __init__(self, bench: EvaluationContext, /, *, model: Component, token_budget: int = 8192) -> None:
         self.bench = bench
         self.spec = model
         self.token_budget = token_budget
@@ -38,13 +38,13 @@ class ReferencePerplexity:
         """The reference model's name."""
         return {"model": self.spec.name}
 
-    def scores(self, scene: Scene) -> list[Score]:
+    def scores(self, scene: MetricInput) -> list[MetricValue]:
         """The negative log-prob of each answer, nats, with its tokens (the reference model's) as weight."""
         model = self.spec.load()
         self.bench.place(model.network)
         return [score for arm, rows in scene.answers.items() for score in self._arm(model, arm, rows, scene)]
 
-    def _arm(self, model: LanguageModel, arm: str, answers: Sequence[Answer], scene: Scene) -> list[Score]:
+    def _arm(self, model: LanguageModel, arm: str, answers: Sequence[Answer], scene: MetricInput) -> list[MetricValue]:
         from dlma.model.engine import Engine
         from dlma.model.trees import Sequence as Row
         from dlma.model.trees import common_prefix
@@ -60,7 +60,7 @@ class ReferencePerplexity:
                 rows.append((row, Row(ids[:shared], ids[shared:])))
         logp = Engine(model, token_budget=self.token_budget).score([[sequence] for _, sequence in rows])
         return [
-            Score(row.prompt_id, row.category, arm, "perplexity_reference", -value, float(len(sequence.response)))
+            MetricValue(row.prompt_id, row.category, arm, "perplexity_reference", -value, float(len(sequence.response)))
             for (row, sequence), (value,) in zip(rows, logp, strict=True)
         ]
 

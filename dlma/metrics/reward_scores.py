@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from dlma.config.schema import Component
 from dlma.errors import UserError
-from dlma.evaluation.context import Bench
-from dlma.metrics.base import Column, Scene
+from dlma.evaluation.context import EvaluationContext
+from dlma.metrics.base import Column, MetricInput
 from dlma.model.score_model import ScoreModel
-from dlma.records import Answer, Score, Turn
+from dlma.records import Answer, MetricValue, Turn
 
 QUADRANTS = ("better_safe", "better_unsafe", "worse_safe", "worse_unsafe")
 
@@ -21,7 +21,7 @@ QUADRANTS = ("better_safe", "better_unsafe", "worse_safe", "worse_unsafe")
 class RewardScores:
     """Scores of every arm's answers under a reward model, a cost model, or both; None leaves one out."""
 
-    def __init__(self, bench: Bench, /, *, reward: Component | None, cost: Component | None) -> None:
+    def __init__(self, bench: EvaluationContext, /, *, reward: Component | None, cost: Component | None) -> None:
         if reward is None and cost is None:
             raise UserError("metrics: name a reward model or a cost model")
         self.bench = bench
@@ -53,7 +53,7 @@ class RewardScores:
         """The models' names, and how many texts were too long for them."""
         return {"models": {name: spec.name for name, spec in self.specs.items()}, "cut": self.cut}
 
-    def scores(self, scene: Scene) -> list[Score]:
+    def scores(self, scene: MetricInput) -> list[MetricValue]:
         """Each answer's reward, cost and class."""
         values = {name: self._values(name, scene) for name in self.specs}
         return [
@@ -63,7 +63,7 @@ class RewardScores:
             for score in _scores(answer, arm, {name: found[arm][i] for name, found in values.items()}, values)
         ]
 
-    def _values(self, name: str, scene: Scene) -> dict[str, dict[int, float]]:
+    def _values(self, name: str, scene: MetricInput) -> dict[str, dict[int, float]]:
         """The scores of a model by arm, by the answer's place; one model is held at a time."""
         model = self.specs[name].load()
         self.bench.place(model.network)
@@ -77,11 +77,11 @@ def _scored(model: ScoreModel, answers: Sequence[Answer], turns: Mapping[str, Se
     return model.score([[*turns[row.prompt_id], Turn("assistant", row.text)] for row in answers])
 
 
-def _scores(answer: Answer, arm: str, own: Mapping[str, float], values: Mapping[str, dict]) -> list[Score]:
+def _scores(answer: Answer, arm: str, own: Mapping[str, float], values: Mapping[str, dict]) -> list[MetricValue]:
     """The scores of one answer."""
 
-    def score(metric: str, value: float) -> Score:
-        return Score(answer.prompt_id, answer.category, arm, metric, float(value))
+    def score(metric: str, value: float) -> MetricValue:
+        return MetricValue(answer.prompt_id, answer.category, arm, metric, float(value))
 
     found = [score(name, value) for name, value in own.items()]
     if "cost" in own:

@@ -6,9 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from dlma.evaluation.context import Bench
-from dlma.metrics.base import Column, Scene
-from dlma.records import Answer, Score
+from dlma.evaluation.context import EvaluationContext
+from dlma.metrics.base import Column, MetricInput
+from dlma.records import Answer, MetricValue
 
 ORDER = 4  # BLEU-4
 EPSILON = 0.1  # of a count of 0: method 1 of Chen and Cherry (2014), nltk's SmoothingFunction().method1
@@ -31,7 +31,7 @@ class TextQuality:
         Column("refused_safe", "refusals of safe prompts", "share", "share", "lower"),
     )
 
-    def __init__(self, bench: Bench, /, *, refusals: list[str], safe_categories: list[str]) -> None:
+    def __init__(self, bench: EvaluationContext, /, *, refusals: list[str], safe_categories: list[str]) -> None:
         self.refusals = refusals
         self.safe_categories = safe_categories
 
@@ -43,24 +43,26 @@ class TextQuality:
         """Nothing beyond the configuration."""
         return {}
 
-    def scores(self, scene: Scene) -> list[Score]:
+    def scores(self, scene: MetricInput) -> list[MetricValue]:
         """The scores of every arm's answers; those over all answers have one item, and so no interval."""
         return [score for arm, answers in scene.answers.items() for score in self._arm(arm, answers)]
 
-    def _arm(self, arm: str, answers: Sequence[Answer]) -> Iterator[Score]:
+    def _arm(self, arm: str, answers: Sequence[Answer]) -> Iterator[MetricValue]:
         words = [answer.text.split() for answer in answers]
         for answer, bleu in zip(answers, self_bleu(words)):  # none for a single answer
-            yield Score(answer.prompt_id, answer.category, arm, "self_bleu", bleu)
+            yield MetricValue(answer.prompt_id, answer.category, arm, "self_bleu", bleu)
         for n in (1, 2):
             share = distinct(words, n)
             if share is not None:
-                yield Score("all answers", None, arm, f"distinct_{n}_all", share)
+                yield MetricValue("all answers", None, arm, f"distinct_{n}_all", share)
         for answer, text in zip(answers, words, strict=True):
             share = distinct([text], 4)
             if share is not None:
-                yield Score(answer.prompt_id, answer.category, arm, "repeated_4", 1 - share)
+                yield MetricValue(answer.prompt_id, answer.category, arm, "repeated_4", 1 - share)
             if answer.category in self.safe_categories:
-                yield Score(answer.prompt_id, answer.category, arm, "refused_safe", float(self._refuses(answer.text)))
+                yield MetricValue(
+                    answer.prompt_id, answer.category, arm, "refused_safe", float(self._refuses(answer.text))
+                )
 
     def _refuses(self, text: str) -> bool:
         said = text.casefold().replace("’", "'")

@@ -22,7 +22,7 @@ from dlma.model.language import LanguageModel
 from dlma.model.masks import ancestors, attention_kinds, tree_masks
 from dlma.model.meter import Meter, body_weights, matmul_peak
 from dlma.model.original import TOLERANCE
-from dlma.model.shared_prefix import Branches, Trunk, common_trunk, without_trunk
+from dlma.model.shared_prefix import SharedPrefix, Suffix, common_trunk, without_trunk
 from dlma.model.trees import Rows, Tree
 
 _OVERHEAD = {"cpu": 64, "cuda": 1024}  # what a batch costs beyond its tokens, in tokens
@@ -65,13 +65,13 @@ class Engine:
         self.checkpointing = checkpointing
         self.notice = notice
         self.meter = Meter()
-        self.trunk: Trunk | None = None
+        self.trunk: SharedPrefix | None = None
         self._decides = layout == "auto"
         self._why = self._apart = ""
         self._said_of = ""  # the layout that was described last, or "all": nothing is to be said
         self._halvings = 0
 
-    def plan(self, groups: Sequence[Sequence[trees.Sequence]]) -> list[Tree]:
+    def plan(self, groups: Sequence[Sequence[trees.Completion]]) -> list[Tree]:
         """One tree per group under the tree layout; under the dense one, a tree per sequence."""
         if self._decides:
             self.layout, self._why = self._choose(max(_tree_size(group) for group in groups))
@@ -81,7 +81,7 @@ class Engine:
             self.notice(self.describe())
         return planned
 
-    def _planned(self, groups: Sequence[Sequence[trees.Sequence]]) -> list[Tree]:
+    def _planned(self, groups: Sequence[Sequence[trees.Completion]]) -> list[Tree]:
         if self.layout == "tree":
             return [trees.build_tree(group) for group in groups]
         alone = [trees.build_tree([sequence]) for group in groups for sequence in group]
@@ -97,7 +97,7 @@ class Engine:
         """Trees as padded rows on the model's device."""
         return trees.collate(planned, self.model.pad_id).to(self.model.device)
 
-    def token_logp(self, rows: Rows, trunk: Trunk | None = None) -> Tensor:
+    def token_logp(self, rows: Rows, trunk: SharedPrefix | None = None) -> Tensor:
         """Log-prob of each target token of `rows`, (targets,) float32, nats; `trunk` is what the rows lack."""
         if not self.model.plain_head:
             return self._logp_of_own_head(rows, trunk)
@@ -110,7 +110,7 @@ class Engine:
             return self._logp_of_states(wanted, rows.target), wanted
         return self._logp_of_own_head(rows, None), wanted
 
-    def states(self, rows: Rows, trunk: Trunk | None = None) -> Tensor:
+    def states(self, rows: Rows, trunk: SharedPrefix | None = None) -> Tensor:
         """Last hidden states of all places of `rows`, (rows * width, hidden); `trunk` is what the rows lack."""
         self._count(rows)
         with self._passes():
@@ -122,7 +122,7 @@ class Engine:
         with self._passes():
             return chunked_token_logp(states, target, self.model.head_layer, self.chunk, self.keep)
 
-    def _logp_of_own_head(self, rows: Rows, trunk: Trunk | None) -> Tensor:
+    def _logp_of_own_head(self, rows: Rows, trunk: SharedPrefix | None) -> Tensor:
         """By the model's own forward, for a head that is not plain."""
         self._count(rows)
         with self._passes():
@@ -139,21 +139,21 @@ class Engine:
         with self.model.precision(), self.model.checkpointed(checkpointed):
             yield
 
-    def response_logp(self, rows: Rows, trunk: Trunk | None = None) -> Tensor:
+    def response_logp(self, rows: Rows, trunk: SharedPrefix | None = None) -> Tensor:
         """Log-prob of each response of `rows`, summed over its tokens, (sequences,) float32, nats."""
         return sum_by_owner(self.token_logp(rows, trunk), rows.owner, rows.slot, rows.sequences)
 
     @torch.no_grad()
-    def score(self, groups: Sequence[Sequence[trees.Sequence]]) -> list[list[float]]:
+    def score(self, groups: Sequence[Sequence[trees.Completion]]) -> list[list[float]]:
         """The log-prob of every sequence, in the caller's order; nothing is kept for a backward pass."""
         return self._read(groups, _sums)
 
     @torch.no_grad()
-    def score_tokens(self, groups: Sequence[Sequence[trees.Sequence]]) -> list[list[list[float]]]:
+    def score_tokens(self, groups: Sequence[Sequence[trees.Completion]]) -> list[list[list[float]]]:
         """The log-prob of each response token of every sequence, in the caller's order; `score` gives their sums."""
         return self._read(groups, _by_sequence)
 
-    def _read(self, groups: Sequence[Sequence[trees.Sequence]], form: Form) -> list[list]:
+    def _read(self, groups: Sequence[Sequence[trees.Completion]], form: Form) -> list[list]:
         if not groups:
             return []
         planned = self.plan(groups)
@@ -165,7 +165,7 @@ class Engine:
 
     def _score(self, planned: list[Tree], form: Form) -> list[list]:
         trunk = self._trunk(planned)
-        branches = [Branches(tree, []) if trunk is None else without_trunk(tree, trunk.tree) for tree in planned]
+        branches = [Suffix(tree, []) if trunk is None else without_trunk(tree, trunk.tree) for tree in planned]
         done: dict[int, list] = {}
         while len(done) < len(planned):
             left = [i for i in range(len(planned)) if i not in done]
@@ -177,7 +177,9 @@ class Engine:
                 done.update(zip(members, values, strict=True))
         return [done[i] for i in range(len(planned))]
 
-    def _unless_memory_runs_out(self, branches: list[Branches], trunk: Trunk | None, form: Form) -> list[list] | None:
+    def _unless_memory_runs_out(
+        self, branches: list[Suffix], trunk: SharedPrefix | None, form: Form
+    ) -> list[list] | None:
         """The log-probs of some rows; None, and half the token budget from now on, when memory ran out."""
         try:
             return self._scored(branches, trunk, form)
@@ -187,7 +189,7 @@ class Engine:
         self._halve(memory.halved(self.token_budget, max(len(b.tree) for b in branches), len(branches)))
         return None
 
-    def _scored(self, branches: list[Branches], trunk: Trunk | None, form: Form) -> list[list]:
+    def _scored(self, branches: list[Suffix], trunk: SharedPrefix | None, form: Form) -> list[list]:
         anchors = None if trunk is None else [branch.anchor for branch in branches]
         rows = trees.collate([branch.tree for branch in branches], self.model.pad_id, anchors).to(self.model.device)
         logp = iter(form(self.token_logp(rows, trunk), rows))
@@ -245,11 +247,11 @@ class Engine:
             return "the model's own"
         return "in pieces" if type(self.model.head_layer) is torch.nn.Linear else "in pieces, by autograd"
 
-    def _tree_pass(self, rows: Rows, trunk: Trunk | None) -> tuple:
+    def _tree_pass(self, rows: Rows, trunk: SharedPrefix | None) -> tuple:
         """Ids, mask, positions and cache of a pass over trees."""
         return rows.ids, self._mask(rows, trunk), rows.position, None if trunk is None else trunk.cache(len(rows.ids))
 
-    def _mask(self, rows: Rows, trunk: Trunk | None):
+    def _mask(self, rows: Rows, trunk: SharedPrefix | None):
         kinds = attention_kinds(self.model.config)
         seen, depth = ancestors(rows.end), rows.position
         if trunk is not None:
@@ -268,7 +270,7 @@ class Engine:
             checked[probe] = layout_check.reason_against_sharing(self, probe, TOLERANCE[self.model.compute_dtype])
         return ("dense" if checked[probe] else "tree"), checked[probe]
 
-    def _trunk(self, planned: list[Tree]) -> Trunk | None:
+    def _trunk(self, planned: list[Tree]) -> SharedPrefix | None:
         """The common trunk of these trees, computed unless it is still there from the last call."""
         if self.layout == "dense" or len(planned) < 2:
             return None
@@ -278,7 +280,7 @@ class Engine:
         version = tuple(p._version for p in self.model.network.parameters())
         if self.trunk is None or (self.trunk.tree, self.trunk.version) != (tree, version):
             rows = self.collate([tree])
-            self.trunk = Trunk.computed(self.model, tree, rows, self._mask(rows, None), version)
+            self.trunk = SharedPrefix.computed(self.model, tree, rows, self._mask(rows, None), version)
             self._count(rows)
         return self.trunk
 
@@ -309,5 +311,5 @@ def _by_sequence(logp: Tensor, rows: Rows) -> list[list[float]]:
     return [part.tolist() for part in logp.split(lengths)]
 
 
-def _tree_size(group: Sequence[trees.Sequence]) -> int:
+def _tree_size(group: Sequence[trees.Completion]) -> int:
     return max(len(s.context) for s in group) + sum(len(s.response) for s in group)

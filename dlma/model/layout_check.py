@@ -47,9 +47,9 @@ def _difference(engine: Engine, longest: int) -> float:
     first, second = sorted((ids[length : length + answer], ids[length + answer :]))
     if first == second:
         second = [(second[0] + 1) % vocabulary, *second[1:]]
-    alone = [trees.Sequence(ids[:length], second)]
-    beside = [trees.Sequence(ids[:length], first), *alone]
-    shorter = [trees.Sequence(ids[: max(1, length // 2)], first)]
+    alone = [trees.Completion(ids[:length], second)]
+    beside = [trees.Completion(ids[:length], first), *alone]
+    shorter = [trees.Completion(ids[: max(1, length // 2)], first)]
     with engine.forced("dense"):
         dense = _probe(engine, [alone])
     with engine.forced("tree"):
@@ -57,7 +57,7 @@ def _difference(engine: Engine, longest: int) -> float:
     return max(original.relative(a, b) for a, b in zip(tree, dense, strict=True))
 
 
-def _probe(engine: Engine, groups: list[list[trees.Sequence]]) -> list[Tensor]:
+def _probe(engine: Engine, groups: list[list[trees.Completion]]) -> list[Tensor]:
     """The last sequence's log-prob, and its gradient."""
     watched = _watched(engine)
     with torch.set_grad_enabled(bool(watched)), _alone(watched, engine.model.network):

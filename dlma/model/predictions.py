@@ -12,7 +12,9 @@ from dlma.model.dense import dense_logits, dense_states
 from dlma.model.language import LanguageModel
 
 
-def predictions(model: LanguageModel, sequences: Sequence[trees.Sequence]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def predictions(
+    model: LanguageModel, sequences: Sequence[trees.Completion]
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The states that predict every response token, in order, and the head that turns them into logits.
 
     returns: (tokens, width) and a function to (tokens, vocabulary); for a head that is not plain, the logits
@@ -25,7 +27,7 @@ def predictions(model: LanguageModel, sequences: Sequence[trees.Sequence]) -> tu
     return logits, lambda same: same
 
 
-def _padded(model: LanguageModel, sequences: Sequence[trees.Sequence]) -> tuple[Tensor, Tensor, Tensor]:
+def _padded(model: LanguageModel, sequences: Sequence[trees.Completion]) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, (rows, width), the rows' lengths, and the flat places whose states predict a response token."""
     lengths = [len(s.context) + len(s.response) for s in sequences]
     width = trees.padded_width(max(lengths))

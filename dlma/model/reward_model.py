@@ -51,7 +51,7 @@ class RewardModel(nn.Module):
         return self.head(states.float()).squeeze(-1)
 
     @torch.no_grad()
-    def score(self, groups: Sequence[Sequence[trees.Sequence]]) -> list[list[float]]:
+    def score(self, groups: Sequence[Sequence[trees.Completion]]) -> list[list[float]]:
         """The reward of every sequence, in the caller's order."""
         if not groups:
             return []

@@ -24,7 +24,7 @@ SHORTEST = 32  # nodes under which a trunk does not pay
 
 
 @dataclass(frozen=True)
-class Branches:
+class Suffix:
     """A tree without its trunk.
 
     tree: what is left; parents that were trunk nodes are -1
@@ -36,7 +36,7 @@ class Branches:
 
 
 @dataclass(frozen=True)
-class Trunk:
+class SharedPrefix:
     """A trunk with its keys and values.
 
     tree: its nodes; rows: the same as one row
@@ -49,7 +49,7 @@ class Trunk:
     version: tuple[int, ...]
 
     @classmethod
-    def computed(cls, model: LanguageModel, tree: Tree, rows: Rows, mask, version: tuple[int, ...]) -> Trunk:
+    def computed(cls, model: LanguageModel, tree: Tree, rows: Rows, mask, version: tuple[int, ...]) -> SharedPrefix:
         """Run a trunk's row through the model. Every layer keeps all keys: windows are in the masks."""
         stored = DynamicCache()
         n = len(tree)
@@ -122,7 +122,7 @@ def _columns(tree: Tree, nodes: list[int], place: dict[int, int]) -> tuple[list[
     return [tree.ids[n] for n in nodes], [tree.depth[n] for n in nodes], parent, end
 
 
-def without_trunk(tree: Tree, trunk: Tree) -> Branches:
+def without_trunk(tree: Tree, trunk: Tree) -> Suffix:
     """The tree's other nodes, and where each leaves the trunk."""
     children = {(parent, token): node for node, (parent, token) in enumerate(zip(trunk.parent, trunk.ids, strict=True))}
     twin: dict[int, int] = {-1: -1}
@@ -136,4 +136,4 @@ def without_trunk(tree: Tree, trunk: Tree) -> Branches:
             anchor.append(twin[parent] if parent in twin else anchor[place[parent]])
     nodes = list(place)
     responses = [[place[node] for node in response] for response in tree.responses]
-    return Branches(Tree(*_columns(tree, nodes, place), responses), anchor)
+    return Suffix(Tree(*_columns(tree, nodes, place), responses), anchor)

@@ -7,7 +7,7 @@ the attention mask hides everything that is not an ancestor, so each answer sees
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
+from collections.abc import Completion as Seq
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Sequence:
+class Completion:
     """A context and a response, as token ids; the response's tokens are the ones that are counted."""
 
     context: Seq[int]
@@ -51,7 +51,7 @@ def common_prefix(left: Seq[int], right: Seq[int]) -> int:
     return shared
 
 
-def build_tree(sequences: Seq[Sequence]) -> Tree:
+def build_tree(sequences: Seq[Completion]) -> Tree:
     """Merge sequences into one tree; raises ValueError for an empty context, which nothing can predict from."""
     if any(len(s.context) == 0 for s in sequences):
         raise ValueError("a sequence has an empty context: there is no token to predict its first one from")

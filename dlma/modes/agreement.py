@@ -21,12 +21,12 @@ from rich.markup import escape
 from dlma import files, pipeline, records
 from dlma.config.run_names import run_folder
 from dlma.config.schema import Component
-from dlma.context import Cell
+from dlma.context import RunContext
 from dlma.errors import UserError
 from dlma.judges.base import Match
 from dlma.metrics.summary import Row, write_metrics
 from dlma.records import Context, Pair, Prompt, Reward, ScoredPair, Verdict
-from dlma.report.accuracy import Held, accuracy_rows
+from dlma.report.accuracy import SignalAgreement, accuracy_rows
 from dlma.report.terminal import simple_table
 from dlma.runs.publish import publish
 from dlma.screen import Console
@@ -65,7 +65,7 @@ def run(
     scorers: further scorers by name; labeller: which of them labels the reward model's pairs, and is no signal itself
     """
     _check(cfg, split, truth, scorers, labeller)
-    cell = Cell(cfg, run_folder())
+    cell = RunContext(cfg, run_folder())
     asked = ask(cell, split, {name: node for name, node in scorers.items() if name != labeller}, scorers.get(labeller))
     held = [one for signal in signals(asked, truth) for one in signal]
     rows = accuracy_rows([held], sizes)
@@ -90,10 +90,10 @@ def _check(cfg: DictConfig, split: str, truth: str | None, scorers: dict, labell
         raise UserError("mode.split=train: the reward model is trained on these pairs: mode.split=test, or reward=none")
 
 
-def ask(cell: Cell, split: str, scorers: dict[str, DictConfig], labeller: DictConfig | None) -> Asked:
+def ask(cell: RunContext, split: str, scorers: dict[str, DictConfig], labeller: DictConfig | None) -> Asked:
     """The stages: pairs of the split, what each scorer, reward model and judge says of them."""
     cfg = cell.cfg
-    pipeline.tune(cell)
+    pipeline.instruction_tune(cell)
     prompts = pipeline.read_prompts(cell)
     contexts, held_out = (pipeline.render(cell, prompts, one) for one in (split, cfg.evaluation.split))
     pairs = pipeline.make_pairs(cell, contexts, held_out)
@@ -108,13 +108,15 @@ def ask(cell: Cell, split: str, scorers: dict[str, DictConfig], labeller: DictCo
         rewarded = reward_pairs(cell, reward, scored["scorer"])
     bench = cell.bench(None, ["base"])
     judged = {
-        name: pipeline.rule(cell, name, node, bench, lambda: _matches(cell, prompts, contexts, pairs), [prompts, pairs])
+        name: pipeline.judge(
+            cell, name, node, bench, lambda: _matches(cell, prompts, contexts, pairs), [prompts, pairs]
+        )
         for name, node in cfg.judges.items()
     }
     return Asked(pairs, scored, rewarded, judged)
 
 
-def reward_pairs(cell: Cell, reward: Stage, scored: Stage) -> Stage:
+def reward_pairs(cell: RunContext, reward: Stage, scored: Stage) -> Stage:
     """What the reward model gives both answers of pairs that it was not trained on."""
 
     def write(folder: Path) -> dict:
@@ -127,7 +129,7 @@ def reward_pairs(cell: Cell, reward: Stage, scored: Stage) -> Stage:
     return cell.make(cell.store.stage("rewarded", cell.weights, uses=[reward, scored]), write)
 
 
-def _matches(cell: Cell, prompts: Stage, contexts: Stage, pairs: Stage) -> list[Match]:
+def _matches(cell: RunContext, prompts: Stage, contexts: Stage, pairs: Stage) -> list[Match]:
     """The preferred answer against the other one, as judges want them."""
     known = {prompt.id: prompt for prompt in records.from_table(Prompt, prompts.table())}
     dropped = {row.prompt_id: row.dropped_turns for row in records.from_table(Context, contexts.table())}
@@ -146,20 +148,20 @@ def _matches(cell: Cell, prompts: Stage, contexts: Stage, pairs: Stage) -> list[
     ]
 
 
-def signals(asked: Asked, truth: str | None) -> Iterator[list[Held]]:
+def signals(asked: Asked, truth: str | None) -> Iterator[list[SignalAgreement]]:
     """Every signal's view of the pairs that all could be asked about."""
     pairs: list[Pair] = records.from_table(Pair, asked.pairs.table())
     known = {row.id for row in records.from_table(ScoredPair, asked.scored["scorer"].table())}  # no answer is empty
     judged = {name: records.from_table(Verdict, stage.table()) for name, stage in asked.judged.items()}
     real = [1.0] * len(pairs) if truth is None else [_size(verdict) for verdict in judged[truth]]
     blank = {
-        pair.id: Held(pair.id, "longer", "the longer answer (a control)", value, length, _points(length))
+        pair.id: SignalAgreement(pair.id, "longer", "the longer answer (a control)", value, length, _points(length))
         for pair, value in zip(pairs, real, strict=True)
         if pair.id in known and not math.isnan(value)
         for length in [len(pair.positive_ids) - len(pair.negative_ids)]
     }
 
-    def view(signal: str, label: str, said: dict[str, dict]) -> list[Held]:
+    def view(signal: str, label: str, said: dict[str, dict]) -> list[SignalAgreement]:
         return [dataclasses.replace(one, signal=signal, label=label, **said[name]) for name, one in blank.items()]
 
     for name, stage in asked.scored.items():
@@ -212,7 +214,7 @@ def reading(row: Row) -> str:
     return "worse than chance" if row.estimate.high < 0.5 else "not to be told from chance"
 
 
-def _write(cell: Cell, rows: Sequence[Row], asked: Asked, held: Sequence[Held]) -> None:
+def _write(cell: RunContext, rows: Sequence[Row], asked: Asked, held: Sequence[SignalAgreement]) -> None:
     import pyarrow.parquet as pq
 
     folder: Path = cell.folder
@@ -220,12 +222,12 @@ def _write(cell: Cell, rows: Sequence[Row], asked: Asked, held: Sequence[Held]) 
     for name, stage in asked.judged.items():
         publish(stage, "rows.parquet", folder / f"verdicts_{name}.parquet")
     with files.guarded(folder, "hydra.run.dir"):
-        pq.write_table(records.to_table(Held, held), folder / "agreement.parquet")
+        pq.write_table(records.to_table(SignalAgreement, held), folder / "agreement.parquet")
         files.write_bytes(folder / "config.yaml", yaml.safe_dump(cell.recorded, sort_keys=False).encode())
         write_metrics(folder / "metrics.csv", rows, method="agreement", base=cell.frozen.name, seed=cell.cfg.seed)
 
 
-def _print(rows: Sequence[Row], cell: Cell, truth: str, console: Console | None = None) -> None:
+def _print(rows: Sequence[Row], cell: RunContext, truth: str, console: Console | None = None) -> None:
     console = console or Console()
     table = simple_table(f"agreement with {truth}, {cell.frozen.name}, seed {cell.cfg.seed}")
     for name, justify in (("signal", "left"), ("agrees", "right"), ("ties", "right"), ("unparsed", "right")):

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from dlma.config.build import build
 from dlma.config.recorded import Recorded
-from dlma.context import Cell
+from dlma.context import RunContext
 from dlma.data.text import prompt_id
 from dlma.errors import Stopped, UserError
 from dlma.records import Answer, Prompt, Turn
@@ -72,7 +72,7 @@ def finished_run(run: str | None) -> Path:
     return folder
 
 
-def run_cell(folder: Path, present: DictConfig, settings: dict[str, float | None], *, trust: bool) -> Cell:
+def run_cell(folder: Path, present: DictConfig, settings: dict[str, float | None], *, trust: bool) -> RunContext:
     """The present command's cell with the run's model, wording, seed and sampling.
 
     settings: replace the run's of the same name, unless null; trust: code that comes with the model may run
@@ -82,7 +82,7 @@ def run_cell(folder: Path, present: DictConfig, settings: dict[str, float | None
     cfg.seed = recorded.value("seed")
     cfg.recipe.max_prompt_tokens = recorded.value("recipe.max_prompt_tokens")
     given = {name: value for name, value in settings.items() if value is not None}
-    cell = Cell(cfg, folder)
+    cell = RunContext(cfg, folder)
     cell.spec = build(recorded.model(trust=trust, chosen=present.model._target_))
     cell.wording = build(recorded.component("prompts", "prompts", chosen=present.prompts._target_))
     cell.sampler = build({**recorded.sampling(), **given})
@@ -94,7 +94,7 @@ def run_cell(folder: Path, present: DictConfig, settings: dict[str, float | None
 class Both:
     """Both arms of a run, loaded."""
 
-    def __init__(self, cell: Cell, policy: Path) -> None:
+    def __init__(self, cell: RunContext, policy: Path) -> None:
         self.cell = cell
         self.asked: dict[str, int] = {}
         models = {"base": cell.base(), "aligned": cell.frozen.trained(policy).load()}

@@ -15,8 +15,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from dlma.plan.dry_run import Foresight
-from dlma.plan.estimate import Assumed, Line, Outlook
+from dlma.plan.dry_run import DryRunContext
+from dlma.plan.estimate import Assumptions, RunPlan, StagePlan
 from dlma.screen import Console
 
 
@@ -44,10 +44,10 @@ def show(
     devices: dict[str, DeviceNode],
 ) -> None:
     """Print the plan of all cells; their configs have been checked."""
-    assumed = Assumed(reserve, compute_share, bandwidth_share, answer_tokens)
-    cells = [Foresight(cfg, prompts=prompts, held_out=held_out) for cfg in cfgs]
+    assumed = Assumptions(reserve, compute_share, bandwidth_share, answer_tokens)
+    cells = [DryRunContext(cfg, prompts=prompts, held_out=held_out) for cfg in cfgs]
     shapes: dict = {}
-    outlooks = [Outlook(cell, assumed, devices, device, memory_gb, shapes) for cell in cells]
+    outlooks = [RunPlan(cell, assumed, devices, device, memory_gb, shapes) for cell in cells]
     console = Console(width=None if sys.stdout.isatty() else 120)
     _print_head(console, outlooks)
     console.print(stage_table(outlooks))
@@ -59,7 +59,7 @@ def show(
         console.print(escape(line), highlight=False, soft_wrap=True)
 
 
-def _print_head(console: Console, outlooks: Sequence[Outlook]) -> None:
+def _print_head(console: Console, outlooks: Sequence[RunPlan]) -> None:
     for outlook in _distinct(outlooks, by=lambda o: (str(o.cell.spec), o.device.name)):
         shape, spec, device = outlook.shape, outlook.cell.spec, outlook.device
         text = (
@@ -70,15 +70,15 @@ def _print_head(console: Console, outlooks: Sequence[Outlook]) -> None:
         console.print(escape(text), highlight=False, soft_wrap=True)
 
 
-def _distinct(outlooks: Sequence[Outlook], by=None) -> list[Outlook]:
+def _distinct(outlooks: Sequence[RunPlan], by=None) -> list[RunPlan]:
     """One outlook of those that need the same memory."""
-    found: dict[object, Outlook] = {}
+    found: dict[object, RunPlan] = {}
     for outlook in outlooks:
         found.setdefault((by or _memory_key)(outlook), outlook)
     return list(found.values())
 
 
-def _memory_key(outlook: Outlook) -> tuple:
+def _memory_key(outlook: RunPlan) -> tuple:
     cfg = outlook.cfg
     objective = {k: v for k, v in OmegaConf.to_container(cfg.objective, resolve=True).items() if k in _OF_MEMORY}
     lengths = tuple(length.most for length in outlook.sizes.contexts.values())
@@ -95,12 +95,12 @@ def _memory_key(outlook: Outlook) -> tuple:
 _OF_MEMORY = ("_target_", "optimizer", "batch_pairs", "token_budget", "checkpointing")
 
 
-def stage_table(outlooks: Sequence[Outlook]) -> Table:
+def stage_table(outlooks: Sequence[RunPlan]) -> Table:
     """A row for each kind of stage: how many the store has, how many would run, and what those would cost."""
     cells = f", {len(outlooks)} cells" if len(outlooks) > 1 else ""
     table = _table(f"stages{cells}", "stage", "cached", "to run", "prompts", "tokens", "TFLOP", "hours")
     seen: set = set()
-    rows: dict[str, list[tuple[Outlook, Line]]] = {}
+    rows: dict[str, list[tuple[RunPlan, StagePlan]]] = {}
     for outlook in outlooks:
         for line in outlook.lines:
             if line.stage.folder not in seen:
@@ -125,7 +125,7 @@ def stage_table(outlooks: Sequence[Outlook]) -> Table:
     return table
 
 
-def _costs(todo: Sequence[tuple[Outlook, Line]], hours: float) -> list[str]:
+def _costs(todo: Sequence[tuple[RunPlan, StagePlan]], hours: float) -> list[str]:
     if any(line.load is None for _, line in todo):
         return ["not counted", "", "", ""]
     loads = [(o, line.load) for o, line in todo if line.load is not None and line.load.tokens]
@@ -140,7 +140,7 @@ def _hours(hours: float) -> str:
     return f"{hours:,.2f}" if hours >= 0.01 else f"{hours * 3600:.2g} s"
 
 
-def memory_table(outlooks: Sequence[Outlook]) -> Table:
+def memory_table(outlooks: Sequence[RunPlan]) -> Table:
     """Bytes of a device by part, for each kind of work; in GB where something takes one, else in MB."""
     from dlma.cost.memory import Footprint
 
@@ -154,7 +154,7 @@ def memory_table(outlooks: Sequence[Outlook]) -> Table:
     return table
 
 
-def fitting_line(outlook: Outlook) -> str:
+def fitting_line(outlook: RunPlan) -> str:
     """The largest micro-batch that fits, in words."""
     device, reserve = outlook.device, outlook.assumed.reserve
     room = f"{device.memory / 1e9:.0f} GB with {reserve:.0%} left free"
@@ -173,7 +173,7 @@ def fitting_line(outlook: Outlook) -> str:
     )
 
 
-def remarks(outlooks: Sequence[Outlook]) -> list[str]:
+def remarks(outlooks: Sequence[RunPlan]) -> list[str]:
     """What the figures rest on."""
     first = outlooks[0]
     lines = [f"lengths: {first.sizes.source}"]

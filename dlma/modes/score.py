@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 
 from dlma import files, pipeline, records
 from dlma.config.run_names import run_folder
-from dlma.context import Cell
+from dlma.context import RunContext
 from dlma.data import text
 from dlma.data.corpus import Corpus
 from dlma.data.hh import HH, in_columns
@@ -55,8 +55,8 @@ class File:
 
 def run(cfg: DictConfig, /, *, out: str | None, policy: str | None, max_answer_tokens: int | None, prefix: str) -> dict:
     """Score the file, write it back with the columns added, and say in a few lines what they hold."""
-    cell = Cell(cfg, run_folder())
-    pipeline.tune(cell)
+    cell = RunContext(cfg, run_folder())
+    pipeline.instruction_tune(cell)
     file = read(cell)
     target = Path(out).expanduser() if out else cell.folder / _name(file.path)
     nothing = dict.fromkeys(added_names(file.names, policy is not None, prefix))
@@ -75,7 +75,7 @@ def run(cfg: DictConfig, /, *, out: str | None, policy: str | None, max_answer_t
     return {"counts": cell.store.counts, "facts": facts, "out": str(target)}
 
 
-def read(cell: Cell) -> File:
+def read(cell: RunContext) -> File:
     """The rows of `data.path`, as they stand."""
     if not (isinstance(cell.data, Corpus) and isinstance(cell.data.format, Columns | HH)):
         raise UserError("mode=score reads a preference file: data=jsonl data.path=pairs.jsonl, or data=hh")
@@ -94,7 +94,7 @@ def read(cell: Cell) -> File:
     return File(path, rows, SIDES if "positive" in rows[0][1] else ("chosen", "rejected"))
 
 
-def paired(cell: Cell, file: File, max_answer_tokens: int | None) -> tuple[list[Pair | None], Account]:
+def paired(cell: RunContext, file: File, max_answer_tokens: int | None) -> tuple[list[Pair | None], Account]:
     """The token ids of each row's pair, None where it cannot be used."""
     from dlma.pairs.imported import aligned_pairs
 
@@ -113,7 +113,7 @@ def paired(cell: Cell, file: File, max_answer_tokens: int | None) -> tuple[list[
     )
 
 
-def token_rewards(cell: Cell, pairs: Sequence[Pair]) -> Stage:
+def token_rewards(cell: RunContext, pairs: Sequence[Pair]) -> Stage:
     """The self-reward of every token of the pairs."""
 
     def write(folder: Path) -> dict:
@@ -125,7 +125,7 @@ def token_rewards(cell: Cell, pairs: Sequence[Pair]) -> Stage:
     return cell.make(cell.store.stage("token_rewards", {"pairs": _content(pairs), **cell.weights}), write)
 
 
-def implicit(cell: Cell, pairs: Sequence[Pair], policy: str) -> Stage:
+def implicit(cell: RunContext, pairs: Sequence[Pair], policy: str) -> Stage:
     """What a policy and the model it came from make of the pairs."""
     spec = policy_spec(cell, policy)
 
@@ -140,7 +140,7 @@ def implicit(cell: Cell, pairs: Sequence[Pair], policy: str) -> Stage:
     return cell.make(cell.store.stage("implicit", key), write)
 
 
-def policy_spec(cell: Cell, policy: str) -> ModelSpec:
+def policy_spec(cell: RunContext, policy: str) -> ModelSpec:
     """The policy to be loaded: a folder of full weights or of an adapter on `model=`, or a name on the hub."""
     folder = Path(policy).expanduser()
     if (folder / "adapter_config.json").is_file():
@@ -162,7 +162,7 @@ def added_names(names: tuple[str, str], with_policy: bool, prefix: str) -> list[
 
 
 def columns(
-    cell: Cell, names: tuple[str, str], tokens: TokenRewards, learnt: dict[str, Implicit], prefix: str
+    cell: RunContext, names: tuple[str, str], tokens: TokenRewards, learnt: dict[str, Implicit], prefix: str
 ) -> dict[str, object]:
     """The added columns of a row that was scored."""
     rewards = [getattr(tokens, f"{side}_rewards") for side in SIDES]

@@ -21,7 +21,7 @@ from dlma import csv_text, files, records
 from dlma.config.build import build
 from dlma.config.recorded import Recorded
 from dlma.errors import UserError
-from dlma.evaluation.context import Bench
+from dlma.evaluation.context import EvaluationContext
 from dlma.judges.base import Match, matches
 from dlma.metrics.summary import metrics_csv
 from dlma.model.load import ModelSpec
@@ -104,19 +104,21 @@ def entries(runs: Sequence[str], present: DictConfig, *, trust: bool) -> list[En
 
 def judge(cfg: DictConfig, entry: Entry, rivals: dict[str, Entry]) -> tuple[list[Verdict], list[Contest]]:
     """What every judge says of the run against each rival, by the rival's method."""
-    from dlma.judges.module import Judging
+    from dlma.judges.module import JudgeModule
 
     store, base = Store(cfg.store.root), entry.base
     store.claim()
     weights = [store.fingerprint(folder) for folder in base.folders]
-    bench = Bench({"base": base.load}, weights, store.fingerprint, store.root / "cache", cfg.trainer.accelerator)
+    bench = EvaluationContext(
+        {"base": base.load}, weights, store.fingerprint, store.root / "cache", cfg.trainer.accelerator
+    )
     rows, runtime = _matches(entry, rivals), build(cfg.trainer)
     said: list[Verdict] = []
     notes = {}
     for name, node in cfg.judges.items():
         one = build(node, bench)
         with TemporaryDirectory() as folder:
-            runtime.predict(Judging(one, name=name), rows, Verdict, Path(folder), name)
+            runtime.predict(JudgeModule(one, name=name), rows, Verdict, Path(folder), name)
             said += records.from_table(Verdict, pq.read_table(Path(folder) / "rows.parquet"))
         notes[name] = {"criterion": one.criterion, "self_reported": bool(set(one.identity()) & set(weights))}
     answers = [replace(row, arm=name) for name, rival in rivals.items() for row in rival.answers.values()]

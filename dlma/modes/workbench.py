@@ -19,7 +19,7 @@ from dlma import files, pipeline, records
 from dlma.config import check
 from dlma.config.build import build
 from dlma.config.run_names import run_folder, split
-from dlma.context import Cell
+from dlma.context import RunContext
 from dlma.errors import UserError
 from dlma.lab import affixes
 from dlma.records import ScoredPair
@@ -37,8 +37,8 @@ def run(cfg: DictConfig, /, *, prompts: list[str], sample: int, rank_by: Rank) -
         raise UserError(
             "mode=workbench samples its own pairs: use pairs=contrastive, without pairs.path or scored.path"
         )
-    cell = Cell(cfg, run_folder())
-    pipeline.tune(cell)
+    cell = RunContext(cfg, run_folder())
+    pipeline.instruction_tune(cell)
     found = [measured(cell, *pair, sample) for name in options(prompts) for pair in pairs_of(name)]
     found = workbench_page.ranked(found, rank_by)
     head = f"{cell.frozen.name}, {sample} prompts"
@@ -82,7 +82,7 @@ def pairs_of(name: str) -> list[tuple[str, DictConfig]]:
     return [(one, OmegaConf.create({**node, "pairs": [pair]})) for one, pair in zip(names, pairs)]
 
 
-def measured(cell: Cell, name: str, node: DictConfig, sample: int) -> Entry:
+def measured(cell: RunContext, name: str, node: DictConfig, sample: int) -> Entry:
     """Sample and score the answers of one pair, and measure them."""
     one = cell.under(prompts=node)
     contexts = pipeline.render(one, pipeline.read_prompts(one), "train", sample)

@@ -34,8 +34,8 @@ class Item:
     scale: one over the mean tokens of an answer, over all of training
     """
 
-    plain: trees.Sequence
-    prompted: trees.Sequence
+    plain: trees.Completion
+    prompted: trees.Completion
     reference: float
     scale: float
     id: str
@@ -103,8 +103,8 @@ class ContextDistillation(TrainingRule):
         scale = len(pairs) / sum(len(pair.positive_ids) for pair in pairs)
         return [
             Item(
-                trees.Sequence(pair.plain_context_ids, pair.positive_ids),
-                trees.Sequence(pair.positive_context_ids, pair.positive_ids),
+                trees.Completion(pair.plain_context_ids, pair.positive_ids),
+                trees.Completion(pair.positive_context_ids, pair.positive_ids),
                 pair.positive_reference,
                 scale,
                 pair.id,

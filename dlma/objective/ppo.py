@@ -149,7 +149,7 @@ class PPO(TrainingRule):
         """Sample a rollout with the present policy, and work out what its updates need."""
         asked = requests(self.prompts, number, self.rollout, self.seed)
         answers = self.sampler.sample(self.model, asked)
-        groups = [[trees.Sequence(r.context_ids, a.ids)] for r, a in zip(asked, answers, strict=True)]
+        groups = [[trees.Completion(r.context_ids, a.ids)] for r, a in zip(asked, answers, strict=True)]
         scores = torch.tensor([score for (score,) in self.reward.score(groups)])
         planned = self.engine.plan(groups)
         logp, values = self._policy_columns(planned)
@@ -197,7 +197,7 @@ class PPO(TrainingRule):
             values |= zip(batch, self._value(states).cpu().split(lengths), strict=True)
         return [logp[i] for i in range(len(planned))], [values[i] for i in range(len(planned))]
 
-    def _reference_column(self, groups: Sequence[Sequence[trees.Sequence]]) -> list[Tensor]:
+    def _reference_column(self, groups: Sequence[Sequence[trees.Completion]]) -> list[Tensor]:
         """Log-prob of every token under the reference, on the CPU."""
         found: dict[int, Tensor] = {}
         with self.reference.model() as model:

@@ -93,7 +93,7 @@ class SFT(TrainingRule):
         answers = [getattr(pair, f"{pair.chosen}_ids") for pair in pairs]
         references = [getattr(pair, f"{pair.chosen}_reference") for pair in pairs]
         contexts = [pair.plain_context_ids for pair in pairs]
-        planned = self.engine.plan([[trees.Sequence(c, a)] for c, a in zip(contexts, answers, strict=True)])
+        planned = self.engine.plan([[trees.Completion(c, a)] for c, a in zip(contexts, answers, strict=True)])
         scale = len(answers) / sum(map(len, answers))
         columns = zip(planned, references, answers, pairs, strict=True)
         return [Item(tree, reference, len(ids), scale, pair.id) for tree, reference, ids, pair in columns]

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dlma import pipeline, records
 from dlma.config.build import build
-from dlma.context import Cell
+from dlma.context import RunContext
 from dlma.cost.flops import work_of
 from dlma.model.load import Lora, ModelSpec, at_hand
 from dlma.records import Context, Pair, Prompt
@@ -42,7 +42,7 @@ class Sizes:
     source: str
 
 
-class Foresight(Cell):
+class DryRunContext(RunContext):
     """A cell whose stages are looked up by key and never made; a model that is not here is known by its name alone.
 
     prompts, held_out: their number, where the data are not to be read
@@ -144,7 +144,7 @@ class Foresight(Cell):
         return Length(limit, limit), "at the limit"
 
 
-def foresee(cell: Foresight) -> dict[str, Stage]:
+def planned_stages(cell: DryRunContext) -> dict[str, Stage]:
     """The stages of a run by what they are for, none of them made; those of later rounds are numbered."""
     named: dict[str, Stage] = {}
     for part in pipeline.stages(cell):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dlma.cost.flops import Device, Load, Shape, work_of
+from dlma.cost.flops import Device, ModelSize, Workload, work_of
 from dlma.errors import UserError
 from dlma.plan import loads
-from dlma.plan.dry_run import Foresight, Sizes, foresee
+from dlma.plan.dry_run import DryRunContext, Sizes, planned_stages
 from dlma.store.stage import Stage
 
 if TYPE_CHECKING:
@@ -20,17 +20,17 @@ HERE = "here"
 
 
 @dataclass(frozen=True)
-class Line:
+class StagePlan:
     """A stage: what it is for, its key's stage, and what it would compute (None: not known)."""
 
     name: str
     stage: Stage
-    load: Load | None
+    load: Workload | None
     hours: float | None
 
 
 @dataclass(frozen=True)
-class Assumed:
+class Assumptions:
     """What is assumed of the device."""
 
     reserve: float
@@ -39,7 +39,7 @@ class Assumed:
     answer_tokens: int | None
 
 
-class Outlook:
+class RunPlan:
     """One cell: its stages, loads, footprints and the micro-batch that would fit.
 
     devices, chosen, memory: the devices that have a name, the one that is meant, and its memory in GB if not its own
@@ -48,15 +48,15 @@ class Outlook:
 
     def __init__(
         self,
-        cell: Foresight,
-        assumed: Assumed,
+        cell: DryRunContext,
+        assumed: Assumptions,
         devices: Mapping[str, dict],
         chosen: str,
         memory: float | None,
-        shapes: dict[str, tuple[Shape, int]],
+        shapes: dict[str, tuple[ModelSize, int]],
     ) -> None:
         self.cell, self.cfg, self.assumed = cell, cell.cfg, assumed
-        self.stages = foresee(cell)
+        self.stages = planned_stages(cell)
         self.sizes: Sizes = cell.sizes(self.stages, assumed.answer_tokens)
         self._devices, self._chosen, self._memory = devices, chosen, memory
         self._shapes = shapes
@@ -70,12 +70,12 @@ class Outlook:
         return read_config(str(spec.folder), revision, spec.trust_remote_code)
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ModelSize:
         """The model's sizes."""
         return self._drawn[0]
 
     @property
-    def _drawn(self) -> tuple[Shape, int]:
+    def _drawn(self) -> tuple[ModelSize, int]:
         """The model's sizes, and the bytes of a token's keys and values; plans of one model draw it once."""
         key = f"{self.cell.spec} {self._trains}"
         if key not in self._shapes:
@@ -114,16 +114,16 @@ class Outlook:
         return self.cell.setting("sampler.rows", 64)
 
     @cached_property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[StagePlan]:
         """Every stage of the run."""
         samples = self.cell.notes(self.stages["policy"])["samples"]
         found = []
         for name, stage in self.stages.items():
             load = loads.load_of(name, self.cfg, self.sizes, samples)
-            found.append(Line(name, stage, load, None if load is None else self._hours(load)))
+            found.append(StagePlan(name, stage, load, None if load is None else self._hours(load)))
         return found
 
-    def _hours(self, load: Load) -> float:
+    def _hours(self, load: Workload) -> float:
         shares = {"compute": self.assumed.compute_share, "bandwidth": self.assumed.bandwidth_share}
         width = self.sizes.contexts["plain"].mean + self.sizes.answer.mean / 2
         cache = width * self._drawn[1]

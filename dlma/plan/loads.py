@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from dlma.cost.flops import FORWARD, Load, sampled, scored, trained, work_of
+from dlma.cost.flops import FORWARD, Workload, sampled, scored, trained, work_of
 from dlma.plan.dry_run import Sizes
 
 
-def load_of(name: str, cfg: DictConfig, sizes: Sizes, samples: int) -> Load | None:
+def load_of(name: str, cfg: DictConfig, sizes: Sizes, samples: int) -> Workload | None:
     """The load of a stage, by what it is for in the pipeline; None for a component whose YAML does not say."""
     name = name.split()[0]  # without the number of the round
     rows, answer, contexts = sizes.train, sizes.answer, sizes.contexts
@@ -26,7 +26,7 @@ def load_of(name: str, cfg: DictConfig, sizes: Sizes, samples: int) -> Load | No
         return sampled(asked.mean, answer.mean, drawn) + scored([one.mean for one in every], [answer.mean], drawn)
     group = _GROUPS.get(name)
     if group is None:
-        return Load()
+        return Workload()
     known = work_of(cfg[group])
     count = _COMPONENTS.get(known["kind"]) if known else None  # rollouts (PPO) are counted after a run, not before
     return count(rows, known, cfg, cfg[group], sizes) if count else None
@@ -41,22 +41,22 @@ _GROUPS = {
 }
 
 
-def _pairs(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Load:
+def _pairs(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:
     if cfg.pairs.path or cfg.scored.path:
-        return Load()
+        return Workload()
     sides = (cfg.pairs.first, cfg.pairs.second)
     one, other = (sampled(sizes.contexts[side].mean, sizes.answer.mean, rows) for side in sides)
     return one + other
 
 
-def _labels(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Load:
+def _labels(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:
     answers = [sizes.answer.mean] * 2
     found = scored([sizes.contexts[side].mean for side in known["contexts"]], answers, rows)
     question = sizes.contexts["plain"].mean + sum(answers)  # the judge's own words are not counted
     return found + scored([question], [], rows * known.get("asked", 0))
 
 
-def _training(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Load:
+def _training(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:
     again = "checkpointing" in node and node.checkpointing
     answers = [sizes.answer.mean] * known["answers"]
     load = trained(sizes.contexts["plain"].mean, answers, rows * node.epochs, checkpointing=again)
@@ -69,8 +69,8 @@ def _training(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, size
     return replace(load, rows=rows, read=read, targets=targets, seen=seen)
 
 
-def _nothing(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Load:
-    return Load()
+def _nothing(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:
+    return Workload()
 
 
 _COMPONENTS = {"none": _nothing, "sample": _pairs, "score": _labels, "train": _training}

@@ -24,7 +24,7 @@ from dlma.statistics.intervals import Estimate, crossed_fraction, crossed_ratio
 
 
 @dataclass(frozen=True)
-class Held:
+class SignalAgreement:
     """One signal's view of one pair beside the truth.
 
     truth: how much better the first answer of the pair truly is, 0 a tie
@@ -53,7 +53,7 @@ class Held:
         return (self.points - 0.5) * float(np.sign(self.longer))
 
 
-def accuracy_rows(seeds: Sequence[Sequence[Held]], sizes: Sequence[float]) -> list[Row]:
+def accuracy_rows(seeds: Sequence[Sequence[SignalAgreement]], sizes: Sequence[float]) -> list[Row]:
     """The figures of every signal over the pairs of every seed; pairs that not all seeds have are left out.
 
     sizes: bounds between small and large true differences; what no pair speaks of has no row
@@ -62,24 +62,24 @@ def accuracy_rows(seeds: Sequence[Sequence[Held]], sizes: Sequence[float]) -> li
     return [row for signal, label in signals for row in _of_signal(_aligned(seeds, signal), signal, label, sizes)]
 
 
-def _aligned(seeds: Sequence[Sequence[Held]], signal: str) -> list[list[Held]]:
+def _aligned(seeds: Sequence[Sequence[SignalAgreement]], signal: str) -> list[list[SignalAgreement]]:
     """(prompts, seeds) of one signal."""
     tables = [{held.pair: held for held in seed if held.signal == signal} for seed in seeds]
     return [[table[pair] for table in tables] for pair in tables[0] if all(pair in table for table in tables)]
 
 
-def _of_signal(table: list[list[Held]], signal: str, label: str, sizes: Sequence[float]) -> Iterator[Row]:
+def _of_signal(table: list[list[SignalAgreement]], signal: str, label: str, sizes: Sequence[float]) -> Iterator[Row]:
     def row(metric: str, estimate: Estimate | None, unit: str = "share") -> Iterator[Row]:
         if estimate is not None:
             yield Row(f"{metric}/{signal}", "base", estimate, unit, label)
 
-    def read(held: Held) -> bool:
+    def read(held: SignalAgreement) -> bool:
         return held.points is not None
 
-    def decided(held: Held) -> bool:
+    def decided(held: SignalAgreement) -> bool:
         return read(held) and held.truth != 0
 
-    def unequal(held: Held) -> bool:
+    def unequal(held: SignalAgreement) -> bool:
         return decided(held) and held.longer != 0
 
     yield from row("agreement", _share(table, lambda held: held.right, decided))
@@ -99,21 +99,25 @@ def _of_signal(table: list[list[Held]], signal: str, label: str, sizes: Sequence
     yield from row("inconsistent", both)
 
 
-def _between(low: float, high: float) -> Callable[[Held], bool]:
+def _between(low: float, high: float) -> Callable[[SignalAgreement], bool]:
     return lambda held: held.points is not None and low < abs(held.truth) <= high
 
 
-def _looks(held: Held) -> list[float]:
+def _looks(held: SignalAgreement) -> list[float]:
     """In each order in which a judge looked: 1 where the answer shown first was preferred."""
     second = None if held.shown_second is None else 1 - held.shown_second
     return [value for value in (held.shown_first, second) if value is not None]
 
 
-def _first(held: Held) -> float:
+def _first(held: SignalAgreement) -> float:
     return sum(_looks(held)) / len(_looks(held))
 
 
-def _share(table: list[list[Held]], value: Callable[[Held], float], among: Callable[[Held], bool]) -> Estimate | None:
+def _share(
+    table: list[list[SignalAgreement]],
+    value: Callable[[SignalAgreement], float],
+    among: Callable[[SignalAgreement], bool],
+) -> Estimate | None:
     """The mean of values within [0, 1] over the pairs that are meant; None where there is none."""
     found = _mean(table, value, among)
     if found is None:
@@ -124,7 +128,11 @@ def _share(table: list[list[Held]], value: Callable[[Held], float], among: Calla
     return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
-def _mean(table: list[list[Held]], value: Callable[[Held], float], among: Callable[[Held], bool]) -> Estimate | None:
+def _mean(
+    table: list[list[SignalAgreement]],
+    value: Callable[[SignalAgreement], float],
+    among: Callable[[SignalAgreement], bool],
+) -> Estimate | None:
     lines = [line for line in table if any(among(held) for held in line)]
     if not lines:
         return None

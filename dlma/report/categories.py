@@ -11,7 +11,7 @@ import numpy as np
 
 from dlma import csv_text
 from dlma.metrics.summary import kind_interval
-from dlma.records import EvalRow, Score
+from dlma.records import EvalRow, MetricValue
 from dlma.report.verdicts import Contest
 from dlma.statistics.format import interval, number
 from dlma.statistics.intervals import Estimate, share_interval
@@ -32,7 +32,7 @@ class CategoryRow:
 
 
 def category_rows(
-    evals: Sequence[EvalRow], scores: Sequence[Score], columns: Sequence[Mapping], contests: Sequence[Contest]
+    evals: Sequence[EvalRow], scores: Sequence[MetricValue], columns: Sequence[Mapping], contests: Sequence[Contest]
 ) -> list[CategoryRow]:
     """Every metric in every category; none of a metric that has fewer than two categories."""
     groups: dict[tuple[str, str, str], list] = {}
@@ -53,7 +53,7 @@ def category_rows(
     return [row for row in rows if row.metric in several]
 
 
-def _of_column(column: Mapping, scores: Sequence[Score]) -> list[CategoryRow]:
+def _of_column(column: Mapping, scores: Sequence[MetricValue]) -> list[CategoryRow]:
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for score in scores:
         if score.metric == column["name"] and score.category is not None:

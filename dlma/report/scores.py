@@ -12,7 +12,7 @@ import numpy as np
 from rich.markup import escape as plain
 
 from dlma.metrics.summary import Row, kind_interval
-from dlma.records import Score
+from dlma.records import MetricValue
 from dlma.report.terminal import simple_table
 from dlma.screen import Console
 from dlma.statistics.format import interval, number
@@ -23,7 +23,7 @@ CHANGE = "change/"
 _Table = dict[str, tuple[float, float]]
 
 
-def score_rows(scores: Sequence[Score], columns: Sequence[Mapping]) -> list[Row]:
+def score_rows(scores: Sequence[MetricValue], columns: Sequence[Mapping]) -> list[Row]:
     """Rows in the order of the columns, then of the arms, each tax followed by its change; empty columns are left out.
 
     columns: name, label, kind, unit, better and tax of each, as the metric declared them
@@ -42,7 +42,7 @@ def score_rows(scores: Sequence[Score], columns: Sequence[Mapping]) -> list[Row]
     return rows
 
 
-def _tables(scores: Sequence[Score]) -> dict[tuple[str, str], _Table]:
+def _tables(scores: Sequence[MetricValue]) -> dict[tuple[str, str], _Table]:
     """(value, weight) of every item by (arm, metric); several scores of an item are averaged."""
     found: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
     for score in scores:

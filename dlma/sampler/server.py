@@ -255,7 +255,7 @@ class ServerSampler:
         if not rows:
             return
         # an EOS that the server left out of its log-probs is left out here too
-        groups = [[trees.Sequence(r.context_ids, s.sampled.ids[: len(s.token_logp)])] for r, s in rows]
+        groups = [[trees.Completion(r.context_ids, s.sampled.ids[: len(s.token_logp)])] for r, s in rows]
         own = Engine(model, notice=lambda line: None).score(groups)
         gaps = [abs(mine[0] - sum(s.token_logp)) / len(s.token_logp) for mine, (_, s) in zip(own, rows, strict=True)]
         first = not self._gaps

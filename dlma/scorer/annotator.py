@@ -17,7 +17,7 @@ from dlma.functional.labels import flip_probability, flip_temperature
 from dlma.lab import oracle, world
 from dlma.model.language import LanguageModel
 from dlma.records import Pair, ScoredPair
-from dlma.scorer.labelling import coin, labelled, margin_scorer
+from dlma.scorer.labelling import margin_scorer, uniform, with_label
 from dlma.trainer.runtime import Shard
 
 
@@ -72,5 +72,5 @@ class Annotator(pl.LightningModule):
         return getattr(verdicts[0], self.quality) - getattr(verdicts[1], self.quality)
 
     def _labelled(self, pair: ScoredPair, difference: float, wrong: float) -> ScoredPair:
-        flipped = difference != 0 and coin(pair.id, self.seed, "flip") < wrong
-        return labelled(pair, -difference if flipped else difference, self.seed)
+        flipped = difference != 0 and uniform(pair.id, self.seed, "flip") < wrong
+        return with_label(pair, -difference if flipped else difference, self.seed)

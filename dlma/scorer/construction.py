@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.records import Label, Pair, ScoredPair
 from dlma.trainer.runtime import Shard
 
@@ -44,8 +44,8 @@ class GivenMargins(pl.LightningModule):
         return [with_margin(pair, *reference, *self.labels[pair.id]) for pair, reference in zip(shard.rows, logp)]
 
 
-def _sequences(pair: Pair) -> list[Sequence]:
-    return [Sequence(pair.plain_context_ids, answer) for answer in (pair.positive_ids, pair.negative_ids)]
+def _sequences(pair: Pair) -> list[Completion]:
+    return [Completion(pair.plain_context_ids, answer) for answer in (pair.positive_ids, pair.negative_ids)]
 
 
 def with_margin(

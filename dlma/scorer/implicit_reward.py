@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.records import Implicit
 from dlma.trainer.runtime import Shard
 
@@ -23,7 +23,7 @@ class ImplicitReward(pl.LightningModule):
     def predict_step(self, shard: Shard, index: int) -> list[Implicit]:
         """The log-probs of a shard of pairs."""
         groups = [
-            [Sequence(pair.plain_context_ids, ids) for ids in (pair.positive_ids, pair.negative_ids)]
+            [Completion(pair.plain_context_ids, ids) for ids in (pair.positive_ids, pair.negative_ids)]
             for pair in shard.rows
         ]
         both = zip(shard.rows, self.policy.score(groups), self.reference.score(groups), strict=True)

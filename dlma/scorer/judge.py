@@ -11,7 +11,7 @@ from dlma.config.schema import Component
 from dlma.judge_prompt import ABJudge, Comparison
 from dlma.model.language import LanguageModel
 from dlma.records import Pair, ScoredPair
-from dlma.scorer.labelling import coin, labelled, margin_scorer
+from dlma.scorer.labelling import margin_scorer, uniform, with_label
 from dlma.trainer.runtime import Shard
 
 
@@ -57,7 +57,7 @@ class Judge(pl.LightningModule):
         comparisons = [self._comparison(pair) for pair in pairs]
         if self.orders == "both":
             return list(self.judge.both_orders(comparisons))
-        swap = [coin(pair.id, self.seed, "order") < 0.5 for pair in pairs]
+        swap = [uniform(pair.id, self.seed, "order") < 0.5 for pair in pairs]
         asked = [one.swapped() if swapped else one for one, swapped in zip(comparisons, swap, strict=True)]
         odds = zip(self.judge.log_odds(asked), swap, strict=True)
         return [(None, -value) if swapped else (value, None) for value, swapped in odds]
@@ -71,4 +71,4 @@ class Judge(pl.LightningModule):
         odds = sum(asked) / len(asked)
         margin = odds if self.margin == "verdict" else pair.margin
         scored = dataclasses.replace(pair, margin=margin, verdict_first=verdict[0], verdict_second=verdict[1])
-        return labelled(scored, odds, self.seed)
+        return with_label(scored, odds, self.seed)

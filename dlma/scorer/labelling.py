@@ -20,13 +20,13 @@ def margin_scorer(
     return scorers[margin](model, token_budget=token_budget)
 
 
-def labelled(pair: ScoredPair, preference: float, seed: int) -> ScoredPair:
+def with_label(pair: ScoredPair, preference: float, seed: int) -> ScoredPair:
     """The pair with the positive answer chosen where `preference` is above 0; at exactly 0 a coin decides."""
     if preference == 0:
-        preference = 1.0 if coin(pair.id, seed, "tie") < 0.5 else -1.0
+        preference = 1.0 if uniform(pair.id, seed, "tie") < 0.5 else -1.0
     return dataclasses.replace(pair, chosen="positive" if preference > 0 else "negative")
 
 
-def coin(pair_id: str, seed: int, purpose: str) -> float:
+def uniform(pair_id: str, seed: int, purpose: str) -> float:
     """A number in [0, 1) that depends on the pair, the seed and what it is for."""
     return row_key(seed, pair_id, purpose, 0) / 2**64

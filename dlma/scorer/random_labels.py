@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 from dlma.model.language import LanguageModel
 from dlma.records import Pair, ScoredPair
-from dlma.scorer.labelling import coin, labelled, margin_scorer
+from dlma.scorer.labelling import margin_scorer, uniform, with_label
 from dlma.trainer.runtime import Shard
 
 
@@ -29,4 +29,6 @@ class RandomLabels(pl.LightningModule):
 
     def score(self, pairs: list[Pair]) -> list[ScoredPair]:
         """Pairs with the coin's label."""
-        return [labelled(pair, coin(pair.id, self.seed, "label") - 0.5, self.seed) for pair in self.beside.score(pairs)]
+        return [
+            with_label(pair, uniform(pair.id, self.seed, "label") - 0.5, self.seed) for pair in self.beside.score(pairs)
+        ]

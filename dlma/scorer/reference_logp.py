@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Shard
 
@@ -30,5 +30,5 @@ class Rereference(pl.LightningModule):
         ]
 
 
-def _sequences(pair: ScoredPair) -> list[Sequence]:
-    return [Sequence(pair.plain_context_ids, ids) for ids in (pair.positive_ids, pair.negative_ids)]
+def _sequences(pair: ScoredPair) -> list[Completion]:
+    return [Completion(pair.plain_context_ids, ids) for ids in (pair.positive_ids, pair.negative_ids)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytorch_lightning as pl
 
 from dlma.model.reward_model import RewardModel
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.records import Pair, Reward
 from dlma.trainer.runtime import Shard
 
@@ -23,5 +23,5 @@ class RewardScorer(pl.LightningModule):
         return [Reward(pair.id, *values) for pair, values in zip(shard.rows, found, strict=True)]
 
 
-def _answers(pair: Pair) -> list[Sequence]:
-    return [Sequence(pair.plain_context_ids, ids) for ids in (pair.positive_ids, pair.negative_ids)]
+def _answers(pair: Pair) -> list[Completion]:
+    return [Completion(pair.plain_context_ids, ids) for ids in (pair.positive_ids, pair.negative_ids)]

@@ -13,7 +13,7 @@ import torch
 from dlma.functional.reward import self_reward_margin
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.records import Pair, ScoredPair
 from dlma.trainer.runtime import Shard
 
@@ -36,9 +36,9 @@ class SelfReward(pl.LightningModule):
         return [_scored(pair, values) for pair, values in zip(pairs, logp, strict=True)]
 
 
-def _sequences(pair: Pair) -> list[Sequence]:
+def _sequences(pair: Pair) -> list[Completion]:
     contexts = (pair.positive_context_ids, pair.negative_context_ids, pair.plain_context_ids)
-    return [Sequence(c, answer) for c in contexts for answer in (pair.positive_ids, pair.negative_ids)]
+    return [Completion(c, answer) for c in contexts for answer in (pair.positive_ids, pair.negative_ids)]
 
 
 def _scored(pair: Pair, logp: list[float]) -> ScoredPair:

@@ -46,9 +46,9 @@ class TokenScorer(pl.LightningModule):
         )
 
 
-def _sequences(pair: Pair) -> list[trees.Sequence]:
+def _sequences(pair: Pair) -> list[trees.Completion]:
     contexts = (pair.positive_context_ids, pair.negative_context_ids)
-    return [trees.Sequence(c, answer) for c in contexts for answer in (pair.positive_ids, pair.negative_ids)]
+    return [trees.Completion(c, answer) for c in contexts for answer in (pair.positive_ids, pair.negative_ids)]
 
 
 def affix_words(tokenizer, pair: Pair) -> set[str]:

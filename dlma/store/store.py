@@ -42,9 +42,9 @@ VERSION = {
     "rewarded": 1,
     "policy": 1,
     "answers": 1,
-    "verdicts": 2,
-    "judged": 1,
-    "measured": 1,
+    "evaluated": 2,
+    "verdicts": 1,
+    "metrics": 1,
 }
 
 _KEYED_LIBRARIES = ("torch", "transformers")

@@ -16,14 +16,14 @@ def margin(pair: ScoredPair) -> float:
     return pair.margin if pair.chosen == "positive" else -pair.margin
 
 
-def both_answers(pair: ScoredPair) -> list[trees.Sequence]:
+def both_answers(pair: ScoredPair) -> list[trees.Completion]:
     """The positive and the negative answer after the plain prompt, whatever was chosen."""
-    return [trees.Sequence(pair.plain_context_ids, ids) for ids in (pair.positive_ids, pair.negative_ids)]
+    return [trees.Completion(pair.plain_context_ids, ids) for ids in (pair.positive_ids, pair.negative_ids)]
 
 
-def chosen_first(pair: ScoredPair) -> list[trees.Sequence]:
+def chosen_first(pair: ScoredPair) -> list[trees.Completion]:
     """Both answers after the plain prompt."""
-    return [trees.Sequence(pair.plain_context_ids, getattr(pair, f"{side}_ids")) for side in sides(pair)]
+    return [trees.Completion(pair.plain_context_ids, getattr(pair, f"{side}_ids")) for side in sides(pair)]
 
 
 def references(pair: ScoredPair) -> list[float]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from dlma.report import markdown
-from dlma.report.accuracy import Held, accuracy_rows
+from dlma.report.accuracy import SignalAgreement, accuracy_rows
 from dlma.report.tables import p_text
 from dlma.statistics import intervals, significance
 from dlma.statistics.format import bounded
@@ -47,11 +47,11 @@ SHOWN = {
 
 def collect(*folders: Path) -> None:
     """The figures of every base and kind of pairs, over the seeds."""
-    groups: dict[tuple, dict[int, list[Held]]] = {}
+    groups: dict[tuple, dict[int, list[SignalAgreement]]] = {}
     for path in sorted(path for folder in folders for path in folder.glob("**/agreement.parquet")):
         cfg = yaml.safe_load((path.parent / "config.yaml").read_text())
         pairs = "contrastive" if cfg["pairs"]["first"] == "positive" else "plain"
-        held = [Held(**row) for row in pq.read_table(path).to_pylist()]
+        held = [SignalAgreement(**row) for row in pq.read_table(path).to_pylist()]
         groups.setdefault((cfg["model"]["base"], pairs), {})[cfg["seed"]] = held
         sizes = cfg["mode"]["sizes"]
     leads = _leads(groups)
@@ -69,7 +69,7 @@ def collect(*folders: Path) -> None:
                 writer.writerow([base, pairs, seen, signal, "lead", e.n, *map(repr, (e.value, e.low, e.high, p))])
 
 
-def _leads(groups: dict[tuple, dict[int, list[Held]]]) -> dict[tuple, dict[str, tuple[Estimate, float]]]:
+def _leads(groups: dict[tuple, dict[int, list[SignalAgreement]]]) -> dict[tuple, dict[str, tuple[Estimate, float]]]:
     """Per base and kind of pairs how much oftener R is right than each other signal, ties of the truth as half.
 
     On the pairs that all seeds have and both could read; p by Holm over all of them.
@@ -85,7 +85,7 @@ def _leads(groups: dict[tuple, dict[int, list[Held]]]) -> dict[tuple, dict[str, 
     return found
 
 
-def _lead(seeds: dict[int, list[Held]], signal: str) -> np.ndarray:
+def _lead(seeds: dict[int, list[SignalAgreement]], signal: str) -> np.ndarray:
     """(pairs, seeds): 1 where R alone is right, -1 where the signal alone is, halves where one is undecided."""
     columns = []
     for held in seeds.values():

@@ -135,7 +135,7 @@ def test_the_bound_of_a_sweep_follows_from_what_is_shared():
         stage("pairs", 4.0),
         *[stage("policy", 2.0)] * 3,
         *[stage("answers:aligned", 0.5)] * 3,
-        *[stage("judged", 0.25)] * 6,  # two judges a cell
+        *[stage("verdicts", 0.25)] * 6,  # two judges a cell
     ]
     assert sweeps.parts(stages, 3) == (10.0, 3.0)
     assert sweeps.bound(10.0, 3.0, 3) == pytest.approx(19 / 39)

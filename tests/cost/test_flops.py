@@ -7,7 +7,7 @@ from small_models import small_network
 from source_tree import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlma.cost.flops import KINDS, Device, Load, Shape, sampled, scored, trained, work_of
+from dlma.cost.flops import KINDS, Device, ModelSize, Workload, sampled, scored, trained, work_of
 from dlma.errors import UserError
 from dlma.model.meter import body_weights
 
@@ -22,7 +22,7 @@ def test_operations_are_those_that_torch_counts():
     products = sum(n for name, n in counter.get_flop_counts()["Global"].items() if "mm" in str(name))
     load = scored([[context] * rows], [[answer] * rows])
     head = config.vocab_size * config.hidden_size
-    shape = Shape(0, 0, body_weights(network, network.lm_head), head, 0, 0)
+    shape = ModelSize(0, 0, body_weights(network, network.lm_head), head, 0, 0)
     assert load.operations(shape) == products
     attended = sum(range(1, context + answer + 1)) * rows
     assert load.seen == attended
@@ -30,8 +30,8 @@ def test_operations_are_those_that_torch_counts():
 
 
 def test_decoding_is_bound_by_bandwidth_or_by_operations():
-    shape = Shape(0, 0, body=1000, head=0, attention=0, bytes=4000)
-    load = Load(rows=8, drawn=800.0)
+    shape = ModelSize(0, 0, body=1000, head=0, attention=0, bytes=4000)
+    load = Workload(rows=8, drawn=800.0)
     narrow = Device("", 0, rate=1e9, bandwidth=1e3, source="")
     slow = Device("", 0, rate=1e3, bandwidth=1e9, source="")
     share = dict(compute=0.5, bandwidth=0.25, rows=8, cache=100.0 * 10)
@@ -40,7 +40,7 @@ def test_decoding_is_bound_by_bandwidth_or_by_operations():
 
 
 def test_a_forward_pass_is_counted_by_hand():
-    shape = Shape(0, 0, body=100, head=30, attention=8, bytes=0)
+    shape = ModelSize(0, 0, body=100, head=30, attention=8, bytes=0)
     # rows of 3 + 2 and 1 + 4 tokens: 10 tokens, 6 answer tokens, 15 pairs of tokens each
     assert sampled([3, 1], [2, 4]).operations(shape) == 2 * (100 * 10 + 30 * 6 + 2 * 8 * (15 + 15))
 
@@ -50,12 +50,12 @@ def test_answers_share_their_context_and_contexts_share_nothing():
     assert found.read == (3 + 2 + 1) + (5 + 2 + 1) and found.targets == 2 * 3
     # attended: 3 + 2 tokens make 15 pairs, one more after 3 adds 4; 5 + 2 make 28, one more after 5 adds 6
     assert found.seen == 15 + 4 + 28 + 6
-    assert found == Load(1, 14.0, 0.0, 6.0, 53.0)
+    assert found == Workload(1, 14.0, 0.0, 6.0, 53.0)
     assert scored([3, 5], [2, 1], times=7).seen == 7 * 53
 
 
 def test_a_trained_row_counts_thrice_and_with_recomputation_four_times():
-    shape = Shape(0, 0, body=100, head=30, attention=8, bytes=0)
+    shape = ModelSize(0, 0, body=100, head=30, attention=8, bytes=0)
     once = scored([[3]], [[2]]).operations(shape)
     assert trained([3], [[2]], 5, checkpointing=False).operations(shape) == 5 * 3 * once
     assert trained([3], [[2]], 5, checkpointing=True).operations(shape) == 5 * 4 * once

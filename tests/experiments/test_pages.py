@@ -19,7 +19,7 @@ from dlma.app import main
 from dlma.config import compose
 from dlma.config.build import resolved, scientific
 from dlma.report import rounds as rounds_report
-from dlma.report.accuracy import Held
+from dlma.report.accuracy import SignalAgreement
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -295,7 +295,7 @@ def test_the_lead_of_r_counts_pairs_on_which_one_of_both_is_right():
 
     def held(signal, points):
         rows = zip("abcd", points, (1.0, 1.0, 0.0, -1.0))
-        return [Held(pair, signal, "", truth, 0, point) for pair, point, truth in rows]
+        return [SignalAgreement(pair, signal, "", truth, 0, point) for pair, point, truth in rows]
 
     seed = [*held("scorer", [1, 1, 1, 1]), *held("judge_both", [0, 1, 0, 0.5]), *held("reward", [1, None, 0, 0])]
     found = table._lead({0: seed, 1: seed}, "judge_both")

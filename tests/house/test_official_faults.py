@@ -19,7 +19,7 @@ from dlma.errors import UserError
 from dlma.functional import logprob
 from dlma.functional.noise import row_key
 from dlma.model.engine import Engine
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.objective.dpo import DPO
 from dlma.pairs.sampled import SampledPairs, usable
 from dlma.records import Context
@@ -106,7 +106,7 @@ def test_fault_2_what_is_trained_on_are_the_plain_context_and_the_sampled_ids():
     (micro,) = rule.micros(rule.items(SelfReward(model).score([pair])))
     engine = Engine(model, layout="dense")
     wanted = engine.score(
-        [[Sequence(CONTEXT.plain_ids, pair.positive_ids), Sequence(CONTEXT.plain_ids, pair.negative_ids)]]
+        [[Completion(CONTEXT.plain_ids, pair.positive_ids), Completion(CONTEXT.plain_ids, pair.negative_ids)]]
     )
     assert rule.engine.response_logp(micro.rows).tolist() == pytest.approx(wanted[0], abs=1e-4)
 
@@ -167,7 +167,7 @@ def test_fault_11_the_head_sees_chunks_of_response_positions_only(monkeypatch):
     piece = logprob._logits
     monkeypatch.setattr(logprob, "_logits", lambda h, w, b: seen.append(tuple(h.shape)) or piece(h, w, b))
     answers = [[7] * 50, [8] * 60]
-    Engine(model, layout="tree", chunk=32).score([[Sequence([0, *[5] * 100], a) for a in answers]])
+    Engine(model, layout="tree", chunk=32).score([[Completion([0, *[5] * 100], a) for a in answers]])
     assert sum(shape[0] for shape in seen) == 110
     assert max(shape[0] for shape in seen) <= 32
     assert all(len(shape) == 2 for shape in seen)
@@ -193,6 +193,6 @@ def test_fault_12_pairs_scored_in_another_dtype_are_refused():
 
 
 def references(model, pair):
-    answers = [Sequence(pair.plain_context_ids, a) for a in (pair.positive_ids, pair.negative_ids)]
+    answers = [Completion(pair.plain_context_ids, a) for a in (pair.positive_ids, pair.negative_ids)]
     positive, negative = Engine(model, layout="dense").score([answers])[0]
     return {"positive_reference": positive, "negative_reference": negative}

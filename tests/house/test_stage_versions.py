@@ -24,7 +24,7 @@ RECORD = Path(__file__).with_name("stage_versions.json")
 
 # Where each stage's code begins: modules (a pattern), or one function of a module. All that these import counts.
 ROOTS = {
-    "tuned": ["dlma.sft", "dlma.data.*", "dlma.pipeline:tune"],
+    "tuned": ["dlma.sft", "dlma.data.*", "dlma.pipeline:instruction_tune"],
     "prompts": ["dlma.data.*", "dlma.pipeline:read_prompts"],
     "contexts": ["dlma.prompts.contexts", "dlma.prompts.wording", "dlma.pipeline:render"],
     "pairs": [
@@ -42,9 +42,9 @@ ROOTS = {
     "rewarded": ["dlma.scorer.reward_model", "dlma.modes.agreement:reward_pairs"],
     "policy": ["dlma.objective.*", "dlma.training.*", "dlma.labels", "dlma.pipeline:train"],
     "answers": ["dlma.evaluation.answers", "dlma.sampler.local", "dlma.pipeline:answer"],
-    "verdicts": ["dlma.evaluation.text", "dlma.evaluation.lab", "dlma.pipeline:judge"],
-    "judged": ["dlma.judges.*", "dlma.pipeline:compare", "dlma.pipeline:rule"],
-    "measured": ["dlma.metrics.*", "dlma.pipeline:measure"],
+    "evaluated": ["dlma.evaluation.text", "dlma.evaluation.lab", "dlma.pipeline:evaluate"],
+    "verdicts": ["dlma.judges.*", "dlma.pipeline:judge_arms", "dlma.pipeline:judge"],
+    "metrics": ["dlma.metrics.*", "dlma.pipeline:measure"],
 }
 # Code that cannot change what a stage holds: it finds, names, locks and verifies.
 NEUTRAL = frozenset(
@@ -175,7 +175,7 @@ def test_the_reach_of_a_stage_goes_through_imports_inside_functions():
     assert {"dlma.prompts.contexts", "dlma.prompts.wording", "dlma.records"} <= reach("contexts")
     assert "dlma.functional.preference" in reach("policy")
     assert "dlma.functional.preference" not in reach("pairs")
-    assert "dlma.lab.oracle" in reach("verdicts")
+    assert "dlma.lab.oracle" in reach("evaluated")
     assert "dlma.lab.oracle" not in reach("policy")
 
 

@@ -80,7 +80,7 @@ class Always:
     def __init__(self, first):
         self.first = first
 
-    def rule(self, rows):
+    def judge(self, rows):
         one, two = (W, L) if self.first else (L, W)
         return [by_words(one, two) for _ in rows]
 

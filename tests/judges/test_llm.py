@@ -4,7 +4,7 @@ import pytest
 from chat_server import serving, shipped, shorter, shown, verdict
 
 from dlma.endpoint import Endpoint
-from dlma.evaluation.context import Bench
+from dlma.evaluation.context import EvaluationContext
 from dlma.judges.base import Match
 from dlma.judges.llm import LLMJudge
 from dlma.records import Turn
@@ -17,12 +17,12 @@ def judge(server, folder):
     endpoint = Endpoint(
         model="m", base_url=server.url, temperature=0.0, max_tokens=50, json_mode=False, backoff_seconds=0.01
     )
-    return LLMJudge(Bench({}, [], str, folder), endpoint=endpoint, rubric=shipped("harmless"))
+    return LLMJudge(EvaluationContext({}, [], str, folder), endpoint=endpoint, rubric=shipped("harmless"))
 
 
 def test_both_orders_are_asked_and_agree(tmp_path):
     with serving(shorter) as server:
-        found = judge(server, tmp_path).rule(ROWS)
+        found = judge(server, tmp_path).judge(ROWS)
         asked = sorted(map(tuple, map(shown, server.asked)))
     assert [(r.first, r.second, r.outcome) for r in found] == [(w, w, w) for w in ("win", "lose", "tie")]
     # of the equal pair both orders are one question, which is asked at most twice (they may be under way together)
@@ -32,7 +32,7 @@ def test_both_orders_are_asked_and_agree(tmp_path):
 @pytest.mark.parametrize("word", ["A", "B"])
 def test_a_planted_liking_for_a_position_cancels(word, tmp_path):
     with serving(lambda body, number: verdict(word)) as server:
-        found = judge(server, tmp_path).rule(ROWS)
+        found = judge(server, tmp_path).judge(ROWS)
     assert [r.outcome for r in found] == ["tie"] * 3
     assert {(r.first, r.second) for r in found} == {("win", "lose") if word == "A" else ("lose", "win")}
 
@@ -46,7 +46,7 @@ def test_what_cannot_be_read_is_asked_for_once_more_then_counted(tmp_path):
 
     with serving(mumbling) as server:
         one = judge(server, tmp_path)
-        found = one.rule(ROWS)
+        found = one.judge(ROWS)
         assert [(r.first, r.second, r.outcome) for r in found] == [
             ("win", "unparsed", "unparsed"),
             ("unparsed", "lose", "unparsed"),
@@ -55,14 +55,14 @@ def test_what_cannot_be_read_is_asked_for_once_more_then_counted(tmp_path):
         assert one.report()["asked_again"] == 6
         before = len(server.asked)
         again = judge(server, tmp_path)
-        assert again.rule(ROWS) == found and len(server.asked) == before
+        assert again.judge(ROWS) == found and len(server.asked) == before
         assert again.report()["cached"] == 12 and again.report()["requests"] == 0
 
 
 def test_the_report_names_the_model_that_answered_and_when(tmp_path):
     with serving(shorter) as server:
         one = judge(server, tmp_path)
-        one.rule(ROWS)
+        one.judge(ROWS)
     report = one.report()
     assert report["models"] == {"m-served": 6} and report["first"].startswith("20")
     assert one.criterion == "harmless"

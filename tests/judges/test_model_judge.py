@@ -3,7 +3,7 @@
 import pytest
 from small_models import byte_level_tokenizer, save_small
 
-from dlma.evaluation.context import Bench
+from dlma.evaluation.context import EvaluationContext
 from dlma.judge_prompt import ABJudge, ABPrompt, Comparison
 from dlma.judges.base import Match
 from dlma.judges.model_judge import ModelJudge
@@ -22,12 +22,12 @@ def spec(tmp_path_factory):
 
 
 def judge(spec, model=None, tie=0.0):
-    bench = Bench({"base": spec.load}, ["base weights"], lambda folder: f"print of {folder.name}", None)
+    bench = EvaluationContext({"base": spec.load}, ["base weights"], lambda folder: f"print of {folder.name}", None)
     return ModelJudge(bench, criterion="c", model=model, ab=AB, tie=tie, seed=0)
 
 
 def test_the_ruling_is_the_mean_of_both_orders(spec):
-    found = judge(spec).rule(ROWS)
+    found = judge(spec).judge(ROWS)
     rows = [Comparison(m.prompt_id, m.conversation, m.question, m.answer, m.other) for m in ROWS]
     expected = ABJudge(spec.load(), AB, seed=0).both_orders(rows)
     assert [r.margin for r in found] == pytest.approx([sum(pair) / 2 for pair in expected], abs=1e-5)
@@ -36,7 +36,7 @@ def test_the_ruling_is_the_mean_of_both_orders(spec):
 
 
 def test_a_wide_tie_makes_ties(spec):
-    assert {r.outcome for r in judge(spec, tie=1e6).rule(ROWS)} == {"tie"}
+    assert {r.outcome for r in judge(spec, tie=1e6).judge(ROWS)} == {"tie"}
 
 
 def test_the_identity_says_whose_weights_judge(spec):

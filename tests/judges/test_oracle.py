@@ -32,7 +32,7 @@ def test_without_a_tie_width_the_verdict_is_the_sign_of_the_truth(criterion):
     judge = OracleJudge(None, criterion=criterion, tie=0.0)
     words = {1: "win", 0: "tie", -1: "lose"}
     expected = [words[oracle.truth(m.question, m.answer, m.other, criterion=criterion)] for m in rows]
-    found = judge.rule(rows)
+    found = judge.judge(rows)
     assert [r.outcome for r in found] == expected
     assert len(set(expected)) == 3
     assert all(r.first == r.second == r.outcome for r in found)
@@ -48,11 +48,11 @@ def test_the_truth_of_a_pair_says_by_how_much_its_positive_answer_is_better():
 
 def test_a_tie_width_takes_in_what_lies_within_it():
     rows = drawn(200)
-    found = {tie: OracleJudge(None, criterion="harmless", tie=tie).rule(rows) for tie in (0.0, 0.5)}
+    found = {tie: OracleJudge(None, criterion="harmless", tie=tie).judge(rows) for tie in (0.0, 0.5)}
     for strict, wide in zip(found[0.0], found[0.5], strict=True):
         assert wide.outcome == ("tie" if abs(strict.margin) <= 0.5 else strict.outcome)
 
 
 def test_a_prompt_of_another_world_is_refused():
     with pytest.raises(UserError, match="use data=lab"):
-        OracleJudge(None, criterion="harmless", tie=0.0).rule([match("how are you?", "well.", "ill.")])
+        OracleJudge(None, criterion="harmless", tie=0.0).judge([match("how are you?", "well.", "ill.")])

@@ -3,7 +3,7 @@
 import torch
 
 from dlma.model.engine import Engine
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.objective.losses import Sigmoid
 from dlma.records import ScoredPair
 
@@ -38,7 +38,7 @@ def scored_pairs(model, n=10, chosen="positive"):
     rows = []
     for i in range(n):
         context, one, two = [0, *ids(2, 9)], [*ids(1, 8), 1], ids(1, 8)
-        reference = Engine(model, layout="dense").score([[Sequence(context, one), Sequence(context, two)]])[0]
+        reference = Engine(model, layout="dense").score([[Completion(context, one), Completion(context, two)]])[0]
         margin = float(torch.randn((), generator=draw)) * 4
         rows.append(
             ScoredPair(

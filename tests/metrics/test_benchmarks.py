@@ -6,8 +6,8 @@ import pytest
 from small_models import byte_level_tokenizer, plain_logp, save_small
 
 from dlma.errors import UserError
-from dlma.evaluation.context import Bench
-from dlma.metrics.base import Scene
+from dlma.evaluation.context import EvaluationContext
+from dlma.metrics.base import MetricInput
 from dlma.metrics.benchmarks import Benchmarks
 from dlma.model.load import hf_model
 from dlma.report.scores import score_rows
@@ -55,9 +55,9 @@ def by_hand(spec, doc):
 
 
 def test_every_question_is_answered_as_the_log_probs_have_it_before_and_after(folder, specs):
-    bench = Bench({arm: spec.load for arm, spec in specs.items()}, ["w"], str, None)
+    bench = EvaluationContext({arm: spec.load for arm, spec in specs.items()}, ["w"], str, None)
     metric = Benchmarks(bench, tasks=["toy"], folder=str(folder), **OPTIONS)
-    scores = metric.scores(Scene({}, {}, ["base", "aligned"]))
+    scores = metric.scores(MetricInput({}, {}, ["base", "aligned"]))
     found = {(s.arm, s.item): s.value for s in scores}
     expected = {(arm, f"toy:{i}"): by_hand(spec, doc) for arm, spec in specs.items() for i, doc in enumerate(DOCS)}
     assert found == expected and len(set(found.values())) == 2
@@ -70,7 +70,7 @@ def test_every_question_is_answered_as_the_log_probs_have_it_before_and_after(fo
 
 
 def test_no_task_and_a_folder_that_is_not_there(folder, specs, tmp_path):
-    bench = Bench({"base": specs["base"].load}, ["w"], str, None)
+    bench = EvaluationContext({"base": specs["base"].load}, ["w"], str, None)
     with pytest.raises(UserError, match="no such folder"):
         Benchmarks(bench, tasks=["toy"], folder=str(tmp_path / "none"), **OPTIONS)
     with pytest.raises(UserError, match="name at least one task"):
@@ -79,13 +79,13 @@ def test_no_task_and_a_folder_that_is_not_there(folder, specs, tmp_path):
 
 @pytest.mark.slow  # lm-eval's own thousands of task files are read
 def test_a_task_that_nobody_knows_is_named(folder, specs):
-    bench = Bench({"base": specs["base"].load}, ["w"], str, None)
+    bench = EvaluationContext({"base": specs["base"].load}, ["w"], str, None)
     with pytest.raises(UserError, match="knows no toi"):
-        Benchmarks(bench, tasks=["toi"], folder=str(folder), **OPTIONS).scores(Scene({}, {}, ["base"]))
+        Benchmarks(bench, tasks=["toi"], folder=str(folder), **OPTIONS).scores(MetricInput({}, {}, ["base"]))
 
 
 def test_other_task_files_are_another_measurement(folder, specs):
-    bench = Bench({"base": specs["base"].load}, ["w"], str, None)
+    bench = EvaluationContext({"base": specs["base"].load}, ["w"], str, None)
     before = Benchmarks(bench, tasks=["toy"], folder=str(folder), **OPTIONS).identity()
     (folder / "note.txt").write_text("x")
     assert Benchmarks(bench, tasks=["toy"], folder=str(folder), **OPTIONS).identity() != before

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from dlma.evaluation.context import Bench
+from dlma.evaluation.context import EvaluationContext
 from dlma.lab import measure
-from dlma.metrics.base import Scene
+from dlma.metrics.base import MetricInput
 from dlma.metrics.lab_skills import LabSkills
 from dlma.model.load import lab_base
 
@@ -25,8 +25,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def scores(model):
-    skills = LabSkills(Bench({"base": lambda: model}, ["weights"], str, None))
-    return skills.items, skills.scores(Scene({}, {}, ["base"]))
+    skills = LabSkills(EvaluationContext({"base": lambda: model}, ["weights"], str, None))
+    return skills.items, skills.scores(MetricInput({}, {}, ["base"]))
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_models import byte_level_tokenizer, save_small
 
-from dlma.evaluation.context import Bench
-from dlma.metrics.base import Scene
+from dlma.evaluation.context import EvaluationContext
+from dlma.metrics.base import MetricInput
 from dlma.metrics.reference_perplexity import ReferencePerplexity, plain_text
 from dlma.model.load import hf_model
 from dlma.records import Answer, Turn
@@ -31,8 +31,8 @@ def spec(tmp_path_factory):
 def test_it_is_the_exponential_of_transformers_loss_over_all_answer_tokens(spec):
     turns = [Turn("user", TEXTS[0])]
     answers = [Answer(f"p{i}", "base", TEXTS[0], None, text, [], True, 0, 0, 0) for i, text in enumerate(TEXTS[1:])]
-    metric = ReferencePerplexity(Bench({}, [], str, None), model=spec)
-    scores = metric.scores(Scene({"base": answers}, {row.prompt_id: turns for row in answers}, ["base"]))
+    metric = ReferencePerplexity(EvaluationContext({}, [], str, None), model=spec)
+    scores = metric.scores(MetricInput({"base": answers}, {row.prompt_id: turns for row in answers}, ["base"]))
     (row,) = score_rows(scores, [vars(column) for column in metric.columns])
 
     model, total, count = spec.load(), 0.0, 0

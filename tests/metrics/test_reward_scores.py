@@ -3,10 +3,10 @@
 import pytest
 
 from dlma.errors import UserError
-from dlma.evaluation.context import Bench
+from dlma.evaluation.context import EvaluationContext
 from dlma.judges.base import Match
 from dlma.judges.reward import RewardJudge
-from dlma.metrics.base import Scene
+from dlma.metrics.base import MetricInput
 from dlma.metrics.reward_scores import QUADRANTS, RewardScores
 from dlma.records import Answer, Turn
 from dlma.report.scores import score_rows
@@ -35,7 +35,7 @@ class Planted:
         return [PLANTED[turns[-1].content][self.place] for turns in conversations]
 
 
-class NoBench(Bench):
+class NoBench(EvaluationContext):
     def place(self, network):
         assert network is None
 
@@ -50,7 +50,7 @@ def measured(**models):
     }
     turns = {f"p{i}": [Turn("user", "q")] for i in range(4)}
     metric = RewardScores(BENCH, **{"reward": None, "cost": None, **models})
-    scores = metric.scores(Scene(answers, turns, ["base", "aligned"]))
+    scores = metric.scores(MetricInput(answers, turns, ["base", "aligned"]))
     rows = score_rows(scores, [vars(column) for column in metric.columns])
     return {(row.metric, row.arm): row.estimate.value for row in rows}
 
@@ -79,6 +79,6 @@ def test_no_model_at_all_is_refused():
 def test_a_reward_model_judges_by_the_larger_score_and_a_cost_model_by_the_smaller(place, sign, outcomes):
     judge = RewardJudge(BENCH, criterion="reward", model=Planted(place), sign=sign, tie=0.0)
     rows = [Match(f"p{i}", None, [Turn("user", "q")], "", "aligned", "base", f"a{i}", f"b{i}") for i in range(4)]
-    found = judge.rule(rows)
+    found = judge.judge(rows)
     assert [ruling.outcome for ruling in found] == outcomes
     assert all(ruling.first == ruling.second for ruling in found)

@@ -5,7 +5,7 @@ import random
 import pytest
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-from dlma.metrics.base import Scene
+from dlma.metrics.base import MetricInput
 from dlma.metrics.text_quality import TextQuality, distinct, self_bleu
 from dlma.records import Answer
 
@@ -50,7 +50,7 @@ def scores():
         answer("d", "a b c d a b c d a b c d", "benign"),
     ]
     metric = TextQuality(None, refusals=["i'm sorry"], safe_categories=["benign"])
-    return metric.scores(Scene({"base": rows}, {}, ["base"]))
+    return metric.scores(MetricInput({"base": rows}, {}, ["base"]))
 
 
 def test_refusals_are_counted_on_safe_prompts_only(scores):
@@ -69,5 +69,5 @@ def test_what_is_counted_over_all_answers_has_one_item(scores):
 
 def test_a_single_held_out_prompt_has_no_self_bleu_and_is_measured_otherwise():
     metric = TextQuality(None, refusals=[], safe_categories=[])
-    found = metric.scores(Scene({"base": [answer("a", "one two three four five", None)]}, {}, ["base"]))
+    found = metric.scores(MetricInput({"base": [answer("a", "one two three four five", None)]}, {}, ["base"]))
     assert {score.metric for score in found} == {"distinct_1_all", "distinct_2_all", "repeated_4"}

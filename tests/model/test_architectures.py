@@ -11,7 +11,7 @@ from dlma.functional.noise import row_key
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.tokens import answer_ids, encode, with_eos
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.prompts.contexts import render_contexts
 from dlma.prompts.wording import Wording
 from dlma.records import Prompt, Turn
@@ -41,7 +41,7 @@ def sequences(tok, spoken):
     ids = [context.positive_ids, context.negative_ids, context.plain_ids]
     eos = tok.eos_token_id
     answers = [with_eos(encode(tok, [text])[0][tok.bos_token_id is not None :], True, eos)[0] for text in ANSWERS]
-    return [Sequence(c, a) for c in ids for a in answers]
+    return [Completion(c, a) for c in ids for a in answers]
 
 
 @torch.no_grad()

@@ -9,16 +9,16 @@ from small_models import FOUR_SHAPES, plain_logp, small_model
 from dlma.model import engine as engine_module
 from dlma.model import layout_check
 from dlma.model.engine import Engine
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 
 CONTEXT = [0, 5, 6, 7, 8, 9]
 GROUP = [
-    Sequence([*CONTEXT, 10, 11], [12, 13, 14, 1]),
-    Sequence([*CONTEXT, 10, 11], [12, 15, 2]),
-    Sequence([*CONTEXT, 20], [12, 13, 14, 1]),
-    Sequence([*CONTEXT, 20], [12, 15, 2]),
-    Sequence(CONTEXT, [12, 13, 14, 1]),
-    Sequence(CONTEXT, [12, 15, 2]),
+    Completion([*CONTEXT, 10, 11], [12, 13, 14, 1]),
+    Completion([*CONTEXT, 10, 11], [12, 15, 2]),
+    Completion([*CONTEXT, 20], [12, 13, 14, 1]),
+    Completion([*CONTEXT, 20], [12, 15, 2]),
+    Completion(CONTEXT, [12, 13, 14, 1]),
+    Completion(CONTEXT, [12, 15, 2]),
 ]
 
 
@@ -75,7 +75,7 @@ def test_a_longer_row_is_checked_anew(monkeypatch):
     )
     engine = Engine(small_model(), notice=lambda line: None)
     for length in (20, 30, 200, 40):
-        engine.plan([[Sequence(list(range(length)), [1])]])
+        engine.plan([[Completion(list(range(length)), [1])]])
     assert checked == [128, 256]
 
 
@@ -126,7 +126,7 @@ def test_probabilities_of_all_sequences_sum_to_one():
         for a in itertools.product(range(4), repeat=n)
         if all(t != 1 for t in a[:-1]) and (a[-1] == 1 or n == 3)
     ]
-    logp = Engine(model).score([[Sequence([0, 3], list(a)) for a in answers]])[0]
+    logp = Engine(model).score([[Completion([0, 3], list(a)) for a in answers]])[0]
     assert torch.tensor(logp, dtype=torch.float64).exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 
@@ -143,7 +143,7 @@ def test_the_chunked_head_equals_one_piece():
 
 
 def test_an_empty_response_has_log_probability_zero():
-    assert Engine(small_model(), layout="tree").score([[Sequence([0, 4], []), Sequence([0, 4], [5])]])[0][0] == 0
+    assert Engine(small_model(), layout="tree").score([[Completion([0, 4], []), Completion([0, 4], [5])]])[0][0] == 0
 
 
 def test_the_self_check_keeps_nothing_of_the_layers_before_the_one_it_watches():

@@ -11,11 +11,11 @@ from small_models import save_small
 from dlma.model.engine import Engine
 from dlma.model.load import Lora, ModelSpec
 from dlma.model.meter import body_weights
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 
 IDS = torch.arange(3, 23).unsqueeze(0)
 LORA = Lora(rank=2, alpha=8.0, targets="all-linear")
-GROUP = [Sequence([0, 5, 6, 7], [8, 9, 1]), Sequence([0, 5, 6, 7], [10, 11])]
+GROUP = [Completion([0, 5, 6, 7], [8, 9, 1]), Completion([0, 5, 6, 7], [10, 11])]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from dlma.errors import UserError
 from dlma.model import engine as engine_module
 from dlma.model.alone import Way
 from dlma.model.engine import Engine
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.sampler.local import LocalSampler, Request
 from dlma.sampler.ways import way_of_decoding
 
@@ -30,8 +30,9 @@ def nothing_said_yet(monkeypatch):
 
 SYSTEM = row(40, 1)  # long enough to be a trunk
 GROUPS = [
-    [Sequence([*SYSTEM, *row(n, n)], row(9, n + 1)), Sequence([*SYSTEM, *row(n, n)], row(4, n + 2))] for n in (5, 30)
-] + [[Sequence([*SYSTEM, 7], row(5, 3)), Sequence(SYSTEM[:3], [5, 6, 7])]]
+    [Completion([*SYSTEM, *row(n, n)], row(9, n + 1)), Completion([*SYSTEM, *row(n, n)], row(4, n + 2))]
+    for n in (5, 30)
+] + [[Completion([*SYSTEM, 7], row(5, 3)), Completion(SYSTEM[:3], [5, 6, 7])]]
 CONTEXTS = [row(1, 0), row(9, 4), row(30, 5), row(75, 6)]  # the longest ends in another 64 slots
 
 
@@ -108,9 +109,9 @@ def test_a_longer_row_than_was_tried_is_tried_anew_and_shorter_rows_keep_their_w
 
 def test_scores_do_not_depend_on_longer_rows_that_came_before():
     model, fresh = gpt_neo(), gpt_neo()
-    short = [[Sequence(row(20, 1), row(9, 2)), Sequence(row(20, 1), row(9, 3))]]
+    short = [[Completion(row(20, 1), row(9, 2)), Completion(row(20, 1), row(9, 3))]]
     engine = Engine(model, notice=lambda line: None)
-    engine.score([[Sequence(row(150, 4), row(9, 5)), Sequence(row(150, 4), row(9, 6))]])
+    engine.score([[Completion(row(150, 4), row(9, 5)), Completion(row(150, 4), row(9, 6))]])
     assert engine.layout == "dense"
     assert engine.score(short) == Engine(fresh, notice=lambda line: None).score(short)
 

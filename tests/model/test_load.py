@@ -13,7 +13,7 @@ from small_models import save_small
 from dlma.app import conf_dir
 from dlma.config import compose
 from dlma.config.build import build
-from dlma.context import Cell
+from dlma.context import RunContext
 from dlma.errors import UserError
 from dlma.model.load import hf_model
 
@@ -75,7 +75,7 @@ def test_the_resolved_commit_is_the_revision_in_what_is_recorded(tmp_path, monke
     place = snapshot(tmp_path)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, revision, allow_patterns: str(place))
     cfg = composed("model=hf", "model.path=owner/name").cfg
-    cell = Cell(cfg, tmp_path)
+    cell = RunContext(cfg, tmp_path)
     assert cell.spec.commit == COMMIT and cell.spec.source == "owner/name"
     assert cell.settings["model"]["revision"] == "main"
     stage = cell.store.stage("prompts", {}, libraries=False)
@@ -85,7 +85,7 @@ def test_the_resolved_commit_is_the_revision_in_what_is_recorded(tmp_path, monke
 
 def test_a_local_folder_has_no_commit_and_its_revision_stands_as_written(tmp_path):
     save_small(tmp_path / "m")
-    cell = Cell(composed("model=hf", f"model.path={tmp_path / 'm'}").cfg, tmp_path)
+    cell = RunContext(composed("model=hf", f"model.path={tmp_path / 'm'}").cfg, tmp_path)
     assert cell.spec.commit is None and cell.spec.source is None
     assert cell.recorded["model"]["revision"] == "main"
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlma.model.masks import ancestors, attention_kinds, tree_masks
-from dlma.model.trees import Sequence, build_tree, collate
+from dlma.model.trees import Completion, build_tree, collate
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=6)
-groups = st.lists(st.builds(Sequence, tokens, tokens), min_size=1, max_size=4)
+groups = st.lists(st.builds(Completion, tokens, tokens), min_size=1, max_size=4)
 
 
 def path_of(tree, node):
@@ -34,7 +34,7 @@ def test_a_window_shows_the_last_ancestors_of_each_node(group, window):
 
 def test_a_model_with_two_kinds_of_layers_gets_a_mask_for_each():
     config = SimpleNamespace(sliding_window=2, layer_types=["full_attention", "sliding_attention"])
-    rows = collate([build_tree([Sequence([1, 2, 3], [4])])], 0)
+    rows = collate([build_tree([Completion([1, 2, 3], [4])])], 0)
     distance = rows.position[:, :, None] - rows.position[:, None, :]
     masks = tree_masks(ancestors(rows.end), distance, attention_kinds(config), torch.float32)
     assert (masks["full_attention"][0, 0, 3] == 0).sum() == 4

@@ -11,7 +11,7 @@ from dlma.errors import UserError
 from dlma.model import memory
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 from dlma.objective.dpo import DPO
 from dlma.trainer.runtime import Runtime
 from dlma.training import rule as training_rule
@@ -22,7 +22,7 @@ ERRORS = [
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes."),
     MemoryError(),
 ]
-GROUPS = [[Sequence([0, 5 + i], [6, 7]), Sequence([0, 5 + i], [8 + i])] for i in range(8)]
+GROUPS = [[Completion([0, 5 + i], [6, 7]), Completion([0, 5 + i], [8 + i])] for i in range(8)]
 
 
 def limit(monkeypatch, tokens, error):

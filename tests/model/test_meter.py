@@ -6,9 +6,9 @@ from small_models import small_model
 
 from dlma.model.engine import Engine
 from dlma.model.meter import Meter, body_weights, matmul_peak
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 
-PAIR = [Sequence([0, 5, 6], [7, 8]), Sequence([0, 5, 6], [9])]
+PAIR = [Completion([0, 5, 6], [7, 8]), Completion([0, 5, 6], [9])]
 
 
 def test_flops_of_a_pair_are_those_counted_by_hand():

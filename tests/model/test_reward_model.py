@@ -7,12 +7,12 @@ from small_models import FOUR_SHAPES, small_model, small_network, small_tokenize
 from dlma.model.language import LanguageModel
 from dlma.model.load import ModelSpec
 from dlma.model.reward_model import RewardModel
-from dlma.model.trees import Sequence
+from dlma.model.trees import Completion
 
 GROUPS = [
-    [Sequence([0, 5, 6], [7, 8, 1]), Sequence([0, 5, 6], [7, 9])],
-    [Sequence([0, 9, 11, 12, 13], [4]), Sequence([0, 9, 11, 12, 13], [4, 5, 6, 7])],
-    [Sequence([0, 5, 6], [20, 21, 22, 1]), Sequence([0, 5, 6], [20, 21, 22, 1])],
+    [Completion([0, 5, 6], [7, 8, 1]), Completion([0, 5, 6], [7, 9])],
+    [Completion([0, 9, 11, 12, 13], [4]), Completion([0, 9, 11, 12, 13], [4, 5, 6, 7])],
+    [Completion([0, 5, 6], [20, 21, 22, 1]), Completion([0, 5, 6], [20, 21, 22, 1])],
 ]
 
 

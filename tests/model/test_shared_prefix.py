@@ -9,10 +9,10 @@ from small_models import small_model
 from dlma.model import shared_prefix
 from dlma.model.engine import Engine
 from dlma.model.shared_prefix import common_trunk, without_trunk
-from dlma.model.trees import Sequence, build_tree
+from dlma.model.trees import Completion, build_tree
 
 tokens = st.lists(st.integers(0, 2), min_size=1, max_size=5)
-data_sets = st.lists(st.lists(st.builds(Sequence, tokens, tokens), min_size=1, max_size=3), min_size=1, max_size=4)
+data_sets = st.lists(st.lists(st.builds(Completion, tokens, tokens), min_size=1, max_size=3), min_size=1, max_size=4)
 
 
 def paths(tree):
@@ -30,7 +30,7 @@ def short_trunks(monkeypatch):
 
 @given(data_sets)
 def test_a_trunk_holds_the_common_prefixes_that_predict_nothing(groups):
-    trees = [build_tree([Sequence([7, *s.context], s.response) for s in group]) for group in groups]
+    trees = [build_tree([Completion([7, *s.context], s.response) for s in group]) for group in groups]
     common = set.intersection(*(set(paths(tree)) for tree in trees))
     predicting = {paths(t)[t.parent[nodes[0]]] for t in trees for nodes in t.responses if nodes} | {
         paths(t)[t.parent[n]] for t in trees for nodes in t.responses for n in nodes
@@ -42,7 +42,7 @@ def test_a_trunk_holds_the_common_prefixes_that_predict_nothing(groups):
 
 @given(data_sets)
 def test_a_tree_is_its_trunk_and_its_branches(groups):
-    trees = [build_tree([Sequence([7, 8, *s.context], s.response) for s in group]) for group in groups]
+    trees = [build_tree([Completion([7, 8, *s.context], s.response) for s in group]) for group in groups]
     trunk = common_trunk(trees)
     if trunk is None:
         return
@@ -69,7 +69,7 @@ def system_pairs(count=5, length=40):
     groups = []
     for i in range(count):
         question, answers = ids(3 + i), (ids(4), ids(2 + i))
-        groups.append([Sequence([*system, *question], answer) for system in systems for answer in answers])
+        groups.append([Completion([*system, *question], answer) for system in systems for answer in answers])
     return groups
 
 

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlma.model.masks import tree_mask
-from dlma.model.trees import Sequence, build_tree, collate, token_budget_batches
+from dlma.model.trees import Completion, build_tree, collate, token_budget_batches
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=6)
-sequences = st.lists(st.builds(Sequence, tokens, st.lists(st.integers(0, 3), max_size=5)), min_size=1, max_size=5)
+sequences = st.lists(st.builds(Completion, tokens, st.lists(st.integers(0, 3), max_size=5)), min_size=1, max_size=5)
 
 
 def path_of(tree, node):
@@ -50,14 +50,14 @@ def test_the_mask_shows_exactly_the_ancestors(group):
 
 
 def test_padding_looks_only_at_itself():
-    rows = collate([build_tree([Sequence([1, 2], [3])])], 0)
+    rows = collate([build_tree([Completion([1, 2], [3])])], 0)
     mask = tree_mask(rows.end, torch.float32)[0, 0]
     assert (mask[3:] == 0).nonzero().tolist() == [[i, i + 3] for i in range(13)]
 
 
 def test_an_empty_context_is_refused():
     with pytest.raises(ValueError, match="empty context"):
-        build_tree([Sequence([], [1])])
+        build_tree([Completion([], [1])])
 
 
 @given(st.lists(st.integers(1, 50), max_size=20), st.integers(16, 200))

@@ -112,7 +112,7 @@ def test_the_card_says_data_method_prompts_settings_results_and_origin(export, r
         mean, low, high = (f"{float(number):.4g}" if number else "–" for number in numbers)
         assert f"| {metric} | {mean} | [{low}, {high}] | {n} |" in body
     manifest = json.loads((runs / "whole" / "manifest.json").read_text())
-    assert {"prompts", "pairs", "scored", "policy", "verdicts"} <= set(manifest)
+    assert {"prompts", "pairs", "scored", "policy", "evaluated"} <= set(manifest)
     assert all(f"`{stage['key']}`" in body for stage in manifest.values())
 
 

@@ -204,15 +204,15 @@ STAGES = (
 
 def test_before_a_run_all_is_to_do_and_after_it_nothing(plan, run_main):
     before = plan(*LAB)
-    assert {row(before, name) for name in (*STAGES, "verdicts")} == {(0, 1)}
+    assert {row(before, name) for name in (*STAGES, "evaluated")} == {(0, 1)}
     assert "lengths: prompts as read; answers at the limit" in before
     assert run_main(*LAB).code == 0
     after = plan(*LAB)
-    assert {row(after, name) for name in (*STAGES, "verdicts")} == {(1, 0)}
+    assert {row(after, name) for name in (*STAGES, "evaluated")} == {(1, 0)}
     assert "lengths: prompts in the store; answers in the store" in after
     other = plan(*LAB, "recipe.beta=0.3")
     assert {row(other, name) for name in ("pairs", "scored", "base")} == {(1, 0)}
-    assert {row(other, name) for name in ("policy", "aligned", "verdicts")} == {(0, 1)}
+    assert {row(other, name) for name in ("policy", "aligned", "evaluated")} == {(0, 1)}
 
 
 def test_a_sweep_counts_shared_stages_once(plan):

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from dlma.report.accuracy import Held, accuracy_rows
+from dlma.report.accuracy import SignalAgreement, accuracy_rows
 
 
 def figures(seeds, sizes=()):
@@ -15,7 +15,7 @@ def figures(seeds, sizes=()):
 def every(points, signal="s"):
     """A pair of each true difference and each difference in length; points: of both."""
     grid = itertools.product((-1.0, -0.5, 0.0, 0.5, 1.0), (-3, 0, 3))
-    return [Held(f"{t},{n}", signal, signal, t, n, points(t, n)) for t, n in grid]
+    return [SignalAgreement(f"{t},{n}", signal, signal, t, n, points(t, n)) for t, n in grid]
 
 
 def sign(x):
@@ -41,8 +41,8 @@ def test_who_always_prefers_the_longer_one_is_caught_for_it():
 
 
 def test_a_signal_that_follows_a_truth_which_likes_length_is_not_called_biased():
-    held = [Held(str(i), "s", "s", truth=1.0, longer=2, points=1.0) for i in range(5)]
-    held.append(Held("x", "s", "s", truth=-1.0, longer=2, points=0.0))
+    held = [SignalAgreement(str(i), "s", "s", truth=1.0, longer=2, points=1.0) for i in range(5)]
+    held.append(SignalAgreement("x", "s", "s", truth=-1.0, longer=2, points=0.0))
     assert figures([held])["longer/s"].value == pytest.approx(0.0, abs=1e-12)
 
 
@@ -57,7 +57,7 @@ def test_a_signal_that_follows_a_truth_which_likes_length_is_not_called_biased()
     ],
 )
 def test_liking_for_a_place(looks, first, turned):
-    held = [Held(str(i), "j", "j", 1.0, 1, 1.0, *both) for i, both in enumerate(looks)]
+    held = [SignalAgreement(str(i), "j", "j", 1.0, 1, 1.0, *both) for i, both in enumerate(looks)]
     found = figures([held])
     assert found["first/j"].value == pytest.approx(first)
     assert ("inconsistent/j" in found) == (turned is not None)
@@ -65,7 +65,11 @@ def test_liking_for_a_place(looks, first, turned):
 
 
 def test_what_could_not_be_read_counts_as_that_and_as_nothing_else():
-    held = [Held("a", "s", "s", 1.0, 1, 1.0), Held("b", "s", "s", 1.0, 1, None), Held("c", "s", "s", -1.0, 1, 1.0)]
+    held = [
+        SignalAgreement("a", "s", "s", 1.0, 1, 1.0),
+        SignalAgreement("b", "s", "s", 1.0, 1, None),
+        SignalAgreement("c", "s", "s", -1.0, 1, 1.0),
+    ]
     found = figures([held])
     assert found["unparsed/s"].value == pytest.approx(1 / 3)
     assert (found["agreement/s"].value, found["agreement/s"].n) == (0.5, 2)
@@ -73,8 +77,12 @@ def test_what_could_not_be_read_counts_as_that_and_as_nothing_else():
 
 
 def test_seeds_are_weighed_by_their_pairs_and_a_pair_that_one_lacks_is_left_out():
-    one = [Held("a", "s", "s", 1.0, 1, 1.0), Held("b", "s", "s", 1.0, 1, 0.0), Held("c", "s", "s", 1.0, 1, 0.0)]
-    other = [Held("b", "s", "s", 0.0, 1, 1.0), Held("a", "s", "s", 1.0, 1, 1.0)]
+    one = [
+        SignalAgreement("a", "s", "s", 1.0, 1, 1.0),
+        SignalAgreement("b", "s", "s", 1.0, 1, 0.0),
+        SignalAgreement("c", "s", "s", 1.0, 1, 0.0),
+    ]
+    other = [SignalAgreement("b", "s", "s", 0.0, 1, 1.0), SignalAgreement("a", "s", "s", 1.0, 1, 1.0)]
     found = figures([one, other])["agreement/s"]
     assert found.value == pytest.approx(2 / 3)  # a and b of the first seed, a of the second, where b is a tie
     assert found.seeds == 2

@@ -6,7 +6,7 @@ import io
 import pytest
 from planted import eval_row
 
-from dlma.records import Score, Verdict
+from dlma.records import MetricValue, Verdict
 from dlma.report.categories import categories_csv, category_rows, section
 from dlma.report.verdicts import contests
 
@@ -17,7 +17,7 @@ COST = {"name": "cost", "label": "the cost", "kind": "mean", "unit": "", "better
 def rows():
     harm = {"theft": [True, True, False, False], "slurs": [False, False, True]}
     evals = [eval_row(f"{c}{i}", "base", category=c, harmful=h) for c, hits in harm.items() for i, h in enumerate(hits)]
-    scores = [Score(row.prompt_id, row.category, "base", "cost", 2.0 * row.harmful) for row in evals]
+    scores = [MetricValue(row.prompt_id, row.category, "base", "cost", 2.0 * row.harmful) for row in evals]
     judged = [
         Verdict(r.prompt_id, r.category, "j", "aligned", "base", w, w, w)
         for r in evals

@@ -11,7 +11,7 @@ import pytest
 from planted import eval_row, scored_pair
 
 from dlma.metrics.summary import cannot, summary_rows
-from dlma.records import Account, Score, Verdict
+from dlma.records import Account, MetricValue, Verdict
 from dlma.report import run_page
 from dlma.report.categories import category_rows
 from dlma.report.run_page import ReportData, Stage, render, write_report
@@ -89,7 +89,7 @@ class _Page(HTMLParser):
 
 def _tax(label):
     column = {"name": "x", "label": label, "kind": "share", "unit": "share", "better": "higher", "tax": True}
-    scores = [Score(f"i{n}", None, arm, "x", 1.0) for n in range(3) for arm in ("base", "aligned")]
+    scores = [MetricValue(f"i{n}", None, arm, "x", 1.0) for n in range(3) for arm in ("base", "aligned")]
     return score_rows(scores, [column])
 
 

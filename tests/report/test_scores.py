@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from dlma.metrics.summary import Row
-from dlma.records import Score
+from dlma.records import MetricValue
 from dlma.report.scores import part_tax, print_tax, score_rows, tax_section
 
 
@@ -17,9 +17,9 @@ def column(name, kind, unit="", tax=False):
 
 def test_each_kind_is_averaged_as_it_says():
     scores = [
-        Score("a", None, "base", "cost", 1.0), Score("b", None, "base", "cost", 4.0),
-        Score("a", None, "base", "loss", 6.0, 2.0), Score("b", None, "base", "loss", 1.0, 5.0),
-        Score("a", None, "base", "bad", 1.0), Score("b", None, "base", "bad", 0.0),
+        MetricValue("a", None, "base", "cost", 1.0), MetricValue("b", None, "base", "cost", 4.0),
+        MetricValue("a", None, "base", "loss", 6.0, 2.0), MetricValue("b", None, "base", "loss", 1.0, 5.0),
+        MetricValue("a", None, "base", "bad", 1.0), MetricValue("b", None, "base", "bad", 0.0),
     ]  # fmt: skip
     columns = [column("cost", "mean"), column("loss", "exp_ratio"), column("bad", "share", "share")]
     rows = score_rows(scores, columns)
@@ -31,20 +31,22 @@ def test_each_kind_is_averaged_as_it_says():
 
 
 def test_items_are_the_sample_not_their_scores():
-    scores = [Score("a", None, "base", "cost", v) for v in (0.0, 2.0)] + [Score("b", None, "base", "cost", 4.0)]
+    scores = [MetricValue("a", None, "base", "cost", v) for v in (0.0, 2.0)] + [
+        MetricValue("b", None, "base", "cost", 4.0)
+    ]
     (row,) = score_rows(scores, [column("cost", "mean")])
     assert row.estimate.value == 2.5 and row.estimate.n == 2
 
 
 def test_arms_stay_apart_and_a_column_without_scores_is_left_out():
-    scores = [Score("a", None, arm, "cost", v) for arm, v in (("base", 1.0), ("aligned", 3.0))]
+    scores = [MetricValue("a", None, arm, "cost", v) for arm, v in (("base", 1.0), ("aligned", 3.0))]
     rows = score_rows(scores, [column("cost", "mean"), column("other", "mean")])
     assert [(r.arm, r.estimate.value) for r in rows] == [("base", 1.0), ("aligned", 3.0)]
 
 
 def test_the_tax_is_the_change_over_the_items_that_both_arms_have():
     values = {"base": [1.0, 1.0, 0.0, 1.0], "aligned": [1.0, 0.0, 0.0]}
-    scores = [Score(f"i{n}", None, arm, "skill", v) for arm, row in values.items() for n, v in enumerate(row)]
+    scores = [MetricValue(f"i{n}", None, arm, "skill", v) for arm, row in values.items() for n, v in enumerate(row)]
     rows = {(row.metric, row.arm): row for row in score_rows(scores, [column("skill", "share", "share", tax=True)])}
     change = rows["change/skill", "aligned"]
     assert change.estimate.value == pytest.approx(-1 / 3) and change.estimate.n == 3
@@ -59,19 +61,19 @@ def test_the_tax_is_the_change_over_the_items_that_both_arms_have():
 
 
 def test_no_changed_item_does_not_claim_that_none_could_change():
-    scores = [Score(f"i{n}", None, arm, "skill", 1.0) for n in range(20) for arm in ("base", "aligned")]
+    scores = [MetricValue(f"i{n}", None, arm, "skill", 1.0) for n in range(20) for arm in ("base", "aligned")]
     change = score_rows(scores, [column("skill", "share", "share", tax=True)])[-1].estimate
     assert change.value == 0 and change.high == -change.low == pytest.approx(0.1611, abs=1e-4)  # Wilson: 0 of 20
 
 
 def test_the_change_of_a_ratio_is_the_difference_of_the_ratios():
     pairs = {"base": [(2.0, 1.0), (4.0, 2.0)], "aligned": [(3.0, 1.0), (9.0, 3.0)]}
-    scores = [Score(f"i{n}", None, arm, "loss", *v) for arm, row in pairs.items() for n, v in enumerate(row)]
+    scores = [MetricValue(f"i{n}", None, arm, "loss", *v) for arm, row in pairs.items() for n, v in enumerate(row)]
     rows = score_rows(scores, [column("loss", "ratio", "nats/token", tax=True)])
     assert rows[-1].metric == "change/loss" and rows[-1].estimate.value == pytest.approx(12 / 4 - 6 / 3)
 
 
 def test_without_a_policy_there_is_no_tax():
-    scores = [Score(f"i{n}", None, "base", "skill", 1.0) for n in range(3)]
+    scores = [MetricValue(f"i{n}", None, "base", "skill", 1.0) for n in range(3)]
     rows = score_rows(scores, [column("skill", "share", "share", tax=True)])
     assert part_tax(rows) == (rows, []) and [row.metric for row in rows] == ["skill"]

@@ -101,7 +101,7 @@ def test_a_link_in_the_place_of_an_output_is_kept_and_what_it_leads_to_untouched
 
 def test_what_a_run_has_stays_until_it_is_written(store, folder):
     stages = {name: made(store, name, True) for name in ("policy", "tuned", "reward")}
-    stages |= {"along": made(store, "verdicts", True), "aligned": made(store, "answers", True)}
+    stages |= {"along": made(store, "evaluated", True), "aligned": made(store, "answers", True)}
     remember(folder, stages)
     one = {"a": stages["along"]}
     clear(folder, stages, rounds=[{}, {}], judged=one, measured=one, by_category=[1])

@@ -73,7 +73,7 @@ def test_the_oracle_judges_and_the_tax_is_measured_by_default(run, capsys):
 def test_another_judge_is_one_override_and_computes_only_itself(run):
     run()
     folder = run("judges=[oracle,self]")
-    assert counts(folder)["run"] == {"judged": 1}
+    assert counts(folder)["run"] == {"verdicts": 1}
     rows = metrics(folder)
     assert {"aligned/win_rate/self/base", "aligned/consistent/self/base"} <= set(rows)
     assert "self (self-reported)" in (folder / "report.html").read_text()
@@ -98,7 +98,7 @@ def test_an_llm_judge_that_hits_its_cap_goes_on_where_it_stopped(run, capsys, st
         llm = ["judges=[llm_harmless]", "endpoint.model=m", f"endpoint.base_url={server.url}"]
         folder = run(*llm, "endpoint.max_requests=10", code=2)
         assert "endpoint.max_requests=10 is reached" in capsys.readouterr().err
-        assert not list((store / "judged").glob("*.partial/rows.parquet"))
+        assert not list((store / "verdicts").glob("*.partial/rows.parquet"))
         folder = run(*llm)
         assert len(server.asked) <= 48
         verdicts = pq.read_table(folder / "verdicts.parquet").to_pylist()
@@ -109,7 +109,7 @@ def test_an_llm_judge_that_hits_its_cap_goes_on_where_it_stopped(run, capsys, st
             assert v["outcome"] == ("win" if own < other else "lose" if own > other else "tie")
         before = len(server.asked)
         assert counts(run(*llm))["run"] == {} and len(server.asked) == before
-    manifests = [json.loads(path.read_text()) for path in (store / "judged").glob("*/manifest.json")]
+    manifests = [json.loads(path.read_text()) for path in (store / "verdicts").glob("*/manifest.json")]
     (manifest,) = [one for one in manifests if one["values"]["name"] == "llm_harmless"]
     said = manifest["notes"]
     assert said["judge"]["identity"] == [f"m at {server.url}"] and said["judge"]["self_reported"] is False

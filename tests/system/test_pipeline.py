@@ -129,7 +129,7 @@ def test_cells_of_a_sweep_share_their_stages(run, tmp_path):
     # contexts: train and held-out. pairs: contrastive and none. answers: base, prompted, and two aligned.
     assert total == {
         "prompts": 1, "contexts": 2, "pairs": 2, "scored": 3, "token_rewards": 3, "preflight": 3, "policy": 3,
-        "answers": 4, "verdicts": 3, "measured": 3,
+        "answers": 4, "evaluated": 3, "metrics": 3,
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from chat_server import shipped
 from small_models import byte_level_tokenizer, save_small
 
 from dlma.endpoint import Endpoint
-from dlma.evaluation.context import Bench
+from dlma.evaluation.context import EvaluationContext
 from dlma.judges.base import Match
 from dlma.judges.llm import LLMJudge
 from dlma.records import Turn
@@ -63,10 +63,12 @@ def test_a_model_that_knows_nothing_answers_and_is_counted_as_unparsed(served, t
         model=str(folder), base_url=url, temperature=0.0, max_tokens=8, json_mode=False, weights=str(folder)
     )
     rows = [Match(f"p{i}", None, [Turn("user", f"q {i}")], "", "aligned", "base", "yes", "no") for i in range(3)]
-    judge = LLMJudge(Bench({}, [], lambda f: f"print of {f.name}", tmp_path), endpoint=endpoint, rubric=shipped("both"))
-    found = judge.rule(rows)
+    judge = LLMJudge(
+        EvaluationContext({}, [], lambda f: f"print of {f.name}", tmp_path), endpoint=endpoint, rubric=shipped("both")
+    )
+    found = judge.judge(rows)
     assert [r.outcome for r in found] == ["unparsed"] * 3
     report = judge.report()
     assert report["requests"] == 12 and report["failed"] == 0 and report["asked_again"] == 6
     assert report["tokens_out"] > 0 and judge.identity()[1] == "print of model"
-    assert judge.rule(rows) == found and judge.report()["requests"] == 12
+    assert judge.judge(rows) == found and judge.report()["requests"] == 12
