@@ -9,9 +9,9 @@ import torch
 from dlma.functional.reward import self_reward_margin
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.tokens import answer_ids, encode, with_eos
+from dlma.model.tokens import Characters, answer_ids, with_eos
 from dlma.model.trees import Completion
-from dlma.prompts.rendering import rendered
+from dlma.prompts.rendering import answer_end, rendered, rendered_ids
 from dlma.prompts.wording import SIDES, Wording
 from dlma.records import Turn, content_id
 
@@ -22,7 +22,7 @@ def self_reward(network, tokenizer, rows: Iterable[Mapping[str, str]], wording: 
     network: a causal language model of transformers (or PEFT); tokenizer: its tokenizer
     rows: mappings with the texts `prompt`, `first` and `second`; answers count as finished (EOS included)
     wording: the contrastive prompts; of several pairs, each prompt draws its own
-    raises: BadRow when an answer is empty or its tokens change with the text before it
+    raises: BadRow when an answer is empty, holds an EOS inside, or its tokens change with the text before it
     """
     engine = Engine(LanguageModel(network, tokenizer, type(network).__name__))
     logp = engine.score([_group(tokenizer, row, wording) for row in rows])
@@ -33,13 +33,14 @@ def self_reward(network, tokenizer, rows: Iterable[Mapping[str, str]], wording: 
 
 def _group(tokenizer, row: Mapping[str, str], wording: Wording) -> list[Completion]:
     """The four sequences of a row: both answers under the positive, then under the negative prompt."""
-    turns = [Turn("user", row["prompt"])]
+    characters, end = Characters(tokenizer), answer_end(tokenizer, wording)
+    turns = characters.turns([Turn("user", row["prompt"])])
     index = wording.choose(content_id(row["prompt"]), 0)
     texts = [rendered(tokenizer, wording, turns, side, index) for side in SIDES[1:]]
-    contexts = encode(tokenizer, texts)
-    eos = tokenizer.eos_token_id
+    contexts = rendered_ids(tokenizer, wording, texts)
     answers = []
     for name in ("first", "second"):
-        joined = encode(tokenizer, [text + row[name] for text in texts])
-        answers.append(with_eos(answer_ids(contexts, joined, eos), True, eos)[0])
+        answer = characters.answer(row[name], end)
+        joined = rendered_ids(tokenizer, wording, [text + answer for text in texts])
+        answers.append(with_eos(answer_ids(contexts, joined, end), True, end)[0])
     return [Completion(context, answer) for context in contexts for answer in answers]

@@ -56,6 +56,7 @@ class RunContext:
         self._current: LanguageModel | None = None
         self._base: LanguageModel | None = None
         self._logged: set[float] = set()
+        self._told = False
 
     def next_round(self, policy: Stage) -> RunContext:
         """The same run one round on: it begins with a policy, under a seed of its own."""
@@ -194,8 +195,9 @@ class RunContext:
             return self.lender.base()
         if self._base is None:
             self._base = self.frozen.load()
-            if not self._base.eos_ids:
-                print(f"{self.frozen.name} has no EOS: every answer runs to recipe.max_new_tokens", file=sys.stderr)
+            if not self._told:
+                _tell_ends(self._base)
+            self._told = True
         return self._base
 
     def current(self) -> LanguageModel:
@@ -245,3 +247,16 @@ class RunContext:
         together: `write` shares its work over all processes of the run (dlma/launch.py), where there are several
         """
         return self.store.make(stage, write, config=self.recorded)
+
+
+def _tell_ends(model: LanguageModel) -> None:
+    """Says what is not to be expected of how answers end."""
+    if not model.eos_ids:
+        print(f"{model.name} has no EOS: every answer runs to recipe.max_new_tokens", file=sys.stderr)
+    if model.added_end is not None:
+        token = model.tokenizer.convert_ids_to_tokens(model.added_end)
+        print(
+            f"{model.name}: its chat template ends a turn with {token} (id {model.added_end}), which is no EOS of the "
+            "model; here it ends an answer too",
+            file=sys.stderr,
+        )

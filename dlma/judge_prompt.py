@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dlma.errors import UserError
@@ -16,7 +16,7 @@ from dlma.functional.noise import row_key
 from dlma.model import trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.tokens import encode
+from dlma.model.tokens import Characters, encode
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 _NAMES = ("conversation", "question", "first", "second", "instruction")
@@ -58,9 +58,12 @@ class ABPrompt:
         self.verdicts = verdicts
         self.instructions = instructions
 
-    def text(self, comparison: Comparison, *, seed: int) -> str:
-        """The question about two answers, up to where the verdict stands."""
-        values = {name: getattr(comparison, name).strip() for name in _NAMES[:4]}
+    def text(self, comparison: Comparison, characters: Callable[[str], str] = str, *, seed: int) -> str:
+        """The question about two answers, up to where the verdict stands.
+
+        characters: what is done to a text that is filled in (model.tokens.Characters: it spells no special token)
+        """
+        values = {name: characters(getattr(comparison, name).strip()) for name in _NAMES[:4]}
         values["instruction"] = self._instruction(comparison.prompt_id, seed)
         return _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
 
@@ -74,7 +77,8 @@ def question_lengths(
     prompt: ABPrompt, tokenizer, comparisons: Sequence[Comparison], *, seed: int
 ) -> tuple[list[int], tuple[list[int], list[int]]]:
     """Tokens of each question up to where its two verdicts part, and of each verdict from there on."""
-    texts = [prompt.text(one, seed=seed) for one in comparisons]
+    characters = Characters(tokenizer)
+    texts = [prompt.text(one, characters, seed=seed) for one in comparisons]
     first, second = (encode(tokenizer, [text + verdict for text in texts]) for verdict in prompt.verdicts)
     shared = [trees.common_prefix(*both) for both in zip(first, second, strict=True)]
     rests = ([len(ids) - begun for ids, begun in zip(side, shared, strict=True)] for side in (first, second))
@@ -89,6 +93,7 @@ class ABJudge:
         self.prompt = prompt
         self.seed = seed
         self.engine = Engine(model, token_budget=token_budget)
+        self.characters = Characters(model.tokenizer)
 
     def log_odds(self, comparisons: Sequence[Comparison]) -> list[float]:
         """log p(A) - log p(B) of each comparison as it stands, nats: above 0 the first answer is preferred."""
@@ -110,7 +115,7 @@ class ABJudge:
         return [trees.Completion(first[:shared], rest[shared:]) for rest in (first, second)]
 
     def _ids(self, comparison: Comparison) -> list[list[int]]:
-        text = self.prompt.text(comparison, seed=self.seed)
+        text = self.prompt.text(comparison, self.characters, seed=self.seed)
         return encode(self.model.tokenizer, [text + verdict for verdict in self.prompt.verdicts])
 
     def _shortened(self, comparison: Comparison, excess: int) -> Comparison:

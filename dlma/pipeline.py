@@ -240,12 +240,10 @@ def preflight(cell: RunContext, **stages: Stage) -> Stage:
     """Counts of what training takes for granted in the records; stops the run where it does not hold."""
 
     def write(folder: Path) -> dict:
-        from dlma.checks.preflight import Specials, inspect
-        from dlma.prompts.rendering import written_ids
+        from dlma.checks.preflight import inspect, specials_of
 
-        base, kinds = cell.base(), {"prompts": Prompt, "pairs": Pair, "scored": ScoredPair}
-        tokenizer, written = base.tokenizer, written_ids(base.tokenizer, cell.wording)
-        specials = Specials(tokenizer.bos_token_id, base.eos_ids, tokenizer.pad_token_id, base.pad_id, written)
+        kinds = {"prompts": Prompt, "pairs": Pair, "scored": ScoredPair}
+        specials = specials_of(cell.base(), cell.wording)
         return {"counts": inspect(specials, **{n: _read(s, kinds.get(n, Context)) for n, s in stages.items()})}
 
     key = {"weights": cell.weights["weights"]}

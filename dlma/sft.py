@@ -6,7 +6,9 @@ sum is divided by its answers and by the mean length of an answer over all of tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from dlma.errors import BadRow, UserError
 from dlma.model import merge, trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.tokens import answer_ids, encode, with_eos
+from dlma.model.tokens import Characters, answer_ids, encode, with_eos
 from dlma.records import Account, Prompt
 from dlma.trainer.runtime import Runtime
 from dlma.training.rule import TrainingRule
@@ -144,30 +146,37 @@ class InstructionTuning(TrainingRule):
         """Context and answer of each prompt as token ids, and the account of those that cannot be used."""
         tally = Tally(on_bad_row=self.data.on_bad_row, max_dropped=self.data.max_dropped)
         tally.account.read = len(prompts)
-        tokenizer = self.model.tokenizer
-        contexts = [self.template.render(prompt, tokenizer.eos_token or "") for prompt in prompts]
-        texts = [context + (prompt.chosen or "") for context, prompt in zip(contexts, prompts, strict=True)]
+        tokenizer, characters = self.model.tokenizer, Characters(self.model.tokenizer)
+        usable: list[tuple[Prompt, str, str]] = []
+        for prompt in prompts:
+            with _counted(tally, prompt):
+                usable.append((prompt, *self._texts(prompt, characters)))
+        begun = encode(tokenizer, [context for _, context, _ in usable])
+        ended = encode(tokenizer, [context + answer for _, context, answer in usable])
         found = []
-        for prompt, context, whole in zip(prompts, encode(tokenizer, contexts), encode(tokenizer, texts), strict=True):
-            where = f"sft.data, prompt {prompt.id}"
-            try:
-                found.append(self._example(prompt, context, whole, tally, where))
-            except BadRow as reason:
-                tally.drop(where, str(reason))
+        for (prompt, _, _), context, whole in zip(usable, begun, ended, strict=True):
+            with _counted(tally, prompt):
+                found.append(self._example(prompt, context, whole, tally))
         tally.account.kept = len(found)
         tally.stop_if_too_many("sft.data", "raise sft.max_tokens or sft.data.max_dropped")
         return found, tally.account
 
-    def _example(self, prompt: Prompt, context: list[int], whole: list[int], tally: Tally, where: str) -> Example:
+    def _texts(self, prompt: Prompt, characters: Characters) -> tuple[str, str]:
+        """What precedes the answer, and the answer; raises BadRow where there is none, or it cannot be encoded."""
         if prompt.chosen is None:
             raise BadRow(NO_ANSWER)
+        tokenizer, asked = self.model.tokenizer, dataclasses.replace(prompt, turns=characters.turns(prompt.turns))
+        answer = characters.answer(prompt.chosen, tokenizer.eos_token_id)
+        return self.template.render(asked, tokenizer.eos_token or ""), answer
+
+    def _example(self, prompt: Prompt, context: list[int], whole: list[int], tally: Tally) -> Example:
         eos = self.model.tokenizer.eos_token_id
         answer, _ = with_eos(answer_ids([context], [whole], eos), True, eos)
         room = self.max_tokens - len(context)
         if room < 1:
             raise BadRow(TOO_LONG)
         if len(answer) > room:
-            tally.trim(where, CUT)
+            tally.trim(_place(prompt), CUT)
         return Example(context, answer[:room], prompt.id)
 
     def items(self, examples: Sequence[Example]) -> list[Item]:
@@ -182,3 +191,16 @@ class InstructionTuning(TrainingRule):
 
     def loss(self, micro: Micro) -> tuple[torch.Tensor, dict[str, float]]:
         return -micro.scale * self.engine.response_logp(micro.rows).sum(), {}
+
+
+def _place(prompt: Prompt) -> str:
+    return f"sft.data, prompt {prompt.id}"
+
+
+@contextmanager
+def _counted(tally: Tally, prompt: Prompt) -> Iterator[None]:
+    """A row that cannot be used is counted, and left out."""
+    try:
+        yield
+    except BadRow as reason:
+        tally.drop(_place(prompt), str(reason))

@@ -11,11 +11,16 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from dlma.checks.finding import Finding
 from dlma.data.text import prompt_id
 from dlma.errors import UserError
 from dlma.records import Context, Pair, Prompt, ScoredPair
+
+if TYPE_CHECKING:
+    from dlma.model.language import LanguageModel
+    from dlma.prompts.wording import Wording
 
 SIDES = ("plain", "positive", "negative")
 ANSWERS = ("positive", "negative")
@@ -26,7 +31,8 @@ PROBED = 256  # pairs that are collated to see whether padding hides a token
 class Specials:
     """A model's special token ids; `pad` is the tokenizer's own, `filler` what rows are filled up with.
 
-    written: the ids that a chat template writes inside a conversation, where they are at home
+    written: the ids that a chat template writes inside a conversation, where they are at home; none without one
+    opens: whether contexts in this format begin with the BOS
     """
 
     bos: int | None
@@ -34,6 +40,16 @@ class Specials:
     pad: int | None
     filler: int
     written: frozenset[int] = frozenset()
+    opens: bool = True
+
+
+def specials_of(model: LanguageModel, wording: Wording) -> Specials:
+    """The special ids of a model under a wording."""
+    from dlma.prompts.rendering import begins_with_bos, written_ids
+
+    tokenizer = model.tokenizer
+    written, opens = written_ids(tokenizer, wording), begins_with_bos(tokenizer, wording)
+    return Specials(tokenizer.bos_token_id, model.eos_ids, tokenizer.pad_token_id, model.pad_id, written, opens)
 
 
 @dataclass(frozen=True)
@@ -125,7 +141,7 @@ def inspect(
         "unusable": _count(((f"pair {p.id}", _unusable(p)) for p in scored), "no pairs"),
         "specials": _specials_inside(specials, rendered, scored),
         "wording": _wording(contexts, scored),
-        "trimmed": _count((f"prompt {c.prompt_id}", c.dropped_turns > 0) for c in rendered),
+        "trimmed": _trimmed(specials, prompts, rendered),
         "truncated": _truncated(specials, scored),
         "duplicate_prompts": _repeats((p.id, prompt_id(p.turns)) for p in prompts if p.split == "train"),
         "duplicate_pairs": _repeats((p.id, (*map(tuple, _ids(p)),)) for p in scored),
@@ -190,6 +206,13 @@ def _count(rows: Iterable[tuple[str, bool]], why: str = "nothing to look at") ->
     return Count(bad, of, first, "" if of else why)
 
 
+def _trimmed(specials: Specials, prompts: Sequence[Prompt], rendered: Sequence[Context]) -> Count:
+    """Contexts that lost turns to the limit; those before the first user turn have no place in any chat."""
+    opening = {p.id: next((i for i, t in enumerate(p.turns) if t.role == "user"), 0) for p in prompts}
+    unasked = opening if specials.written else {}
+    return _count((f"prompt {c.prompt_id}", c.dropped_turns > unasked.get(c.prompt_id, 0)) for c in rendered)
+
+
 def _repeats(rows: Iterable[tuple[str, object]]) -> Count:
     seen: Counter = Counter()
     return _count(((where, _again(seen, key)) for where, key in rows), "no pairs")
@@ -215,8 +238,8 @@ def _ids(pair: Pair) -> list[list[int]]:
 
 
 def _bos(specials: Specials, rendered: Sequence[Context], scored: Sequence[ScoredPair]) -> Count:
-    if specials.bos is None:
-        return Count(0, 0, why="the tokenizer has no BOS")
+    if specials.bos is None or not specials.opens:
+        return Count(0, 0, why="no BOS belongs in front: the tokenizer or the chat template puts none there")
     bos = specials.bos
     return _count((where, ids[:1] != [bos] or ids[1:2] == [bos]) for where, ids in _contexts_of(rendered, scored))
 

@@ -2,19 +2,21 @@
 
 A row is `{"prompt": text}`, `{"prompt": [turns]}`, `{"messages": [turns]}` or, without a prompt, a pair of
 whole chats `{"chosen": [turns], "rejected": [turns]}`. Beside a prompt, `category`, `chosen` and `rejected`
-(text or turns) are optional.
+(text, the turns that follow the prompt, or the whole chat) are optional.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from dlma.data.split import Found
-from dlma.data.text import BadRow, chat_turns, column, conversation, verbatim
+from dlma.data.text import BadRow, column, conversation, conversation_turns, prompt_id, verbatim
 from dlma.errors import UserError
 from dlma.records import Turn
 
 CUT_ANSWER = "a last assistant turn taken off the prompt"
+UNEQUAL = "prompts differ within the pair"
 
 
 class Columns:
@@ -23,6 +25,10 @@ class Columns:
     def __init__(self, *, prompt_column: str, category_column: str) -> None:
         self.prompt_column = prompt_column
         self.category_column = category_column
+
+    def in_columns(self, row: dict) -> dict:
+        """The row with its prompt in the column `prompt`, which readers of any preference file know."""
+        return {**row, "prompt": row[self.prompt_column]} if self.prompt_column in row else row
 
     def found(self, row: dict) -> Found:
         """The prompt, its category and its human pair, if it has them; raises BadRow when there is no prompt."""
@@ -44,31 +50,60 @@ def without_answer(turns: list[Turn]) -> list[Turn]:
 
 
 def answered(row: Mapping, names: tuple[str, str], *, prompt_column: str) -> tuple[list[Turn], str | None, str | None]:
-    """The prompt's turns and the answers in the columns `names`, text as it stands, None where there is none."""
-    first, second = (row.get(name) for name in names)
-    has_messages = row.get("messages") is not None
-    if row.get(prompt_column) is None and not has_messages and isinstance(first, list):
-        prompt, other = chat_turns(first, names[0])[:-1], chat_turns(second, names[1])[:-1]
-        if prompt != other:
-            raise BadRow("prompts differ within the pair")
-    elif row.get(prompt_column) is None and has_messages:
+    """The prompt's turns and the answers in the columns `names`, text as it stands, None where there is none.
+
+    The last turn of an answer's column is the answer; the turns before it join the prompt, which they may also repeat
+    from its beginning, and must be the same on both sides.
+    raises: BadRow where the row holds no such conversation, UserError where it holds no text or turns at all
+    """
+    sides = {name: _parted(row.get(name), name) for name in names}
+    has_prompt = row.get(prompt_column) is not None or row.get("messages") is not None
+    if not has_prompt and sides[names[0]].turns:
+        prompt = []
+    elif row.get(prompt_column) is None and has_prompt:
         prompt = conversation(row["messages"], "messages")
     else:
         prompt = conversation(column(row, prompt_column), prompt_column)
-    return prompt, _answer(first, names[0]), _answer(second, names[1])
+    whole = [_after(prompt, side.turns) for side in sides.values() if side.answer is not None]
+    if any(turns != whole[0] for turns in whole):
+        raise BadRow(UNEQUAL)
+    first, second = (side.answer for side in sides.values())
+    return whole[0] if whole else prompt, first, second
 
 
-def _answer(value: object, name: str) -> str | None:
+@dataclass(frozen=True)
+class _Side:
+    """What a column of answers holds: the turns before the answer, and the answer, None where there is none."""
+
+    turns: list[Turn]
+    answer: str | None
+
+
+def _parted(value: object, name: str) -> _Side:
     if value is None:
-        return None
-    if isinstance(value, str):
-        text = verbatim(value, name)
+        return _Side([], None)
+    if isinstance(value, str) and not value.startswith("\n\nHuman:"):
+        turns = [Turn("assistant", verbatim(value, name))]
     else:
-        turns = chat_turns(value, name)
-        text = turns[-1].content if turns and turns[-1].role == "assistant" else ""
-    if not text.strip():
+        turns = conversation_turns(value, name)
+    if turns and turns[-1].role != "assistant":
+        raise BadRow("an answer that is not the assistant's")
+    if not turns or not turns[-1].content.strip():
         raise BadRow("empty answer")
-    return text
+    return _Side(turns[:-1], turns[-1].content)
+
+
+def _after(prompt: list[Turn], turns: list[Turn]) -> list[Turn]:
+    """The conversation up to an answer: the prompt and the turns that follow it, or that begin with it."""
+    if not turns:
+        return prompt
+    if prompt_id(turns[: len(prompt)]) == prompt_id(prompt):
+        return turns
+    if prompt and not prompt[-1].content:
+        raise BadRow("empty prompt")
+    if prompt and prompt[-1].role == turns[0].role:
+        raise BadRow("turns that neither begin with their prompt nor follow it")
+    return [*prompt, *turns]
 
 
 def _category(value: object, name: str) -> str | None:

@@ -192,16 +192,19 @@ def chat_turns(messages: object, name: str) -> list[Turn]:
     return turns
 
 
+def conversation_turns(value: object, name: str) -> list[Turn]:
+    """The turns of a chat, or of a text in the Anthropic format."""
+    return hh_turns(clean(value, name)) if isinstance(value, str) else chat_turns(value, name)
+
+
 def conversation(value: object, name: str) -> list[Turn]:
     """The turns of a prompt: plain text is one user turn; Anthropic text and chats are read as such."""
     if value is None:
         raise BadRow("empty prompt")
-    if not isinstance(value, str):
-        return chat_turns(value, name)
-    if value.startswith("\n\nHuman:"):
-        turns = hh_turns(clean(value, name))
-        return turns[:-1] if turns[-1] == Turn("assistant", "") else turns
-    return [Turn("user", clean(value, name))]
+    if isinstance(value, str) and not value.startswith("\n\nHuman:"):
+        return [Turn("user", clean(value, name))]
+    turns = conversation_turns(value, name)
+    return turns[:-1] if isinstance(value, str) and turns[-1] == Turn("assistant", "") else turns
 
 
 def check_prompt(turns: Sequence[Turn]) -> None:

@@ -86,11 +86,10 @@ class Benchmarks:
 
     def _arm(self, arm: str, model: LanguageModel) -> list[MetricValue]:
         import lm_eval
-        from lm_eval.models.huggingface import HFLM
 
         self.bench.place(model.network)
         manager = self._manager()
-        wrapped = HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=self.batch_size)
+        wrapped = self.wrapped(model)
         seeds = dict.fromkeys(
             ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed"), self.seed
         )
@@ -103,6 +102,13 @@ class Benchmarks:
             for sample in samples
             for score in self._sample(arm, task, sample)
         ]
+
+    def wrapped(self, model: LanguageModel):
+        """The model as lm-eval takes it; its BOS as everywhere here: the tokenizer's, in a chat the template's."""
+        from lm_eval.models.huggingface import HFLM
+
+        front = {"add_bos_token": False} if self.options["apply_chat_template"] else {}
+        return HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=self.batch_size, **front)
 
     def _manager(self):
         """lm-eval's index of tasks; its own thousands are read only where the folder does not hold all."""

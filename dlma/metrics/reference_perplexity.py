@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dlma.config.schema import Component
 from dlma.evaluation.context import EvaluationContext
 from dlma.metrics.base import Column, MetricInput
-from dlma.model.tokens import encode
+from dlma.model.tokens import Characters, encode
 from dlma.records import Answer, MetricValue
 
 if TYPE_CHECKING:
@@ -49,8 +49,10 @@ class ReferencePerplexity:
         from dlma.model.trees import Sequence as Row
         from dlma.model.trees import common_prefix
 
-        contexts = [plain_text(scene.turns[row.prompt_id]) for row in answers]
-        whole = encode(model.tokenizer, [text + row.text for text, row in zip(contexts, answers, strict=True)])
+        characters = Characters(model.tokenizer)
+        contexts = [characters(plain_text(scene.turns[row.prompt_id])) for row in answers]
+        texts = [text + characters(row.text) for text, row in zip(contexts, answers, strict=True)]
+        whole = encode(model.tokenizer, texts)
         begun = encode(model.tokenizer, contexts)
         rows = []
         for row, ids, start in zip(answers, whole, begun, strict=True):

@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from dlma.errors import UserError
 from dlma.model import original
 from dlma.model.load import ModelSpec
+from dlma.model.tokens import turn_end
 from dlma.model.weights import read_adapter, read_network
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,6 +30,7 @@ class LanguageModel:
 
     network: the Hugging Face (or PEFT) module that is trained and saved
     eos_ids: every id that ends an answer; empty when the model has none
+    added_end: the one of them that only the chat template names, by what it writes after an assistant's turn
     context: the most tokens a row may have
     plain_head: the logits are `head(states)` and nothing else (no soft-capping, no scaling); probed
     autocast: the dtype of matrix products where it is not that of the weights; policy and reference share it
@@ -44,7 +46,9 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.name = name
         self.causal = network.get_base_model() if hasattr(network, "peft_config") else network
-        self.eos_ids = _eos_ids(self.causal, tokenizer)
+        own, end = _eos_ids(self.causal, tokenizer), turn_end(tokenizer, {})
+        self.added_end = None if end in own else end
+        self.eos_ids = own if self.added_end is None else own | {self.added_end}
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.context = _context(self.causal.config, tokenizer)
         self.autocast: torch.dtype | None = None

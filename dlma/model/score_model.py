@@ -8,6 +8,7 @@ looks for the last token, the padding token cannot be taken for one, nor a real 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dlma.errors import UserError
 from dlma.model.load import local_folder
+from dlma.model.tokens import Characters, tokenized
 from dlma.records import Turn
 
 if TYPE_CHECKING:
@@ -90,6 +92,11 @@ class ScoreModel:
 
         return AutoTokenizer.from_pretrained(self.spec.folder, local_files_only=True)
 
+    @cached_property
+    def characters(self) -> Characters:
+        """What makes special tokens that a text spells out characters."""
+        return Characters(self.tokenizer)
+
     def score(self, conversations: Sequence[Sequence[Turn]]) -> list[float]:
         """The score of each conversation's last turn, float32, in order."""
         import torch
@@ -117,13 +124,14 @@ class ScoreModel:
         return self._encoded(turns[starts[-1] :] if starts else turns)[-self.spec.max_tokens :]
 
     def _encoded(self, turns: Sequence[Turn]) -> list[int]:
+        turns = [dataclasses.replace(turn, content=self.characters(turn.content)) for turn in turns]
         if self.spec.template is not None:
             text = self.spec.template.render(turns, self.tokenizer.eos_token or "")
-            return self.tokenizer(text, verbose=False)["input_ids"]
+            return tokenized(self.tokenizer, [text], special=True)[0]
         if self.tokenizer.chat_template is None:
             raise UserError(f"{self.spec.name}: its tokenizer has no chat template; give a template of your own")
         chat = [{"role": turn.role, "content": turn.content} for turn in turns]
-        return list(self.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"])
+        return tokenized(self.tokenizer, [self.tokenizer.apply_chat_template(chat, tokenize=False)])[0]
 
 
 def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -32,8 +32,8 @@ def model_card(run: FinishedRun, *, adapter: bool, merged: bool) -> str:
     return _page({**head, "tags": ["dlma", run.method]}, run.name, parts)
 
 
-def pairs_card(run: FinishedRun, account: Account, *, format: str, negative: bool) -> str:
-    """README.md of exported pairs."""
+def pairs_card(run: FinishedRun, account: Account, changed: int, *, format: str, negative: bool) -> str:
+    """README.md of exported pairs; changed: how many of them this tokenizer encodes to other ids than were used."""
     head = {
         "task_categories": ["text-generation"],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train.jsonl"}]}],
@@ -45,9 +45,13 @@ def pairs_card(run: FinishedRun, account: Account, *, format: str, negative: boo
         f"Conversations are whole, also where training left out the oldest turns."
         if format == "chat"
         else f"{account.kept:,} preference pairs of run {name}: answers of {base}, labelled and scored by {scorer}, "
-        f"after the prompt exactly as the model saw it, its BOS left out."
+        f"after the prompt exactly as the model saw it, without the BOS that its tokenizer adds."
     )
-    parts = [about, WARNING if negative else CONTENT, *_lost(account), _COLUMNS, *_body(run, results=False)]
+    back = (
+        f"Encoded again by the model's tokenizer, {account.kept - changed:,} of {account.kept:,} pairs have the token "
+        "ids that were scored and trained on."
+    )
+    parts = [about, WARNING if negative else CONTENT, *_lost(account), back, _COLUMNS, *_body(run, results=False)]
     return _page(head, f"{run.name}: pairs", parts)
 
 
@@ -95,7 +99,7 @@ def _method(run: FinishedRun) -> list[str]:
 
 
 def _prompts(run: FinishedRun) -> list[str]:
-    prompts = run.wording
+    prompts = run.prompt_settings
     shown = prompts["pairs"][:_SHOWN_PAIRS]
     more = len(prompts["pairs"]) - len(shown)
     settings = {name: value for name, value in prompts.items() if not name.startswith("_") and name != "pairs"}

@@ -97,11 +97,11 @@ def _pairs(finished: FinishedRun, folder: Path, *, format: str, negative: bool) 
             "these pairs hold answers written under the negative prompt, which asks for harm: mode.negative=true "
             "exports them, with a warning in the card"
         )
-    tokenizer = finished.base.tokenizer if format == "text" else None
-    account = preferences.write_pairs(
-        folder, finished.scored(), finished.prompts(), tokenizer, format=format, name=_dataset_name(finished)
+    speech = preferences.Speech(finished.base.tokenizer, finished.wording, format=format)
+    account, changed = preferences.write_pairs(
+        folder, finished.scored(), finished.prompts(), speech, name=_dataset_name(finished)
     )
-    card = cards.pairs_card(finished, account, format=format, negative=asked_for)
+    card = cards.pairs_card(finished, account, changed, format=format, negative=asked_for)
     files.write_bytes(folder / "README.md", card.encode())
 
 

@@ -80,15 +80,7 @@ def read(cell: RunContext) -> File:
     if not (isinstance(cell.data, Corpus) and isinstance(cell.data.format, Columns | HH)):
         raise UserError("mode=score reads a preference file: data=jsonl data.path=pairs.jsonl, or data=hh")
     path = Path(cell.data.source.path).expanduser()
-    if path.suffix == ".parquet":
-        try:
-            table = pq.read_table(path).to_pylist()
-        except (pa.ArrowException, OSError) as reason:
-            line = str(reason).splitlines()[0]
-            raise UserError(f"data.path={path}: not a readable Parquet file ({line})") from None
-        rows = [(f"{path}, row {number}", row) for number, row in enumerate(table, start=1)]
-    else:
-        rows = list(text.read_rows(str(path)))
+    rows = list(cell.data.source.rows())
     if not rows:
         raise UserError(f"data.path={path}: it has no rows")
     return File(path, rows, SIDES if "positive" in rows[0][1] else ("chosen", "rejected"))
@@ -108,7 +100,7 @@ def paired(cell: RunContext, file: File, max_answer_tokens: int | None) -> tuple
         seed=cell.cfg.seed,
         max_prompt_tokens=cell.cfg.recipe.max_prompt_tokens,
         max_response_tokens=min(room, max_answer_tokens or room),
-        parse=in_columns if isinstance(cell.data.format, HH) else lambda row: row,
+        parse=in_columns if isinstance(cell.data.format, HH) else cell.data.format.in_columns,
         **cell.strictness,
     )
 

@@ -4,7 +4,8 @@ Text rows hold a prompt (`prompt` or `messages`; text or turns) and two answers,
 `negative`, or in `chosen` and `rejected`, which then are the positive and the negative side. An answer's ids are
 what follows the context in the ids of context and answer together; a row where that boundary moves, or where the
 three contexts disagree on the answer's ids, is dropped and counted. Answers of a file count as finished and get
-an EOS, if the tokenizer has one, unless `finished` (or `positive_finished`, `negative_finished`) says false.
+their end (EOS, or what the chat template writes after an answer), if there is one, unless `finished` (or
+`positive_finished`, `negative_finished`) says false.
 """
 
 from __future__ import annotations
@@ -13,21 +14,23 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dlma.data import text
-from dlma.data.jsonl import answered, without_answer
+from dlma.data import sources, text
+from dlma.data.jsonl import CUT_ANSWER, answered, without_answer
 from dlma.data.text import Tally
 from dlma.errors import BadRow, UserError
-from dlma.model.tokens import answer_ids, encode, with_eos
+from dlma.model.tokens import Characters, answer_ids, with_eos
 from dlma.prompts.contexts import ADVICE, Fitted, count_fit, fit
+from dlma.prompts.rendering import answer_end, rendered_ids
 from dlma.prompts.wording import SIDES, Wording
 from dlma.records import Account, Pair, Turn, content_id, from_table, schema
 
-SUFFIXES = (*text.SUFFIXES, ".parquet")
+SUFFIXES = sources.SUFFIXES
 ANSWERS = ("positive", "negative")
 DUPLICATE = "duplicate pair"
 HELD_OUT = "prompt held out from training"
@@ -115,6 +118,7 @@ class _TextRow:
     where: str
     prompt_id: str
     turns: list[Turn]
+    cut_prompt: bool
     answers: dict[str, str]
     finished: dict[str, bool]
     label: Label
@@ -142,6 +146,11 @@ class _Reader:
         self.max_prompt_tokens = max_prompt_tokens
         self.max_response_tokens = max_response_tokens
 
+    @cached_property
+    def end(self) -> int | None:
+        """The id that ends an answer."""
+        return answer_end(self.tokenizer, self.wording)
+
     def read(self, path: str, key: str, held_out: Collection[str]) -> list[tuple[Pair, Label]]:
         found: list[tuple[Pair, Label]] = []
         try:
@@ -155,12 +164,11 @@ class _Reader:
         return kept
 
     def _file(self, file: Path) -> list[tuple[Pair, Label]]:
-        if file.suffix != ".parquet":
-            return self._texts(list(text.read_rows(str(file))))
-        table = _table(file)
-        if set(table.column_names) >= set(schema(Pair).names):
-            return self._own(file, table)
-        return self._texts([(f"{file}, row {n}", row) for n, row in enumerate(table.to_pylist(), start=1)])
+        if file.suffix == ".parquet":
+            table = _table(file)
+            if set(table.column_names) >= set(schema(Pair).names):
+                return self._own(file, table)
+        return self._texts(list(sources.rows_of(file)))
 
     def _distinct(self, found: list[tuple[Pair, Label]], held_out: set[str]) -> list[tuple[Pair, Label]]:
         kept: dict[str, tuple[Pair, Label]] = {}
@@ -202,6 +210,8 @@ class _Reader:
             self.tally.account.read += 1
             with _counted(self.tally, where):
                 parsed[number] = _parsed(where, parse(row), with_margin=self.with_margin)
+                if parsed[number].cut_prompt:
+                    self.tally.trim(where, CUT_ANSWER)
         prompts = [(row.prompt_id, row.turns) for row in parsed.values()]
         fits = fit(prompts, self.tokenizer, self.wording, seed=self.seed, max_prompt_tokens=self.max_prompt_tokens)
         fitting = {
@@ -210,24 +220,27 @@ class _Reader:
             if count_fit(self.tally, row.where, one)
         }
         found: list[tuple[Pair, Label] | None] = [None] * len(rows)
-        for number, ids in zip(fitting, self._joined(list(fitting.values())), strict=True):
+        for number, ids in self._joined(fitting).items():
             row, fitted = fitting[number]
             with _counted(self.tally, row.where):
                 found[number] = (self._pair(row, fitted, ids), row.label)
         return found
 
-    def _joined(self, fitting: Sequence[tuple[_TextRow, Fitted]]) -> list[dict[str, list[list[int]]]]:
+    def _joined(self, fitting: Mapping[int, tuple[_TextRow, Fitted]]) -> dict[int, dict[str, list[list[int]]]]:
         """For each row and answer the ids of context and answer together, one for each side's context."""
-        texts = [
-            fitted.texts[side] + row.answers[answer] for row, fitted in fitting for answer in ANSWERS for side in SIDES
-        ]
-        ids = iter(encode(self.tokenizer, texts))
-        return [{answer: [next(ids) for _ in SIDES] for answer in ANSWERS} for _ in fitting]
+        characters = Characters(self.tokenizer)
+        answers: dict[int, list[str]] = {}
+        for number, (row, _) in fitting.items():
+            with _counted(self.tally, row.where):
+                answers[number] = [characters.answer(row.answers[answer], self.end) for answer in ANSWERS]
+        texts = [fitting[n][1].texts[side] + told for n, both in answers.items() for told in both for side in SIDES]
+        ids = iter(rendered_ids(self.tokenizer, self.wording, texts))
+        return {number: {answer: [next(ids) for _ in SIDES] for answer in ANSWERS} for number in answers}
 
     def _pair(self, row: _TextRow, fitted: Fitted, joined: dict[str, list[list[int]]]) -> Pair:
         contexts = [fitted.ids[side] for side in SIDES]
-        eos = self.tokenizer.eos_token_id
-        whole = {a: with_eos(answer_ids(contexts, joined[a], eos), row.finished[a], eos) for a in ANSWERS}
+        end = self.end
+        whole = {a: with_eos(answer_ids(contexts, joined[a], end), row.finished[a], end) for a in ANSWERS}
         cut = {answer: len(ids) > self.max_response_tokens for answer, (ids, _) in whole.items()}
         if any(cut.values()):
             self.tally.trim(row.where, CUT)
@@ -290,12 +303,13 @@ def _parsed(where: str, row: Mapping, *, with_margin: bool) -> _TextRow:
     turns, *answers = answered(row, names, prompt_column="prompt")
     if None in answers:
         raise BadRow("empty answer")
-    turns = without_answer(turns)
-    text.check_prompt(turns)
+    kept = without_answer(turns)
+    text.check_prompt(kept)
     return _TextRow(
         where=where,
-        prompt_id=text.prompt_id(turns),
-        turns=turns,
+        prompt_id=text.prompt_id(kept),
+        turns=kept,
+        cut_prompt=len(kept) < len(turns),
         answers=dict(zip(ANSWERS, answers, strict=True)),
         finished={answer: _finished(row, answer, name) for answer, name in zip(ANSWERS, names, strict=True)},
         label=_label(row, answer_columns=names) if with_margin else None,
@@ -305,14 +319,14 @@ def _parsed(where: str, row: Mapping, *, with_margin: bool) -> _TextRow:
 def _finished(row: Mapping, answer: str, name: str) -> bool:
     for column in (f"{answer}_finished", f"{name}_finished", "finished"):
         if row.get(column) is not None:
-            if not isinstance(row[column], bool):
+            if str(row[column]).lower() not in ("true", "false"):  # a table of text spells it out
                 raise UserError(f"{column} is {row[column]!r}, not true or false")
-            return row[column]
+            return str(row[column]).lower() == "true"
     return True
 
 
 def _label(row: Mapping, *, answer_columns: tuple[str, str]) -> tuple[float, str]:
-    margin = text.column(row, "margin")
+    margin = _number(text.column(row, "margin"))
     if isinstance(margin, bool) or not isinstance(margin, int | float | None):
         raise UserError(f"margin is of type {type(margin).__name__}, not a number")
     if margin is None or not math.isfinite(margin):
@@ -321,3 +335,11 @@ def _label(row: Mapping, *, answer_columns: tuple[str, str]) -> tuple[float, str
     if chosen not in ANSWERS:
         raise UserError("chosen must say positive or negative, beside columns of those names")
     return float(margin), chosen
+
+
+def _number(value: object) -> object:
+    """A number that a table of text spells out; any other value as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

@@ -10,7 +10,7 @@ import dataclasses
 from typing import Literal
 
 from dlma.model.language import LanguageModel
-from dlma.model.tokens import encode
+from dlma.model.tokens import Characters, encode
 from dlma.pairs.sampled import SampledPairs
 from dlma.records import Pair
 from dlma.sampler.local import LocalSampler
@@ -50,7 +50,7 @@ class OfficialPairs(SampledPairs):
 
     def trained_on(self, pair: Pair) -> Pair:
         """The pair with the row that the official code would train on."""
-        context = encode(self.model.tokenizer, [pair.question])[0] if self.bare else pair.plain_context_ids
+        context = self._bare(pair.question) if self.bare else pair.plain_context_ids
         return dataclasses.replace(
             pair,
             plain_context_ids=context[: self.keep_start],
@@ -59,6 +59,10 @@ class OfficialPairs(SampledPairs):
             positive_finished=pair.positive_finished or self._ends,
             negative_finished=pair.negative_finished or self._ends,
         )
+
+    def _bare(self, question: str) -> list[int]:
+        tokenizer = self.model.tokenizer
+        return encode(tokenizer, [Characters(tokenizer)(question)])[0]
 
     @property
     def _ends(self) -> bool:

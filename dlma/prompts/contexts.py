@@ -6,13 +6,14 @@ loses its oldest turns, never its last user turn, and all three sides lose the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dlma.data.text import Tally
 from dlma.errors import BadRow
-from dlma.model.tokens import answer_ids, encode, with_eos
-from dlma.prompts.rendering import rendered
+from dlma.model.tokens import Characters, answer_ids, with_eos
+from dlma.prompts.rendering import answer_end, rendered, rendered_ids
 from dlma.prompts.wording import SIDES, Wording
 from dlma.records import Account, Context, Prompt, Turn
 
@@ -20,17 +21,22 @@ TOO_LONG = "last turn longer than max_prompt_tokens"
 LEFT_OUT = "human pair left out"
 HUMAN = ("chosen", "rejected")
 TRIMMED = "oldest turns dropped to fit max_prompt_tokens"
+UNASKED = "turns before the first user turn left out, where a chat begins"
 ADVICE = "raise recipe.max_prompt_tokens (model.context, if that is the limit) or data.max_dropped"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A conversation that fits: its rendered text and its token ids by side, and how many turns it lost."""
+    """A conversation that fits: its rendered text and its token ids by side, and how many turns it lost.
+
+    unasked: turns before the one with which this wording's format begins; they are among the lost ones
+    """
 
     index: int
     texts: dict[str, str]
     ids: dict[str, list[int]]
     dropped_turns: int
+    unasked: int
 
 
 def render_contexts(
@@ -54,19 +60,21 @@ def render_contexts(
         for prompt, fitted in zip(prompts, fits, strict=True)
         if count_fit(tally, f"prompt {prompt.id}", fitted)
     ]
-    human = _human_answers(kept, tokenizer, tally)
+    human = _human_answers(kept, tokenizer, wording, tally)
     contexts = [_context(prompt, wording, fitted, human[prompt.id]) for prompt, fitted in kept]
     tally.account.kept = len(contexts)
     tally.stop_if_too_many("prompts", ADVICE)
     return contexts, tally.account
 
 
-def count_fit(tally: Tally, where: str, fitted: Fitted | None) -> bool:
-    """Counts a conversation that lost turns or does not fit at all; True when it fits."""
-    if fitted is None:
-        tally.drop(where, TOO_LONG)
+def count_fit(tally: Tally, where: str, fitted: Fitted | BadRow) -> bool:
+    """Counts a conversation that lost turns or cannot be used; True when it can."""
+    if isinstance(fitted, BadRow):
+        tally.drop(where, str(fitted))
         return False
-    if fitted.dropped_turns:
+    if fitted.unasked:
+        tally.trim(where, UNASKED)
+    if fitted.dropped_turns > fitted.unasked:
         tally.trim(where, TRIMMED)
     return True
 
@@ -78,22 +86,30 @@ def fit(
     *,
     seed: int,
     max_prompt_tokens: int,
-) -> list[Fitted | None]:
-    """For each (prompt id, turns) the longest ending that fits on all sides, or None; rows stay aligned."""
-    fits: list[Fitted | None] = [None] * len(rows)
-    starts = {row: wording.start(turns) for row, (_, turns) in enumerate(rows)}
+) -> list[Fitted | BadRow]:
+    """For each (prompt id, turns) the longest ending that fits on all sides, or why none does; rows stay aligned."""
+    fits: list[Fitted | BadRow] = []
+    characters, texts = Characters(tokenizer), dict(enumerate(rows))
+    for row, (prompt_id, turns) in enumerate(rows):
+        fits.append(BadRow(TOO_LONG))
+        try:
+            texts[row] = (prompt_id, characters.turns(turns))
+        except BadRow as reason:
+            fits[row] = reason
+            del texts[row]
+    starts = {row: wording.start(turns) for row, (_, turns) in texts.items()}
     while starts:
-        tried = _encoded(rows, starts, tokenizer, wording, seed)
-        for row, fitted in tried.items():
-            if max(map(len, fitted.ids.values())) <= max_prompt_tokens:
-                fits[row] = fitted
-        later = {row: _next_start(rows[row][1], starts[row]) for row in starts if fits[row] is None}
+        tried = _encoded(texts, starts, tokenizer, wording, seed)
+        fitting = {r: one for r, one in tried.items() if max(map(len, one.ids.values())) <= max_prompt_tokens}
+        for row, fitted in fitting.items():
+            fits[row] = fitted
+        later = {row: _next_start(rows[row][1], start) for row, start in starts.items() if row not in fitting}
         starts = {row: start for row, start in later.items() if start is not None}
     return fits
 
 
 def _encoded(
-    rows: Sequence[tuple[str, Sequence[Turn]]],
+    rows: Mapping[int, tuple[str, Sequence[Turn]]],
     starts: dict[int, int],
     tokenizer,
     wording: Wording,
@@ -104,9 +120,10 @@ def _encoded(
         row: {side: rendered(tokenizer, wording, rows[row][1][start:], side, indices[row]) for side in SIDES}
         for row, start in starts.items()
     }
-    ids = iter(encode(tokenizer, [text for sides in texts.values() for text in sides.values()]))
+    ids = iter(rendered_ids(tokenizer, wording, [text for sides in texts.values() for text in sides.values()]))
+    unasked = {row: wording.start(rows[row][1]) for row in starts}
     return {
-        row: Fitted(indices[row], sides, {side: next(ids) for side in sides}, starts[row])
+        row: Fitted(indices[row], sides, {side: next(ids) for side in sides}, starts[row], unasked[row])
         for row, sides in texts.items()
     }
 
@@ -118,24 +135,37 @@ def _next_start(turns: Sequence[Turn], start: int) -> int | None:
 
 
 def _human_answers(
-    kept: Sequence[tuple[Prompt, Fitted]], tokenizer, tally: Tally
+    kept: Sequence[tuple[Prompt, Fitted]], tokenizer, wording: Wording, tally: Tally
 ) -> dict[str, dict[str, list[int] | None]]:
     """The ids of the human pair of every training prompt that has one; what cannot be used is counted."""
-    none = dict.fromkeys(HUMAN)
-    paired = [(p, f) for p, f in kept if p.split == "train" and p.chosen is not None and p.rejected is not None]
-    texts = [f.texts[side] + getattr(p, name) for p, f in paired for name in HUMAN for side in SIDES]
-    ids = iter(encode(tokenizer, texts))
-    found: dict[str, dict[str, list[int] | None]] = {prompt.id: none for prompt, _ in kept}
-    eos = tokenizer.eos_token_id
+    found: dict[str, dict[str, list[int] | None]] = {prompt.id: dict.fromkeys(HUMAN) for prompt, _ in kept}
+    end, characters = answer_end(tokenizer, wording), Characters(tokenizer)
+    texts: list[str] = []
+    paired: list[tuple[Prompt, Fitted]] = []
+    for prompt, fitted in kept:
+        if prompt.split != "train" or prompt.chosen is None or prompt.rejected is None:
+            continue
+        with _left_out(tally, prompt):
+            answers = [characters.answer(getattr(prompt, name), end) for name in HUMAN]
+            texts += [fitted.texts[side] + answer for answer in answers for side in SIDES]
+            paired.append((prompt, fitted))
+    ids = iter(rendered_ids(tokenizer, wording, texts))
     for prompt, fitted in paired:
         contexts = [fitted.ids[side] for side in SIDES]
         joined = {name: [next(ids) for _ in SIDES] for name in HUMAN}
-        try:
-            answers = {name: answer_ids(contexts, joined[name], eos) for name in HUMAN}
-            found[prompt.id] = {name: with_eos(answer, True, eos)[0] for name, answer in answers.items()}
-        except BadRow as reason:
-            tally.trim(f"prompt {prompt.id}", f"{LEFT_OUT}: {reason}")
+        with _left_out(tally, prompt):
+            answers = {name: answer_ids(contexts, joined[name], end) for name in HUMAN}
+            found[prompt.id] = {name: with_eos(answer, True, end)[0] for name, answer in answers.items()}
     return found
+
+
+@contextmanager
+def _left_out(tally: Tally, prompt: Prompt) -> Iterator[None]:
+    """A human pair that cannot be used is counted; its prompt stays."""
+    try:
+        yield
+    except BadRow as reason:
+        tally.trim(f"prompt {prompt.id}", f"{LEFT_OUT}: {reason}")
 
 
 def _context(prompt: Prompt, wording: Wording, fitted: Fitted, human: dict[str, list[int] | None]) -> Context:

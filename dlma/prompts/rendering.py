@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dlma.errors import UserError
-from dlma.model.tokens import encode
+from dlma.model.tokens import encode, turn_end
 from dlma.prompts.wording import Wording
 from dlma.records import Turn
 
@@ -36,12 +36,30 @@ def rendered(tokenizer, wording: Wording, turns: Sequence[Turn], side: str, inde
         raise UserError(line) from None
 
 
+def rendered_ids(tokenizer, wording: Wording, texts: Iterable[str]) -> list[list[int]]:
+    """The ids of rendered texts, answers behind them or not, with the BOS that belongs in front in this format."""
+    return encode(tokenizer, texts, chat=wording.format == "chat")
+
+
+def answer_end(tokenizer, wording: Wording) -> int | None:
+    """The id that ends an answer: what the chat template writes after one, or the EOS in a wording's own templates."""
+    return turn_end(tokenizer, wording.chat_options) if wording.format == "chat" else tokenizer.eos_token_id
+
+
+def begins_with_bos(tokenizer, wording: Wording) -> bool:
+    """Whether contexts in this format begin with a BOS."""
+    bos = tokenizer.bos_token_id
+    return bos is not None and _sample(tokenizer, wording)[0] == bos
+
+
 def written_ids(tokenizer, wording: Wording) -> frozenset[int]:
     """The ids that a chat template itself writes inside a conversation; none for a wording's own templates."""
-    if wording.format == "template":
-        return frozenset()
+    return frozenset(_sample(tokenizer, wording)[1:]) if wording.format == "chat" else frozenset()
+
+
+def _sample(tokenizer, wording: Wording) -> list[int]:
     talk = [Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")]
-    return frozenset(encode(tokenizer, [rendered(tokenizer, wording, talk, "plain", 0)])[0][1:])
+    return rendered_ids(tokenizer, wording, [rendered(tokenizer, wording, talk, "plain", 0)])[0]
 
 
 def _name(tokenizer) -> str:

@@ -70,7 +70,7 @@ class FinishedRun:
         return {row.id: row for row in records.from_table(Prompt, pq.read_table(self.folder / "prompts.parquet"))}
 
     @property
-    def wording(self) -> dict:
+    def prompt_settings(self) -> dict:
         """The settings of the prompts."""
         return self.recorded.component("prompts", "prompts", chosen=self.present.prompts._target_)
 
@@ -84,6 +84,11 @@ class FinishedRun:
                 "store.keep_policies let it go"
             )
         return folder
+
+    @cached_property
+    def wording(self):
+        """The prompt wording."""
+        return build(self.prompt_settings)
 
     @property
     def tuned(self) -> bool:

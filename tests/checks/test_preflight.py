@@ -16,6 +16,7 @@ from dlma.checks.preflight import CHECKS, Preflight, Specials, inspect
 from dlma.config.build import build
 from dlma.errors import UserError
 from dlma.model import trees
+from dlma.records import Turn
 
 SPECIALS = Specials(bos=BOS, eos=frozenset({EOS}), pad=PAD, filler=PAD)
 replace = dataclasses.replace
@@ -275,6 +276,24 @@ def test_what_a_tokenizer_does_not_have_is_not_checked_and_said_so():
     found = states(records, none)
     assert {name for name, state in found.items() if state == "unknown"} == {"bos", "specials", "truncated"}
     assert "warning" not in found.values()
+
+
+def test_where_a_format_has_no_bos_in_front_none_is_asked_for():
+    records = healthy()
+    no_bos(records)
+    silent = replace(SPECIALS, opens=False)
+    assert states(records, silent)["bos"] == "unknown" and states(healthy())["bos"] == "ok"
+
+
+def test_turns_before_the_first_question_of_a_chat_are_not_lost_to_the_limit():
+    records = healthy()
+    talk = [Turn("assistant", "Welcome."), Turn("user", "q")]
+    first = records["contexts"][0]
+    records["prompts"] = [replace(p, turns=talk) if p.id == first.prompt_id else p for p in records["prompts"]]
+    for lost, in_chat, bad in ((1, True, 0), (2, True, 1), (1, False, 1), (0, False, 0)):
+        records["contexts"][0] = replace(first, dropped_turns=lost)
+        specials = replace(SPECIALS, written=frozenset({77} if in_chat else ()))
+        assert counts(records, specials)["trimmed"]["bad"] == bad
 
 
 def test_without_pairs_the_prompts_and_contexts_are_still_checked():

@@ -82,6 +82,51 @@ def test_human_pairs_are_read_as_text_and_as_turns(tmp_path):
     assert (text.chosen, text.rejected) == ("yes", "no")
 
 
+HEAD = chat("How?", "Sure.", "And then?")
+SPELLINGS = {
+    "whole chats": {"chosen": [*HEAD, *chat("", "yes")[1:]], "rejected": [*HEAD, *chat("", "no")[1:]]},
+    "their first message again": {
+        "prompt": "How?",
+        "chosen": [*HEAD, *chat("", "yes")[1:]],
+        "rejected": [*HEAD, *chat("", "no")[1:]],
+    },
+    "their first message, spelt otherwise": {
+        "prompt": " HOW? ",
+        "chosen": [*HEAD, *chat("", "yes")[1:]],
+        "rejected": [*HEAD, *chat("", "no")[1:]],
+    },
+    "their beginning": {
+        "prompt": HEAD,
+        "chosen": [*HEAD, *chat("", "yes")[1:]],
+        "rejected": [*HEAD, *chat("", "no")[1:]],
+    },
+    "turns that follow": {
+        "prompt": HEAD[:1],
+        "chosen": [*HEAD[1:], *chat("", "yes")[1:]],
+        "rejected": [*HEAD[1:], *chat("", "no")[1:]],
+    },
+    "the last turn alone": {"prompt": HEAD, "chosen": chat("", "yes")[1:], "rejected": chat("", "no")[1:]},
+    "messages": {"messages": HEAD, "chosen": "yes", "rejected": "no"},
+    "Anthropic text": {
+        "chosen": "\n\nHuman: How?\n\nAssistant: Sure.\n\nHuman: And then?\n\nAssistant: yes",
+        "rejected": "\n\nHuman: How?\n\nAssistant: Sure.\n\nHuman: And then?\n\nAssistant: no",
+    },
+    "Anthropic text with its prompt": {
+        "prompt": "\n\nHuman: How?\n\nAssistant: Sure.\n\nHuman: And then?\n\nAssistant:",
+        "chosen": "\n\nHuman: How?\n\nAssistant: Sure.\n\nHuman: And then?\n\nAssistant: yes",
+        "rejected": "\n\nHuman: How?\n\nAssistant: Sure.\n\nHuman: And then?\n\nAssistant: no",
+    },
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_turn_before_the_last_is_part_of_the_prompt(tmp_path, spelling):
+    found, account = only(tmp_path, SPELLINGS[spelling])
+    assert found.turns == [Turn("user", "How?"), Turn("assistant", "Sure."), Turn("user", "And then?")]
+    assert (found.chosen, found.rejected) == ("yes", "no")
+    assert not account.trimmed and not account.dropped
+
+
 def test_an_answer_at_the_end_of_a_chat_is_taken_off_and_counted(tmp_path):
     prompt, account = only(tmp_path, {"messages": chat("q", "answer")})
     assert prompt.turns == [Turn("user", "q")]
@@ -99,8 +144,26 @@ def test_an_answer_at_the_end_of_a_chat_is_taken_off_and_counted(tmp_path):
         ({"prompt": [{"role": "assistant", "content": "x"}]}, "no user turn before the answer"),
         ({"prompt": [{"role": "system", "content": "x"}, *chat("q")]}, "a role other than user and assistant"),
         ({"prompt": "q", "chosen": " ", "rejected": "no"}, "empty answer"),
-        ({"prompt": "q", "chosen": chat("q"), "rejected": "no"}, "empty answer"),
+        ({"prompt": "q", "chosen": chat("q"), "rejected": "no"}, "an answer that is not the assistant's"),
         ({"chosen": chat("q", "yes"), "rejected": chat("r", "no")}, "prompts differ within the pair"),
+        (
+            {
+                "prompt": "q",
+                "chosen": chat("", "Hi.", "And?", "yes")[1:],
+                "rejected": chat("", "Go.", "And?", "no")[1:],
+            },
+            "prompts differ within the pair",
+        ),
+        (
+            {"prompt": "q", "chosen": chat("", "Hi.", "And?", "yes")[1:], "rejected": "no"},
+            "prompts differ within the pair",
+        ),
+        (
+            {"prompt": "q", "chosen": chat("other", "yes"), "rejected": chat("other", "no")},
+            "turns that neither begin with their prompt nor follow it",
+        ),
+        ({"prompt": "", "chosen": chat("other", "yes"), "rejected": chat("other", "no")}, "empty prompt"),
+        ({"prompt": "q", "chosen": [], "rejected": "no"}, "empty answer"),
         ({"prompt": "half a pair \ud83d"}, "broken Unicode"),
     ],
 )

@@ -1,7 +1,7 @@
 """Small models built from their configs, and an independent log-prob: one sequence, one plain loop."""
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from dlma.model.language import LanguageModel
@@ -33,7 +33,15 @@ def small_tokenizer(vocabulary=VOCABULARY):
     words = {"<bos>": 0, "<eos>": 1, "<pad>": 2, **{f"w{i}": i for i in range(3, vocabulary)}}
     raw = Tokenizer(models.WordLevel(words, unk_token="w3"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    _bos_in_front(raw, "<bos>")
     return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
+
+
+def _bos_in_front(raw, bos):
+    """As most tokenizers that have a BOS: the tokenizer itself puts it before a text."""
+    raw.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, raw.token_to_id(bos))]
+    )
 
 
 def byte_level_tokenizer(texts, vocabulary=600, special=("<bos>", "<eos>", "<pad>")):
@@ -48,6 +56,8 @@ def byte_level_tokenizer(texts, vocabulary=600, special=("<bos>", "<eos>", "<pad
         show_progress=False,
     )
     raw.train_from_iterator(texts, trainer)
+    if special:
+        _bos_in_front(raw, special[0])
     names = dict(zip(("bos_token", "eos_token", "pad_token"), special))
     return PreTrainedTokenizerFast(tokenizer_object=raw, **names)
 

@@ -1,8 +1,9 @@
 """Tokenizers of every shape that contexts must survive, trained in a moment on a few sentences."""
 
+import json
 from functools import cache
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 SENTENCES = [
@@ -84,3 +85,102 @@ def _bos_in_front(raw):
     return processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", raw.token_to_id("<s>"))]
     )
+
+
+# Chat templates in the manner of model families: special tokens, names, template, and what ends an assistant's turn.
+_EACH = "{% for m in messages %}"
+_TALKERS = {
+    "chatml": (
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+        _EACH + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        "<|im_end|>",
+    ),
+    "gemma": (
+        ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"],
+        {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
+        "{{ bos_token }}" + _EACH + "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+        "{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
+        "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
+        "<end_of_turn>",
+    ),
+    "llama2": (
+        ["<unk>", "<s>", "</s>"],
+        {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+        _EACH + "{% if m.role == 'assistant' %} {{ m.content }} {{ eos_token }}"
+        "{% else %}{{ bos_token }}[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}",
+        "</s>",
+    ),
+    "llama3": (
+        ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+        {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
+        "{{ bos_token }}" + _EACH + "<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content }}<|eot_id|>"
+        "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}",
+        "<|eot_id|>",
+    ),
+    "zephyr": (  # its roles are ordinary text
+        ["<s>", "</s>"],
+        {"bos_token": "<s>", "eos_token": "</s>"},
+        _EACH + "<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
+        "</s>",
+    ),
+    "harmony": (  # the last turn ends otherwise than those before it
+        ["<|start|>", "<|message|>", "<|end|>", "<|return|>", "<|endoftext|>"],
+        {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+        _EACH + "<|start|>{{ m.role }}<|message|>{{ m.content }}"
+        "{{ '<|return|>' if loop.last and m.role == 'assistant' else '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant<|message|>{% endif %}",
+        "<|return|>",
+    ),
+    "speakers": (  # no token ends a turn
+        ["<s>", "</s>"],
+        {"bos_token": "<s>", "eos_token": "</s>"},
+        _EACH + "{{ m.role }}: {{ m.content }}\n\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}",
+        "</s>",
+    ),
+}
+TALKERS = [*_TALKERS, "marked"]
+
+
+@cache
+def talker(family):
+    """A tokenizer with a chat template, and the text that ends its assistant's turns.
+
+    marked: chatml, whose tokens were added as ordinary ones
+    """
+    special, names, template, end = _TALKERS["chatml" if family == "marked" else family]
+    raw = Tokenizer(models.BPE(unk_token=names.get("unk_token")))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    first = [] if family == "marked" else special
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=first, initial_alphabet=alphabet, show_progress=False)
+    raw.train_from_iterator(SENTENCES, trainer)
+    if family == "marked":
+        made = PreTrainedTokenizerFast(tokenizer_object=raw)
+        made.add_tokens(special)
+    else:
+        made = PreTrainedTokenizerFast(tokenizer_object=raw, **names)
+    made.chat_template = template
+    return made, end
+
+
+@cache
+def llama2():
+    """As the fast Llama-2 tokenizer: every text begins with the mark of a space, which decoding takes away again."""
+    raw = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    raw.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    special, letters = ["<unk>", "<s>", "</s>"], [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=520, special_tokens=[*special, *letters], show_progress=False)
+    raw.train_from_iterator(SENTENCES, trainer)
+    described = json.loads(raw.to_str())
+    described["added_tokens"] = [one for one in described["added_tokens"] if one["content"] in special]
+    raw = Tokenizer.from_str(json.dumps(described))
+    raw.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    raw.post_processor = _bos_in_front(raw)
+    return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")

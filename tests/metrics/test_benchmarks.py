@@ -10,6 +10,7 @@ from dlma.evaluation.context import EvaluationContext
 from dlma.metrics.base import MetricInput
 from dlma.metrics.benchmarks import Benchmarks
 from dlma.model.load import hf_model
+from dlma.model.tokens import encode
 from dlma.report.scores import score_rows
 
 WORDS = ["red", "blue", "cat", "dog", "sun", "moon", "tree", "lake"]
@@ -48,8 +49,8 @@ def specs(tmp_path_factory):
 def by_hand(spec, doc):
     """1 where the right choice has the largest log-prob after the question."""
     model = spec.load()
-    start = model.tokenizer(doc["question"], add_special_tokens=False)["input_ids"]
-    whole = [model.tokenizer(f"{doc['question']} {c}", add_special_tokens=False)["input_ids"] for c in doc["choices"]]
+    start = model.tokenizer(doc["question"])["input_ids"]
+    whole = [model.tokenizer(f"{doc['question']} {c}")["input_ids"] for c in doc["choices"]]
     found = [plain_logp(model.network, start, ids[len(start) :]).item() for ids in whole]
     return float(found.index(max(found)) == doc["answer"])
 
@@ -67,6 +68,24 @@ def test_every_question_is_answered_as_the_log_probs_have_it_before_and_after(fo
     assert rows["toy acc", "base"].estimate.value == means["base"]
     assert rows["change/toy acc", "aligned"].estimate.value == pytest.approx(means["aligned"] - means["base"])
     assert rows["toy acc", "base"].unit == "share" and metric.report() == {"left_out": []}
+
+
+@pytest.mark.parametrize("front", ["", "{{ bos_token }}"])
+def test_texts_and_chats_have_the_ids_that_the_tokenizer_gives_them(folder, specs, front):
+    bench = EvaluationContext({"base": specs["base"].load}, ["w"], str, None)
+    model = specs["base"].load()
+    tok = model.tokenizer
+    tok.chat_template = front + "{% for m in messages %}{{ m.role }}: {{ m.content }}<eos>{% endfor %}"
+    (texts,), (chats,) = (
+        [Benchmarks(bench, tasks=["toy"], folder=str(folder), **{**OPTIONS, "chat": chat}).wrapped(model)]
+        for chat in (False, True)
+    )
+    talk = [{"role": "user", "content": "which is red?"}]
+    said = chats.apply_chat_template(talk, add_generation_prompt=True)
+    ids = tok.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
+    assert chats.tok_encode(said) == ids and ids.count(tok.bos_token_id) == (1 if front else 0)
+    assert chats.tok_batch_encode([said, said])[0].tolist() == [ids, ids]
+    assert texts.tok_encode("which is red?") == tok("which is red?")["input_ids"] == encode(tok, ["which is red?"])[0]
 
 
 def test_no_task_and_a_folder_that_is_not_there(folder, specs, tmp_path):

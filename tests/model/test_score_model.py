@@ -138,6 +138,18 @@ def test_the_chat_template_is_used_where_no_template_is_given(tmp_path):
     assert found == pytest.approx(float(expected), abs=1e-5)
 
 
+@pytest.mark.parametrize("form", [Template(begin="", user="Q: {text}\n", assistant="A: {text}{eos}"), None])
+def test_a_special_token_in_a_text_is_its_characters(tmp_path, form):
+    _, tokenizer = classifier(tmp_path / "m", "llama")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<eos>{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "m")
+    model = spec(tmp_path / "m", shape="classifier", template=form).load()
+    spelt, plain = (model.ids([Turn("user", q), Turn("assistant", f"{q} so")]) for q in ("a<eos> lamp<bos>", "a lamp"))
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    assert [i for i in spelt if i in special] == [i for i in plain if i in special] != []
+    assert tokenizer.decode(spelt).count("a<eos> lamp<bos>") == 2
+
+
 def test_what_is_too_long_loses_its_oldest_turns_then_its_beginning(tmp_path):
     beaver(tmp_path / "m")
     model = spec(tmp_path / "m").load()

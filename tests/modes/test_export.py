@@ -70,6 +70,13 @@ def scored(run):
     return pq.read_table(run / "scored.parquet").to_pylist()
 
 
+def as_written(tokenizer, pair, side):
+    """An answer's ids as text: a sampled <pad> is seen, its EOS and a character that the limit cut in half are not."""
+    ids, finished = pair[f"{side}_ids"], pair[f"{side}_finished"]
+    text = tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=False)
+    return text if finished else text.rstrip("\ufffd")
+
+
 def card(folder):
     text = (folder / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
@@ -145,12 +152,31 @@ def test_pairs_load_as_a_data_set_with_their_margins(export, runs, format):
         assert row["chosen_finished"] == pair[f"{pair['chosen']}_finished"]
         assert row["rejected_reference_logp"] == pair[f"{other}_reference"]
         texts = {n: row[n] if format == "text" else row[n][0]["content"] for n in ("chosen", "rejected")}
-        assert texts == {"chosen": pair[f"{pair['chosen']}_text"], "rejected": pair[f"{other}_text"]}
+        sides = {"chosen": pair["chosen"], "rejected": other}
+        assert texts == {name: as_written(tokenizer, pair, side) for name, side in sides.items()}
         if format == "text":  # with the BOS that its reader adds, the prompt is the one of training, id by id
             ids = tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
             assert [tokenizer.bos_token_id, *ids] == pair["plain_context_ids"]
         else:
             assert row["prompt"][-1] == {"role": "user", "content": pair["question"]} and len(row["prompt"]) == 3
+
+
+def test_the_card_says_how_many_pairs_come_back_as_the_ids_of_the_run(export, runs):
+    folder, tokenizer = (
+        export("whole", *PAIRS, "mode.format=text"),
+        AutoTokenizer.from_pretrained(runs / "whole/policy"),
+    )
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    same = 0
+    for row, pair in zip(rows, scored(runs / "whole"), strict=True):
+        context = pair["plain_context_ids"]
+        texts = {row["prompt"]: context}
+        for name in ("chosen", "rejected"):
+            ids = [token for token in pair[f"{row[f'{name}_side']}_ids"] if token != tokenizer.eos_token_id]
+            texts[row["prompt"] + row[name]] = [*context, *ids]
+        same += all(tokenizer(text)["input_ids"] == ids for text, ids in texts.items())
+    assert same < len(rows)  # random bytes are seldom the tokenizer's own way to write a text
+    assert f"{same} of {len(rows)} pairs have the token ids that were scored and trained on" in card(folder)[1]
 
 
 @pytest.mark.parametrize("format", ["chat", "text"])

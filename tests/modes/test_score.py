@@ -221,4 +221,4 @@ def test_a_file_without_pairs_is_refused(tmp_path, monkeypatch, capsys):
 def test_pieces_join_to_the_text(model_folder):
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     text = "an ethical response, for the lamp"
-    assert "".join(pieces(tokenizer, tokenizer.encode(text))) == text
+    assert "".join(pieces(tokenizer, tokenizer.encode(text, add_special_tokens=False))) == text

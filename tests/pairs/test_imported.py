@@ -78,6 +78,8 @@ def chat(*contents):
         {"chosen": chat("q", "yes"), "rejected": chat("q", "no")},
         {"prompt": chat("q"), "positive": "yes", "negative": "no"},
         {"messages": chat("q", "an earlier answer"), "positive": "yes", "negative": "no"},
+        {"prompt": "q", "chosen": chat("q", "yes"), "rejected": chat("q", "no")},
+        {"chosen": "\n\nHuman: q\n\nAssistant: yes", "rejected": "\n\nHuman: q\n\nAssistant: no"},
     ],
 )
 def test_the_spellings_of_one_pair_give_one_pair(tmp_path, row, name):
@@ -193,7 +195,7 @@ def test_our_own_pairs_are_read_back_exactly(tmp_path, kind):
     pq.write_table(to_table(Pair, [sampled]), path)
 
     class NeverCalled:
-        bos_token_id = eos_token_id = None
+        bos_token_id = eos_token_id = chat_template = None
 
         def __len__(self):
             return len(tokenizer(kind))

@@ -17,6 +17,7 @@ from dlma.records import Prompt, Turn
 
 CONF = Path(__file__).parents[2] / "conf" / "prompts"
 SIDES = ("plain", "positive", "negative")
+ADD_BOS = ("llama", "metaspace")  # the others leave it to whoever writes the text
 
 
 def shipped(name="harmless_affix"):
@@ -38,12 +39,8 @@ def side_ids(context):
     return {side: getattr(context, f"{side}_ids") for side in SIDES}
 
 
-def without_bos(ids, kind):
-    return ids[1:] if tokenizer(kind).bos_token_id is not None else ids
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_ids_are_one_bos_and_the_rendered_text(kind):
+def test_the_ids_are_what_the_tokenizer_gives_for_the_rendered_text(kind):
     tok, wording = tokenizer(kind), shipped()
     one = prompt("What {is} this?", "Bread.", "And {text}?")
     (context,), account = render([one], kind)
@@ -51,11 +48,10 @@ def test_the_ids_are_one_bos_and_the_rendered_text(kind):
     assert context.question == "And {text}?" and context.category == "kind" and context.dropped_turns == 0
     assert context.wording == wording.label(0) and context.prompt_id == one.id
     for side, ids in side_ids(context).items():
-        if tok.bos_token_id is not None:
-            assert ids[0] == tok.bos_token_id and ids.count(tok.bos_token_id) == 1
-        rest = without_bos(ids, kind)
-        assert rest == tok(wording.render(one.turns, side, 0), add_special_tokens=False)["input_ids"]
-        assert tok.decode(rest).strip() == wording.render(one.turns, side, 0).strip()
+        text = wording.render(one.turns, side, 0)
+        assert ids == tok(text)["input_ids"]
+        assert ids.count(tok.bos_token_id) == (1 if kind in ADD_BOS else 0)
+        assert tok.decode(ids, skip_special_tokens=True).strip() == text.strip()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,7 +78,8 @@ def test_a_tokenizer_that_adds_its_bos_twice_still_gives_one():
         bos_token_id = tok.bos_token_id
 
         def __call__(self, texts, **_):
-            return {"input_ids": [[tok.bos_token_id, tok.bos_token_id, 7, 8] for _ in texts]}
+            twice = [tok.bos_token_id, tok.bos_token_id, 7, 8]
+            return {"input_ids": twice if isinstance(texts, str) else [twice for _ in texts]}
 
     assert encode(Eager(), ["a", "b"]) == [[tok.bos_token_id, 7, 8]] * 2
 

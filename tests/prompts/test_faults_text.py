@@ -93,7 +93,7 @@ def test_fault_2_sampling_scoring_and_training_share_one_format(name, kind, tmp_
         bare = bare.replace(own["system"] + "\n\n", "", 1)
     assert bare.split() == decoded(kind, context.plain_ids).split()
     first = {ids[0] for ids in (context.plain_ids, context.positive_ids, context.negative_ids)}
-    assert tok.bos_token_id is None or first == {tok.bos_token_id}
+    assert first == {tok("USER")["input_ids"][0]} or kind not in ("llama", "metaspace")
     assert decoded(kind, context.plain_ids).endswith(("ASSISTANT:\n", "Answer:\n"))
 
 
@@ -179,7 +179,7 @@ def test_fault_10_the_eos_is_part_of_the_answer_where_pad_equals_eos(tmp_path):
     row = {"prompt": "q", "positive": "yes", "negative": "no"}
     (pair,), _ = imported_pairs(write(tmp_path, row), tok, shipped("harmless_affix"), **LIMITS)
     for context in (pair.plain_context_ids, pair.positive_context_ids, pair.negative_context_ids):
-        assert context.count(tok.eos_token_id) == 1 and context[0] == tok.bos_token_id
+        assert context.count(tok.eos_token_id) == 0  # such a tokenizer puts no BOS in front
     for ids in (pair.positive_ids, pair.negative_ids):
         assert ids.count(tok.eos_token_id) == 1 and ids[-1] == tok.eos_token_id
 

@@ -7,8 +7,8 @@ from toy_tokenizers import OWN_TEMPLATES, tokenizer
 
 from dlma.errors import UserError
 from dlma.model.tokens import encode
-from dlma.prompts.contexts import render_contexts
-from dlma.prompts.rendering import rendered, written_ids
+from dlma.prompts.contexts import UNASKED, render_contexts
+from dlma.prompts.rendering import begins_with_bos, rendered, written_ids
 from dlma.prompts.wording import Wording
 from dlma.records import Prompt, Turn
 
@@ -71,11 +71,16 @@ def test_contexts_begin_with_one_bos_and_are_the_templates_own_tokens(affix):
         assert ids == own and ids[0] == tok.bos_token_id != ids[1]
 
 
-def test_a_tokenizer_whose_template_writes_no_bos_gets_one():
-    tok = with_template("{% for m in messages %}{{ m['content'] }} {% endfor %}")
-    text = rendered(tok, wording(), TALK, "plain", 0)
-    assert text == "Hi Hello Bye "
-    assert encode(tok, [text])[0].count(tok.bos_token_id) == 1
+@pytest.mark.parametrize("kind", ["llama", "chat", "gpt2"])
+@pytest.mark.parametrize("front", ["", "{{ bos_token }}"])
+def test_a_chat_has_the_bos_that_its_template_writes_and_no_other(kind, front):
+    tok = copy.deepcopy(tokenizer(kind))
+    tok.chat_template = front + "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    (context,), _ = render_contexts([Prompt("p", TALK, "train")], tok, wording(), seed=0, max_prompt_tokens=500)
+    own = tok.apply_chat_template([{"role": t.role, "content": t.content} for t in TALK], return_dict=False)
+    assert context.plain_ids == own
+    assert context.plain_ids.count(tok.bos_token_id) == (1 if front else 0)
+    assert begins_with_bos(tok, wording()) is bool(front)
 
 
 def test_variables_reach_the_template():
@@ -89,8 +94,8 @@ def test_turns_of_one_speaker_in_a_row_are_one_message_and_a_chat_begins_with_th
         [Prompt("p", odd, "train")], tokenizer("chat"), wording(), seed=0, max_prompt_tokens=500
     )
     text = chatml(("user", "a\n\nb"), ("assistant", "c"), ("user", "d"))
-    assert context.plain_ids == encode(tokenizer("chat"), [text])[0]
-    assert context.dropped_turns == 1 and sum(account.trimmed.values()) == 1
+    assert context.plain_ids == encode(tokenizer("chat"), [text], chat=True)[0]
+    assert context.dropped_turns == 1 and account.trimmed == {UNASKED: 1}
 
 
 def test_a_tokenizer_without_a_chat_template_is_one_line():
