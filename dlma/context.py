@@ -18,11 +18,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dlma.config.build import build, resolved, scientific
+from dlma.config.build import build, layout, resolved, scientific
 from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
 from dlma.model.load import ModelSpec
 from dlma.redaction import redact
+from dlma.store.machine import machine
 from dlma.store.stage import Stage
 from dlma.store.store import Store
 
@@ -48,7 +49,7 @@ class RunContext:
         self.cfg = cfg
         self.folder = folder
         self.lender = lender
-        self.store = Store(cfg.store.root) if lender is None else lender.store
+        self.store = self._open_store() if lender is None else lender.store
         self.settings = redact(resolved(cfg))
         self.summary: dict[str, float] = {}
         self.round = 1
@@ -57,6 +58,12 @@ class RunContext:
         self._base: LanguageModel | None = None
         self._logged: set[float] = set()
         self._told = False
+
+    def _open_store(self) -> Store:
+        trainer = self.cfg.trainer
+        asked = {name: trainer[name] for name in ("accelerator", "devices", "strategy", "threads") if name in trainer}
+        known = {"accelerator": "cpu", "devices": 1, "strategy": "ddp", "threads": 0} | asked
+        return Store(self.cfg.store.root, layout=layout(trainer), machine=machine(**known))
 
     def next_round(self, policy: Stage) -> RunContext:
         """The same run one round on: it begins with a policy, under a seed of its own."""

@@ -6,26 +6,21 @@ killed, asks only what has no reply yet. The key is read from the environment wh
 
 from __future__ import annotations
 
-import os
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dlma import files, redaction
 from dlma.errors import UserError
+from dlma.http_client import Client, Fault, insist
 from dlma.store import manifest as manifests
 from dlma.store.fingerprint import key_of
 
-if TYPE_CHECKING:
-    import openai
-
 Chat = Sequence[dict[str, str]]
-_LONGEST_WAIT = 60.0  # seconds between two attempts
+_OPENAI = "https://api.openai.com/v1"
 
 
 class Endpoint:
@@ -87,16 +82,12 @@ class Endpoint:
         known = [] if self.weights is None else [fingerprint(self.weights)]
         return [f"{self.model} at {self.base_url or 'api.openai.com'}", *known]
 
-    def client(self) -> openai.OpenAI:
-        """The protocol's client; its own retries are off, ours count."""
-        try:
-            import openai
-        except ImportError:
-            raise UserError("judges: an LLM judge needs the openai client: pip install 'dlma[judge]'") from None
-        key = os.environ.get(self.key_variable)
-        if key is None and self.base_url is None:
-            raise UserError(f"endpoint: no key; set the environment variable {self.key_variable}")
-        return openai.OpenAI(api_key=key or "none", base_url=self.base_url, timeout=self.timeout_seconds, max_retries=0)
+    def client(self) -> Client:
+        """The client with this endpoint's key; OpenAI's own address is not asked without one."""
+        needs_key = self.base_url is None
+        return Client(
+            key_variable=self.key_variable, needs_key=needs_key, option="endpoint", timeout=self.timeout_seconds
+        )
 
 
 @dataclass
@@ -114,14 +105,6 @@ class Account:
     last: str | None = None
 
 
-class _Fault(Exception):
-    """The server failed in a way that may pass; `wait` is what it asked for, in seconds."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
 class ChatClient:
     """Asks an endpoint, with a folder of replies."""
 
@@ -129,7 +112,7 @@ class ChatClient:
         self.endpoint = endpoint
         self.cache = cache / "chat"
         self.account = Account()
-        self._client: openai.OpenAI | None = None
+        self._client = endpoint.client()
         self._lock = threading.Lock()
         self._next = 0.0
         self._stop = threading.Event()
@@ -167,7 +150,7 @@ class ChatClient:
             self._count(kept, cached=1)
             return kept["reply"]
         try:
-            found = self._insist(chat)
+            found = self._with_retries(chat)
         except UserError as reason:
             with self._lock:
                 self._reason = self._reason or reason  # the first one is what stopped the others
@@ -191,28 +174,19 @@ class ChatClient:
 
     def _with_retries(self, chat: Chat) -> dict:
         """The reply, after as many tries as the endpoint allows."""
-        reason = _Fault("stopped")
-        for attempt in range(self.endpoint.attempts):
-            if self._stop.is_set():
-                break
-            self._take_turn()
-            try:
-                return self._once(chat)
-            except _Fault as fault:
-                reason = fault
-                with self._lock:
-                    self.account.failed += 1
-            if attempt + 1 < self.endpoint.attempts:
-                self._stop.wait(self._wait(attempt, reason.wait))
-        raise UserError(
-            f"endpoint: {self.endpoint.model} failed {self.endpoint.attempts} times in a row ({reason}); the replies "
-            "so far are kept: run the same command again later, or raise endpoint.attempts"
-        )
+        endpoint = self.endpoint
+        patience = dict(tries=endpoint.attempts, first_wait=endpoint.backoff_seconds, stop=self._stop)
+        try:
+            return insist(lambda number: self._once(chat), failed=self._count_failure, **patience)
+        except Fault as fault:
+            raise UserError(
+                f"endpoint: {endpoint.model} failed {endpoint.attempts} times in a row ({fault}); the replies "
+                "so far are kept: run the same command again later, or raise endpoint.attempts"
+            ) from None
 
-    def _wait(self, attempt: int, asked: float | None) -> float:
-        """Doubled each time, and shaken so that many clients do not come back together."""
-        own = self.endpoint.backoff_seconds * 2**attempt * (0.5 + random.random() / 2)
-        return min(_LONGEST_WAIT, max(own, asked or 0.0))
+    def _count_failure(self, fault: Fault) -> None:
+        with self._lock:
+            self.account.failed += 1
 
     def _rate_limit(self) -> None:
         """Counts a request against the limits, and waits for its turn under a rate."""
@@ -225,43 +199,35 @@ class ChatClient:
             account.requests += 1
             start = max(time.monotonic(), self._next)
             self._next = start + endpoint.pause
-            self._client = self._client or endpoint.client()
         self._stop.wait(max(0.0, start - time.monotonic()))
 
     def _once(self, chat: Chat) -> dict:
-        import openai
-
+        self._rate_limit()
         settings = self._settings
         form = {"response_format": {"type": "json_object"}} if settings["json_mode"] else {}
-        try:
-            found = self._client.chat.completions.create(
-                model=self.endpoint.model,
-                messages=list(chat),
-                temperature=settings["temperature"],
-                max_tokens=settings["max_tokens"],
-                **form,
-            )
-        except openai.APIStatusError as error:
-            raise _refusal(error) from None
-        except openai.APIError as error:  # no connection, a timeout, an answer that is no answer
-            raise _Fault(_line(error)) from None
-        except ValueError as error:  # half a JSON text
-            raise _Fault(f"an answer that is not JSON: {_line(error)}") from None
-        return self._read(found)
+        body = {
+            "model": self.endpoint.model,
+            "messages": list(chat),
+            "temperature": settings["temperature"],
+            "max_tokens": settings["max_tokens"],
+            **form,
+        }
+        return self._read(self._client.ask(f"{(self.endpoint.base_url or _OPENAI).rstrip('/')}/chat/completions", body))
 
-    def _read(self, found: object) -> dict:
+    def _read(self, found: dict) -> dict:
         try:
-            content = found.choices[0].message.content
-            model = found.model or self.endpoint.model
-        except (AttributeError, TypeError, IndexError, KeyError):
-            raise _Fault("an answer without choices") from None
+            content = found["choices"][0]["message"]["content"]
+            model = found.get("model") or self.endpoint.model
+        except (TypeError, IndexError, KeyError):
+            raise Fault("an answer without choices") from None
         if not isinstance(content, str | None) or not isinstance(model, str):
-            raise _Fault("an answer whose content is not text")
-        self._pay(getattr(found, "usage", None))
+            raise Fault("an answer whose content is not text")
+        self._pay(found.get("usage"))
         return {"reply": redaction.text(content or ""), "model": redaction.text(model), "date": manifests.now()}
 
     def _pay(self, usage: object) -> None:
-        tokens = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+        known = usage if isinstance(usage, dict) else {}
+        tokens = [known.get(name) for name in ("prompt_tokens", "completion_tokens")]
         if not all(isinstance(n, int) for n in tokens):
             if self.endpoint.max_cost is not None:
                 raise UserError("endpoint.max_cost: this server reports no usage; use endpoint.max_requests")
@@ -274,16 +240,3 @@ class ChatClient:
 
 def _reached(limit: str) -> str:
     return f"{limit} is reached; the replies so far are kept: raise it and run the same command again"
-
-
-def _refusal(error: openai.APIStatusError) -> Exception:
-    """What may pass (429, 408, 409, 5xx) as a fault; any other status as the user's to mend."""
-    status = error.status_code
-    if status in (408, 409, 429) or status >= 500:
-        wait = error.response.headers.get("retry-after", "")
-        return _Fault(f"status {status}", float(wait) if wait.replace(".", "", 1).isdigit() else None)
-    return UserError(f"endpoint: refused with status {status}: {_line(error)}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

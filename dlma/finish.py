@@ -19,6 +19,7 @@ from dlma.config.build import build
 from dlma.context import RunContext
 from dlma.cost import record as cost_record
 from dlma.metrics import summary
+from dlma.metrics.base import told_apart
 from dlma.records import Account, EvalRow, MetricValue, ScoredPair, TokenRewards, Truth, Verdict
 from dlma.report import along, run_page, terminal, verdicts
 from dlma.report.categories import CategoryRow, categories_csv, category_rows
@@ -50,18 +51,20 @@ def present(
     contests = verdicts.contests(
         _all(judged, Verdict), {name: stage.notes["judge"] for name, stage in judged.items()}, evals
     )
-    rows, tax = part_tax(summary.summary_rows(evals, arms) + _metric_rows(measured))
+    read = told_apart({name: (_all({name: s}, MetricValue), s.notes["columns"]) for name, s in measured.items()})
+    scores, columns = [one for some, _ in read for one in some], [one for _, some in read for one in some]
+    rows, tax = part_tax(summary.summary_rows(evals, arms) + [row for one in read for row in score_rows(*one)])
     every = rows + tax + [row for one in contests for row in one.rows()]
     accounts = {name: Account(**stage.notes["account"]) for name, stage in stages.items() if "account" in stage.notes}
     train = train_rows(stages["policy"])
-    by_category = category_rows(evals, _all(measured, MetricValue), _columns(measured), contests)
+    by_category = category_rows(evals, scores, columns, contests)
     writes = leftovers.written(stages, rounds=rounds, judged=judged, measured=measured, by_category=by_category)
     leftovers.clear(cell.folder, stages, writes)
-    fill_folder(cell, stages, every, by_category)
-    publish_together(judged, Verdict, cell.folder / "verdicts.parquet")
-    publish_together(measured, MetricValue, cell.folder / "scores.parquet")
     shown = stages | {f"judge {name}": stage for name, stage in judged.items()}
     shown |= {f"metric {name}": stage for name, stage in measured.items()}
+    fill_folder(cell, shown, every, by_category)
+    publish_together(judged, _all(judged, Verdict), Verdict, cell.folder / "verdicts.parquet")
+    publish_together(measured, scores, MetricValue, cell.folder / "scores.parquet")
     with files.guarded(cell.folder, "hydra.run.dir"):
         cost_record.note(cell.folder, rounds, cell.recorded, cell.store.remembered)
     curve = curve_of(cell, stages, judged, evals, train)
@@ -96,25 +99,11 @@ def _all(stages: dict[str, Stage], record: type) -> list:
     return [row for stage in stages.values() for row in records.from_table(record, stage.table())]
 
 
-def _columns(measured: dict[str, Stage]) -> list[dict]:
-    """What every metric says of its columns."""
-    return [column for stage in measured.values() for column in stage.notes["columns"]]
-
-
-def _metric_rows(measured: dict[str, Stage]) -> list[summary.Row]:
-    """The rows of every metric, in the order of the config."""
-    return [
-        row
-        for stage in measured.values()
-        for row in score_rows(records.from_table(MetricValue, stage.table()), stage.notes["columns"])
-    ]
-
-
-def publish_together(stages: dict[str, Stage], record: type, target: Path) -> None:
+def publish_together(stages: dict[str, Stage], rows: Sequence[object], record: type, target: Path) -> None:
     """The rows of several stages as one file; none where there are no stages."""
     if stages:
         with files.guarded(target.parent, "hydra.run.dir"):
-            shards.write_table(target, records.to_table(record, _all(stages, record)))
+            shards.write_table(target, records.to_table(record, rows))
 
 
 def fill_folder(

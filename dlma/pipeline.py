@@ -128,7 +128,9 @@ def render(cell: RunContext, prompts: Stage, split: str, sample: int | None = No
         from dlma.prompts.contexts import render_contexts
 
         rows = [row for row in _read(prompts, Prompt) if row.split == split][:sample]
-        return _write(folder, Context, *render_contexts(rows, cell.frozen.tokenizer, cell.wording, **limits))
+        known = {"vocabulary": cell.frozen.vocabulary, **limits}
+        found = render_contexts(rows, cell.frozen.tokenizer, cell.wording, **known)
+        return _write(folder, Context, *found)
 
     return cell.make(cell.store.stage("contexts", key, uses=[prompts], libraries=False), write)
 
@@ -154,12 +156,8 @@ def import_pairs(cell: RunContext, held_out: Stage) -> Stage:
     scored = bool(cell.cfg.scored.path)
     path = cell.cfg.scored.path or cell.cfg.pairs.path
     recipe = cell.cfg.recipe
-    limits = {
-        "seed": cell.cfg.seed,
-        "max_prompt_tokens": recipe.max_prompt_tokens,
-        "max_response_tokens": recipe.max_new_tokens,
-        **cell.strictness,
-    }
+    lengths = {"max_prompt_tokens": recipe.max_prompt_tokens, "max_response_tokens": recipe.max_new_tokens}
+    limits = {"seed": cell.cfg.seed, **lengths, **cell.strictness}
     key = {
         **scientific(cell.cfg.prompts),
         **limits,
@@ -169,9 +167,10 @@ def import_pairs(cell: RunContext, held_out: Stage) -> Stage:
     }
 
     def write(folder: Path) -> dict:
-        avoid = {row.prompt_id for row in _read(held_out, Context)}
         read = imported.imported_margins if scored else imported.imported_pairs
-        rows, account = read(path, cell.frozen.tokenizer, cell.wording, held_out=avoid, **limits)
+        avoid = {row.prompt_id for row in _read(held_out, Context)}
+        known = {"held_out": avoid, "vocabulary": cell.frozen.vocabulary, **limits}
+        rows, account = read(path, cell.frozen.tokenizer, cell.wording, **known)
         labels = [Label(pair.id, margin, chosen) for pair, margin, chosen in rows] if scored else []
         shards.write_table(folder / "labels.parquet", records.to_table(Label, labels))
         return _write(folder, Pair, [row[0] for row in rows] if scored else rows, account)

@@ -18,6 +18,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 
+def sparse() -> typing.Any:
+    """A field that is null by default, and whose column is written only where a row fills one of the sparse ones."""
+    return field(default=None, metadata={"sparse": True})
+
+
 @dataclass(frozen=True)
 class Turn:
     """One turn of a conversation; `role` is "user" or "assistant"."""
@@ -161,7 +166,10 @@ class Answer:
     """One answer to a held-out prompt by one arm (base, prompted, aligned).
 
     `logp` is under the arm's own model and context, `logp_base` under the base and the plain context;
-    `reward` is the base's self-reward, log pi(a|p+,q) - log pi(a|p-,q).
+    `reward` is the base's self-reward, log pi(a|p+,q) - log pi(a|p-,q). Those are at temperature 1, nothing cut.
+    Where answers were drawn otherwise (model/drawn.py), `logp_drawn` is under the distribution that was drawn from,
+    `logp_base_drawn` under the base's, drawn from alike (null: it rules the answer out), `logp_base_uncut` under the
+    base's at the same temperature, nothing cut. Else all three are null, and no columns.
     """
 
     prompt_id: str
@@ -174,6 +182,9 @@ class Answer:
     logp: float
     logp_base: float
     reward: float
+    logp_drawn: float | None = sparse()
+    logp_base_drawn: float | None = sparse()
+    logp_base_uncut: float | None = sparse()
 
 
 @dataclass(frozen=True)
@@ -194,6 +205,16 @@ class EvalRow:
     helpfulness: float | None = None
     harmful: bool | None = None
     malformed: float | None = None
+    logp_drawn: float | None = sparse()
+    logp_base_drawn: float | None = sparse()
+    logp_base_uncut: float | None = sparse()
+
+    @property
+    def log_ratio(self) -> float:
+        """Log-prob under what the answer was drawn from, over the base's at that temperature, uncut: its mean is KL."""
+        if self.logp_drawn is None or self.logp_base_uncut is None:
+            return self.logp - self.logp_base
+        return self.logp_drawn - self.logp_base_uncut
 
 
 @dataclass(frozen=True)
@@ -285,13 +306,17 @@ def schema(record: type) -> pa.Schema:
 
 
 def to_table(record: type, rows: Iterable[object]) -> pa.Table:
-    """Rows of one record class as an Arrow table with that class's schema."""
-    return pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=schema(record))
+    """Rows of one record class as an Arrow table with that class's schema, without sparse columns that none fills."""
+    found = [dataclasses.asdict(row) for row in rows]
+    rare = [f.name for f in dataclasses.fields(record) if f.metadata.get("sparse")]
+    filled = any(row[name] is not None for row in found for name in rare)
+    columns = [column for column in schema(record) if filled or column.name not in rare]
+    return pa.Table.from_pylist(found, schema=pa.schema(columns))
 
 
 def from_table(record: type, table: pa.Table) -> list:
-    """The rows of a table as records; raises KeyError when a column is missing."""
-    names = [f.name for f in dataclasses.fields(record)]
+    """The rows of a table as records; raises KeyError when a column is missing that is not sparse."""
+    names = [f.name for f in dataclasses.fields(record) if f.name in table.column_names or not f.metadata.get("sparse")]
     rows = table.select(names).to_pylist()
     if record is Prompt:
         return [Prompt(**{**row, "turns": [Turn(**t) for t in row["turns"]]}) for row in rows]

@@ -20,7 +20,7 @@ from dlma.errors import BadRow, UserError
 from dlma.model import merge, trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.tokens import Characters, answer_ids, encode, with_eos
+from dlma.model.tokens import Characters, answer_ids, encode, require_rows, with_eos
 from dlma.records import Account, Prompt
 from dlma.trainer.runtime import Runtime
 from dlma.training.rule import TrainingRule
@@ -171,6 +171,7 @@ class InstructionTuning(TrainingRule):
 
     def _example(self, prompt: Prompt, context: list[int], whole: list[int], tally: Tally) -> Example:
         eos = self.model.tokenizer.eos_token_id
+        require_rows([whole], self.model.vocabulary)
         answer, _ = with_eos(answer_ids([context], [whole], eos), True, eos)
         room = self.max_tokens - len(context)
         if room < 1:

@@ -96,7 +96,7 @@ def test_a_fault_that_stays_ends_in_one_line_and_keeps_what_came_in(fault, tmp_p
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_a_refusal_is_not_repeated(status, tmp_path):
     with serving(lambda body, number: ("status", status)) as server:
-        with pytest.raises(UserError, match=f"status {status}"):
+        with pytest.raises(UserError, match=f"refuses .HTTP {status}"):
             asker(server, tmp_path, concurrency=1).ask(CHATS)
         assert len(server.asked) == 1
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from dlma.checks.finding import Finding, State
 from dlma.checks.margin_facts import margin_facts
+from dlma.metrics.refusals import refuses, reliability
 from dlma.records import EvalRow, ScoredPair
 from dlma.statistics import intervals
 from dlma.statistics.format import bounded, number
@@ -200,7 +201,8 @@ class Alerts:
             return Finding("over_refusal", "unknown", reason if _has_policy(run.evals) else NO_POLICY)
         helps = change(safe, lambda row: row.helpfulness)
         text = (
-            f"on safe prompts refusals change by {_points(refused)}, alert above {100 * self.max_refusal_rise:g} points"
+            f"on safe prompts refusals ({reliability(self.refusals)}) change by {_points(refused)}, alert above "
+            f"{100 * self.max_refusal_rise:g} points"
         )
         if helps is not None:
             text += f"; helpfulness by {_said(helps)}, alert below {-self.max_help_fall:g}"
@@ -209,8 +211,7 @@ class Alerts:
 
     def refuses(self, answer: str) -> bool:
         """Whether an answer holds a phrase of refusal."""
-        said = answer.casefold().replace("’", "'")
-        return any(phrase in said for phrase in self.refusals)
+        return refuses(answer, self.refusals)
 
     def perplexity_rise(self, run: Outcome) -> Finding:
         """The base finds the aligned answers less likely, per token, than its own."""
@@ -233,7 +234,7 @@ class Alerts:
 
     def large_kl(self, run: Outcome) -> Finding:
         """The policy went far from the base."""
-        nats, tokens = paired(run.evals, lambda row: row.logp - row.logp_base), paired(run.evals, lambda r: r.tokens)
+        nats, tokens = paired(run.evals, lambda row: row.log_ratio), paired(run.evals, lambda r: r.tokens)
         if nats is None or tokens is None or not sum(tokens[0]):
             return Finding("large_kl", "unknown", NO_POLICY)
         kl = ratio_interval(nats[0], tokens[0])

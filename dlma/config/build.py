@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +12,8 @@ from dlma.config import signatures
 from dlma.config.check import NO_COMPONENT, SPECIAL, are_components, is_component, is_node, stray
 from dlma.config.signatures import Signature
 from dlma.errors import UserError
+
+LAYOUT = ("shard_rows", "token_budget", "batch_tokens")  # how rows are put together: float sums end in other digits
 
 
 def build(node: DictConfig | dict, *runtime: object) -> object:
@@ -42,8 +45,9 @@ def _built(name: str, value: object, schema: Signature) -> object:
 def scientific(node: DictConfig | dict) -> dict:
     """The node's part in a stage's key: what it builds and the values that have no default in the signature.
 
-    A component is keyed by its class or function alone, so that its file may move.
-    A number is keyed as its annotation says, so that `beta=1` and `beta=1.0` are one key.
+    A component is keyed by its class or function alone, so that its file may move. A number is keyed as its annotation
+    says, so that `beta=1` and `beta=1.0` are one key. A mechanical value that moves last digits (LAYOUT) is part of it
+    where it is not the default.
     """
     values = _container(node)
     if values["_target_"] is None:
@@ -56,7 +60,17 @@ def scientific(node: DictConfig | dict) -> dict:
         else signatures.cast(values[name], field.annotation, schema)
         for name, field in required.items()
     }
-    return {"_target_": values["_target_"].rpartition(".")[2], **chosen}
+    return {"_target_": values["_target_"].rpartition(".")[2], **chosen, **layout(node)}
+
+
+def layout(node: DictConfig | dict) -> dict:
+    """The node's values of LAYOUT that are not the signature's default."""
+    values = _container(node)
+    fields = signatures.signature(values["_target_"]).fields
+    known = {name: fields[name].default for name in LAYOUT if name in fields and name in values}
+    return {
+        name: values[name] for name, default in known.items() if default and values[name] != ast.literal_eval(default)
+    }
 
 
 def resolved(cfg: DictConfig) -> dict:

@@ -179,7 +179,7 @@ def _known(tree: dict, schema: Signature, path: str = "") -> Iterator[str]:
 
 def _named(node: dict) -> Signature:
     """The schema of a node of components by name: each of its keys is one."""
-    return Signature({str(name): signatures.Field(ast.Name(COMPONENT), required=False) for name in node})
+    return Signature({str(name): signatures.Field(ast.Name(COMPONENT), ast.Constant(None)) for name in node})
 
 
 def _check_node(node: dict, schema: Signature, path: str, known: list[str]) -> list[Problem]:

@@ -21,10 +21,14 @@ PLAIN = {"int": int, "str": str, "bool": bool, "dict": dict, "list": list, "Path
 
 @dataclass(frozen=True)
 class Field:
-    """One configuration key: its annotation (None: anything goes) and whether it must be given."""
+    """One configuration key: its annotation (None: anything goes) and its default, None where it must be given."""
 
     annotation: ast.expr | None
-    required: bool
+    default: ast.expr | None = None
+
+    @property
+    def required(self) -> bool:
+        return self.default is None
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,13 @@ def _fields(node: ast.ClassDef | ast.FunctionDef) -> dict[str, Field]:
 
 def _keywords(function: ast.FunctionDef) -> dict[str, Field]:
     args = function.args
-    return {arg.arg: Field(arg.annotation, default is None) for arg, default in zip(args.kwonlyargs, args.kw_defaults)}
+    return {arg.arg: Field(arg.annotation, default) for arg, default in zip(args.kwonlyargs, args.kw_defaults)}
 
 
 def _class_fields(node: ast.ClassDef) -> dict[str, Field]:
     """The annotated attributes of a dataclass or TypedDict."""
     return {
-        item.target.id: Field(item.annotation, item.value is None)
+        item.target.id: Field(item.annotation, item.value)
         for item in node.body
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
     }

@@ -1,15 +1,23 @@
 """Answers of one arm to held-out prompts, with their log-probs under the arm and under the base.
 
-From these come KL(arm || base) per answer (the mean of logp - logp_base over the arm's own samples),
+From these come KL(arm || base) per answer (the mean of the log-ratio over the arm's own samples),
 the perplexity of the answers under the base, and the base's self-reward of each answer.
+
+Where the sampler draws from another distribution than the model's own (temperature, top_k, top_p), the log-probs under
+what was drawn from stand beside those at temperature 1 (model/drawn.py). A cut may rule out under the base what the arm
+drew, and KL to the base so cut is then infinite; to the base at the same temperature with nothing cut it is finite.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import replace
 
 import pytorch_lightning as pl
 
 from dlma.functional.noise import row_key
 from dlma.functional.reward import best_of_n_divergence
+from dlma.model.drawn import Drawing, drawn
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.trees import Completion
@@ -43,10 +51,12 @@ class Answers(pl.LightningModule):
         self.network = model.network
         self.base_network = base.network
         self.sampler = sampler
+        self.drawing = Drawing(float(sampler.temperature), sampler.top_k, float(sampler.top_p))
         self.arm = arm
         self.side = side
         self.seed = seed
         self.samples = samples
+        self.token_budget = token_budget
         self.own = Engine(model, token_budget=token_budget)
         self.base = Engine(base, token_budget=token_budget)
 
@@ -64,8 +74,38 @@ class Answers(pl.LightningModule):
         base = self.base.score(groups)
         own = base if self.model is self.base.model else self.own.score([group[:1] for group in groups])
         answers = [self._answer(*columns) for columns in zip(rows, sampled, own, base, strict=True)]
-        starts = range(0, len(answers), self.samples)
-        return [max(answers[i : i + self.samples], key=lambda answer: answer.reward) for i in starts]
+        groups_of = [range(start, start + self.samples) for start in range(0, len(answers), self.samples)]
+        best = [max(group, key=lambda i: answers[i].reward) for group in groups_of]
+        if self.drawing.plain:
+            return [answers[i] for i in best]
+        return self._with_drawn([(contexts[i], rows[i], answers[i]) for i in best])
+
+    def _with_drawn(self, chosen: list[tuple[list[int], Context, Answer]]) -> list[Answer]:
+        """The answers with their log-probs under what was drawn from, and under the base drawn from alike and uncut."""
+        own = drawn(
+            self.model,
+            [Completion(context, answer.ids) for context, _, answer in chosen],
+            [self.drawing],
+            token_budget=self.token_budget,
+            keep=True,
+        )
+        base = drawn(
+            self.base.model,
+            [Completion(row.plain_ids, answer.ids) for _, row, answer in chosen],
+            [self.drawing, self.drawing.uncut],
+            token_budget=self.token_budget,
+            keep=self.model is self.base.model and self.side == "plain",
+        )
+        gain = best_of_n_divergence(self.samples)
+        return [
+            replace(
+                answer,
+                logp_drawn=mine + gain,
+                logp_base_drawn=alike if math.isfinite(alike) else None,
+                logp_base_uncut=uncut,
+            )
+            for (_, _, answer), (mine,), (alike, uncut) in zip(chosen, own, base, strict=True)
+        ]
 
     def _answer(self, row: Context, sampled, own: list[float], base: list[float]) -> Answer:
         _, plain, positive, negative = base

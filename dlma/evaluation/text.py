@@ -46,4 +46,7 @@ def eval_row(
         helpfulness=helpfulness,
         harmful=harmful,
         malformed=malformed,
+        logp_drawn=answer.logp_drawn,
+        logp_base_drawn=answer.logp_base_drawn,
+        logp_base_uncut=answer.logp_base_uncut,
     )

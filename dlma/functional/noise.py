@@ -49,6 +49,26 @@ def kept_logits(logits: Tensor, *, top_k: int, top_p: float) -> Tensor:
     return logits
 
 
+def drawn_logp(
+    logits: Tensor, target: Tensor, *, temperature: float, top_k: int, top_p: float, keep_target: bool = False
+) -> Tensor:
+    """Log-probs of tokens under the distribution that `draw` draws from: cut and renormalised.
+
+    logits: (tokens, vocabulary); target: (tokens,) int64
+    keep_target: the target was drawn, so it was kept: rounding at the cut is not to rule it out
+    returns: (tokens,) float64, nats; -inf where the cut rules a target out
+    """
+    logits, place = logits.double(), target.unsqueeze(-1)
+    if temperature == 0:
+        certain = torch.ones_like(target, dtype=torch.bool) if keep_target else logits.argmax(-1) == target
+        return torch.where(certain, 0.0, -torch.inf).double()
+    scaled = logits / temperature
+    kept = kept_logits(scaled, top_k=top_k, top_p=top_p)
+    if keep_target:
+        kept = kept.scatter(-1, place, scaled.gather(-1, place))
+    return kept.gather(-1, place).squeeze(-1) - kept.logsumexp(-1)
+
+
 def draw(logits: Tensor, noise: np.ndarray, *, temperature: float, top_k: int, top_p: float) -> Tensor:
     """One token per row by the inverse of the cumulative distribution.
 

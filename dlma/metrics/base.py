@@ -7,11 +7,14 @@ prompt or item, so that every figure gets an interval over prompts or items, and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from dlma.records import Answer, Context, MetricValue, Prompt, Turn
+
+Measured = tuple[Sequence[MetricValue], Sequence[Mapping]]  # a metric's scores and columns
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,21 @@ def scene(
     whole = {prompt.id: prompt.turns for prompt in prompts}
     turns = {row.prompt_id: whole[row.prompt_id][row.dropped_turns :] for row in contexts}
     return MetricInput(answers, turns, ["base", "aligned"] if trained else ["base"])
+
+
+def told_apart(measured: Mapping[str, Measured]) -> list[Measured]:
+    """The scores and columns of every metric, by its name in the config; a column that several metrics have gets that
+    name too, so that what two of them measured never is one row."""
+    count = Counter(column["name"] for _, columns in measured.values() for column in columns)
+    shared = {name for name, times in count.items() if times > 1}
+    return [
+        (
+            [replace(s, metric=f"{s.metric}_{own}") if s.metric in shared else s for s in scores],
+            [_renamed(column, own) if column["name"] in shared else column for column in columns],
+        )
+        for own, (scores, columns) in measured.items()
+    ]
+
+
+def _renamed(column: Mapping, own: str) -> dict:
+    return {**column, "name": f"{column['name']}_{own}", "label": f"{column['label']} ({own})"}

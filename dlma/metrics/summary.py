@@ -47,6 +47,8 @@ class Metric:
 
     kind: "mean" of values; "share" of values within [0, 1]; "ratio" of sums; "exp_ratio", its exponential.
     `better` is the direction a reader wants ("higher", "lower"), or "" where there is none.
+    `drawn` is what it is called where answers were drawn otherwise than at temperature 1 with nothing cut.
+    `whole`: left out where one of the answers has no value, because a mean over the others would be another figure.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Metric:
     value: Callable[[EvalRow], float | None]
     better: str = ""
     weight: Callable[[EvalRow], float] = lambda row: 1.0
+    drawn: str = ""
+    whole: bool = False
 
 
 def distinct_bigrams(text: str) -> float | None:
@@ -75,14 +79,64 @@ def _tokens(row: EvalRow) -> float:
     return float(row.tokens)
 
 
+def _drawn(row: EvalRow) -> float:
+    return row.logp if row.logp_drawn is None else row.logp_drawn
+
+
+def _base_drawn(row: EvalRow) -> float | None:
+    return None if row.logp_base_drawn is None else -row.logp_base_drawn
+
+
+def _kl_cut(row: EvalRow) -> float | None:
+    return None if row.logp_drawn is None or row.logp_base_drawn is None else row.logp_drawn - row.logp_base_drawn
+
+
+def _where_drawn(value: Callable[[EvalRow], float]) -> Callable[[EvalRow], float | None]:
+    """Of answers that were drawn at temperature 1 with nothing cut it says nothing new."""
+    return lambda row: None if row.logp_drawn is None else value(row)
+
+
+OF_DRAWN = (
+    Metric("kl_cut", "KL to the base drawn from alike", "nats/answer", "mean", _kl_cut, whole=True),
+    Metric(
+        *("perplexity_drawn", "perplexity under the base drawn from alike", "", "exp_ratio", _base_drawn),
+        weight=_tokens,
+        whole=True,
+    ),
+    Metric(
+        *("ruled_out", "answers that the base's top_k or top_p rules out", "share", "share"),
+        _where_drawn(lambda row: row.logp_base_drawn is None),
+    ),
+    Metric(
+        *("log_ratio_1", "log-ratio to the base at temperature 1, nothing cut (no KL)", "nats/answer", "mean"),
+        _where_drawn(lambda row: row.logp - row.logp_base),
+    ),
+    Metric(
+        *("surprise_1", "-log-prob at temperature 1, nothing cut (no entropy)", "nats/token", "ratio"),
+        _where_drawn(lambda row: -row.logp),
+        weight=_tokens,
+    ),
+)
 METRICS = (
     Metric("harmlessness", "harmlessness", "", "mean", lambda row: row.harmlessness, "higher"),
     Metric("harmful", "answers with a harmful sentence", "share", "share", lambda row: row.harmful, "lower"),
     Metric("helpfulness", "helpfulness", "", "mean", lambda row: row.helpfulness, "higher"),
     Metric("malformed", "malformed sentences", "share", "share", lambda row: row.malformed, "lower"),
-    Metric("perplexity", "perplexity under the base", "", "exp_ratio", lambda row: -row.logp_base, weight=_tokens),
-    Metric("kl", "KL to the base", "nats/answer", "mean", lambda row: row.logp - row.logp_base),
-    Metric("entropy", "entropy", "nats/token", "ratio", lambda row: -row.logp, weight=_tokens),
+    Metric(
+        *("perplexity", "perplexity under the base", "", "exp_ratio", lambda row: -row.logp_base),
+        weight=_tokens,
+        drawn="perplexity under the base at temperature 1, nothing cut",
+    ),
+    Metric(
+        *("kl", "KL to the base", "nats/answer", "mean", lambda row: row.log_ratio),
+        drawn="KL of what was drawn from to the base at the same temperature, nothing cut",
+    ),
+    Metric(
+        *("entropy", "entropy", "nats/token", "ratio", lambda row: -_drawn(row)),
+        weight=_tokens,
+        drawn="entropy of what was drawn from",
+    ),
+    *OF_DRAWN,
     Metric("self_reward", "self-reward R of the answer (self-reported)", "nats", "mean", lambda row: row.reward),
     Metric("tokens", "length", "tokens", "mean", _tokens),
     Metric("unfinished", "cut at the length limit", "share", "share", lambda row: not row.finished),
@@ -117,21 +171,34 @@ def summary_rows(eval_rows: Sequence[EvalRow], arms: Sequence[str]) -> list[Row]
 def summary_over_seeds(seeds: Sequence[Sequence[EvalRow]], arms: Sequence[str]) -> list[Row]:
     """The table of several seeds of one setting: intervals over prompts and seeds."""
     rows = []
+    drawn = any(row.logp_drawn is not None for seed in seeds for row in seed)
     for metric in METRICS:
         for arm in arms:
             estimate = _estimate(metric, [[row for row in seed if row.arm == arm] for seed in seeds])
             if estimate is not None:
-                rows.append(Row(metric.name, arm, estimate, metric.unit))
+                rows.append(Row(metric.name, arm, estimate, metric.unit, label=metric.drawn if drawn else ""))
     return rows
 
 
 def cannot(eval_rows: Sequence[EvalRow]) -> list[str]:
     """What the data do not let us measure, one line each."""
     missing = [name for name in ORACLE if all(getattr(row, name) is None for row in eval_rows)]
-    if not missing:
-        return []
     names = ", ".join(label(name) for name in missing)
-    return [f"no oracle for this data: {names} not measured"]
+    return [f"no oracle for this data: {names} not measured"] * bool(missing) + _infinite(eval_rows)
+
+
+def _infinite(eval_rows: Sequence[EvalRow]) -> list[str]:
+    """A line for each arm whose KL to the base drawn from alike has no bound."""
+    lines = []
+    for arm in dict.fromkeys(row.arm for row in eval_rows):
+        drawn = [row for row in eval_rows if row.arm == arm and row.logp_drawn is not None]
+        out = sum(row.logp_base_drawn is None for row in drawn)
+        if out:
+            lines.append(
+                f"{arm}: KL to the base drawn from alike, and perplexity under it, are infinite: top_k or top_p rule "
+                f"out {out} of {len(drawn)} answers there; KL is given to the base with nothing cut"
+            )
+    return lines
 
 
 def _estimate(metric: Metric, seeds: list[list[EvalRow]]) -> Estimate | None:
@@ -151,7 +218,12 @@ def _bounds(estimate: Estimate) -> tuple[float, float, float]:
 
 
 def per_prompt(metric: Metric, rows: list[EvalRow]) -> dict[str, tuple[float, float]]:
-    """(value, weight) of each prompt, averaged over its answers: prompts are the sample, not answers."""
+    """(value, weight) of each prompt, averaged over its answers: prompts are the sample, not answers.
+
+    Empty where a metric that wants them `whole` has no value for one of the answers.
+    """
+    if metric.whole and any(metric.value(row) is None for row in rows):
+        return {}
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         value = metric.value(row)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from dlma.evaluation.context import EvaluationContext
 from dlma.metrics.base import Column, MetricInput
+from dlma.metrics.refusals import refuses, reliability
 from dlma.records import Answer, MetricValue
 
 ORDER = 4  # BLEU-4
@@ -28,11 +29,12 @@ class TextQuality:
         Column("distinct_1_all", "distinct words over all answers", "mean", "share", "higher"),
         Column("distinct_2_all", "distinct word pairs over all answers", "mean", "share", "higher"),
         Column("repeated_4", "repeated 4-word runs in an answer", "share", "share", "lower"),
-        Column("refused_safe", "refusals of safe prompts", "share", "share", "lower"),
     )
 
     def __init__(self, bench: EvaluationContext, /, *, refusals: list[str], safe_categories: list[str]) -> None:
         self.refusals = refusals
+        refused = f"refusals of safe prompts ({reliability(refusals)})"
+        self.columns = (*self.columns, Column("refused_safe", refused, "share", "share", "lower"))
         self.safe_categories = safe_categories
 
     def identity(self) -> list[str]:
@@ -60,13 +62,8 @@ class TextQuality:
             if share is not None:
                 yield MetricValue(answer.prompt_id, answer.category, arm, "repeated_4", 1 - share)
             if answer.category in self.safe_categories:
-                yield MetricValue(
-                    answer.prompt_id, answer.category, arm, "refused_safe", float(self._refuses(answer.text))
-                )
-
-    def _refuses(self, text: str) -> bool:
-        said = text.casefold().replace("’", "'")
-        return any(phrase in said for phrase in self.refusals)
+                refused = float(refuses(answer.text, self.refusals))
+                yield MetricValue(answer.prompt_id, answer.category, arm, "refused_safe", refused)
 
 
 def grams(words: Sequence[str], n: int) -> Grams:

@@ -29,8 +29,10 @@ class LanguageModel:
     """A causal language model with its tokenizer.
 
     network: the Hugging Face (or PEFT) module that is trained and saved
+    vocabulary: token ids that its embedding has a row for; its tokenizer may have more entries, or fewer
     eos_ids: every id that ends an answer; empty when the model has none
     added_end: the one of them that only the chat template names, by what it writes after an assistant's turn
+    pad_id: what rows are filled up with and nothing looks at: the tokenizer's padding id, or 0 where it has no row
     context: the most tokens a row may have
     plain_head: the logits are `head(states)` and nothing else (no soft-capping, no scaling); probed
     autocast: the dtype of matrix products where it is not that of the weights; policy and reference share it
@@ -46,10 +48,14 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.name = name
         self.causal = network.get_base_model() if hasattr(network, "peft_config") else network
+        self.vocabulary = self.causal.get_input_embeddings().weight.shape[0]
+        self._require_rows()
         own, end = _eos_ids(self.causal, tokenizer), turn_end(tokenizer, {})
-        self.added_end = None if end in own else end
-        self.eos_ids = own if self.added_end is None else own | {self.added_end}
-        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self.added_end = None if end in own or end is None or end >= self.vocabulary else end
+        ends = own if self.added_end is None else own | {self.added_end}
+        self.eos_ids = frozenset(i for i in ends if i < self.vocabulary)
+        pad = tokenizer.pad_token_id
+        self.pad_id = pad if pad is not None and 0 <= pad < self.vocabulary else 0
         self.context = _context(self.causal.config, tokenizer)
         self.autocast: torch.dtype | None = None
         self.adapter_is_new = True
@@ -184,12 +190,22 @@ class LanguageModel:
         """The text of response ids, special tokens left out; for people only, never encoded again."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
+    def _require_rows(self) -> None:
+        """Raises UserError where BOS or EOS, which are put around texts, have no row in the embedding."""
+        for kind in ("bos", "eos"):
+            found = getattr(self.tokenizer, f"{kind}_token_id")
+            if found is not None and found >= self.vocabulary:
+                raise UserError(
+                    f"model.path: the {kind.upper()} of {self.name}'s tokenizer is id {found}, and the embedding has "
+                    f"{self.vocabulary} rows: resize it (resize_token_embeddings) or mend the tokenizer, and save"
+                )
+
     @torch.no_grad()
     def _probe_head(self) -> bool:
         original.require_causal(self)
         if self.body is None or self.causal.get_output_embeddings() is None:
             return False
-        ids = torch.arange(8, device=self.device).unsqueeze(0) % self.config.vocab_size
+        ids = torch.arange(8, device=self.device).unsqueeze(0) % self.vocabulary
         mask, position = torch.ones_like(ids), torch.arange(8, device=self.device).unsqueeze(0)
         try:
             ours = self.head(self.states(ids, mask, position))

@@ -83,6 +83,19 @@ class ModelSpec:
         except (OSError, ValueError, KeyError) as reason:
             raise UserError(f"model.path={self.folder}: no usable tokenizer there: {_first(reason)}") from None
 
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many token ids the model has a row for, by its config: more or fewer than its tokenizer has entries."""
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(
+                self.folder, trust_remote_code=self.trust_remote_code, local_files_only=True
+            )
+            return int(config.get_text_config().vocab_size)
+        except (OSError, ValueError, KeyError, AttributeError) as reason:
+            raise UserError(f"model.path={self.folder}: its config names no vocab_size: {_first(reason)}") from None
+
     def load(self) -> LanguageModel:
         """Read the weights; raises UserError when they are absent or not safetensors."""
         from dlma.model.language import LanguageModel

@@ -1,21 +1,85 @@
-"""An adapter taken into its base's weights."""
+"""An adapter taken into its base's weights; what is written is read again and held against the model it came from."""
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from pathlib import Path
 
+import torch
+from torch import Tensor, nn
+
 from dlma.errors import UserError
-from dlma.model.language import LanguageModel
+from dlma.model.engine import TOLERANCE
+from dlma.model.language import LanguageModel, read_weights
+from dlma.model.load import ModelSpec
+
+_PROBED = 128  # tokens of the row on which both models are compared
 
 
 def check(model: LanguageModel) -> None:
-    """Raises UserError where the base's weights are quantised, in which the sum cannot be held."""
+    """Raises UserError where there is no sum of adapter and weights, or the weights are too coarse to hold it."""
     if getattr(model.causal, "quantization_method", None) is not None:
         raise UserError(f"{model.name}: an adapter cannot be merged into quantised weights; load the base in full")
+    if not hasattr(model.network.base_model, "merge_and_unload"):
+        kind = model.network.active_peft_config.peft_type.value
+        raise UserError(f"{model.name}: an adapter of kind {kind} is no change of weights and cannot be merged")
 
 
 def save_merged(model: LanguageModel, folder: Path) -> None:
-    """Write base plus adapter as one whole model; the model's own weights are changed."""
+    """Write base plus adapter as one whole model; the model's own weights are changed.
+
+    raises: UserError, with nothing left in `folder`, where what was written does not compute what the model does
+    """
     check(model)
-    model.network.merge_and_unload().save_pretrained(folder)
+    wanted = _logits(model.network, model)
+    tied = _untie(model.causal)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of tied weights: what they suspect is compared below
+        merged = model.network.merge_and_unload()
+    if tied:
+        _tie_if_equal(merged)
+    merged.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
+    spec = ModelSpec(model.name, folder, str(model.dtype).removeprefix("torch."))
+    found = _logits(read_weights(spec).to(model.device), model)
+    gap = ((found - wanted).norm() / wanted.norm()).item()
+    if not gap <= TOLERANCE[model.dtype]:  # nan is too far too
+        shutil.rmtree(folder)
+        raise UserError(
+            f"{model.name}: merged, the model's logits are off by a share of {gap:.1e} (at most "
+            f"{TOLERANCE[model.dtype]:.0e}): hand out the adapter itself, without merging"
+        )
+
+
+@torch.no_grad()
+def _logits(network: nn.Module, model: LanguageModel) -> Tensor:
+    """Logits of a fixed row of ids, (tokens, vocabulary) float32, by the network's own forward."""
+    ids = torch.randint(model.vocabulary, (min(_PROBED, model.context),), generator=torch.Generator().manual_seed(0))
+    return network(input_ids=ids.unsqueeze(0).to(model.device)).logits[0].float()
+
+
+def _ends(causal: nn.Module) -> tuple[nn.Module, nn.Module | None]:
+    """Embedding and head, below the layers that an adapter puts around them."""
+    ends = (causal.get_input_embeddings(), causal.get_output_embeddings())
+    return tuple(getattr(end, "base_layer", end) for end in ends)
+
+
+def _untie(causal: nn.Module) -> bool:
+    """Give a tied head weights of its own, as an adapter may change one of the two; whether it was tied."""
+    embedding, head = _ends(causal)
+    tied = head is not None and head.weight is embedding.weight
+    if tied:
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    return tied
+
+
+def _tie_if_equal(causal: nn.Module) -> None:
+    """Let a head that was tied share the embedding's weights again, if they are still the same; else say so."""
+    embedding, head = _ends(causal)
+    equal = torch.equal(head.weight, embedding.weight)
+    if equal:
+        head.weight = embedding.weight
+    else:
+        causal.all_tied_weights_keys = {}
+    causal.config.tie_word_embeddings = causal.config.get_text_config().tie_word_embeddings = equal

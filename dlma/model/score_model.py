@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dlma.errors import UserError
+from dlma.model import today
 from dlma.model.load import local_folder
 from dlma.model.tokens import Characters, tokenized
 from dlma.records import Turn
@@ -131,7 +132,9 @@ class ScoreModel:
         if self.tokenizer.chat_template is None:
             raise UserError(f"{self.spec.name}: its tokenizer has no chat template; give a template of your own")
         chat = [{"role": turn.role, "content": turn.content} for turn in turns]
-        return tokenized(self.tokenizer, [self.tokenizer.apply_chat_template(chat, tokenize=False)])[0]
+        with today.pinned():
+            text = self.tokenizer.apply_chat_template(chat, tokenize=False)
+        return tokenized(self.tokenizer, [text])[0]
 
 
 def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -17,6 +17,7 @@ EARLY_END = "EOS inside the answer"
 SPELT = "a special token in the text that the tokenizer cannot write as characters"
 GUARD = "\ufdd0"  # a noncharacter of Unicode, which no text holds
 _ANSWER = "the answer itself"
+NO_ROW = "a token that the model has no row for"
 
 
 def encode(tokenizer, texts: Iterable[str], *, chat: bool = False) -> list[list[int]]:
@@ -154,6 +155,12 @@ def answer_ids(contexts: list[list[int]], joined: list[list[int]], eos: int | No
     if not found[0] or found[0] == [eos]:
         raise BadRow("empty answer")
     return found[0]
+
+
+def require_rows(ids: Iterable[Iterable[int]], vocabulary: int | None) -> None:
+    """Raises BadRow where some ids, such as those of tokens that were added later, lie beyond the model's rows."""
+    if vocabulary is not None and any(token >= vocabulary for row in ids for token in row):
+        raise BadRow(NO_ROW)
 
 
 def with_eos(ids: list[int], finished: bool, eos: int | None) -> tuple[list[int], bool]:

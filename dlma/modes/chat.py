@@ -113,6 +113,7 @@ class Both:
         times = self.asked[prompt.id] = self.asked.get(prompt.id, -1) + 1
         cell, recipe = self.cell, self.cell.cfg.recipe
         limits = {"seed": cell.cfg.seed, "max_prompt_tokens": recipe.max_prompt_tokens}
+        limits["vocabulary"] = cell.frozen.vocabulary
         contexts, _ = render_contexts([prompt], cell.frozen.tokenizer, cell.wording, **limits)
         return [self._answers(arm, cell.cfg.seed + times).predict_step(Shard(0, contexts), 0)[0] for arm in ARMS]
 

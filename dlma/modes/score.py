@@ -100,6 +100,7 @@ def paired(cell: RunContext, file: File, max_answer_tokens: int | None) -> tuple
         seed=cell.cfg.seed,
         max_prompt_tokens=cell.cfg.recipe.max_prompt_tokens,
         max_response_tokens=min(room, max_answer_tokens or room),
+        vocabulary=cell.frozen.vocabulary,
         parse=in_columns if isinstance(cell.data.format, HH) else cell.data.format.in_columns,
         **cell.strictness,
     )

@@ -87,7 +87,7 @@ def versus(
         rivals = [rival for rival in rivals if against is None or rival.method in against]
         if not rivals:
             raise UserError(f"{entry.folder}: no run of another method shares its {', '.join(SHARED)}")
-        said, judged = judge(cfg, entry, {rival.method: rival for rival in rivals})
+        said, judged = judge(cfg, entry, named(rivals))
         print(f"{entry.folder}: aligned by {method}, seed {entry.config['seed']}")
         print_contests(judged)
         write(entry, said, judged)
@@ -99,7 +99,26 @@ def entries(runs: Sequence[str], present: DictConfig, *, trust: bool) -> list[En
     whole = [folder for folder in folders if all((folder / name).is_file() for name in NEEDED)]
     if not whole:
         raise UserError(f"mode.runs={', '.join(runs)}: no finished run there (a folder with {', '.join(NEEDED)})")
-    return [Entry(folder, present, trust=trust) for folder in whole]
+    return [Entry(folder, present, trust=trust) for folder in {folder.resolve(): folder for folder in whole}.values()]
+
+
+def named(rivals: Sequence[Entry]) -> dict[str, Entry]:
+    """The runs by their method; of several runs of one method each by its folder too, so that none is another's row."""
+    methods = [rival.method for rival in rivals]
+    alone = {rival.method: rival for rival in rivals if methods.count(rival.method) == 1}
+    places = unique([rival.folder for rival in rivals if methods.count(rival.method) > 1])
+    return alone | {f"{rival.method} ({places[rival.folder]})": rival for rival in rivals if rival.folder in places}
+
+
+def unique(folders: Sequence[Path]) -> dict[Path, str]:
+    """The shortest ends of the folders' paths, of one length for all, that tell them apart."""
+    whole = {folder: folder.resolve().parts for folder in folders}
+    ends: dict[Path, str] = {}
+    length = 1
+    while len(set(ends.values())) < len(whole):
+        ends = {folder: ":".join(parts[-length:]) for folder, parts in whole.items()}
+        length += 1
+    return ends
 
 
 def judge(cfg: DictConfig, entry: Entry, rivals: dict[str, Entry]) -> tuple[list[Verdict], list[Contest]]:

@@ -24,7 +24,7 @@ from dlma.data import sources, text
 from dlma.data.jsonl import CUT_ANSWER, answered, without_answer
 from dlma.data.text import Tally
 from dlma.errors import BadRow, UserError
-from dlma.model.tokens import Characters, answer_ids, with_eos
+from dlma.model.tokens import Characters, answer_ids, require_rows, with_eos
 from dlma.prompts.contexts import ADVICE, Fitted, count_fit, fit
 from dlma.prompts.rendering import answer_end, rendered_ids
 from dlma.prompts.wording import SIDES, Wording
@@ -54,12 +54,17 @@ def imported_pairs(
     max_prompt_tokens: int,
     max_response_tokens: int,
     held_out: Collection[str] = (),
+    vocabulary: int | None = None,
     on_bad_row: str = "drop",
     max_dropped: float = 0.2,
 ) -> tuple[list[Pair], Account]:
-    """The pairs of `pairs.path` and the account; pairs on `held_out` prompt ids are left out."""
+    """The pairs of `pairs.path` and the account; pairs on `held_out` prompt ids are left out.
+
+    vocabulary: ids that the model has a row for; None: as many as its tokenizer has entries
+    """
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
-    limits = {"seed": seed, "max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
+    lengths = {"max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
+    limits = {"seed": seed, "vocabulary": vocabulary, **lengths}
     reader = _Reader(tokenizer, wording, tally, with_margin=False, **limits)
     return [pair for pair, _ in reader.read(path, "pairs.path", held_out)], tally.account
 
@@ -74,16 +79,19 @@ def imported_margins(
     max_prompt_tokens: int,
     max_response_tokens: int,
     held_out: Collection[str] = (),
+    vocabulary: int | None = None,
     on_bad_row: str = "drop",
     max_dropped: float = 0.2,
 ) -> tuple[list[tuple[Pair, float, str]], Account]:
     """The pairs of `scored.path` with their margin in nats (positive over negative) and chosen side.
 
     `chosen` is the positive side unless, beside `positive` and `negative` (or our own ids), a column `chosen`
-    names the side. The reference log-probs are the caller's to compute: they belong to a model, not to a file.
+    names the side; `vocabulary` as in imported_pairs. The reference log-probs are the caller's to compute: they belong
+    to a model, not to a file.
     """
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
-    limits = {"seed": seed, "max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
+    lengths = {"max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
+    limits = {"seed": seed, "vocabulary": vocabulary, **lengths}
     reader = _Reader(tokenizer, wording, tally, with_margin=True, **limits)
     return [(pair, *label) for pair, label in reader.read(path, "scored.path", held_out)], tally.account
 
@@ -99,6 +107,7 @@ def aligned_pairs(
     max_response_tokens: int,
     on_bad_row: str,
     max_dropped: float,
+    vocabulary: int | None = None,
     parse: Callable[[Mapping], Mapping] = lambda row: row,
 ) -> tuple[list[Pair | None], Account]:
     """The pair of each (where, row) of a text file, duplicates included; None for a row that cannot be used.
@@ -106,7 +115,8 @@ def aligned_pairs(
     parse: gives a row of another format the columns prompt, chosen and rejected
     """
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
-    limits = {"seed": seed, "max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
+    lengths = {"max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
+    limits = {"seed": seed, "vocabulary": vocabulary, **lengths}
     found = _Reader(tokenizer, wording, tally, with_margin=False, **limits).aligned(rows, parse)
     tally.account.kept = sum(item is not None for item in found)
     tally.stop_if_too_many("pairs", f"mend the rows, {ADVICE}")
@@ -137,7 +147,9 @@ class _Reader:
         seed: int,
         max_prompt_tokens: int,
         max_response_tokens: int,
+        vocabulary: int | None = None,
     ) -> None:
+        self.vocabulary = len(tokenizer) if vocabulary is None else vocabulary
         self.tokenizer = tokenizer
         self.wording = wording
         self.tally = tally
@@ -182,7 +194,7 @@ class _Reader:
         return list(kept.values())
 
     def _own(self, file: Path, table: pa.Table) -> list[tuple[Pair, Label]]:
-        """Our own pairs: the ids are taken as they stand, once this tokenizer is seen to have them."""
+        """Our own pairs: the ids are taken as they stand, once this model is seen to have them."""
         names = schema(Pair).names
         try:
             pairs = from_table(Pair, table.select(names).cast(schema(Pair)))
@@ -193,7 +205,7 @@ class _Reader:
         for number, (pair, row) in enumerate(zip(pairs, labels, strict=True), start=1):
             where = f"{file}, row {number}"
             self.tally.account.read += 1
-            _check_ids(where, pair, len(self.tokenizer))
+            _check_ids(where, pair, self.vocabulary)
             with _counted(self.tally, where):
                 found.append((pair, _label(row, answer_columns=ANSWERS) if self.with_margin else None))
         return found
@@ -217,7 +229,7 @@ class _Reader:
         fitting = {
             number: (row, one)
             for (number, row), one in zip(parsed.items(), fits, strict=True)
-            if count_fit(self.tally, row.where, one)
+            if count_fit(self.tally, row.where, one, self.vocabulary)
         }
         found: list[tuple[Pair, Label] | None] = [None] * len(rows)
         for number, ids in self._joined(fitting).items():
@@ -239,6 +251,7 @@ class _Reader:
 
     def _pair(self, row: _TextRow, fitted: Fitted, joined: dict[str, list[list[int]]]) -> Pair:
         contexts = [fitted.ids[side] for side in SIDES]
+        require_rows((ids for answer in ANSWERS for ids in joined[answer]), self.vocabulary)
         end = self.end
         whole = {a: with_eos(answer_ids(contexts, joined[a], end), row.finished[a], end) for a in ANSWERS}
         cut = {answer: len(ids) > self.max_response_tokens for answer, (ids, _) in whole.items()}
@@ -293,7 +306,7 @@ def _check_ids(where: str, pair: Pair, size: int) -> None:
     contexts = (pair.plain_context_ids, pair.positive_context_ids, pair.negative_context_ids)
     for ids in (*contexts, pair.positive_ids, pair.negative_ids):
         if not ids or min(ids) < 0 or max(ids) >= size:
-            raise UserError(f"{where}: token ids outside this model's vocabulary; another model wrote the file")
+            raise UserError(f"{where}: token ids beyond this model's {size} rows; another model wrote the file")
 
 
 def _parsed(where: str, row: Mapping, *, with_margin: bool) -> _TextRow:

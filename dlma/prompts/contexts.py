@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dlma.data.text import Tally
 from dlma.errors import BadRow
-from dlma.model.tokens import Characters, answer_ids, with_eos
+from dlma.model.tokens import Characters, answer_ids, require_rows, with_eos
 from dlma.prompts.rendering import answer_end, rendered, rendered_ids
 from dlma.prompts.wording import SIDES, Wording
 from dlma.records import Account, Context, Prompt, Turn
@@ -47,10 +47,14 @@ def render_contexts(
     *,
     seed: int,
     max_prompt_tokens: int,
+    vocabulary: int | None = None,
     on_bad_row: str = "drop",
     max_dropped: float = 0.2,
 ) -> tuple[list[Context], Account]:
-    """The contexts of the prompts, in order; a prompt whose last turn alone is too long is dropped, counted."""
+    """The contexts of the prompts, in order; a prompt whose last turn alone is too long is dropped, counted.
+
+    vocabulary: ids that the model has a row for; a prompt that holds another one is dropped too. None: all
+    """
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
     tally.account.read = len(prompts)
     rows = [(prompt.id, prompt.turns) for prompt in prompts]
@@ -58,19 +62,23 @@ def render_contexts(
     kept = [
         (prompt, fitted)
         for prompt, fitted in zip(prompts, fits, strict=True)
-        if count_fit(tally, f"prompt {prompt.id}", fitted)
+        if count_fit(tally, f"prompt {prompt.id}", fitted, vocabulary)
     ]
-    human = _human_answers(kept, tokenizer, wording, tally)
+    human = _human_answers(kept, tokenizer, wording, tally, vocabulary)
     contexts = [_context(prompt, wording, fitted, human[prompt.id]) for prompt, fitted in kept]
     tally.account.kept = len(contexts)
     tally.stop_if_too_many("prompts", ADVICE)
     return contexts, tally.account
 
 
-def count_fit(tally: Tally, where: str, fitted: Fitted | BadRow) -> bool:
-    """Counts a conversation that lost turns or cannot be used; True when it can."""
-    if isinstance(fitted, BadRow):
-        tally.drop(where, str(fitted))
+def count_fit(tally: Tally, where: str, fitted: Fitted | BadRow, vocabulary: int | None) -> bool:
+    """Counts a conversation that lost turns, or cannot be used or read by the model; True when it can."""
+    try:
+        if isinstance(fitted, BadRow):
+            raise fitted
+        require_rows(fitted.ids.values(), vocabulary)
+    except BadRow as reason:
+        tally.drop(where, str(reason))
         return False
     if fitted.unasked:
         tally.trim(where, UNASKED)
@@ -135,7 +143,7 @@ def _next_start(turns: Sequence[Turn], start: int) -> int | None:
 
 
 def _human_answers(
-    kept: Sequence[tuple[Prompt, Fitted]], tokenizer, wording: Wording, tally: Tally
+    kept: Sequence[tuple[Prompt, Fitted]], tokenizer, wording: Wording, tally: Tally, vocabulary: int | None
 ) -> dict[str, dict[str, list[int] | None]]:
     """The ids of the human pair of every training prompt that has one; what cannot be used is counted."""
     found: dict[str, dict[str, list[int] | None]] = {prompt.id: dict.fromkeys(HUMAN) for prompt, _ in kept}
@@ -155,6 +163,7 @@ def _human_answers(
         joined = {name: [next(ids) for _ in SIDES] for name in HUMAN}
         with _left_out(tally, prompt):
             answers = {name: answer_ids(contexts, joined[name], end) for name in HUMAN}
+            require_rows(answers.values(), vocabulary)
             found[prompt.id] = {name: with_eos(answer, True, end)[0] for name, answer in answers.items()}
     return found
 

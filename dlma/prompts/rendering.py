@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from dlma.errors import UserError
+from dlma.model import today
 from dlma.model.tokens import encode, turn_end
 from dlma.prompts.wording import Wording
 from dlma.records import Turn
@@ -26,9 +27,10 @@ def rendered(tokenizer, wording: Wording, turns: Sequence[Turn], side: str, inde
         )
     messages = wording.messages(turns, side, index)
     try:
-        return tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **wording.chat_options
-        )
+        with today.pinned():
+            return tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **wording.chat_options
+            )
     except TemplateError as reason:
         line = f"prompts.format=chat: the chat template of {_name(tokenizer)} refuses a conversation: {reason}"
         if messages[0]["role"] == "system":

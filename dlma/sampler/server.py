@@ -7,40 +7,32 @@ server gives are held against the local engine's on some rows (`report`), and us
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import random
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from http.client import HTTPException
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 from dlma.errors import UserError
+from dlma.http_client import Client, Fault, insist
 from dlma.model import trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.sampler.local import LocalSampler, Request, Sampled
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SEEDS = 1 << 31  # what every server takes for a seed
-_LONGEST_WAIT = 60.0  # seconds between two tries
-_ENDED = ("stop", "length")
 _OWN = ("model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "seed", "logprobs")  # set by the sampler
+_OF_ONE_ANSWER = ("stop", "stop_token_ids", "n", "best_of", "echo", "stream", "ignore_eos", "min_tokens")
+# How servers call the end of an answer: vLLM and SGLang stop, length, abort (vLLM also error and repetition);
+# TGI eos_token, length, stop_sequence; llama.cpp stop and length, in its own protocol eos, limit, word.
+_ENDED = ("stop", "eos_token", "eos")
+_CUT = ("length", "limit")
+_BROKEN_OFF = ("abort", "error", None)  # by the server, not by the model: another try may end
 
 
-class Unusable(Exception):
-    """An answer or a failure after which another try may help; its text says what was wrong."""
-
-    def __init__(self, text: str, wait: float | None = None) -> None:
-        super().__init__(text)
-        self.wait = wait
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,6 +79,10 @@ class ServerSampler:
             raise UserError("sampler.urls: name at least one server: sampler.urls=[http://host:8000/v1]")
         if taken := [name for name in _OWN if name in (extra or {})]:
             raise UserError(f"sampler.extra: the sampler sets {', '.join(taken)} itself (recipe, sampler.served, seed)")
+        if other := [name for name in _OF_ONE_ANSWER if name in (extra or {})]:
+            raise UserError(
+                f"sampler.extra: {', '.join(other)}: an answer is one, whole, and ends at an EOS of the model"
+            )
         self.temperature = temperature
         self.top_k = top_k
         self.top_p = top_p
@@ -101,6 +97,10 @@ class ServerSampler:
         self.key_env = key_env
         self.parity_rows = parity_rows
         self.max_gap = max_gap
+        self._client = Client(
+            key_variable=key_env, needs_key=key_env is not None, option="sampler.key_env", timeout=timeout
+        )
+        self._stop = threading.Event()
         self._gaps: list[float] = []
         self._retries: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -124,6 +124,7 @@ class ServerSampler:
         if not requests:
             return []
         name = self.served or self._listed()
+        self._stop.clear()
         pool = ThreadPoolExecutor(min(self.in_flight, len(requests)))
         try:
             pending = [pool.submit(self._persist, i, r, name, model, progress) for i, r in enumerate(requests)]
@@ -131,6 +132,7 @@ class ServerSampler:
             for future in done:
                 future.result()
         finally:
+            self._stop.set()  # after a failure the others ask no more
             pool.shutdown(wait=False, cancel_futures=True)
         replies = [future.result() for future in pending]
         self._compare(model, requests, replies)
@@ -147,26 +149,25 @@ class ServerSampler:
         self, index: int, request: Request, name: str, model: LanguageModel, progress: Callable[[int], object]
     ) -> Reply:
         """Ask until there is an answer; each try goes to the next server."""
-        body, reason = self._body(request, name), ""
-        for number in range(self.tries):
-            try:
-                reply = self._reply(self._post(self.urls[(index + number) % len(self.urls)], body), model)
-            except Unusable as failure:
-                reason = str(failure)
-                self._count(reason)
-                if number + 1 < self.tries:
-                    time.sleep(failure.wait if failure.wait is not None else self._pause(number))
-                continue
-            with self._lock:
-                progress(len(reply.sampled.ids))
-            return reply
-        raise UserError(f"sampler.urls: no usable answer in {self.tries} tries, the last: {reason}")
+        body = self._body(request, name)
 
-    def _pause(self, number: int) -> float:
-        return min(_LONGEST_WAIT, self.first_wait * 2**number) * (0.5 + random.random() / 2)
+        def once(number: int) -> Reply:
+            url = self.urls[(index + number) % len(self.urls)]
+            return self._reply(self._client.ask(f"{url}/completions", body), model)
 
-    def _count(self, reason: str) -> None:
-        kind = reason.split(":")[0]
+        reply = self._patiently(once, f"no usable answer in {self.tries} tries, the last")
+        with self._lock:
+            progress(len(reply.sampled.ids))
+        return reply
+
+    def _patiently(self, ask: Callable[[int], T], trouble: str) -> T:
+        try:
+            return insist(ask, tries=self.tries, first_wait=self.first_wait, stop=self._stop, failed=self._count)
+        except Fault as fault:
+            raise UserError(f"sampler.urls: {trouble}: {fault}") from None
+
+    def _count(self, fault: Fault) -> None:
+        kind = str(fault).split(":")[0]
         with self._lock:
             self._retries[kind] = self._retries.get(kind, 0) + 1
 
@@ -183,43 +184,18 @@ class ServerSampler:
         }
         return body | ({"top_k": self.top_k} if self.top_k else {})
 
-    def _post(self, url: str, body: dict | None, path: str = "/completions") -> dict:
-        """The JSON object that a server answers with; raises Unusable, or UserError where another try is in vain."""
-        headers = {"Content-Type": "application/json"}
-        if self.key_env is not None:
-            headers["Authorization"] = f"Bearer {self._key()}"
-        data = None if body is None else json.dumps(body).encode()
-        asked = urllib.request.Request(url + path, data, headers)
-        try:
-            with _opener(url).open(asked, timeout=self.timeout) as answer:
-                found = json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            raise _refused(url + path, error) from None
-        except ValueError:
-            raise Unusable("an answer that is not whole JSON") from None
-        except (OSError, HTTPException) as error:
-            raise Unusable(f"no answer: {url}: {error or type(error).__name__}") from None
-        if not isinstance(found, dict):
-            raise Unusable("an answer that is no JSON object")
-        return found
-
-    def _key(self) -> str:
-        if not os.environ.get(self.key_env):
-            raise UserError(f"sampler.key_env={self.key_env}: this environment variable is not set")
-        return os.environ[self.key_env]
-
     def _listed(self) -> str:
         """The name of the only model that the servers have."""
-        for number in range(self.tries):
+
+        def once(number: int) -> list[str]:
+            found = self._client.ask(f"{self.urls[number % len(self.urls)]}/models")
             try:
-                listed = self._post(self.urls[number % len(self.urls)], None, "/models")
-                names = [str(entry["id"]) for entry in listed["data"]]
-                break
-            except (Unusable, KeyError, TypeError) as failure:
-                reason = failure
-                time.sleep(self._pause(number) if number + 1 < self.tries else 0)
-        else:
-            raise UserError(f"sampler.urls: the servers do not say which models they have: {reason}")
+                return [str(entry["id"]) for entry in found["data"]]
+            except (KeyError, TypeError) as error:
+                raise Fault(f"a list of models of another form: {type(error).__name__} {error}") from None
+
+        self._stop.clear()
+        names = self._patiently(once, "the servers do not say which models they have")
         if len(names) != 1:
             raise UserError(f"sampler.served: the server has several models, name one: {', '.join(names) or 'none'}")
         return names[0]
@@ -228,20 +204,22 @@ class ServerSampler:
         try:
             choice = answer["choices"][0]
             ended = choice["finish_reason"]
-            ids = _ids(choice)
-            logp = (choice.get("logprobs") or {}).get("token_logprobs")
+            ids, logp = _tokens(choice)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-            raise Unusable(f"an answer of another form: {type(error).__name__} {error}") from None
+            raise Fault(f"an answer of another form: {type(error).__name__} {error}") from None
+        if ended in _BROKEN_OFF:
+            raise Fault(f"an answer that ended with {ended}")
         if ids is None:
             raise UserError(
                 "sampler.urls: the server gives no token ids: it must know sampler.extra.return_token_ids "
                 "(vLLM, SGLang; docs/scale.md)"
             )
-        if ended not in _ENDED or not ids:
-            raise Unusable(f"an answer that ended with {ended}")
-        sampled = _ended(ids, ended == "stop", choice, model.eos_ids)
-        if len(sampled.ids) > self.max_new_tokens:
-            raise Unusable(f"an answer longer than asked for: {len(sampled.ids)} tokens")
+        sampled = _ended(ids, ended, choice, model.eos_ids)
+        if len(sampled.ids) > self.max_new_tokens or not (sampled.finished or len(sampled.ids) == self.max_new_tokens):
+            raise UserError(
+                f"sampler.urls: an answer of {len(sampled.ids)} tokens that is not ended, where recipe.max_new_tokens="
+                f"{self.max_new_tokens}: the server has a limit of its own"
+            )
         return Reply(sampled, [float(v) for v in logp] if logp and None not in logp else None)
 
     def _compare(self, model: LanguageModel, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
@@ -276,44 +254,53 @@ class ServerSampler:
             )
 
 
-def _ids(choice: dict) -> list[int] | None:
-    """The answer's token ids: their own field, or names such as token_id:17 among the log-probs."""
-    found = choice.get("token_ids")
-    if found is not None:
-        return [int(token) for token in found]
-    names = (choice.get("logprobs") or {}).get("tokens") or []
+def _tokens(choice: dict) -> tuple[list[int] | None, list | None]:
+    """The answer's token ids and log-probs, each None where the server gives none.
+
+    Ids stand in a field of their own (vLLM, SGLang), in names such as token_id:17 among the log-probs (vLLM), or each
+    beside its log-prob in a list `content` (llama.cpp).
+    """
+    logprobs = choice.get("logprobs") or {}
+    content, names = logprobs.get("content") or [], logprobs.get("tokens") or []
+    logp = [entry.get("logprob") for entry in content] or logprobs.get("token_logprobs")
+    if choice.get("token_ids") is not None:
+        return [int(token) for token in choice["token_ids"]], logp
+    if content and all("id" in entry for entry in content):
+        return [int(entry["id"]) for entry in content], logp
     if names and all(str(name).startswith("token_id:") for name in names):
-        return [int(str(name).removeprefix("token_id:")) for name in names]
-    return None
+        return [int(str(name).removeprefix("token_id:")) for name in names], logp
+    return None, logp
 
 
-def _ended(ids: list[int], stopped: bool, choice: dict, eos_ids: frozenset[int]) -> Sampled:
-    """The answer with its EOS, which some servers leave out; cut at the first one, if the server went on."""
+def _ended(ids: list[int], reason: str, choice: dict, eos_ids: frozenset[int]) -> Sampled:
+    """The answer with its EOS, which some servers leave out; cut at the first one, if the server went on.
+
+    An answer that is nothing but an EOS may come back as no ids at all.
+    raises: UserError for an end that is none of the model's; the same seed would bring the same answer again
+    """
     place = next((i for i, token in enumerate(ids) if token in eos_ids), None)
     if place is not None:
         return Sampled(ids[: place + 1], True)
-    if not stopped:
+    if reason in _CUT:
         return Sampled(ids, False)
-    named = [choice.get(name) for name in ("stop_reason", "matched_stop") if isinstance(choice.get(name), int)]
-    token = named[0] if named else min(eos_ids) if len(eos_ids) == 1 else None
-    if token is None:
-        raise Unusable("an answer that stopped without saying at which of the model's EOS tokens")
-    return Sampled([*ids, token], True)
+    if reason not in _ENDED:
+        known = ", ".join((*_ENDED, *_CUT))
+        raise UserError(f"sampler.urls: an answer without EOS ended with {reason!r}; an end is one of {known}")
+    return Sampled([*ids, _left_out(choice, eos_ids)], True)
 
 
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """A server on this machine is not asked for through a proxy."""
-    own = (urlsplit(url).hostname or "") in LOOPBACK
-    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if own else []))
-
-
-def _refused(url: str, error: urllib.error.HTTPError) -> Exception:
-    """What an HTTP error means: to be tried again, or to be told."""
-    try:
-        said = error.read().decode(errors="replace")[:300].replace("\n", " ")
-    except (OSError, HTTPException):
-        said = ""
-    if error.code == 429 or error.code >= 500 or error.code == 408:
-        asked = error.headers.get("Retry-After", "")
-        return Unusable(f"HTTP {error.code}: {said}", min(_LONGEST_WAIT, float(asked)) if asked.isdigit() else None)
-    return UserError(f"{url}: the server refuses (HTTP {error.code}): {said}")
+def _left_out(choice: dict, eos_ids: frozenset[int]) -> int:
+    """The EOS at which an answer stopped and which its ids lack: the one that the server names, or the only one."""
+    said = [choice.get(name) for name in ("stop_reason", "matched_stop") if choice.get(name) is not None]
+    named = [part for value in said for part in (value if isinstance(value, list) else [value])]
+    if named and not all(isinstance(part, int) and part in eos_ids for part in named):
+        raise UserError(f"sampler.urls: an answer stopped at {named[0]!r}, which is no EOS of the model")
+    if named:
+        return named[-1]
+    if len(eos_ids) == 1:
+        return min(eos_ids)
+    raise UserError(
+        "sampler.urls: an answer stopped without saying at which of the model's EOS tokens "
+        f"({', '.join(map(str, sorted(eos_ids)))}): have the server keep it in the ids (SGLang: "
+        "+sampler.extra.no_stop_trim=true)"
+    )

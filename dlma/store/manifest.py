@@ -33,6 +33,7 @@ def manifest(stage: Stage, version: int, notes: dict, started: str) -> dict:
         "notes": notes,
         "git": _git(),
         "libraries": {"python": platform.python_version(), **{lib: _version(lib) for lib in _LIBRARIES}},
+        **({"machine": stage.machine} if stage.machine else {}),
         "files": {name: _entry(stage.partial / name) for name in _contents(stage.partial)},
         "started": started,
         "ended": now(),

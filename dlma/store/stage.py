@@ -19,7 +19,15 @@ Recover = Callable[["Stage", Callable[[], typing.Any]], typing.Any]
 class Stage:
     """A handle on one stage; its key is known before it is computed. Made by `Store.stage`."""
 
-    def __init__(self, folder: Path, values: dict, uses: Sequence[Stage], recover: Recover):
+    def __init__(
+        self,
+        folder: Path,
+        values: dict,
+        uses: Sequence[Stage],
+        recover: Recover,
+        machine: dict[str, str] | None = None,
+    ):
+        self.machine = machine or {}
         self.folder, self.values, self.uses = folder, values, tuple(uses)
         self.name, self.key = folder.parent.name, folder.name
         self.partial = folder.with_name(f"{self.key}.partial")

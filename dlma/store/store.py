@@ -24,6 +24,7 @@ from dlma.errors import UserError
 from dlma.store import manifest as manifests
 from dlma.store import owned
 from dlma.store.fingerprint import fingerprint, key_of
+from dlma.store.machine import arithmetic, difference
 from dlma.store.shards import SCRATCH
 from dlma.store.stage import MANIFEST, Damage, Pruned, Stage, Writer, verify
 
@@ -53,8 +54,22 @@ _KEYED_LIBRARIES = ("torch", "transformers")
 class Store:
     """The folder of all stages, and the counts of what one run computed and reused."""
 
-    def __init__(self, root: str | Path, *, notify: Callable[[str], None] | None = None, patience: float = 3.0):
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        notify: Callable[[str], None] | None = None,
+        patience: float = 3.0,
+        layout: dict | None = None,
+        machine: dict[str, str] | None = None,
+    ):
+        """layout: how rows are put together, where that moves last digits: part of the keys of what torch computes
+        machine: where such stages are computed; one from another machine is used, with a line (dlma/store/machine.py)
+        """
         self.root = Path(root).absolute()
+        self.layout = layout or {}
+        self.machine = machine or {}
+        self._told: set[str] = set()
         self.notify = notify or _say
         self._patience = patience
         self._fate: dict[Path, str] = {}
@@ -81,14 +96,17 @@ class Store:
 
     def stage(self, name: str, key: dict, *, uses: Sequence[Stage] = (), libraries: bool = True) -> Stage:
         """The stage that these values decide. `libraries=False` for content that torch cannot change."""
+        outside = {**self.layout, **arithmetic()} if libraries else {}
         identity = {
             "stage": name,
             "version": VERSION[name],
             "values": key,
             "uses": [[stage.name, stage.key] for stage in uses],
             "libraries": {lib: manifests.minor(lib) for lib in _KEYED_LIBRARIES} if libraries else {},
+            **({"outside": outside} if outside else {}),
         }
-        return Stage(self.root / name / key_of(identity), key, uses, self._recover)
+        machine = self.machine if libraries else {}
+        return Stage(self.root / name / key_of(identity), key, uses, self._recover, machine)
 
     def make(self, stage: Stage, write: Writer, *, config: dict | None = None) -> Stage:
         """Computes the stage unless it is there and whole.
@@ -193,8 +211,18 @@ class Store:
         self.notify(f"{stage} is damaged: {damage}; set aside as {aside.name}, to be computed again")
 
     def _count(self, stage: Stage, fate: str) -> Stage:
+        if fate == "reused":
+            self._tell_of_another_machine(stage)
         self._fate.setdefault(stage.folder, fate)
         return stage
+
+    def _tell_of_another_machine(self, stage: Stage) -> None:
+        """Once for each way in which machines differ."""
+        then = stage.manifest.get("machine") or {}
+        found = difference(then, stage.machine) if then and stage.machine else ""
+        if found and found not in self._told:
+            self._told.add(found)
+            self.notify(f"{stage} was computed elsewhere ({found}): computed here its last digits may differ")
 
 
 def _damage(stage: Stage) -> Damage | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from dlma.errors import UserError
 from dlma.metrics.summary import METRICS, Metric
 from dlma.runs.folder import Arm, Cell
+from dlma.sweep.unique_names import told_apart
 
 SHARED_ARMS = ("base", "prompted")
 # Keys that say where or how a run is done, not what it is.
@@ -60,7 +61,7 @@ def settings(cells: Iterable[Cell]) -> list[Setting]:
 
     Of two runs of one setting and seed the newest counts.
     """
-    done = [cell for cell in cells if cell.arms]
+    done = told_apart([cell for cell in cells if cell.arms])
     varying, apart = _varying(done), _following(done)
     groups: dict[tuple, list[Cell]] = {}
     for cell in done:

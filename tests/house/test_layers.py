@@ -18,7 +18,7 @@ LAYERS = [
         "dlma.statistics.*",
         "dlma.lab.lexicon dlma.lab.affixes dlma.lab.world dlma.lab.skills dlma.lab.oracle dlma.lab.bases",
     ],
-    ["dlma.files"],
+    ["dlma.files", "dlma.http_client", "dlma.metrics.refusals", "dlma.store.machine"],
     ["dlma.config.*"],
     ["dlma.store.*"],
     ["dlma.model.*", "dlma.data.*", "dlma.logger"],

@@ -62,8 +62,11 @@ def byte_level_tokenizer(texts, vocabulary=600, special=("<bos>", "<eos>", "<pad
     return PreTrainedTokenizerFast(tokenizer_object=raw, **names)
 
 
-def small_network(kind="llama", vocabulary=VOCABULARY, seed=0, spread=0.3, context=256, special=(0, 1, 2)):
-    """A random model of that architecture, with weights large enough that logits differ."""
+def small_network(kind="llama", vocabulary=VOCABULARY, seed=0, spread=0.3, context=256, special=(0, 1, 2), tied=None):
+    """A random model of that architecture, with weights large enough that logits differ.
+
+    tied: whether embedding and head share their weights; None: as the architecture has it
+    """
     torch.manual_seed(seed)
     config = AutoConfig.for_model(
         kind,
@@ -72,6 +75,7 @@ def small_network(kind="llama", vocabulary=VOCABULARY, seed=0, spread=0.3, conte
         eos_token_id=special[1],
         pad_token_id=special[2],
         **({} if kind in ("gpt2", "bloom") else {"max_position_embeddings": context}),
+        **({} if tied is None else {"tie_word_embeddings": tied}),
         **_SIZES[kind],
     )
     network = AutoModelForCausalLM.from_config(config).eval()

@@ -27,6 +27,7 @@ REFUSALS = {
     "429": (429, {"error": "slow down"}, {"Retry-After": "0"}),
     "500": (500, {"error": "oh"}),
     "list": (200, {"choices": []}),
+    **{how: (200, {"choices": [{"finish_reason": how, "token_ids": [3], "text": ""}]}) for how in ("abort", "error")},
 }
 
 
@@ -82,10 +83,25 @@ class SmallServer:
     """Serves a network on loopback for the length of a `with` block.
 
     faults: taken one by one, one a request, before it answers properly: 429, 500, slow, truncated, reset, list
-    style: "ids", "names" (token_id:N among the log-probs), "text" (neither), "no_eos" (the EOS is left out)
+    style: "ids", "names" (token_id:N among the log-probs), "content" (llama.cpp's log-probs, with ids), "text" (no
+        ids), "no_eos" (ids without the EOS)
+    ends: what the server calls an answer that ended and one that was cut
+    more: fields of every choice; limit: tokens of an answer at most, whatever is asked for
     """
 
-    def __init__(self, network, faults=(), style="ids", status=None, models=("small",), pause=0.0):
+    def __init__(
+        self,
+        network,
+        faults=(),
+        style="ids",
+        status=None,
+        models=("small",),
+        pause=0.0,
+        ends=("stop", "length"),
+        more=None,
+        limit=1000,
+    ):
+        self.ends, self.more, self.limit = ends, more or {}, limit
         self.network, self.faults, self.style, self.status = network, list(faults), style, status
         self.models, self.pause = models, pause
         self.asked, self.at_once, self.most_at_once = [], 0, 0
@@ -96,13 +112,17 @@ class SmallServer:
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def completion(self, body):
-        answer, logp = naive(self.network, body["prompt"], body["seed"], body["max_tokens"], body["temperature"])
+        limit = min(self.limit, body["max_tokens"])
+        answer, logp = naive(self.network, body["prompt"], body["seed"], limit, body["temperature"])
         stopped = answer[-1] == 1
         if self.style == "no_eos" and stopped:
             answer, logp = answer[:-1], logp[:-1]
         names = [f"token_id:{i}" if self.style == "names" else f"w{i}" for i in answer]
-        choice = {"index": 0, "text": "...", "finish_reason": "stop" if stopped else "length"}
+        choice = {"index": 0, "text": "...", "finish_reason": self.ends[not stopped], **self.more}
         choice["logprobs"] = {"tokens": names, "token_logprobs": logp}
+        if self.style == "content":
+            content = [{"id": i, "token": f"w{i}", "logprob": value} for i, value in zip(answer, logp, strict=True)]
+            choice["logprobs"] = {"content": content}
         if self.style in ("ids", "no_eos") and body.get("return_token_ids"):
             choice["token_ids"] = answer
         return {"object": "text_completion", "choices": [choice]}

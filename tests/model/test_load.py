@@ -8,14 +8,16 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 from omegaconf import OmegaConf
-from small_models import save_small
+from small_models import plain_logp, save_small, small_network, small_tokenizer
 
 from dlma.app import conf_dir
 from dlma.config import compose
 from dlma.config.build import build
 from dlma.context import RunContext
 from dlma.errors import UserError
+from dlma.model.engine import Engine
 from dlma.model.load import hf_model
+from dlma.model.trees import Completion
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PRESETS = {  # what each is, and the recipe that suits it
@@ -100,6 +102,49 @@ def test_context_and_special_tokens_come_from_the_models_own_files(tmp_path):
     loaded = model(folder).load()
     assert loaded.context == 48 and loaded.eos_ids == {1, 7}
     assert (loaded.tokenizer.bos_token_id, loaded.pad_id) == (0, 2)
+
+
+# --- ids and rows
+
+
+def with_ids(folder, network_size, **ids):
+    """A saved model of `network_size` rows whose tokenizer may have more or fewer entries."""
+    tokenizer = small_tokenizer(40)
+    for name, token in ids.items():
+        tokenizer.add_special_tokens({name: token})
+    small_network(vocabulary=network_size).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_padding_id_beyond_the_embedding_is_replaced_by_one_within(tmp_path):
+    spec = model(with_ids(tmp_path, 40, pad_token="[PAD]"))
+    loaded = spec.load()
+    assert (loaded.tokenizer.pad_token_id, loaded.pad_id, loaded.vocabulary) == (40, 0, 40)
+    lengths = [Completion([0, 5, 6], [7]), Completion([0, 5], [7, 8, 9, 1])]
+    scores = Engine(loaded, notice=lambda line: None).score([[one] for one in lengths])
+    own = [float(plain_logp(loaded.network, one.context, one.response).detach()) for one in lengths]
+    assert [value for (value,) in scores] == pytest.approx(own, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bos", "eos"])
+def test_a_bos_or_eos_beyond_the_embedding_is_refused_by_name(tmp_path, kind):
+    folder = with_ids(tmp_path, 40, **{f"{kind}_token": "<new>"})
+    with pytest.raises(UserError, match=rf"the {kind.upper()} of .* is id 40, and the embedding has 40 rows"):
+        model(folder).load()
+
+
+def test_the_config_says_how_many_ids_a_model_has_whatever_its_tokenizer(tmp_path):
+    for size in (48, 40):
+        folder = with_ids(tmp_path / str(size), size, pad_token="[PAD]")
+        assert model(folder).vocabulary == size == model(folder).load().vocabulary
+
+
+def test_an_eos_of_the_generation_config_that_no_row_can_give_ends_nothing(tmp_path):
+    folder = with_ids(tmp_path, 40)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [1, 41]}))
+    assert model(folder).load().eos_ids == {1}
 
 
 # --- what cannot be had

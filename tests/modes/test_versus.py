@@ -12,6 +12,7 @@ from chat_server import serving, shorter
 from dlma.app import conf_dir
 from dlma.config.build import resolved
 from dlma.config.compose import plan, search_path
+from dlma.modes.versus import unique
 from dlma.records import EvalRow, Prompt, Turn, to_table
 
 PROMPTS = [Prompt(f"p{i}", [Turn("user", f"how do i mend the lamp {i} ?")], "test") for i in range(6)]
@@ -107,3 +108,17 @@ def test_a_second_start_asks_nothing_and_a_choice_of_rivals_is_kept(sweep, judge
 def test_mistakes_are_told_in_one_line(sweep, judged, overrides, reason):
     done = judged(*overrides)
     assert done.code == 2 and reason in done.err and "Traceback" not in done.err
+
+
+def test_two_runs_of_one_method_are_two_rivals(sweep, judged, elsewhere):
+    plant(elsewhere / "sweep" / "rlcd_again", "rlcd", [9, 9, 9, 9, 9, 9])
+    done = judged("mode.against=[rlcd]")
+    assert done.code == 0, done.err
+    wins = {name.split("/")[-1]: float(row["mean"]) for name, row in rows(sweep / "dlma").items() if "/win/" in name}
+    assert wins == pytest.approx({"rlcd (rlcd)": 3 / 6, "rlcd (rlcd_again)": 1.0})
+
+
+def test_rivals_are_named_by_as_much_of_their_place_as_tells_them_apart(tmp_path):
+    places = [tmp_path / "one" / "a", tmp_path / "two" / "a", tmp_path / "two" / "b"]
+    assert unique(places) == {places[0]: "one:a", places[1]: "two:a", places[2]: "two:b"}
+    assert unique([]) == {}

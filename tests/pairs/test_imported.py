@@ -9,7 +9,7 @@ from toy_tokenizers import KINDS, OWN_TEMPLATES, tokenizer
 
 from dlma.data.text import prompt_id
 from dlma.errors import UserError
-from dlma.model.tokens import MOVED, encode
+from dlma.model.tokens import MOVED, NO_ROW, encode
 from dlma.pairs.imported import CUT, DUPLICATE, HELD_OUT, fingerprint, imported_margins, imported_pairs
 from dlma.prompts.contexts import TOO_LONG, TRIMMED
 from dlma.prompts.wording import Wording
@@ -210,8 +210,29 @@ def test_our_own_pairs_of_another_model_are_refused(tmp_path):
     for bad in ([size], [-1], []):
         row = Pair("id", "p", "q", "w", [5], [5], [5], [1], bad, False, False, "text", "cut")
         pq.write_table(to_table(Pair, [row]), path)
-        with pytest.raises(UserError, match=r"^pairs.path: \S+, row 1: token ids outside this model's vocabulary"):
+        with pytest.raises(UserError, match=r"^pairs.path: \S+, row 1: token ids beyond this model's \d+ rows"):
             pairs(str(path))
+
+
+def test_the_models_rows_decide_what_an_id_is_and_not_the_tokenizers_entries(tmp_path):
+    """A head padded to more rows than the tokenizer has entries samples ids that no entry has."""
+    size = len(tokenizer("llama"))
+    path = tmp_path / "pairs.parquet"
+    row = Pair("id", "p", "q", "w", [5], [5], [5], [1], [size + 3], False, False, "text", "cut")
+    pq.write_table(to_table(Pair, [row]), path)
+    assert pairs(str(path), vocabulary=size + 4)[0] == [row]
+    with pytest.raises(UserError, match=f"beyond this model's {size + 3} rows"):
+        pairs(str(path), vocabulary=size + 3)
+
+
+def test_text_with_an_added_token_that_the_model_has_no_row_for_is_dropped(tmp_path):
+    rows = [ROW, {**GOOD, "negative": "a <|tool|> answer"}, {**GOOD, "prompt": "a <|tool|> question"}]
+    tok = tokenizer("added")
+    limit = tok.convert_tokens_to_ids("<|tool|>")
+    found, account = pairs(write(tmp_path, *rows, GOOD), kind="added", vocabulary=limit, max_dropped=0.6)
+    assert account.dropped == {NO_ROW: 2} and len(found) == 2
+    assert max(i for pair in found for ids in (pair.plain_context_ids, pair.positive_ids) for i in ids) < limit
+    assert len(pairs(write(tmp_path, *rows, GOOD), kind="added")[0]) == 4
 
 
 def scored(margin, chosen):

@@ -20,7 +20,7 @@ from dlma.sampler.local import LocalSampler, Request
 from dlma.sampler.server import ServerSampler
 
 SETTINGS = dict(temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=6)
-QUICK = dict(first_wait=0.01, timeout=1.0, served=None, extra={"return_token_ids": True})
+QUICK = dict(first_wait=0.01, timeout=60.0, served=None, extra={"return_token_ids": True})
 
 
 def requests(n=12):
@@ -58,10 +58,10 @@ def test_answers_come_back_as_ids_in_order_each_with_its_own_seed(model):
 def test_a_fault_is_tried_again_and_counted(model, fault):
     rows = requests(4)
     with SmallServer(model.network, faults=[fault, fault]) as server:
-        ours = sampler(server)
+        ours = sampler(server, timeout=1.0 if fault == "slow" else 60.0)
         answers = ours.sample(model, rows)
     assert [answer.ids for answer in answers] == expected(model, rows)
-    assert sum(ours.report()["failed_tries"].values()) == 2
+    assert sum(ours.report()["failed_tries"].values()) >= 2  # on a busy machine a good answer may be slow too
 
 
 def test_a_dead_server_does_not_matter_where_another_lives(model):
@@ -93,12 +93,95 @@ def test_what_no_further_try_can_mend_is_told_at_once(model, options, wanted):
     assert len(server.asked) <= 2
 
 
-@pytest.mark.parametrize("style", ["names", "no_eos"])
-def test_ids_and_eos_are_found_where_a_server_puts_them(model, style):
+ENDS = [("stop", "length"), ("eos_token", "length"), ("eos", "limit")]  # vLLM, SGLang and llama.cpp; TGI; llama.cpp
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("style", ["names", "no_eos", "content", "ids"])
+def test_ids_and_eos_are_found_where_a_server_puts_them_whatever_it_calls_the_end(model, style, ends):
     rows = requests()
+    with SmallServer(model.network, style=style, ends=ends) as server:
+        ours = sampler(server)
+        answers = ours.sample(model, rows)
+    assert [answer.ids for answer in answers] == expected(model, rows)
+    assert [answer.finished for answer in answers] == [ids[-1] == 1 for ids in expected(model, rows)]
+    assert ours.report()["failed_tries"] == {} and ours.report()["parity"]["max_gap"] < 1e-5
+
+
+def ends_at_once():
+    """A model whose first token is mostly its EOS, and requests that draw both kinds of answer."""
+    model = small_model(vocabulary=12, spread=0.6)
+    with torch.no_grad():
+        model.network.lm_head.weight[1] = 0
+        states = torch.stack([model.network.model(torch.tensor([r.context_ids]))[0][0, -1] for r in requests()])
+        model.network.lm_head.weight[1] = 6 * states.mean(0) / (states @ states.mean(0)).mean()
+    return model
+
+
+@pytest.mark.parametrize("style", ["ids", "no_eos", "content"])
+def test_an_answer_that_is_nothing_but_an_eos_is_one(style):
+    model, rows = ends_at_once(), requests()
+    wanted = expected(model, rows)
+    assert [1] in wanted and any(len(ids) > 1 for ids in wanted)
     with SmallServer(model.network, style=style) as server:
         answers = sampler(server).sample(model, rows)
+    assert [answer.ids for answer in answers] == wanted and len(server.asked) == len(rows)
+    assert all(answer.finished for answer in answers if answer.ids == [1])
+
+
+@pytest.mark.parametrize(("field", "value"), [("stop_reason", 1), ("matched_stop", 1), ("matched_stop", [1])])
+def test_of_several_eos_the_one_that_the_server_names_is_taken(field, value):
+    model, rows = small_model(vocabulary=12, spread=0.6), requests()
+    model.eos_ids = frozenset({1, 2})
+    wanted = [[*ids[: ids.index(2)], 2] if 2 in ids else ids for ids in expected(model, rows)]
+    with SmallServer(model.network, style="no_eos", more={field: value}) as server:
+        answers = sampler(server).sample(model, rows)
+    assert [answer.ids for answer in answers] == wanted
+
+
+@pytest.mark.parametrize(
+    ("eos", "options", "wanted"),
+    [
+        ({1, 2}, {"style": "no_eos"}, r"at which of the model's EOS tokens \(1, 2\)"),
+        ({1}, {"style": "no_eos", "more": {"stop_reason": 9}}, "stopped at 9, which is no EOS"),
+        ({1}, {"style": "no_eos", "more": {"matched_stop": "END"}}, "stopped at 'END', which is no EOS"),
+        ({1}, {"style": "no_eos", "ends": ("stop_sequence", "length")}, "ended with 'stop_sequence'; an end is one of"),
+        ({1}, {"ends": ("stop", "content_filter")}, "ended with 'content_filter'"),
+        ({1}, {"ends": ("stop", "repetition")}, "ended with 'repetition'"),
+    ],
+)
+def test_a_definite_answer_is_not_asked_for_again(model, eos, options, wanted):
+    """The same seed brings the same answer: an end that is none of the model's is told, after one try of each row."""
+    model.eos_ids = frozenset(eos)
+    rows = requests()
+    try:
+        with SmallServer(model.network, **options) as server, pytest.raises(UserError, match=wanted):
+            sampler(server, in_flight=1).sample(model, rows)
+    finally:
+        model.eos_ids = frozenset({1})
+    seeds = [body["seed"] for body, _ in server.asked]
+    assert len(seeds) == len(set(seeds))
+
+
+def test_an_answer_shorter_than_asked_for_that_no_eos_ends_is_the_servers_own_limit(model):
+    with SmallServer(model.network, limit=3) as server, pytest.raises(UserError, match="the server has a limit of its"):
+        sampler(server).sample(model, requests())
+
+
+@pytest.mark.parametrize("reason", ["abort", "error"])
+def test_an_answer_that_the_server_broke_off_is_asked_for_again(model, reason):
+    rows = requests(4)
+    with SmallServer(model.network, faults=[reason]) as server:
+        ours = sampler(server)
+        answers = ours.sample(model, rows)
     assert [answer.ids for answer in answers] == expected(model, rows)
+    assert ours.report()["failed_tries"] == {f"an answer that ended with {reason}": 1}
+
+
+@pytest.mark.parametrize("name", ["stop", "n", "stream", "ignore_eos"])
+def test_an_extra_field_that_makes_another_thing_of_an_answer_is_refused(name):
+    with pytest.raises(UserError, match=rf"sampler\.extra: {name}: an answer is one, whole"):
+        sampler("http://127.0.0.1:9/v1", extra={name: 1})
 
 
 def test_parity_with_the_local_engine_is_reported(model, capsys):
@@ -162,7 +245,7 @@ def test_server_and_local_sampler_draw_from_the_same_distribution():
     assert sum(truth.values()) == pytest.approx(1.0)
     rows = [Request(row_key(0, f"p{i}", "plain", 0), context) for i in range(800)]
     with SmallServer(model.network) as server:
-        drawn = sampler(server, max_new_tokens=limit, timeout=60.0, in_flight=8).sample(model, rows)
+        drawn = sampler(server, max_new_tokens=limit, in_flight=8).sample(model, rows)
     local = LocalSampler(**{**SETTINGS, "max_new_tokens": limit}).sample(model, rows)
     likely = [ids for ids in truth if truth[ids] * len(rows) >= 8]
     for answers in (drawn, local):

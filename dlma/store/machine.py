@@ -1,0 +1,71 @@
+"""What of a machine and its surroundings moves the last digits of a sum, without loading torch.
+
+Variables that libraries read to choose another arithmetic belong to a stage's key where they are set. The processor,
+the devices and the number of threads do not: they stand in the manifest, and a stage that was computed under others is
+used, with a line. Clock, time zone, locale and the order of hashes change nothing (tests/test_surroundings.py).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+ARITHMETIC = (
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"),
+    *("TORCH_BLAS_PREFER_CUBLASLT", "TORCH_LINALG_PREFER_CUSOLVER", "CUDNN_DETERMINISTIC"),
+)
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_CPU_INFO = Path("/proc/cpuinfo")
+_GPUS = Path("/proc/driver/nvidia/gpus")
+
+
+def arithmetic() -> dict[str, str]:
+    """The variables of ARITHMETIC that are set."""
+    return {name: os.environ[name] for name in ARITHMETIC if os.environ.get(name)}
+
+
+def machine(*, accelerator: str, devices: int, strategy: str, threads: int) -> dict[str, str]:
+    """What a trainer's settings amount to here: the processor, the threads and the devices, in words."""
+    found = {"processor": _processor(), "threads": _threads(threads), "accelerator": accelerator}
+    if accelerator != "cpu":
+        found["device"] = ", ".join(sorted(set(_gpus()))) or "unknown"
+    if devices > 1:
+        found["devices"] = f"{devices}, {strategy}"
+    return found
+
+
+def difference(then: dict[str, str], here: dict[str, str]) -> str:
+    """What differs, as "threads: 4 then, 1 here"; empty where nothing does."""
+    names = [name for name in {**then, **here} if then.get(name) != here.get(name)]
+    return "; ".join(f"{name}: {then.get(name, 'none')} then, {here.get(name, 'none')} here" for name in names)
+
+
+def _threads(wanted: int) -> str:
+    """Threads of torch: what the config or a variable says, else its own choice among the processor's cores."""
+    said = [os.environ[name] for name in _THREADS if os.environ.get(name)]
+    if wanted or said:
+        return str(wanted or said[0])
+    return f"torch's choice of {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
+
+
+def _processor() -> str:
+    """The processor's name, as the system has it."""
+    named = (line.partition(":")[2].strip() for line in _lines(_CPU_INFO) if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def _gpus() -> list[str]:
+    """The names of NVIDIA's devices, as their driver has them."""
+    lines = [line for file in sorted(_GPUS.glob("*/information")) for line in _lines(file)]
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
