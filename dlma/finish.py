@@ -19,7 +19,7 @@ from dlma.config.build import build
 from dlma.context import RunContext
 from dlma.cost import record as cost_record
 from dlma.metrics import summary
-from dlma.metrics.base import told_apart
+from dlma.metrics.base import by_own_names
 from dlma.records import Account, EvalRow, MetricValue, ScoredPair, TokenRewards, Truth, Verdict
 from dlma.report import along, run_page, terminal, verdicts
 from dlma.report.categories import CategoryRow, categories_csv, category_rows
@@ -51,7 +51,7 @@ def present(
     contests = verdicts.contests(
         _all(judged, Verdict), {name: stage.notes["judge"] for name, stage in judged.items()}, evals
     )
-    read = told_apart({name: (_all({name: s}, MetricValue), s.notes["columns"]) for name, s in measured.items()})
+    read = by_own_names({name: (_all({name: s}, MetricValue), s.notes["columns"]) for name, s in measured.items()})
     scores, columns = [one for some, _ in read for one in some], [one for _, some in read for one in some]
     rows, tax = part_tax(summary.summary_rows(evals, arms) + [row for one in read for row in score_rows(*one)])
     every = rows + tax + [row for one in contests for row in one.rows()]

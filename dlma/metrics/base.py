@@ -60,7 +60,7 @@ def scene(
     return MetricInput(answers, turns, ["base", "aligned"] if trained else ["base"])
 
 
-def told_apart(measured: Mapping[str, Measured]) -> list[Measured]:
+def by_own_names(measured: Mapping[str, Measured]) -> list[Measured]:
     """The scores and columns of every metric, by its name in the config; a column that several metrics have gets that
     name too, so that what two of them measured never is one row."""
     count = Counter(column["name"] for _, columns in measured.values() for column in columns)

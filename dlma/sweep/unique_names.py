@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dlma import files
-from dlma.metrics import base
+from dlma.metrics.base import by_own_names
 from dlma.runs.folder import Arm, Cell
 from dlma.store.fingerprint import key_of
 
@@ -33,7 +33,7 @@ def read_prints(folder: Path) -> Prints:
     manifest = files.read_json(folder / "manifest.json")
     judges = {name: key_of(stage["values"]) for name, stage in _of_kind(manifest, "judge ").items()}
     measured = _of_kind(manifest, "metric ")
-    named = base.told_apart({own: ([], stage["notes"]["columns"]) for own, stage in measured.items()})
+    named = by_own_names({own: ([], stage["notes"]["columns"]) for own, stage in measured.items()})
     metrics = {
         column["name"]: key_of(stage["values"])
         for stage, (_, columns) in zip(measured.values(), named, strict=True)

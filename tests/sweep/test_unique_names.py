@@ -5,6 +5,7 @@ import json
 import pytest
 from planted_runs import plant
 
+from dlma.metrics.base import by_own_names
 from dlma.records import MetricValue
 from dlma.report import scores
 from dlma.runs import folder as run_folders
@@ -81,7 +82,7 @@ def measured(value, label):
 
 
 def test_two_metrics_of_one_run_with_the_same_column_are_two_rows():
-    told = scores.told_apart({"small": measured(1.0, "under m"), "large": measured(5.0, "under m")})
+    told = by_own_names({"small": measured(1.0, "under m"), "large": measured(5.0, "under m")})
     found = [row for one in told for row in scores.score_rows(*one)]
     assert {row.metric: row.estimate.value for row in found} == {
         "perplexity_reference_small": 1.0,
@@ -89,4 +90,4 @@ def test_two_metrics_of_one_run_with_the_same_column_are_two_rows():
     }
     assert {row.label for row in found} == {"under m (small)", "under m (large)"}
     alone = measured(1.0, "under m")
-    assert scores.told_apart({"small": alone}) == [alone]
+    assert by_own_names({"small": alone}) == [alone]
