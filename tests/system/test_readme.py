@@ -65,3 +65,11 @@ def test_the_python_of_the_readme_runs(monkeypatch, capsys):
 def test_each_file_that_the_readme_names_exists():
     named = re.findall(r"`((?:tests|dlma|conf|experiments|docs)/[\w./-]+)`", TEXT)
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_tree_of_the_readme_is_the_package():
+    rows = [line for line in TEXT.splitlines() if line.startswith("| `")]
+    rooms = [room for line in rows[1:] for room in re.findall(r"`(\w+)`", line.split("|")[1])]
+    tree = {path.stem for path in (ROOT / "dlma").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    start = rooms.index("app")
+    assert sorted(rooms[start:]) == sorted(tree - {"__init__"})
