@@ -53,13 +53,11 @@ def hh_conversations(count: int) -> list:
 
 def wording(name: str):
     """A wording of conf/prompts, by its file's name."""
-    from omegaconf import OmegaConf
+    from dlma.config import compose
+    from dlma.config.build import build
+    from dlma.config.help import conf_dir
 
-    from dlma.prompts.wording import Wording
-
-    node = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "prompts" / f"{name}.yaml"))
-    node.pop("_target_")
-    return Wording(**node)
+    return build(compose.plan(compose.search_path(conf_dir(), None), [f"prompts={name}"], False).cfg.prompts)
 
 
 @functools.cache
