@@ -71,7 +71,7 @@ def read(folder: Path, recorded: Recorded) -> Costs | None:
     manifest = files.read_json(folder / "manifest.json")
     one = Round(*map(_table, (folder / names[0], folder / names[1])), **_training_of(folder, manifest))
     model = _or_none(lambda: recorded.model(trust=False, bits=None))
-    scorer = {**values["scorer"], "ab": _or_none(lambda: recorded.component("scorer.ab", "judge"))}
+    scorer = {**values["scorer"], "ab": _or_none(lambda: recorded.component("scorer.ab", "judge_prompt"))}
     asked = _remembered(_questions(model, scorer), manifest["scored"]["key"])
     return count(values, [one], asked, None if model is None else model_shape(model))
 
