@@ -11,8 +11,11 @@ from benchmarks.clock import Clock
 from dlma.records import Pair, ScoredPair
 
 # Of both sides.
-OPTIMIZER = {"lr": 1e-6, "weight_decay": 0.0, "clip_norm": 1.0, "beta": 0.1}
-PLAIN_DPO = {"margin_weight": 0.0, "margin_unit": "nats", "optimizer": "adamw", "warmup_steps": 0, "epochs": 1}
+OPTIMIZER = {"lr": 1e-6, "optim.weight_decay": 0.0, "optim.clip_norm": 1.0, "beta": 0.1}
+PLAIN_DPO = {
+    **{"margin_weight": 0.0, "margin_unit": "nats", "epochs": 1},
+    **{"optim.optimizer": "adamw", "optim.warmup": 0},
+}
 PLAIN_SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
@@ -39,7 +42,7 @@ def component(group: str, recipe: dict, *runtime: object):
 def train(model, pairs: Sequence[ScoredPair], clock: Clock, *, batch: int) -> dict:
     """The reference pass, then one epoch of DPO over the pairs."""
     from dlma.model.engine import Engine
-    from dlma.model.trees import Sequence as Branch
+    from dlma.model.trees import Completion as Branch
     from dlma.trainer.runtime import Runtime
 
     with tempfile.TemporaryDirectory() as scratch, clock.span("work"):

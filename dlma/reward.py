@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from dlma import records
+from dlma.config.schema import Component
 from dlma.errors import UserError
 from dlma.functional.bradley_terry import bradley_terry_loss
 from dlma.functional.preference import margin_bounds
@@ -62,27 +63,13 @@ class BradleyTerry(TrainingRule):
         margin_low: float,
         margin_high: float,
         margin_unit: str,
-        optimizer: str,
-        lr: float,
-        weight_decay: float,
-        warmup_steps: int,
-        clip_norm: float,
+        optim: Component,
         epochs: int,
         batch_pairs: int,
         seed: int,
         token_budget: int = 4096,
     ) -> None:
-        super().__init__(
-            model,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            clip_norm=clip_norm,
-            epochs=epochs,
-            batch=batch_pairs,
-            seed=seed,
-        )
+        super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
         self.margin_weight = margin_weight
         self.margin_low = margin_low
         self.margin_high = margin_high

@@ -16,7 +16,7 @@ from dlma.lab import oracle
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 LAB = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=48"]
-QUICK = [f"recipe.{value}" for value in ("batch_pairs=8", "sft_batch=8", "epochs=1", "sft_epochs=1")]
+QUICK = [f"recipe.{value}" for value in ("batch_pairs=8", "sft.batch_pairs=8", "epochs=1", "sft.epochs=1")]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ PPO = [f"recipe.ppo.{value}" for value in ("rollouts=2", "rollout=8", "batch=4")
 
 
 def test_a_preference_method_trains_by_reward_model_and_ppo(run):
-    recipe = ["method=rlaif", "objective=ppo", *LAB, *PPO, "recipe.reward.batch=8"]
+    recipe = ["method=rlaif", "objective=ppo", *LAB, *PPO, "recipe.reward.batch_pairs=8"]
     folder = run(*recipe, name="ppo")
     assert "aligned" in arms(folder) and (folder / "policy" / "model.safetensors").is_file()
     steps = list(csv.DictReader((folder / "train.csv").open()))
