@@ -25,6 +25,7 @@ from dlma.model.language import LanguageModel
 from dlma.model.reward_model import RewardModel
 from dlma.records import Reward, ScoredPair
 from dlma.store import shards
+from dlma.store.owned import ROWS
 from dlma.trainer import collectives
 from dlma.trainer.runtime import Runtime, Shard
 from dlma.training.preference_pair import both_answers, chosen_first, margin
@@ -92,7 +93,7 @@ class BradleyTerry(TrainingRule):
         runtime.predict(self, pairs, Reward, folder, "rewards")
         if collectives.rank():
             return
-        given = records.from_table(Reward, shards.read_table(folder / "rows.parquet"))
+        given = records.from_table(Reward, shards.read_table(folder / ROWS))
         values = torch.tensor([(row.positive, row.negative) for row in given], dtype=torch.float64)
         with torch.no_grad():
             self.reward.head.bias -= values.mean().item()

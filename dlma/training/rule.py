@@ -23,6 +23,7 @@ from dlma.model.language import LanguageModel
 from dlma.model.meter import Meter
 from dlma.model.reward_model import RewardModel
 from dlma.records import ScoredPair
+from dlma.store.owned import TRAIN
 from dlma.store.shards import SCRATCH
 from dlma.trainer import collectives, fsdp
 from dlma.trainer.runtime import Runtime, interruptible, progress
@@ -308,7 +309,7 @@ class TrainingRule(pl.LightningModule):
         if collectives.rank():
             return
         self.save(folder)
-        write_log(folder / "train.csv", self.log_rows)
+        write_log(folder / TRAIN, self.log_rows)
 
 
 def _exact(loss: torch.Tensor) -> torch.Tensor:

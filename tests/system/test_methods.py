@@ -10,9 +10,9 @@ import pytest
 from small_models import byte_level_tokenizer, save_small
 
 from dlma.app import conf_dir, main
-from dlma.config.recorded import Recorded
-from dlma.cost import record as cost_record
 from dlma.lab import oracle
+from dlma.runs.costs import costs_of
+from dlma.runs.folder import RunFolder
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 LAB = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=48"]
@@ -64,7 +64,7 @@ def test_every_method_runs_on_the_lab(run, method):
     spent = json.loads((folder / "costs.json").read_text())
     assert (spent["flops"] > 0) == trains
     (folder / "costs.json").unlink()  # a folder of before: counted from its records
-    assert dataclasses.asdict(cost_record.read(folder, Recorded(folder))) == pytest.approx(spent)
+    assert dataclasses.asdict(costs_of(RunFolder(folder))) == pytest.approx(spent)
     assert (len(scored(folder)) > 16) == trains
 
 
