@@ -11,8 +11,11 @@ from benchmarks.clock import Clock
 from dlma.records import Pair, ScoredPair
 
 # Of both sides.
-OPTIMIZER = {"lr": 1e-6, "weight_decay": 0.0, "clip_norm": 1.0, "beta": 0.1}
-PLAIN_DPO = {"margin_weight": 0.0, "margin_unit": "nats", "optimizer": "adamw", "warmup_steps": 0, "epochs": 1}
+OPTIMIZER = {"lr": 1e-6, "optim.weight_decay": 0.0, "optim.clip_norm": 1.0, "beta": 0.1}
+PLAIN_DPO = {
+    **{"margin_weight": 0.0, "margin_unit": "nats", "epochs": 1},
+    **{"optim.optimizer": "adamw", "optim.warmup": 0},
+}
 PLAIN_SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 

@@ -178,7 +178,7 @@ def _train(case: Case) -> int:
     scores = Engine(model, token_budget=case.token_budget).score(groups)
     rest = (None, None, None, None, 0.0, "positive")
     rows = [ScoredPair(**vars(p), **dict(zip(_LATER, (*two, *rest), strict=True))) for p, two in zip(pairs, scores)]
-    recipe = ours.OPTIMIZER | ours.PLAIN_DPO | {"batch_pairs": case.batch, "optimizer": case.optimizer}
+    recipe = ours.OPTIMIZER | ours.PLAIN_DPO | {"batch_pairs": case.batch, "optim.optimizer": case.optimizer}
     rule = ours.component("objective", recipe, model)
     rule.engine.token_budget, rule.engine.checkpointing = case.token_budget, case.checkpointing
     peaks = []

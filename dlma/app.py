@@ -32,12 +32,11 @@ from dlma.config.run_names import run_folder
 from dlma.errors import Stopped, UserError
 from dlma.runs import status as run_status
 from dlma.runs import written
-from dlma.runs.written import MULTIRUN, STATUS
+from dlma.runs.folder import MULTIRUN, STATUS
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
-
     from dlma.config.compose import Plan
+    from dlma.config.hydra_internals import Hydra
 
 run_names.register()  # here, so that a launcher's worker, which imports this module for `task`, knows them too
 
@@ -108,12 +107,12 @@ def unwritable(reason: OSError) -> str:
 
 
 def _main(argv: list[str]) -> int:
-    from hydra._internal.utils import get_args_parser
+    from dlma.config.hydra_internals import get_args_parser
 
     args = get_args_parser().parse_intermixed_args(argv)
     folder = Path(args.config_path) if args.config_path else conf_dir()
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"--config-path {folder}: there is no config.yaml in it")
+    if not (folder / help.MAIN).is_file():
+        raise UserError(f"--config-path {folder}: there is no {help.MAIN} in it")
     if args.help:
         print(help.text(folder))
         return 0
@@ -152,9 +151,8 @@ def _hydra_itself(argv: list[str], args: Namespace, folder: Path) -> int:
 
 
 def _run(args: Namespace, folder: Path) -> int:
-    from hydra._internal.hydra import Hydra
-
     from dlma.config import compose
+    from dlma.config.hydra_internals import Hydra
 
     path = compose.search_path(folder, args.config_dir)
     plan = compose.plan(path, args.overrides, args.multirun)

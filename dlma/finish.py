@@ -25,13 +25,16 @@ from dlma.report import along, run_page, terminal, verdicts
 from dlma.report.categories import CategoryRow, categories_csv, category_rows
 from dlma.report.rounds import Round, drift, rounds_csv
 from dlma.report.scores import part_tax, print_tax, score_rows
+from dlma.runs import folder as names
 from dlma.runs import leftovers, policies
 from dlma.runs.publish import publish, publish_tree
 from dlma.runs.written import note
 from dlma.statistics.intervals import Estimate
 from dlma.store import shards
+from dlma.store.owned import MANIFEST, ROWS, TRAIN, TRUTH
 from dlma.store.stage import Stage
 
+_RECORDS = {"prompts": names.PROMPTS, "pairs": names.PAIRS, "scored": names.SCORED, "evaluated": names.ANSWERS}
 SAMPLES = 64  # answers of each arm that go to the tracker
 
 
@@ -63,10 +66,11 @@ def present(
     shown = stages | {f"judge {name}": stage for name, stage in judged.items()}
     shown |= {f"metric {name}": stage for name, stage in measured.items()}
     fill_folder(cell, shown, every, by_category)
-    publish_together(judged, _all(judged, Verdict), Verdict, cell.folder / "verdicts.parquet")
-    publish_together(measured, scores, MetricValue, cell.folder / "scores.parquet")
+    publish_together(judged, _all(judged, Verdict), Verdict, cell.folder / names.VERDICTS)
+    publish_together(measured, scores, MetricValue, cell.folder / names.SCORES)
     with files.guarded(cell.folder, "hydra.run.dir"):
-        cost_record.note(cell.folder, rounds, cell.recorded, cell.store.remembered)
+        costs = cost_record.noted(rounds, cell.recorded, cell.store.remembered)
+        files.write_json(cell.folder / names.COSTS, costs)
     curve = curve_of(cell, stages, judged, evals, train)
     drifts = drift_of(rounds, cell.cfg.iteration.scorer) if len(rounds) > 1 else []
     keep_drift(cell, drifts)
@@ -74,7 +78,7 @@ def present(
     data = report_data(cell, shown | earlier(rounds), rows, evals, train, accounts, curve, drifts, wins)
     data = dataclasses.replace(data, contests=contests, tax=tax, categories=by_category)
     with files.guarded(cell.folder, "hydra.run.dir"):
-        run_page.write_report(cell.folder / "report.html", data)
+        run_page.write_report(cell.folder / names.REPORT, data)
     note(cell.folder, [*leftovers.ALWAYS, *(name for name, here in writes.items() if here)])
     terminal.print_account(accounts)
     terminal.print_summary(
@@ -111,23 +115,23 @@ def fill_folder(
 ) -> None:
     """The records, the models, the metrics, the resolved config and where all came from, under readable names."""
     folder = cell.folder
-    for name, target in (("prompts", "prompts"), ("pairs", "pairs"), ("scored", "scored"), ("evaluated", "answers")):
-        publish(stages[name], "rows.parquet", folder / f"{target}.parquet")
-    publish(stages["policy"], "train.csv", folder / "train.csv")
+    for name, target in _RECORDS.items():
+        publish(stages[name], ROWS, folder / target)
+    publish(stages["policy"], TRAIN, folder / names.TRAIN)
     if "reward" in stages:
-        publish(stages["reward"], "train.csv", folder / "reward.csv")
-        publish(stages["reward"], "rows.parquet", folder / "rewards.parquet")
+        publish(stages["reward"], TRAIN, folder / names.REWARD_TRAIN)
+        publish(stages["reward"], ROWS, folder / names.REWARDS)
     if stages["policy"].notes["trained"] and not stages["policy"].pruned:
-        publish_tree(stages["policy"], "policy", folder / "policy", link=cell.cfg.store.link)
+        publish_tree(stages["policy"], "policy", folder / names.POLICY, link=cell.cfg.store.link)
     if "tuned" in stages:
-        publish_tree(stages["tuned"], "policy", folder / "tuned", link=cell.cfg.store.link)
+        publish_tree(stages["tuned"], "policy", folder / names.TUNED, link=cell.cfg.store.link)
     with files.guarded(folder, "hydra.run.dir"):
-        files.write_json(folder / "manifest.json", {name: origin(stage) for name, stage in stages.items()})
-        files.write_bytes(folder / "config.yaml", yaml.safe_dump(cell.recorded, sort_keys=False).encode())
+        files.write_json(folder / MANIFEST, {name: origin(stage) for name, stage in stages.items()})
+        files.write_bytes(folder / names.CONFIG, yaml.safe_dump(cell.recorded, sort_keys=False).encode())
         run = {"method": cell.method, "base": cell.frozen.name, "seed": cell.cfg.seed}
-        summary.write_metrics(folder / "metrics.csv", rows, **run)
+        summary.write_metrics(folder / names.METRICS, rows, **run)
         if by_category:
-            files.write_bytes(folder / "categories.csv", categories_csv(by_category, **run))
+            files.write_bytes(folder / names.CATEGORIES, categories_csv(by_category, **run))
 
 
 def earlier(rounds: Sequence[dict[str, Stage]]) -> dict[str, Stage]:
@@ -156,7 +160,7 @@ def keep_drift(cell: RunContext, drifts: Sequence[Round]) -> None:
     if not drifts:
         return
     with files.guarded(cell.folder, "hydra.run.dir"):
-        files.write_bytes(cell.folder / "rounds.csv", rounds_csv(drifts))
+        files.write_bytes(cell.folder / names.ROUNDS, rounds_csv(drifts))
     for one in drifts:
         row = {f"rounds/{name}": value for name, value in dataclasses.asdict(one).items() if value is not None}
         cell.tracker.log(row, step_key="rounds/round")
@@ -169,7 +173,7 @@ def origin(stage: Stage) -> dict:
 
 def train_rows(policy: Stage) -> list[dict[str, float]]:
     """The steps of train.csv."""
-    reader = csv.DictReader(io.StringIO(policy.read("train.csv").decode()))
+    reader = csv.DictReader(io.StringIO(policy.read(TRAIN).decode()))
     return [{name: float(value) for name, value in row.items()} for row in reader]
 
 
@@ -186,7 +190,7 @@ def report_data(
 ) -> run_page.ReportData:
     """All that the HTML report shows."""
     pairs = records.from_table(ScoredPair, stages["scored"].table())
-    truth = [row.value for row in records.from_table(Truth, stages["evaluated"].table("truth.parquet"))]
+    truth = [row.value for row in records.from_table(Truth, stages["evaluated"].table(TRUTH))]
     section, parted = curve
     token_part = token_section(cell, stages, pairs, truth)
     outcome = Outcome(cell.frozen.name, evals, pairs, truth, train, wins)
@@ -228,13 +232,13 @@ def curve_of(
     if "along" not in stages:
         return "", []
     on_the_way = records.from_table(EvalRow, stages["along"].table())
-    publish(stages["along"], "rows.parquet", cell.folder / "along.parquet")
+    publish(stages["along"], ROWS, cell.folder / names.ALONG_ANSWERS)
     apart = {name: stage for name, stage in judged.items() if not stage.notes["judge"]["self_reported"]}
     said = {name: _all({name: stage, "": stages[f"along {name}"]}, Verdict) for name, stage in apart.items()}
     found = along.along(evals, on_the_way, last=int(train[-1]["step"]), verdicts=said)
     part, finding = along.parting(found, build(cell.cfg.alerts))
     with files.guarded(cell.folder, "hydra.run.dir"):
-        files.write_bytes(cell.folder / "along.csv", along.along_csv(found, part))
+        files.write_bytes(cell.folder / names.ALONG, along.along_csv(found, part))
     for step, point in zip(found.steps, found.points):
         values = {f"along/{name}": row.estimate.value for name, row in point.items()}
         cell.tracker.log({"along/step": step} | values, "along/step")
@@ -260,9 +264,9 @@ def say_where(cell: RunContext, policy: Stage) -> None:
     for kind, counts in cell.store.counts.items():
         listed = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
         print(f"stages {kind}: {listed}")
-    print(f"report: {cell.folder / 'report.html'}")
+    print(f"report: {cell.folder / names.REPORT}")
     if policy.notes["trained"]:
-        print(f"policy: {cell.folder / 'policy'}")
+        print(f"policy: {cell.folder / names.POLICY}")
 
 
 def track(
@@ -288,7 +292,7 @@ def keep_policies(cell: RunContext, policy: Stage, rows: Sequence[summary.Row]) 
     reward = [row.estimate.value for row in rows if (row.arm, row.metric) == ("aligned", "self_reward")]
     if not reward:
         return
-    rule, published = cell.cfg.store.keep_policies, cell.folder / "policy"
+    rule, published = cell.cfg.store.keep_policies, cell.folder / names.POLICY
     dropped = policies.keep(cell.store, rule, policy, score=reward[0], group=cell.group_folder, published=published)
     for line in dropped:
         print(line)

@@ -37,6 +37,7 @@ from dlma.records import (
     Verdict,
 )
 from dlma.store import shards
+from dlma.store.owned import LABELS, ROWS, TRUTH
 from dlma.store.stage import Stage
 
 
@@ -172,7 +173,7 @@ def import_pairs(cell: RunContext, held_out: Stage) -> Stage:
         known = {"held_out": avoid, "vocabulary": cell.frozen.vocabulary, **limits}
         rows, account = read(path, cell.frozen.tokenizer, cell.wording, **known)
         labels = [Label(pair.id, margin, chosen) for pair, margin, chosen in rows] if scored else []
-        shards.write_table(folder / "labels.parquet", records.to_table(Label, labels))
+        shards.write_table(folder / LABELS, records.to_table(Label, labels))
         return _write(folder, Pair, [row[0] for row in rows] if scored else rows, account)
 
     return cell.make(cell.store.stage("pairs", key, uses=[held_out], libraries=False), write)
@@ -188,7 +189,7 @@ def score(cell: RunContext, pairs: Stage, by: str = "current") -> Stage:
         from dlma.scorer.construction import GivenMargins
 
         rows, account = usable(_read(pairs, Pair))
-        labels = _read(pairs, Label, "labels.parquet") if given else []
+        labels = _read(pairs, Label, LABELS) if given else []
         model = cell.scoring(by)
         module = GivenMargins(model, labels) if given else build(cell.cfg.scorer, model)
         engine = cell.runtime.predict(module, rows, ScoredPair, folder, "scores")
@@ -366,9 +367,9 @@ def evaluate(cell: RunContext, answers: list[Stage], scored: Stage) -> Stage:
         evaluation = build(cell.cfg.evaluation)
         pairs = _read(scored, ScoredPair)
         truth = [Truth(p.id, value) for p, value in zip(pairs, evaluation.truth(pairs), strict=True)]
-        shards.write_table(folder / "truth.parquet", records.to_table(Truth, truth))
+        shards.write_table(folder / TRUTH, records.to_table(Truth, truth))
         rows = evaluation.rows([row for stage in answers for row in _read(stage, Answer)])
-        shards.write_table(folder / "rows.parquet", records.to_table(EvalRow, rows))
+        shards.write_table(folder / ROWS, records.to_table(EvalRow, rows))
         return {}
 
     key = scientific(cell.cfg.evaluation)
@@ -432,7 +433,7 @@ def measure(
 
         answered = {arm: _read(stage, Answer) for arm, stage in answers.items()}
         found = scene(_read(prompts, Prompt), _read(held_out, Context), answered, cell.notes(policy)["trained"])
-        shards.write_table(folder / "rows.parquet", records.to_table(MetricValue, metric.scores(found)))
+        shards.write_table(folder / ROWS, records.to_table(MetricValue, metric.scores(found)))
         columns = [asdict(column) for column in metric.columns]
         return {"columns": columns, "identity": metric.identity(), "report": metric.report()}
 
@@ -440,10 +441,10 @@ def measure(
     return cell.make(cell.store.stage("metrics", key, uses=[prompts, held_out, policy, *answers.values()]), write)
 
 
-def _read(stage: Stage, record: type, file: str = "rows.parquet") -> list:
+def _read(stage: Stage, record: type, file: str = ROWS) -> list:
     return records.from_table(record, stage.table(file))
 
 
 def _write(folder: Path, record: type, rows: list, account: Account) -> dict:
-    shards.write_table(folder / "rows.parquet", records.to_table(record, rows))
+    shards.write_table(folder / ROWS, records.to_table(record, rows))
     return {"account": asdict(account)}

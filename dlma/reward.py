@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from dlma import records
+from dlma.config.schema import Component
 from dlma.errors import UserError
 from dlma.functional.bradley_terry import bradley_terry_loss
 from dlma.functional.preference import margin_bounds
@@ -24,6 +25,7 @@ from dlma.model.language import LanguageModel
 from dlma.model.reward_model import RewardModel
 from dlma.records import Reward, ScoredPair
 from dlma.store import shards
+from dlma.store.owned import ROWS
 from dlma.trainer import collectives
 from dlma.trainer.runtime import Runtime, Shard
 from dlma.training.preference_pair import both_answers, chosen_first, margin
@@ -62,27 +64,13 @@ class BradleyTerry(TrainingRule):
         margin_low: float,
         margin_high: float,
         margin_unit: str,
-        optimizer: str,
-        lr: float,
-        weight_decay: float,
-        warmup_steps: int,
-        clip_norm: float,
+        optim: Component,
         epochs: int,
         batch_pairs: int,
         seed: int,
         token_budget: int = 4096,
     ) -> None:
-        super().__init__(
-            model,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            clip_norm=clip_norm,
-            epochs=epochs,
-            batch=batch_pairs,
-            seed=seed,
-        )
+        super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
         self.margin_weight = margin_weight
         self.margin_low = margin_low
         self.margin_high = margin_high
@@ -105,7 +93,7 @@ class BradleyTerry(TrainingRule):
         runtime.predict(self, pairs, Reward, folder, "rewards")
         if collectives.rank():
             return
-        given = records.from_table(Reward, shards.read_table(folder / "rows.parquet"))
+        given = records.from_table(Reward, shards.read_table(folder / ROWS))
         values = torch.tensor([(row.positive, row.negative) for row in given], dtype=torch.float64)
         with torch.no_grad():
             self.reward.head.bias -= values.mean().item()

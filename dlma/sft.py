@@ -80,10 +80,9 @@ class InstructionTuning(TrainingRule):
     """Tunes a model on the training prompts of `data` that have an answer.
 
     max_tokens: of prompt and answer together; a longer answer is cut, a longer prompt dropped
-    warmup_share: of all steps
     """
 
-    rate = "sft.lr"
+    rate = "sft.optim.lr"
 
     def __init__(
         self,
@@ -93,33 +92,16 @@ class InstructionTuning(TrainingRule):
         data: Component,
         template: Component,
         max_tokens: int,
-        optimizer: str,
-        lr: float,
-        schedule: str,
-        warmup_share: float,
-        weight_decay: float,
-        clip_norm: float,
+        optim: Component,
         epochs: int,
-        batch_size: int,
+        batch: int,
         seed: int,
         token_budget: int = 4096,
     ) -> None:
-        super().__init__(
-            model,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            warmup_steps=0,
-            clip_norm=clip_norm,
-            epochs=epochs,
-            batch=batch_size,
-            seed=seed,
-            schedule=schedule,
-        )
+        super().__init__(model, optim=optim, epochs=epochs, batch=batch, seed=seed)
         self.data = data
         self.template = template
         self.max_tokens = max_tokens
-        self.warmup_share = warmup_share
         self.engine = Engine(model, token_budget=token_budget)
 
     def fit(self, runtime: Runtime, folder: Path, listen: Callable[[dict], None]) -> Account:
@@ -130,9 +112,7 @@ class InstructionTuning(TrainingRule):
         account.kept = used.kept
         account.dropped |= {"held out": len(prompts) - used.read, **used.dropped}
         account.trimmed |= used.trimmed
-        items = self.items(examples)
-        self.warmup_steps = int(self.warmup_share * self.epochs * max(1, len(items) // self.batch))
-        self.train_on(items, runtime, folder, listen)
+        self.train_on(self.items(examples), runtime, folder, listen)
         return account
 
     def save(self, folder: Path) -> None:

@@ -38,8 +38,8 @@ import yaml
 
 from dlma.errors import UserError
 from dlma.report import tables as sweep_tables
-from dlma.runs import folder as run_folders
-from dlma.runs.folder import Cell
+from dlma.runs import cells as run_folders
+from dlma.runs.cells import Cell
 from dlma.sweep import costs, reference_curve
 from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings

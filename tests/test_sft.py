@@ -6,61 +6,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small_models import byte_level_tokenizer, save_small, small_network
+from instruction_examples import BEGIN, ROWS, TEMPLATE, THINGS, VERBS, corpus, prompt, rule, texts, tiny_model
+from small_models import byte_level_tokenizer, save_small
 from transformers import AutoModelForCausalLM
 
 from dlma.app import main
-from dlma.data.alpaca import Alpaca
-from dlma.data.corpus import Corpus
 from dlma.errors import UserError
-from dlma.model.language import LanguageModel
-from dlma.records import Prompt, Turn
+from dlma.records import Turn
 from dlma.sft import CUT, NO_ANSWER, TOO_LONG, InstructionTuning, Template
-
-BEGIN = "BEGINNING OF CONVERSATION: "
-TEMPLATE = Template(begin=BEGIN, user="USER: {text} ", assistant="ASSISTANT:")
-VERBS = ["bake", "mend", "draw", "find", "wash", "fold"]
-THINGS = ["a cake", "the lamp", "my boat", "an old door", "one shoe"]
-ROWS = [
-    {"instruction": f"How do I {verb}?", "input": thing, "output": f"To {verb} {thing}, go slowly."}
-    for verb in VERBS
-    for thing in THINGS
-]
-OPTIONS = {
-    "optimizer": "adamw",
-    "lr": 1e-3,
-    "schedule": "cosine",
-    "warmup_share": 0.1,
-    "weight_decay": 0.0,
-    "clip_norm": 1.0,
-    "epochs": 1,
-    "batch_size": 8,
-    "seed": 0,
-}
-
-
-def texts():
-    return [f"{BEGIN}USER: {row['instruction']} {row['input']} ASSISTANT:{row['output']}" for row in ROWS]
-
-
-def tiny_model():
-    tokenizer = byte_level_tokenizer(texts(), 330)
-    return LanguageModel(small_network(vocabulary=len(tokenizer)), tokenizer, "tiny")
-
-
-def corpus(path, max_dropped=0.5):
-    shares = {"validation_share": 0.0, "test_share": 0.1, "on_bad_row": "drop", "max_dropped": max_dropped}
-    where = {"path": str(path), "revision": "main", "subset": None, "hub_split": "train"}
-    return Corpus(**where, format=Alpaca(), max_words=None, max_prompts=None, **shares)
-
-
-def rule(model, max_tokens=200, data=None, **changes):
-    data = data or corpus("unused.jsonl")
-    return InstructionTuning(model, data=data, template=TEMPLATE, max_tokens=max_tokens, **{**OPTIONS, **changes})
-
-
-def prompt(text="How?", chosen="So.", turns=None):
-    return Prompt("id", turns or [Turn("user", text)], "train", chosen=chosen)
 
 
 def test_the_template_is_that_of_safe_rlhf():
@@ -137,7 +90,7 @@ def run(places, tmp_path):
     model, instructions, prompts = places
 
     def call(*overrides, tuned=True, code=0, name="here"):
-        sft = ["sft=alpaca", f"sft.data.path={instructions}", "sft.epochs=2", "sft.batch_size=8", "sft.lr=3e-3"]
+        sft = ["sft=alpaca", f"sft.data.path={instructions}", "sft.epochs=2", "sft.batch=8", "sft.optim.lr=3e-3"]
         settings = ["model=hf", f"model.path={model}", "data=jsonl", f"data.path={prompts}", f"name={name}"]
         quick = [f"recipe.{value}" for value in ("max_new_tokens=8", "epochs=1", "batch_pairs=8", "lr=1e-3")]
         assert main([*settings, *quick, *(sft if tuned else []), *overrides]) == code
@@ -221,5 +174,5 @@ def test_a_quantised_base_is_refused_before_any_work(run, capsys):
 
 
 def test_an_unknown_schedule_gives_one_line(run, capsys):
-    run("sft.schedule=linear", code=2)
-    assert "error: schedule: 'linear' is not one of constant, cosine" in capsys.readouterr().err
+    run("sft.optim.schedule=linear", code=2)
+    assert "error: sft.optim.schedule: must be one of constant, cosine, not 'linear'" in capsys.readouterr().err

@@ -207,11 +207,11 @@ def _check_value(
         return found + (_check_node(value, inner, f"{path}.", known) if inner is not None else [])
     if isinstance(value, dict) and are_components(field, schema):
         return _check_node(value, _named(value), f"{path}.", known)
+    inner = signatures.nested(field.annotation, schema)
+    if inner is not None and isinstance(value, dict) and not is_node(value):
+        return _check_node(value, inner, f"{path}.", known)
     if (wrong := stray(value, path)) is not None:
         return [Problem(wrong, NO_COMPONENT)]
-    inner = signatures.nested(field.annotation, schema)
-    if inner is not None and isinstance(value, dict):
-        return _check_node(value, inner, f"{path}.", known)
     if _unreadable_inside(value) or signatures.accepts(value, field.annotation, schema):
         return []
     return [Problem(path, _mistyped(value, field, schema))]

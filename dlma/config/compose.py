@@ -17,8 +17,6 @@ from pathlib import Path
 
 import yaml
 from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import setup_globals
@@ -30,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlma.config import foreign, run_names
 from dlma.config.check import listing, problems, suggestion
+from dlma.config.hydra_internals import ConfigLoaderImpl, create_config_search_path
 from dlma.config.overrides import PRIMARY, Reading, by_slot, is_group, normal, read, singles_of, told
 from dlma.errors import UserError
 

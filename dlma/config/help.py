@@ -12,6 +12,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+MAIN = "config.yaml"  # the primary config, in conf/
 GROUP = re.compile(r"^  - (\w+): (\w+|\[[\w, ]*\]) *(?:# (.*))?$", re.M)  # one option, or a list of several
 
 
@@ -19,7 +20,7 @@ def conf_dir() -> Path:
     """The YAML files: beside the package in a checkout, inside it when installed from a wheel."""
     package = Path(__file__).resolve().parents[1]
     beside = package.parent / "conf"
-    return beside if (beside / "config.yaml").is_file() else package / "conf"
+    return beside if (beside / MAIN).is_file() else package / "conf"
 
 
 def command() -> list[str]:
@@ -30,7 +31,7 @@ def command() -> list[str]:
 def text(folder: Path) -> str:
     """The help text; groups, defaults and explanations are read from the defaults list and its folders."""
     source = OmegaConf.load(folder / "hydra" / "help" / "dlma.yaml")
-    groups = GROUP.findall((folder / "config.yaml").read_text(encoding="utf-8"))
+    groups = GROUP.findall((folder / MAIN).read_text(encoding="utf-8"))
     shown = "\n".join(_entry(folder, *group) for group in groups)
     header, template = (source._get_node(key)._value() for key in ("header", "template"))
     page = template.replace("${hydra.help.header}", header).replace("$GROUPS", shown).rstrip()

@@ -17,7 +17,6 @@ from dlma.config.help import conf_dir
 from dlma.config.signatures import Signature
 from dlma.errors import UserError
 
-FILE = "config.yaml"
 REMOTE = "trust_remote_code"
 LOCAL = "dlma.sampler.local.LocalSampler"
 
@@ -25,8 +24,8 @@ LOCAL = "dlma.sampler.local.LocalSampler"
 class Recorded:
     """The config that a run left in its folder. Raises UserError for what is none, here and in every method."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
+    def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             values = yaml.safe_load(self.path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as reason:

@@ -51,22 +51,21 @@ class LoraNode:
 
 
 @dataclass
-class RewardNode:
-    """Training of the reward model."""
+class TrainingNode:
+    """A training besides the method's own: fine-tuning and distillation, or that of the reward model."""
 
+    optim: Component
     lr: float
     epochs: int
-    batch: int
-    warmup_steps: int
+    batch_pairs: int
 
 
 @dataclass
 class PPONode:
     """PPO on the reward model (conf/objective/ppo.yaml)."""
 
+    optim: Component
     lr: float
-    warmup_steps: int
-    clip_norm: float
     rollouts: int
     rollout: int
     batch: int
@@ -90,11 +89,8 @@ class Recipe:
     margin_low: float
     margin_high: float
     margin_unit: Literal["nats", "sd", "quantile"]
-    optimizer: Literal["adamw", "rmsprop"]
+    optim: Component
     lr: float
-    weight_decay: float
-    warmup_steps: int
-    clip_norm: float
     epochs: int
     batch_pairs: int
     max_prompt_tokens: int
@@ -102,10 +98,8 @@ class Recipe:
     temperature: float
     top_k: int
     top_p: float
-    sft_lr: float
-    sft_epochs: int
-    sft_batch: int
-    reward: RewardNode
+    sft: TrainingNode
+    reward: TrainingNode
     ppo: PPONode
     dtype: Literal["float32", "bfloat16"]
     lora: LoraNode | None

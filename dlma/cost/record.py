@@ -11,10 +11,8 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlma import files
 from dlma.config.build import build
 from dlma.config.recorded import Recorded
 from dlma.cost.flops import ModelSize
@@ -22,23 +20,23 @@ from dlma.cost.spent import Costs, Questions, Round, count
 from dlma.errors import UserError
 from dlma.model.load import ModelSpec, at_hand
 from dlma.store.fingerprint import key_of
+from dlma.store.owned import TRAIN
 from dlma.store.stage import Stage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FILE = "costs.json"
 _NEEDED = ("pairs", "scored", "scorer", "reward", "objective", "iterations", "model")  # of the config
 COUNTED = 1  # raised when another number is counted
 Remembered = Callable[[str, str, Callable[[], dict]], dict]  # Store.remembered
 NO_ACCOUNT = {"kept": 0, "dropped": {}}
 
 
-def note(folder: Path, rounds: Sequence[Mapping[str, Stage]], values: Mapping, remembered: Remembered) -> None:
-    """Write costs.json into a run's folder; what the same training cost before is remembered."""
+def noted(rounds: Sequence[Mapping[str, Stage]], values: Mapping, remembered: Remembered) -> dict:
+    """The costs of a run as its folder keeps them; what the same training cost before is remembered."""
     policy = rounds[-1]["policy"].key
     key = key_of([COUNTED, policy, {name: values[name] for name in ("objective", "reward")}])
-    files.write_json(folder / FILE, remembered("costs", key, lambda: dataclasses.asdict(of_stages(rounds, values))))
+    return remembered("costs", key, lambda: dataclasses.asdict(of_stages(rounds, values)))
 
 
 def of_stages(rounds: Sequence[Mapping[str, Stage]], values: Mapping) -> Costs:
@@ -49,43 +47,34 @@ def of_stages(rounds: Sequence[Mapping[str, Stage]], values: Mapping) -> Costs:
 
 
 def _of_stages(stages: Mapping[str, Stage], again: bool) -> Round:
-    reward = steps_of(stages["reward"].read("train.csv")) if "reward" in stages else []
-    policy, steps = stages["policy"], steps_of(stages["policy"].read("train.csv"))
+    reward = steps_of(stages["reward"].read(TRAIN)) if "reward" in stages else []
+    policy, steps = stages["policy"], steps_of(stages["policy"].read(TRAIN))
     account = policy.notes.get("account", NO_ACCOUNT)
     return Round(stages["pairs"].table(), stages["scored"].table(), account, steps, reward, again)
 
 
-def read(folder: Path, recorded: Recorded) -> Costs | None:
-    """The costs of a finished run; None where its folder does not say.
+def recounted(
+    recorded: Recorded,
+    manifest: Mapping,
+    *,
+    pairs: pa.Table,
+    scored: pa.Table,
+    steps: Sequence[Mapping],
+    reward: Sequence[Mapping],
+) -> Costs | None:
+    """The costs of a finished run of one round from its records; None where its config does not say enough.
 
-    Without costs.json, and with one round, they are counted from its records.
+    steps, reward: of the policy's training, and of the reward model's
     """
-    if (folder / FILE).is_file():
-        return Costs(**files.read_json(folder / FILE))
     values = recorded.values
-    names = ("pairs.parquet", "scored.parquet", "train.csv", "manifest.json")
-    if not all((folder / name).is_file() for name in names) or not all(name in values for name in _NEEDED):
+    if not all(name in values for name in _NEEDED) or values["iterations"] > 1:  # earlier rounds are in the store only
         return None
-    if values["iterations"] > 1:  # the earlier rounds' records are in the store only
-        return None
-    manifest = files.read_json(folder / "manifest.json")
-    one = Round(*map(_table, (folder / names[0], folder / names[1])), **_training_of(folder, manifest))
+    account = manifest["policy"]["notes"].get("account", NO_ACCOUNT)
+    one = Round(pairs, scored, account, steps, reward)
     model = _or_none(lambda: recorded.model(trust=False, bits=None))
     scorer = {**values["scorer"], "ab": _or_none(lambda: recorded.component("scorer.ab", "judge_prompt"))}
     asked = _remembered(_questions(model, scorer), manifest["scored"]["key"])
     return count(values, [one], asked, None if model is None else model_shape(model))
-
-
-def _training_of(folder: Path, manifest: Mapping) -> dict:
-    account = manifest["policy"]["notes"].get("account", NO_ACCOUNT)
-    reward = steps_of((folder / "reward.csv").read_bytes()) if "reward" in manifest else []
-    return {"account": account, "steps": steps_of((folder / "train.csv").read_bytes()), "reward_steps": reward}
-
-
-def _table(path: Path) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path)
 
 
 def steps_of(content: bytes) -> list[dict[str, str]]:

@@ -28,9 +28,11 @@ from dlma.metrics.summary import Row, write_metrics
 from dlma.records import Context, Pair, Prompt, Reward, ScoredPair, Verdict
 from dlma.report.accuracy import SignalAgreement, accuracy_rows
 from dlma.report.terminal import simple_table
+from dlma.runs.folder import AGREEMENT, CONFIG, METRICS, SCORED
 from dlma.runs.publish import publish
 from dlma.screen import Console
 from dlma.statistics.format import interval, number
+from dlma.store.owned import ROWS
 from dlma.store.stage import Stage
 
 POINTS = {"win": 1.0, "tie": 0.5, "lose": 0.0}
@@ -218,13 +220,13 @@ def _write(cell: RunContext, rows: Sequence[Row], asked: Asked, held: Sequence[S
     import pyarrow.parquet as pq
 
     folder: Path = cell.folder
-    publish(asked.scored["scorer"], "rows.parquet", folder / "scored.parquet")
+    publish(asked.scored["scorer"], ROWS, folder / SCORED)
     for name, stage in asked.judged.items():
-        publish(stage, "rows.parquet", folder / f"verdicts_{name}.parquet")
+        publish(stage, ROWS, folder / f"verdicts_{name}.parquet")
     with files.guarded(folder, "hydra.run.dir"):
-        pq.write_table(records.to_table(SignalAgreement, held), folder / "agreement.parquet")
-        files.write_bytes(folder / "config.yaml", yaml.safe_dump(cell.recorded, sort_keys=False).encode())
-        write_metrics(folder / "metrics.csv", rows, method="agreement", base=cell.frozen.name, seed=cell.cfg.seed)
+        pq.write_table(records.to_table(SignalAgreement, held), folder / AGREEMENT)
+        files.write_bytes(folder / CONFIG, yaml.safe_dump(cell.recorded, sort_keys=False).encode())
+        write_metrics(folder / METRICS, rows, method="agreement", base=cell.frozen.name, seed=cell.cfg.seed)
 
 
 def _print(rows: Sequence[Row], cell: RunContext, truth: str, console: Console | None = None) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dlma import files, records
+from dlma import files
 from dlma.errors import UserError
 from dlma.records import EvalRow, content_id
 from dlma.report.annotation_page import Blind, Labels, read_labels, render
+from dlma.runs.folder import VERDICTS, VERSUS_VERDICTS, RunFolder
 from dlma.statistics.intervals import Estimate, fraction_interval, share_interval
 from dlma.statistics.kappa import cohen_kappa, fleiss_kappa
 
@@ -80,12 +81,9 @@ def annotate(
 
 def _answers(run: Path, arm: str) -> dict[str, EvalRow]:
     """The first answer of an arm to each prompt of a finished run."""
-    import pyarrow.parquet as pq
-
-    path = run / "answers.parquet"
-    if not path.is_file():
-        raise UserError(f"mode.run={run}: not a finished run: it has no answers.parquet")
-    rows = records.from_table(EvalRow, pq.read_table(path))
+    folder = RunFolder(run)
+    folder.need_finished("mode.run")
+    rows = folder.answers()
     found: dict[str, EvalRow] = {}
     for row in rows:
         if row.arm == arm:
@@ -126,21 +124,12 @@ def scores(contests: Sequence[Contest]) -> Preferences:
 
 def verdicts(run: Path, arm: str, against: Path | None, against_arm: str) -> Preferences:
     """What the run's judges prefer: verdicts.parquet within a run, versus.parquet (mode=versus) between two."""
-    import pyarrow.parquet as pq
-
-    path = run / ("verdicts.parquet" if against is None else "versus.parquet")
-    rival = against_arm if against is None else _method(against)
+    rival = against_arm if against is None else RunFolder(against).about()["method"]
     found: Preferences = {}
-    for row in pq.read_table(path).to_pylist() if path.is_file() else []:
+    for row in RunFolder(run).rows(VERDICTS if against is None else VERSUS_VERDICTS):
         if (row["arm"], row["against"]) == (arm, rival) and row["outcome"] in POINTS:
             found.setdefault(f"judge {row['judge']}", {})[row["prompt_id"]] = POINTS[row["outcome"]]
     return found
-
-
-def _method(run: Path) -> str:
-    """The method of a finished run; empty where its metrics are not there."""
-    path = run / "metrics.csv"
-    return path.read_text(encoding="utf-8").splitlines()[1].split(",")[0] if path.is_file() else ""
 
 
 def findings(contests: Sequence[Contest], people: Sequence[Labels], others: Preferences) -> dict:

@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dlma.config.build import build
-from dlma.config.recorded import Recorded
 from dlma.context import RunContext
 from dlma.data.text import prompt_id
 from dlma.errors import Stopped, UserError
 from dlma.records import Answer, Prompt, Turn
+from dlma.runs.folder import CONFIG, POLICY, RunFolder
 from dlma.screen import Console, shown
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def chat(
     """Answer one prompt, or prompt after prompt until the input ends."""
     folder = finished_run(run)
     settings = {"temperature": temperature, "max_new_tokens": max_new_tokens}
-    both = Both(run_cell(folder, cfg, settings, trust=trust_remote_code), folder / "policy")
+    both = Both(run_cell(folder, cfg, settings, trust=trust_remote_code), folder / POLICY)
     console = Console()
     if prompt is not None:
         show(console, both.ask(prompt))
@@ -60,14 +60,13 @@ def chat(
 def finished_run(run: str | None) -> Path:
     """The run folder asked for, or the newest under outputs/; raises UserError when it has no policy."""
     if run is None:
-        found = [path.parent for path in Path("outputs").rglob("policy") if (path.parent / "config.yaml").is_file()]
+        found = [path.parent for path in Path("outputs").rglob(POLICY) if RunFolder(path.parent).missing is None]
         if not found:
             raise UserError("mode.run: there is no run with a policy under outputs/: give its folder, or train first")
-        return max(found, key=lambda folder: (folder / "config.yaml").stat().st_mtime)
+        return max(found, key=lambda folder: (folder / CONFIG).stat().st_mtime)
     folder = Path(run).expanduser()
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"mode.run={run}: not the folder of a finished run: it has no config.yaml")
-    if not (folder / "policy").is_dir():
+    RunFolder(folder).need_finished("mode.run")
+    if not (folder / POLICY).is_dir():
         raise UserError(f"mode.run={run}: it has no policy/: its method trains none, or store.keep_policies let it go")
     return folder
 
@@ -77,7 +76,7 @@ def run_cell(folder: Path, present: DictConfig, settings: dict[str, float | None
 
     settings: replace the run's of the same name, unless null; trust: code that comes with the model may run
     """
-    recorded = Recorded(folder)
+    recorded = RunFolder(folder).recorded
     cfg = copy.deepcopy(present)
     cfg.seed = recorded.value("seed")
     cfg.recipe.max_prompt_tokens = recorded.value("recipe.max_prompt_tokens")

@@ -19,8 +19,10 @@ from dlma import files
 from dlma.errors import UserError
 from dlma.modes import cards, preferences
 from dlma.runs.finished import FinishedRun
+from dlma.runs.folder import CONFIG, METRICS
+from dlma.store.owned import MANIFEST
 
-NOTES = ("manifest.json", "config.yaml", "metrics.csv")
+NOTES = (MANIFEST, CONFIG, METRICS)
 
 
 def run(

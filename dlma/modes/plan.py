@@ -80,7 +80,7 @@ def _distinct(outlooks: Sequence[RunPlan], by=None) -> list[RunPlan]:
 
 def _memory_key(outlook: RunPlan) -> tuple:
     cfg = outlook.cfg
-    objective = {k: v for k, v in OmegaConf.to_container(cfg.objective, resolve=True).items() if k in _OF_MEMORY}
+    objective = {key: OmegaConf.select(cfg.objective, key) for key in _OF_MEMORY}
     lengths = tuple(length.most for length in outlook.sizes.contexts.values())
     return (
         str(outlook.cell.spec),
@@ -92,7 +92,7 @@ def _memory_key(outlook: RunPlan) -> tuple:
     )
 
 
-_OF_MEMORY = ("_target_", "optimizer", "batch_pairs", "token_budget", "checkpointing")
+_OF_MEMORY = ("_target_", "optim.optimizer", "batch_pairs", "token_budget", "checkpointing")
 
 
 def stage_table(outlooks: Sequence[RunPlan]) -> Table:

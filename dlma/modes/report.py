@@ -17,8 +17,9 @@ from dlma.config.run_names import run_folder
 from dlma.errors import UserError
 from dlma.report import markdown, sweep_page
 from dlma.report import tables as sweep_tables
-from dlma.runs import folder as run_folders
-from dlma.runs.folder import Cell
+from dlma.runs import cells as run_folders
+from dlma.runs.cells import Cell
+from dlma.runs.folder import REPORT, REPORT_LATEX, REPORT_MARKDOWN, RESULTS
 from dlma.sweep import published, reference_curve
 from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings
@@ -26,7 +27,7 @@ from dlma.sweep.results import Result
 from dlma.sweep.results_csv import results
 from dlma.sweep.settings import Setting
 
-NAMES = ("report.html", "report.md", "report.tex", "results.csv")
+NAMES = (REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS)
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
     head = [first, "", sweep_page.headline(cells, missing), "", *failed, *([""] if failed else [])]
     text = "\n".join(head) + "\n" + sweep_tables.markdown(found, beside, chosen.margin)
     contents = {
-        "report.html": sweep_page.render(page),
-        "report.md": text.encode(),
-        "report.tex": sweep_tables.latex(found, beside, chosen.margin).encode(),
-        "results.csv": sweep_results.write_csv(found),
+        REPORT: sweep_page.render(page),
+        REPORT_MARKDOWN: text.encode(),
+        REPORT_LATEX: sweep_tables.latex(found, beside, chosen.margin).encode(),
+        RESULTS: sweep_results.write_csv(found),
     }
     with files.guarded(folder, "hydra.run.dir"):
         for name in NAMES:

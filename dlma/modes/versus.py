@@ -17,58 +17,39 @@ from tempfile import TemporaryDirectory
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
-from dlma import csv_text, files, records
+from dlma import files, records
 from dlma.config.build import build
-from dlma.config.recorded import Recorded
 from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
 from dlma.judges.base import Match, matches
 from dlma.metrics.summary import metrics_csv
 from dlma.model.load import ModelSpec
-from dlma.records import Answer, EvalRow, Prompt, Verdict
+from dlma.records import Answer, EvalRow, Verdict
 from dlma.report.verdicts import Contest, contests, print_contests
 from dlma.runs import written
+from dlma.runs.finished import FinishedRun
+from dlma.runs.folder import FINISHED, VERSUS, VERSUS_VERDICTS, RunFolder
 from dlma.store import shards
+from dlma.store.owned import ROWS
 from dlma.store.store import Store
 
-TABLE, VERDICTS = "versus.csv", "versus.parquet"
-NEEDED = ("config.yaml", "metrics.csv", "answers.parquet", "prompts.parquet")
 SHARED = ("model", "data", "prompts", "seed")  # what two runs must have in common to be compared
 
 
-class Entry:
-    """A finished run with answers of its own: the first aligned one to each prompt.
+class Entry(FinishedRun):
+    """A finished run with answers of its own: the first aligned one to each prompt."""
 
-    present: the config of the present command line, for its own components
-    trust: it lets code run that comes with the model
-    """
+    KEYS = SHARED
 
     def __init__(self, folder: Path, present: DictConfig, *, trust: bool) -> None:
-        self.folder = folder
-        self.present = present
-        self.trust = trust
-        self.recorded = Recorded(folder)
-        self.recorded.need(*SHARED)
-        self.config = self.recorded.values
-        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as rows:
-            self.about = csv_text.read(rows)[0]
-        self.method = self.about["method"]
+        super().__init__(folder, present, trust=trust)
         self.field = json.dumps([self.config[name] for name in SHARED], default=str)
-        found = records.from_table(EvalRow, pq.read_table(folder / "answers.parquet"))
-        self.answers = {row.prompt_id: row for row in reversed(found) if row.arm == "aligned"}
-
-    def prompts(self) -> list[Prompt]:
-        """The prompts that were answered."""
-        rows = records.from_table(Prompt, pq.read_table(self.folder / "prompts.parquet"))
-        return [row for row in rows if row.id in self.answers]
+        self.answers = {row.prompt_id: row for row in reversed(self.records.answers()) if row.arm == "aligned"}
 
     @cached_property
     def base(self) -> ModelSpec:
-        """The model that was aligned."""
-        node = self.recorded.model(trust=self.trust, chosen=self.present.model._target_)
-        spec = replace(build(node), lora=None)
-        tuned = self.folder / "tuned"
-        return spec.trained(tuned) if tuned.is_dir() else spec
+        """The model that was aligned, in the run's own precision."""
+        return self._base()
 
 
 def versus(
@@ -96,9 +77,9 @@ def versus(
 def entries(runs: Sequence[str], present: DictConfig, *, trust: bool) -> list[Entry]:
     """The finished runs in the folders, themselves or one level below."""
     folders = [folder for run in runs for folder in (Path(run), *sorted(Path(run).glob("*")))]
-    whole = [folder for folder in folders if all((folder / name).is_file() for name in NEEDED)]
+    whole = [folder for folder in folders if RunFolder(folder).missing is None]
     if not whole:
-        raise UserError(f"mode.runs={', '.join(runs)}: no finished run there (a folder with {', '.join(NEEDED)})")
+        raise UserError(f"mode.runs={', '.join(runs)}: no finished run there (a folder with {', '.join(FINISHED)})")
     return [Entry(folder, present, trust=trust) for folder in {folder.resolve(): folder for folder in whole}.values()]
 
 
@@ -138,7 +119,7 @@ def judge(cfg: DictConfig, entry: Entry, rivals: dict[str, Entry]) -> tuple[list
         one = build(node, bench)
         with TemporaryDirectory() as folder:
             runtime.predict(JudgeModule(one, name=name), rows, Verdict, Path(folder), name)
-            said += records.from_table(Verdict, pq.read_table(Path(folder) / "rows.parquet"))
+            said += records.from_table(Verdict, pq.read_table(Path(folder) / ROWS))
         notes[name] = {"criterion": one.criterion, "self_reported": bool(set(one.identity()) & set(weights))}
     answers = [replace(row, arm=name) for name, rival in rivals.items() for row in rival.answers.values()]
     return said, contests(said, notes, [*entry.answers.values(), *answers])
@@ -149,7 +130,7 @@ def _matches(entry: Entry, rivals: dict[str, Entry]) -> list[Match]:
     from dlma.prompts.contexts import render_contexts
 
     recorded, tokenizer = entry.recorded, entry.base.tokenizer
-    prompts = entry.prompts()
+    prompts = [prompt for prompt in entry.prompts().values() if prompt.id in entry.answers]
     limits = {"seed": recorded.value("seed"), "max_prompt_tokens": recorded.value("recipe.max_prompt_tokens")}
     wording = build(recorded.component("prompts", "prompts", chosen=entry.present.prompts._target_))
     contexts, _ = render_contexts(prompts, tokenizer, wording, max_dropped=1.0, **limits)
@@ -180,7 +161,8 @@ def write(entry: Entry, said: Sequence[Verdict], judged: Sequence[Contest]) -> N
     headings = {one.judge: one.heading for one in judged}
     said = [replace(verdict, judge=headings[verdict.judge]) for verdict in said]
     with files.guarded(entry.folder, "mode.runs"):
-        content = metrics_csv(rows, method=entry.method, base=entry.about["base"], seed=int(entry.about["seed"]))
-        shards.write_table(entry.folder / VERDICTS, records.to_table(Verdict, said))
-        files.write_bytes(entry.folder / TABLE, content)
-    written.note(entry.folder, (VERDICTS, TABLE))
+        about = entry.records.about()
+        content = metrics_csv(rows, method=entry.method, base=about["base"], seed=int(about["seed"]))
+        shards.write_table(entry.folder / VERSUS_VERDICTS, records.to_table(Verdict, said))
+        files.write_bytes(entry.folder / VERSUS, content)
+    written.note(entry.folder, (VERSUS_VERDICTS, VERSUS))

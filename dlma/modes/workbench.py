@@ -25,6 +25,7 @@ from dlma.lab import affixes
 from dlma.records import ScoredPair
 from dlma.report import workbench_page
 from dlma.report.workbench_page import Entry
+from dlma.runs.folder import WORKBENCH, WORKBENCH_PAGE
 
 Rank = Literal["separation", "clarity", "kl_positive", "kl_negative", "difference"]
 
@@ -43,11 +44,11 @@ def run(cfg: DictConfig, /, *, prompts: list[str], sample: int, rank_by: Rank) -
     found = workbench_page.ranked(found, rank_by)
     head = f"{cell.frozen.name}, {sample} prompts"
     with files.guarded(cell.folder, "hydra.run.dir"):
-        files.write_bytes(cell.folder / "workbench.csv", workbench_page.csv_bytes(found))
+        files.write_bytes(cell.folder / WORKBENCH, workbench_page.csv_bytes(found))
         page = workbench_page.render(found, rank_by, title=cell.folder.name, meta=head, is_lab=cell.data.artificial)
-        files.write_bytes(cell.folder / "workbench.html", page)
+        files.write_bytes(cell.folder / WORKBENCH_PAGE, page)
     workbench_page.print_ranking(found, rank_by, head)
-    print(f"report: {cell.folder / 'workbench.html'}")
+    print(f"report: {cell.folder / WORKBENCH_PAGE}")
     return {"counts": cell.store.counts, "ranking": [entry.name for entry in found]}
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from dlma.config.schema import Component
 from dlma.errors import UserError
 from dlma.functional.logprob import token_logp
 from dlma.functional.losses import chunked_divergence
@@ -51,7 +52,7 @@ class Micro:
 class ContextDistillation(TrainingRule):
     """Per-token KL to the prompted base on the positive answers."""
 
-    rate = "recipe.sft_lr"
+    rate = "recipe.sft.lr"
 
     def __init__(
         self,
@@ -59,27 +60,13 @@ class ContextDistillation(TrainingRule):
         /,
         *,
         direction: Literal["reverse", "forward"],
-        optimizer: str,
-        lr: float,
-        weight_decay: float,
-        warmup_steps: int,
-        clip_norm: float,
+        optim: Component,
         epochs: int,
         batch_pairs: int,
         seed: int,
         token_budget: int = 4096,
     ) -> None:
-        super().__init__(
-            model,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            clip_norm=clip_norm,
-            epochs=epochs,
-            batch=batch_pairs,
-            seed=seed,
-        )
+        super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
         self.direction = direction
         self.token_budget = token_budget
         self.reference = Reference(model)

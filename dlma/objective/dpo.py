@@ -72,28 +72,14 @@ class DPO(TrainingRule):
         weighted: bool,
         per_token: bool,
         nll_weight: float,
-        optimizer: str,
-        lr: float,
-        weight_decay: float,
-        warmup_steps: int,
-        clip_norm: float,
+        optim: Component,
         epochs: int,
         batch_pairs: int,
         seed: int,
         token_budget: int = 4096,
         checkpointing: bool = False,
     ) -> None:
-        super().__init__(
-            model,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            clip_norm=clip_norm,
-            epochs=epochs,
-            batch=batch_pairs,
-            seed=seed,
-        )
+        super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
         self.beta = beta
         self.margin_weight = margin_weight
         self.margin_low = margin_low

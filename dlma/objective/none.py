@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from dlma.model.language import LanguageModel
+from dlma.store.owned import TRAIN
 from dlma.trainer import collectives
 from dlma.trainer.runtime import Runtime
 from dlma.training.rule import Supplies, write_log
@@ -32,7 +33,7 @@ class NoTraining:
     def fit(self, rows: Sequence, runtime: Runtime, folder: Path, listen: Callable[[dict], None]) -> list[None]:
         """Leave an empty train.csv; there is no clamp."""
         if not collectives.rank():
-            write_log(folder / "train.csv", [])
+            write_log(folder / TRAIN, [])
         return [None, None]
 
     def report(self) -> dict:

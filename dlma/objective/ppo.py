@@ -81,25 +81,11 @@ class PPO(TrainingRule):
         lam: float,
         whiten_rewards: bool,
         whiten_advantages: bool,
-        optimizer: str,
-        lr: float,
-        weight_decay: float,
-        warmup_steps: int,
-        clip_norm: float,
+        optim: Component,
         seed: int,
         token_budget: int = 4096,
     ) -> None:
-        super().__init__(
-            model,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            clip_norm=clip_norm,
-            epochs=epochs,
-            batch=batch,
-            seed=seed,
-        )
+        super().__init__(model, optim=optim, epochs=epochs, batch=batch, seed=seed)
         if rollout % batch:
             raise UserError(f"objective.batch={batch}: must divide objective.rollout={rollout}")
         self.sampler = sampler

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from dlma.config.schema import Component
 from dlma.errors import UserError
 from dlma.model import trees
 from dlma.model.engine import TOLERANCE, Engine
@@ -49,34 +50,20 @@ class Micro:
 class SFT(TrainingRule):
     """Fine-tuning on the chosen answer of each pair."""
 
-    rate = "recipe.sft_lr"
+    rate = "recipe.sft.lr"
 
     def __init__(
         self,
         model: LanguageModel,
         /,
         *,
-        optimizer: str,
-        lr: float,
-        weight_decay: float,
-        warmup_steps: int,
-        clip_norm: float,
+        optim: Component,
         epochs: int,
         batch_pairs: int,
         seed: int,
         token_budget: int = 4096,
     ) -> None:
-        super().__init__(
-            model,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            clip_norm=clip_norm,
-            epochs=epochs,
-            batch=batch_pairs,
-            seed=seed,
-        )
+        super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
         self.engine = Engine(model, token_budget=token_budget)
 
     def fit(

@@ -185,7 +185,7 @@ class RunPlan:
             self.cell.spec,
             self.config,
             size,
-            optimizer=objective.optimizer,
+            optimizer=objective.optim.optimizer,
             passes=-(-self.pairs // size.rows),
             checkpointing=self.cell.setting("objective.checkpointing", False),
             processes=self.processes,

@@ -13,7 +13,8 @@ from dlma.report import run_page, sweep_charts
 from dlma.report import sections as page_sections
 from dlma.report import tables as sweep_tables
 from dlma.report.tables import Known, Table, head, unit
-from dlma.runs.folder import Cell, read_evals
+from dlma.runs.cells import Cell
+from dlma.runs.folder import REPORT, RunFolder
 from dlma.statistics.intervals import Estimate
 from dlma.sweep import curves as kl_curves
 from dlma.sweep import rows as result_rows
@@ -233,9 +234,9 @@ def _cells(page: SweepPage) -> str:
     """The ledger: every cell, what became of it, and its own report."""
     lines = []
     for cell in page.cells:
-        target = quote(os.path.relpath(cell.folder / "report.html", page.folder))
+        target = quote(os.path.relpath(cell.folder / REPORT, page.folder))
         named = escape(cell.name)
-        link = f'<a href="{target}">{named}</a>' if (cell.folder / "report.html").is_file() else named
+        link = f'<a href="{target}">{named}</a>' if (cell.folder / REPORT).is_file() else named
         kind = "good" if cell.status == "done" else "bad"
         reason = escape(cell.reason or "")
         lines.append(
@@ -266,7 +267,7 @@ def _samples(rows: Sequence[Setting]) -> dict:
     prompts: dict[str, dict] = {}
     judged = False
     for row in shown:
-        for answered in read_evals(row.runs[seed].folder):
+        for answered in RunFolder(row.runs[seed].folder).answers():
             if answered.arm != row.arm:
                 continue
             judged = judged or answered.harmful is not None
@@ -291,7 +292,7 @@ def _answers(page: SweepPage) -> str:
     if chosen is None:
         return ""
     shown, seed = chosen
-    evals = [row for row in read_evals(shown[0].runs[seed].folder) if row.arm == shown[0].arm]
+    evals = [row for row in RunFolder(shown[0].runs[seed].folder).answers() if row.arm == shown[0].arm]
     inside = sum(row.base == shown[0].base for row in page.final)
     cut = f", the first {len(shown)} of {inside} rows of the table" if len(shown) < inside else ""
     lead = f'<p class="lead">Answers on {escape(shown[0].base)}, seed {seed}{cut}.</p>'

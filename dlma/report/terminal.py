@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from dlma.metrics.summary import Row, arms_of, better, label, main_arm, rows_from, summary_over_seeds
-from dlma.records import Account, EvalRow, from_table
+from dlma.records import Account, EvalRow
+from dlma.runs.folder import RunFolder
 from dlma.screen import Console
 from dlma.statistics.format import interval, number
 
@@ -164,13 +165,12 @@ def _groups(cells: Sequence[dict]) -> list[tuple[str, list[dict], list[Row]]]:
 def read_eval_rows(cell: dict) -> list[EvalRow]:
     """The evaluation rows in a cell's run folder (answers.parquet); none where they cannot be read."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     folder = (cell["result"] or {}).get("run_dir")
     if folder is None:
         return []
     try:
-        return from_table(EvalRow, pq.read_table(Path(folder) / "answers.parquet"))
+        return RunFolder(Path(folder)).answers()
     except (OSError, KeyError, pa.ArrowException):
         return []
 

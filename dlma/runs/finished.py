@@ -5,19 +5,15 @@ from __future__ import annotations
 import dataclasses
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
-import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
-from dlma import csv_text, files, records
 from dlma.config.build import build
-from dlma.config.recorded import Recorded
 from dlma.errors import UserError
 from dlma.model.load import ModelSpec
 from dlma.records import Account, Prompt, ScoredPair
-
-NEEDED = ("config.yaml", "metrics.csv", "manifest.json")
-KEYS = ("seed", "recipe", "model", "sft", "data", "prompts", "pairs", "scorer", "labels", "objective")
+from dlma.runs.folder import POLICY, TUNED, RunFolder
 
 
 class FinishedRun:
@@ -25,21 +21,22 @@ class FinishedRun:
 
     present: the config of the present command line, for its own components
     trust: it lets code run that comes with the model
+    KEYS: what its config must have
     """
 
+    KEYS: ClassVar = ("seed", "recipe", "model", "sft", "data", "prompts", "pairs", "scorer", "labels", "objective")
+
     def __init__(self, folder: Path, present: DictConfig, *, trust: bool) -> None:
-        missing = [name for name in NEEDED if not (folder / name).is_file()]
-        if missing:
-            raise UserError(f"mode.run={folder}: not the folder of a finished run: it has no {missing[0]}")
+        self.records = RunFolder(folder)
+        self.records.need_finished("mode.run")
         self.folder = folder
         self.present = present
         self.trust = trust
-        self.recorded = Recorded(folder)
-        self.recorded.need(*KEYS)
+        self.recorded = self.records.recorded
+        self.recorded.need(*self.KEYS)
         self.config = self.recorded.values
-        self.manifest = files.read_json(folder / "manifest.json")
-        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as rows:
-            self.metrics = csv_text.read(rows)
+        self.manifest = self.records.manifest()
+        self.metrics = self.records.metrics()
 
     @property
     def name(self) -> str:
@@ -54,7 +51,7 @@ class FinishedRun:
     @property
     def alerts(self) -> list[str]:
         """The names of the alerts that fired."""
-        return (files.read_json(self.folder / "status.json").get("result") or {}).get("alerts", [])
+        return (self.records.status().get("result") or {}).get("alerts", [])
 
     def account(self, stage: str) -> Account | None:
         """What a stage read, kept and dropped."""
@@ -63,11 +60,11 @@ class FinishedRun:
 
     def scored(self) -> list[ScoredPair]:
         """The scored pairs."""
-        return records.from_table(ScoredPair, pq.read_table(self.folder / "scored.parquet"))
+        return self.records.scored()
 
     def prompts(self) -> dict[str, Prompt]:
         """The prompts by id."""
-        return {row.id: row for row in records.from_table(Prompt, pq.read_table(self.folder / "prompts.parquet"))}
+        return {row.id: row for row in self.records.prompts()}
 
     @property
     def prompt_settings(self) -> dict:
@@ -77,7 +74,7 @@ class FinishedRun:
     @property
     def policy(self) -> Path:
         """The folder of the trained model or adapter; raises UserError where there is none."""
-        folder = self.folder / "policy"
+        folder = self.folder / POLICY
         if not folder.is_dir():
             raise UserError(
                 f"mode.run={self.folder}: it holds no policy: method={self.method} trains none, or "
@@ -93,14 +90,17 @@ class FinishedRun:
     @property
     def tuned(self) -> bool:
         """Whether the run began with instruction tuning of its own."""
-        return "tuned" in self.manifest
+        return TUNED in self.manifest
 
     @cached_property
     def base(self) -> ModelSpec:
         """The model that was aligned, in full precision."""
-        node = self.recorded.model(trust=self.trust, chosen=self.present.model._target_, bits=None)
+        return self._base(bits=None)
+
+    def _base(self, **changes: object) -> ModelSpec:
+        node = self.recorded.model(trust=self.trust, chosen=self.present.model._target_, **changes)
         spec = dataclasses.replace(build(node), lora=None)
-        return spec.trained(self.folder / "tuned") if self.tuned else spec
+        return spec.trained(self.folder / TUNED) if self.tuned else spec
 
     @property
     def hub_base(self) -> str | None:

@@ -1,245 +1,112 @@
-"""Run folders read from their own files: what became of each run, and its numbers per arm, metric and prompt."""
+"""A run folder: the names of its files, what a finished run has, and its records as they stand."""
 
 from __future__ import annotations
 
-import glob
-import hashlib
-import json
-import math
-import os
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from dlma import csv_text, files
+from dlma import csv_text, files, records
 from dlma.config.recorded import Recorded
-from dlma.cost import record as cost_record
-from dlma.cost.spent import Costs
 from dlma.errors import UserError
-from dlma.metrics.summary import METRICS, Metric, per_prompt
-from dlma.records import EvalRow
+from dlma.records import EvalRow, Prompt, ScoredPair
+from dlma.store.owned import MANIFEST, TRAIN
 
-STATUS, ANSWERS, METRICS_FILE = "status.json", "answers.parquet", "metrics.csv"
-ALONG = "along.parquet"  # the answers of policies on the way (along=K)
-VERDICTS, SCORES = "verdicts.parquet", "scores.parquet"  # of judges and of further metrics, where there are any
-VERSUS = "versus.parquet"  # verdicts on other methods' answers (mode=versus)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """The numbers of one arm of one run: per metric a (prompts, 2) array of value and weight, nan if not measured.
-
-    `prompts` are the ids of prompts, and of test items of metrics that have their own. `digest` is of the answers,
-    `exact` of their likelihoods too, which a passage in another company of prompts moves by a last digit.
-    """
-
-    prompts: tuple[str, ...]
-    numbers: dict[str, np.ndarray]
-    digest: str
-    exact: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run folder. `config` is flat, dotted; `arms` is empty unless the run is done and its files are there.
-
-    `metrics` are those measured beyond summary.METRICS; `verdicts` holds a judge's outcome per prompt, by
-    (arm, against, judge); `costs` is None where the folder does not say.
-    """
-
-    folder: Path
-    name: str
-    status: str
-    reason: str | None
-    started: float
-    number: int
-    overrides: dict[str, str]
-    method: str = ""
-    base: str = ""
-    seed: int = 0
-    config: dict[str, object] = field(default_factory=dict)
-    arms: dict[str, Arm] = field(default_factory=dict)
-    metrics: dict[str, Metric] = field(default_factory=dict)
-    verdicts: dict[tuple[str, str, str], dict[str, str]] = field(default_factory=dict)
-    costs: Costs | None = None
-
-
-def collect(patterns: Sequence[str | Path]) -> list[Cell]:
-    """The cells in the folders that the patterns name (`outputs/**`, a sweep's folder, a run's), each once.
-
-    They come in the order of their sweep, runs outside of one by their names.
-
-    Raises UserError where a pattern finds no run folder.
-    """
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        inside = [folder for path in paths(pattern) for folder in _runs(path)]
-        if not inside:
-            raise UserError(f"runs={pattern}: no run folder there (a folder with {STATUS} or {ANSWERS})")
-        found |= dict.fromkeys(inside)
-    sweeps = list(dict.fromkeys(folder.parent for folder in found))
-    cells = [cell for cell in map(read_cell, found) if cell.overrides.get("mode", "run") == "run"]
-    return sorted(cells, key=lambda cell: (sweeps.index(cell.folder.parent), cell.number, _in_numbers(cell.name)))
-
-
-def paths(pattern: str | Path) -> list[Path]:
-    """What a pattern names; a path that is there names itself, whatever letters it has."""
-    found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(str(pattern), recursive=True))
-    return [Path(path) for path in found]
-
-
-def _runs(path: Path) -> Iterator[Path]:
-    inside = [path] if _is_run(path) else sorted(path.iterdir()) if path.is_dir() else []
-    return (folder.resolve() for folder in inside if _is_run(folder))
-
-
-def _in_numbers(name: str) -> list[str | float]:
-    """A name as it sorts for people: pairs=250 before pairs=1000."""
-    return [float(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", name))]
-
-
-def _is_run(path: Path) -> bool:
-    return (path / STATUS).is_file() or (path / ANSWERS).is_file()
-
-
-def read_cell(folder: Path) -> Cell:
-    """One run folder as it stands; a run whose files are missing or unreadable has a reason and no arms."""
-    status = files.read_json(folder / STATUS)
-    overrides = dict(_split(line) for line in status.get("overrides", []))
-    cell = Cell(
-        folder=folder,
-        name=folder.name,
-        status=status.get("status", "done"),
-        reason=status.get("reason"),
-        started=status.get("started", 0.0),
-        number=status.get("number", 0),
-        overrides=overrides,
-        method=overrides.get("method", ""),
-        seed=int(overrides.get("seed", 0)),
-    )
-    if cell.status != "done":
-        return cell
-    try:
-        return _with_results(cell, (status.get("result") or {}).get("summary", []))
-    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as reason:
-        lines = str(reason).splitlines() or [type(reason).__name__]
-        return replace(cell, status="unreadable", reason=f"{lines[0]}")
-
-
-def _split(line: str) -> tuple[str, str]:
-    key, _, value = line.partition("=")
-    return key.lstrip("+~"), value.strip("'\"")
-
-
-def _with_results(cell: Cell, summary: Sequence[dict]) -> Cell:
-    with (cell.folder / METRICS_FILE).open(newline="", encoding="utf-8") as source:
-        first = csv_text.read(source)[0]
-    recorded = Recorded(cell.folder)
-    on_the_way = read_evals(cell.folder, ALONG) if (cell.folder / ALONG).is_file() else []
-    evals, scores = read_evals(cell.folder) + on_the_way, _rows(cell.folder / SCORES)
-    names, kept = list(dict.fromkeys(row.arm for row in evals)), sorted({row.arm for row in on_the_way})
-    told = {name: f"{i} of {len(kept)}" for i, name in enumerate(kept, 1)}  # seeds may have kept them at other steps
-    arms = {
-        told.get(name, name): read_arm(
-            [row for row in evals if row.arm == name], [row for row in scores if row["arm"] == name]
-        )
-        for name in names
-    }
-    labels = {row["metric"]: row.get("label", "") for row in summary}
-    about = {"method": first["method"], "base": first["base"], "seed": int(first["seed"])}
-    metrics = _further(scores, summary)
-    verdicts = _verdicts([*_rows(cell.folder / VERDICTS), *_rows(cell.folder / VERSUS)], labels)
-    found = {"arms": arms, "metrics": metrics, "verdicts": verdicts, "costs": cost_record.read(cell.folder, recorded)}
-    return replace(cell, **about, config=flat(recorded.values), **found)
-
-
-def _rows(path: Path) -> list[dict]:
-    """The rows of a Parquet file; none where it is not there."""
+if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    if not path.is_file():
-        return []
-    try:
-        return pq.read_table(path).to_pylist()
-    except pa.ArrowException as reason:
-        raise ValueError(f"{path.name}: {reason}") from reason
-
-
-def read_evals(folder: Path, name: str = ANSWERS) -> list[EvalRow]:
-    """The rows of a run's answers; a column that an older run lacks has its default. Raises OSError, ValueError."""
-    if not (folder / name).is_file():
-        raise FileNotFoundError(f"{name} is missing")
-    names = {f.name for f in fields(EvalRow)}
-    try:
-        return [EvalRow(**{k: v for k, v in row.items() if k in names}) for row in _rows(folder / name)]
-    except TypeError as reason:
-        raise ValueError(f"{name}: {reason}") from reason
-
-
-def read_arm(rows: Sequence[EvalRow], scores: Sequence[dict] = ()) -> Arm:
-    """The numbers of one arm, per prompt or item, averaged over its answers."""
-    ids = [row.prompt_id for row in rows] + [score["item"] for score in scores]
-    prompts = tuple(dict.fromkeys(ids))
-    tables = {metric.name: per_prompt(metric, list(rows)) for metric in METRICS}
-    for name in dict.fromkeys(score["metric"] for score in scores):
-        tables[name] = _means([score for score in scores if score["metric"] == name])
-    nothing = (math.nan, math.nan)
-    numbers = {
-        name: np.array([found.get(prompt, nothing) for prompt in prompts]) for name, found in tables.items() if found
-    }
-    answers = [(row.prompt_id, row.answer, row.harmlessness) for row in rows]
-    return Arm(prompts, numbers, _digest(answers), _digest([answers, [row.logp for row in rows]]))
+RECORD, STATUS = "files.json", "status.json"
+START, MULTIRUN = ".started.json", "multirun.yaml"  # in a sweep's folder while it runs; the second is Hydra's
+CONFIG, COSTS = "config.yaml", "costs.json"
+PROMPTS, PAIRS, SCORED, ANSWERS = "prompts.parquet", "pairs.parquet", "scored.parquet", "answers.parquet"
+METRICS, CATEGORIES, ROUNDS = "metrics.csv", "categories.csv", "rounds.csv"
+REWARD_TRAIN, REWARDS = "reward.csv", "rewards.parquet"
+VERDICTS, SCORES = "verdicts.parquet", "scores.parquet"  # of judges and of further metrics, where there are any
+ALONG, ALONG_ANSWERS = "along.csv", "along.parquet"  # of policies on the way (along=K)
+VERSUS, VERSUS_VERDICTS = "versus.csv", "versus.parquet"  # on other methods' answers (mode=versus)
+AGREEMENT = "agreement.parquet"  # mode=agreement
+WORKBENCH, WORKBENCH_PAGE = "workbench.csv", "workbench.html"  # mode=workbench
+REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS = "report.html", "report.md", "report.tex", "results.csv"
+POLICY, TUNED = "policy", "tuned"
+TREES = (POLICY, TUNED)
+NAMES = (  # what modes write into a run folder
+    *(STATUS, RECORD, MANIFEST, CONFIG, COSTS, REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS),
+    *(METRICS, TRAIN, REWARD_TRAIN, ALONG, ROUNDS, CATEGORIES, VERSUS, WORKBENCH),
+    *(PROMPTS, PAIRS, SCORED, ANSWERS, VERDICTS, SCORES, REWARDS, ALONG_ANSWERS, VERSUS_VERDICTS, AGREEMENT),
+    *(WORKBENCH_PAGE, MULTIRUN, *TREES),
+)
+FINISHED = (CONFIG, MANIFEST, METRICS, PROMPTS, ANSWERS)  # what every finished run has
 
 
-def _digest(value: list) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+class RunFolder:
+    """A run's folder, read as it stands; nothing is computed here."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-def _means(scores: Sequence[dict]) -> dict[str, tuple[float, float]]:
-    found: dict[str, list[tuple[float, float]]] = {}
-    for score in scores:
-        found.setdefault(score["item"], []).append((score["value"], score["weight"]))
-    return {item: tuple(sum(column) / len(pairs) for column in zip(*pairs)) for item, pairs in found.items()}
+    @property
+    def missing(self) -> str | None:
+        """The first file that a finished run has and this folder has not; None where it is that of a finished run."""
+        return next((name for name in FINISHED if not (self.path / name).is_file()), None)
 
+    def need_finished(self, option: str) -> None:
+        """Raise UserError unless this is the folder of a finished run; option: what named it."""
+        if (name := self.missing) is not None:
+            raise UserError(f"{option}={self.path}: not the folder of a finished run: it has no {name}")
 
-def _further(scores: Sequence[dict], summary: Sequence[dict]) -> dict[str, Metric]:
-    """What scores.parquet measures, as the run's summary shows it; how it is averaged follows from its own figure."""
-    shown = {row["metric"]: row for row in reversed(summary)}
-    found = {}
-    for name in dict.fromkeys(score["metric"] for score in scores):
-        row = shown.get(name, {"unit": "", "arm": ""})
-        mine = [score for score in scores if score["metric"] == name and score["arm"] == row["arm"]]
-        kind = "share" if row["unit"] == "share" else _kind(mine, row)
-        label, better = row.get("label", ""), row.get("better", "")
-        found[name] = Metric(name, label or name, row["unit"], kind, lambda _: None, better)
-    return found
+    def status(self) -> dict:
+        """What became of the run; nothing where the folder does not say."""
+        return files.read_json(self.path / STATUS)
 
+    def manifest(self) -> dict:
+        """Where each stage came from, by its name."""
+        return files.read_json(self.path / MANIFEST)
 
-def _kind(scores: Sequence[dict], row: dict) -> str:
-    if all(score["weight"] == 1 for score in scores):
-        return "mean"
-    ratio = sum(score["value"] for score in scores) / sum(score["weight"] for score in scores)
-    value = row["estimate"]["value"]
-    return "exp_ratio" if value is not None and math.isclose(math.exp(ratio), value, rel_tol=1e-6) else "ratio"
+    @cached_property
+    def recorded(self) -> Recorded:
+        """Its config. Raises UserError where there is none."""
+        return Recorded(self.path / CONFIG)
 
+    def metrics(self) -> list[dict[str, str]]:
+        """The rows of metrics.csv."""
+        with (self.path / METRICS).open(encoding="utf-8", newline="") as rows:
+            return csv_text.read(rows)
 
-def _verdicts(rows: Sequence[dict], labels: dict[str, str]) -> dict[tuple[str, str, str], dict[str, str]]:
-    """Outcomes per prompt by (arm, against, judge); a judge that is also the scorer is named so."""
-    found: dict[tuple[str, str, str], dict[str, str]] = {}
-    for row in rows:
-        label = labels.get(f"win_rate/{row['judge']}/{row['against']}", "")
-        judge = row["judge"] + (" (self-reported)" if "self-reported" in label else "")
-        found.setdefault((row["arm"], row["against"], judge), {})[row["prompt_id"]] = row["outcome"]
-    return found
+    def about(self) -> dict[str, str]:
+        """Method, base and seed, as every row of metrics.csv has them. Raises ValueError where there is no row."""
+        if not (rows := self.metrics()):
+            raise ValueError(f"{METRICS}: no rows")
+        return rows[0]
 
+    def prompts(self) -> list[Prompt]:
+        """The prompts that were read."""
+        return records.from_table(Prompt, self.table(PROMPTS))
 
-def flat(tree: object, path: str = "") -> dict[str, object]:
-    """A nested config as dotted leaves; a list is a leaf."""
-    if not isinstance(tree, dict):
-        return {path: tree}
-    inside = [flat(value, f"{path}.{key}" if path else str(key)) for key, value in tree.items()]
-    return {key: value for part in inside for key, value in part.items()}
+    def scored(self) -> list[ScoredPair]:
+        """The scored pairs."""
+        return records.from_table(ScoredPair, self.table(SCORED))
+
+    def answers(self, name: str = ANSWERS) -> list[EvalRow]:
+        """The answers of all arms; a column that an older run lacks has its default. Raises OSError, ValueError."""
+        known = {field.name for field in fields(EvalRow)}
+        try:
+            return [EvalRow(**{k: v for k, v in row.items() if k in known}) for row in self.table(name).to_pylist()]
+        except TypeError as reason:
+            raise ValueError(f"{name}: {reason}") from reason
+
+    def rows(self, name: str) -> list[dict]:
+        """The rows of a Parquet file that not every run has; none where it is not there. Raises ValueError."""
+        return self.table(name).to_pylist() if (self.path / name).is_file() else []
+
+    def table(self, name: str) -> pa.Table:
+        """A Parquet file. Raises FileNotFoundError where it is not there, ValueError where it is none."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not (self.path / name).is_file():
+            raise FileNotFoundError(f"{name} is missing")
+        try:
+            return pq.read_table(self.path / name)
+        except pa.ArrowException as reason:
+            raise ValueError(f"{name}: {reason}") from reason

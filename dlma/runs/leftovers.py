@@ -6,11 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlma import files
+from dlma.runs.folder import (
+    ALONG,
+    ALONG_ANSWERS,
+    CATEGORIES,
+    CONFIG,
+    COSTS,
+    METRICS,
+    POLICY,
+    REPORT,
+    REWARD_TRAIN,
+    REWARDS,
+    ROUNDS,
+    SCORES,
+    TUNED,
+    VERDICTS,
+    VERSUS,
+    VERSUS_VERDICTS,
+)
 from dlma.runs.publish import withdraw
 from dlma.runs.written import is_as_written, is_run, record
 from dlma.store.stage import MANIFEST, Stage
 
-ALWAYS = ("manifest.json", "config.yaml", "metrics.csv", "costs.json", "report.html")
+ALWAYS = (MANIFEST, CONFIG, METRICS, COSTS, REPORT)
 
 
 def written(
@@ -23,12 +41,12 @@ def written(
 ) -> dict[str, bool]:
     """The files that not every run writes, and whether this one does."""
     had = {
-        ("reward.csv", "rewards.parquet"): "reward" in stages,
-        ("along.csv", "along.parquet"): "along" in stages,
-        ("rounds.csv",): len(rounds) > 1,
-        ("verdicts.parquet",): bool(judged),
-        ("scores.parquet",): bool(measured),
-        ("categories.csv",): bool(by_category),
+        (REWARD_TRAIN, REWARDS): "reward" in stages,
+        (ALONG, ALONG_ANSWERS): "along" in stages,
+        (ROUNDS,): len(rounds) > 1,
+        (VERDICTS,): bool(judged),
+        (SCORES,): bool(measured),
+        (CATEGORIES,): bool(by_category),
     }
     return {name: here for names, here in had.items() for name in names}
 
@@ -42,12 +60,12 @@ def clear(folder: Path, stages: dict[str, Stage], writes: dict[str, bool]) -> No
         return
     trained, same = stages["policy"].notes["trained"], _same(folder, stages)
     has = writes | {
-        "policy": trained and (not stages["policy"].pruned or "policy" in same),
-        "tuned": "tuned" in stages,
+        POLICY: trained and (not stages["policy"].pruned or "policy" in same),
+        TUNED: "tuned" in stages,
     }
     # Of mode=versus, which speaks of the aligned answers; damaged ones would never be written again by a run.
     entries = record(folder)
-    for name in ("versus.csv", "versus.parquet"):
+    for name in (VERSUS, VERSUS_VERDICTS):
         has[name] = "aligned" in same and (name not in entries or is_as_written(folder, name, entries[name]))
     for name in [name for name, here in has.items() if not here]:
         withdraw(folder / name)

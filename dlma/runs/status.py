@@ -19,10 +19,9 @@ from dlma import files
 from dlma.config.build import build, resolved
 from dlma.redaction import redact
 from dlma.runs import written
-from dlma.runs.written import START, STATUS
+from dlma.runs.folder import FINISHED, REPORT, START, STATUS
 from dlma.store.fingerprint import key_of
 
-RESULTS = ("config.yaml", "metrics.csv", "answers.parquet", "report.html")
 APART = ("sweep", "name", "runs")  # what does not decide a cell
 LIBRARIES = ("torch", "transformers")
 PLACES = ("path", "folder", "weights", "policy")  # the keys that name a file or a folder to be read
@@ -103,7 +102,7 @@ def settled(folder: Path, own: str, *, retry_failed: bool) -> dict | None:
 
 def _is_whole(folder: Path) -> bool:
     """Whether a finished cell's files are as they were written; says what is not."""
-    damage = written.damage(folder, RESULTS)
+    damage = written.damage(folder, (*FINISHED, REPORT))
     if damage:
         print(f"{'damaged':<12} {folder.name}: {damage}; made again, from the store as far as it goes")
     return damage is None

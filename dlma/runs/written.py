@@ -10,18 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from dlma import files
 from dlma.errors import UserError
+from dlma.runs.folder import NAMES, RECORD, START, STATUS
 from dlma.store.owned import MANIFEST
-
-RECORD, STATUS = "files.json", "status.json"
-START, MULTIRUN = ".started.json", "multirun.yaml"  # in a sweep's folder while it runs; the second is Hydra's
-TREES = ("policy", "tuned")
-TABLES = ("prompts", "pairs", "scored", "answers", "verdicts", "scores", "rewards", "along", "versus", "agreement")
-NAMES = (  # what modes write into a run folder
-    *(STATUS, RECORD, MANIFEST, "config.yaml", "costs.json", "report.html", "report.md", "report.tex", "results.csv"),
-    *(f"{name}.csv" for name in ("metrics", "train", "reward", "along", "rounds", "categories", "versus", "workbench")),
-    *(f"{name}.parquet" for name in TABLES),
-    *("workbench.html", MULTIRUN, *TREES),
-)
 
 _OPTION = "hydra.run.dir"
 

@@ -15,6 +15,7 @@ from dlma import files
 from dlma.errors import UserError
 
 MANIFEST = "manifest.json"
+ROWS, LABELS, TRUTH, TRAIN = "rows.parquet", "labels.parquet", "truth.parquet", "train.csv"  # the files of stages
 MARK = "dlma_store.json"
 _SAYS = {"what": "a store of dlma: stages lie in <name>/<key>/"}
 _KEY = re.compile(r"[0-9a-f]{16}")

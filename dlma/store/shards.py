@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from dlma import files
 from dlma.store.fingerprint import canonical
+from dlma.store.owned import ROWS
 
 SCRATCH = "scratch"  # never part of a finished stage
 _ROW_GROUP = 16384
@@ -41,7 +42,7 @@ def read_table(path: Path) -> pa.Table:
     return pq.read_table(pa.BufferReader(path.read_bytes()))
 
 
-def missing_shards(folder: Path, total: int, *, layout: object = None, out: str = "rows.parquet") -> list[int]:
+def missing_shards(folder: Path, total: int, *, layout: object = None, out: str = ROWS) -> list[int]:
     """The indices still to be written, in order; empty once `out` is merged.
 
     `layout` is any JSON value that says what a shard holds (rows, shard size): shards that were written
@@ -57,13 +58,13 @@ def missing_shards(folder: Path, total: int, *, layout: object = None, out: str 
     return [index for index in range(total) if not files.sealed(_shard(folder, index, out))]
 
 
-def write_shard(folder: Path, index: int, table: pa.Table, *, out: str = "rows.parquet") -> None:
+def write_shard(folder: Path, index: int, table: pa.Table, *, out: str = ROWS) -> None:
     path = _shard(folder, index, out)
     write_table(path, table)
     files.seal(path)
 
 
-def read_shard(folder: Path, index: int, *, out: str = "rows.parquet") -> pa.Table:
+def read_shard(folder: Path, index: int, *, out: str = ROWS) -> pa.Table:
     """One shard, verified; raises FileNotFoundError if it is missing or damaged."""
     path = _shard(folder, index, out)
     if not files.sealed(path):
@@ -71,7 +72,7 @@ def read_shard(folder: Path, index: int, *, out: str = "rows.parquet") -> pa.Tab
     return read_table(path)
 
 
-def merge_shards(folder: Path, total: int, *, layout: object = None, out: str = "rows.parquet") -> Path:
+def merge_shards(folder: Path, total: int, *, layout: object = None, out: str = ROWS) -> Path:
     """Joins all shards in index order into `folder/out`, removes them, and returns the path; idempotent."""
     plan = {"total": total, "layout": canonical(layout)}
     if not _merged(folder, plan, out):

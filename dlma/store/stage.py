@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dlma import files
-from dlma.store.owned import MANIFEST
+from dlma.store.owned import MANIFEST, ROWS
 
 Writer = Callable[[Path], dict | None]
 Recover = Callable[["Stage", Callable[[], typing.Any]], typing.Any]
@@ -56,7 +56,7 @@ class Stage:
         """Weight files that were deleted to save room; reading them computes the stage again."""
         return self.manifest.get("pruned", [])
 
-    def table(self, file: str = "rows.parquet") -> pa.Table:
+    def table(self, file: str = ROWS) -> pa.Table:
         """The rows of a record file, verified now; a damaged stage is computed again first."""
         return pq.read_table(pa.BufferReader(self.read(file)))
 

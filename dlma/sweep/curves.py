@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dlma.runs.folder import Arm
+from dlma.runs.cells import Arm
 from dlma.statistics import intervals
 from dlma.statistics.intervals import Estimate
 from dlma.sweep.results import Result, common_prompts, estimate, seeds_of, with_tests

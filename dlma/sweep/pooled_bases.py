@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from dlma.metrics.summary import Metric
-from dlma.runs.folder import Arm
+from dlma.runs.cells import Arm
 from dlma.statistics import intervals, significance
 from dlma.statistics.intervals import Estimate
 from dlma.statistics.variance_components import components, nested_interval

@@ -17,7 +17,7 @@ import numpy as np
 
 from dlma.errors import UserError
 from dlma.metrics.summary import BEYOND
-from dlma.runs.folder import Arm, Cell
+from dlma.runs.cells import Arm, Cell
 from dlma.sweep.curves import is_number, off, root, values_of
 from dlma.sweep.results import Result, read_csv
 from dlma.sweep.rows import whole

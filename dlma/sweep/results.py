@@ -22,7 +22,7 @@ import numpy as np
 
 from dlma import csv_text
 from dlma.metrics.summary import BEYOND, METRICS, Metric, kind_interval
-from dlma.runs.folder import Arm
+from dlma.runs.cells import Arm
 from dlma.statistics import intervals, significance
 from dlma.statistics.intervals import Estimate
 from dlma.sweep.settings import SHARED_ARMS, Setting, baseline_of, metrics_of

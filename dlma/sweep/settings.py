@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dlma.errors import UserError
 from dlma.metrics.summary import METRICS, Metric
-from dlma.runs.folder import Arm, Cell
+from dlma.runs.cells import Arm, Cell
 from dlma.sweep.unique_names import told_apart
 
 SHARED_ARMS = ("base", "prompted")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dlma import files
 from dlma.metrics.base import by_own_names
-from dlma.runs.folder import Arm, Cell
+from dlma.runs.cells import Arm, Cell
 from dlma.store.fingerprint import key_of
 
 _SHOWN = 6  # hex digits

@@ -17,19 +17,20 @@ import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from dlma.errors import UserError
-from dlma.functional.schedules import rate_share
 from dlma.model import memory
 from dlma.model.engine import say_once
 from dlma.model.language import LanguageModel
 from dlma.model.meter import Meter
 from dlma.model.reward_model import RewardModel
 from dlma.records import ScoredPair
+from dlma.store.owned import TRAIN
 from dlma.store.shards import SCRATCH
 from dlma.trainer import collectives, fsdp
 from dlma.trainer.runtime import Runtime, interruptible, progress
 from dlma.training import finite
 from dlma.training.checkpoint import ResumePoint, newest_point
 from dlma.training.intermediate import KeepAlong, evenly
+from dlma.training.optim import Optim
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,6 @@ class TrainingRule(pl.LightningModule):
     shares_steps: several processes can share each step's rows
     sharded: the layers' weights are spread over the processes
     rate: the option that sets the learning rate
-    schedule: of the learning rate after the warm-up, constant or cosine (functional/schedules.py)
     """
 
     side = "plain"
@@ -129,30 +129,18 @@ class TrainingRule(pl.LightningModule):
         self,
         model: LanguageModel,
         *,
-        optimizer: str,
-        lr: float,
-        weight_decay: float,
-        warmup_steps: int,
-        clip_norm: float,
+        optim: Optim,
         epochs: int,
         batch: int,
         seed: int,
-        schedule: str = "constant",
     ) -> None:
         super().__init__()
-        if schedule not in ("constant", "cosine"):
-            raise UserError(f"schedule: {schedule!r} is not one of constant, cosine")
-        self.schedule = schedule
         self.steps = 0
         self.automatic_optimization = False
         self.strict_loading = False
         self.model = model
         self.network = model.network
-        self.optimizer_name = optimizer
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
-        self.clip_norm = clip_norm
+        self.optim = optim
         self.epochs = epochs
         self.batch = batch
         self.seed = seed
@@ -271,27 +259,22 @@ class TrainingRule(pl.LightningModule):
         return [p for p in self.parameters() if p.requires_grad]
 
     def clipped_norm(self) -> float:
-        """Clip the gradient to `clip_norm`; the norm it had before."""
+        """Clip the gradient; the norm it had before."""
         if self.sharded:
-            return fsdp.clip(self.trained_weights(), self.clip_norm)
-        return torch.nn.utils.clip_grad_norm_(self.trained_weights(), self.clip_norm).item()
+            return fsdp.clip(self.trained_weights(), self.optim.clip_norm)
+        return torch.nn.utils.clip_grad_norm_(self.trained_weights(), self.optim.clip_norm).item()
 
     def record(self, step: Step, sums: dict[str, float], norm: float) -> None:
         """Set this step's learning rate and keep its row for train.csv."""
-        share = rate_share(self.global_step, warmup=self.warmup_steps, steps=self.steps, shape=self.schedule)
-        lr = self.lr * share
+        lr = self.optim.rate(self.global_step, self.steps)
         for group in self.optimizers().param_groups:
             group["lr"] = lr
         means = {name: value / step.rows for name, value in sums.items()}
         self.log_rows.append({"step": self.global_step + 1, **means, "grad_norm": norm, "lr": lr})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        options = {"lr": self.lr, "weight_decay": self.weight_decay}
         groups = [{"params": group} for group in fsdp.apart(self.trained_weights())]
-        if self.optimizer_name == "adamw":
-            fused = self.device.type in ("cpu", "cuda") and not self.sharded
-            return torch.optim.AdamW(groups, fused=fused, **options)
-        return {"rmsprop": torch.optim.RMSprop}[self.optimizer_name](groups, **options)
+        return self.optim.build(groups, fused=self.device.type in ("cpu", "cuda") and not self.sharded)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
@@ -326,7 +309,7 @@ class TrainingRule(pl.LightningModule):
         if collectives.rank():
             return
         self.save(folder)
-        write_log(folder / "train.csv", self.log_rows)
+        write_log(folder / TRAIN, self.log_rows)
 
 
 def _exact(loss: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dlma.report import markdown
 from dlma.report.tables import bound_text, cell, change, p_text
-from dlma.runs import folder as run_folders
+from dlma.runs import cells as run_folders
 from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings
 from dlma.sweep.results import Result

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from dlma.report import markdown
 from dlma.report.tables import cell
-from dlma.runs import folder as run_folders
-from dlma.runs.folder import Cell
+from dlma.runs import cells as run_folders
+from dlma.runs.cells import Cell
 from dlma.statistics.format import bounded
 from dlma.statistics.intervals import Estimate, mean_interval
 from dlma.sweep import results as sweep_results

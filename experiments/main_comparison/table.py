@@ -15,7 +15,7 @@ from scipy.special import stdtr, stdtrit
 
 from dlma.report import markdown
 from dlma.report.tables import MARGIN, change, p_text, same
-from dlma.runs import folder as run_folders
+from dlma.runs import cells as run_folders
 from dlma.statistics import significance
 from dlma.statistics.format import bounded
 from dlma.sweep import costs

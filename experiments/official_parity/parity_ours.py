@@ -80,6 +80,7 @@ def loss_curve(model: LanguageModel, pairs: Sequence[ScoredPair], settings: Sett
     from dlma.objective.dpo import DPO
     from dlma.objective.losses import Sigmoid
     from dlma.trainer.runtime import Runtime
+    from dlma.training.optim import Optim
 
     rule = DPO(
         model,
@@ -92,12 +93,14 @@ def loss_curve(model: LanguageModel, pairs: Sequence[ScoredPair], settings: Sett
         weighted=False,
         per_token=False,
         nll_weight=0.0,
-        optimizer="rmsprop",
-        lr=settings.lr,
-        weight_decay=0.0,
-        warmup_steps=settings.warmup
-        + 1,  # ours rises as (step + 1) / warmup_steps, theirs as (step + 1) / (warmup + 1)
-        clip_norm=settings.clip_norm,
+        optim=Optim(
+            optimizer="rmsprop",
+            lr=settings.lr,
+            weight_decay=0.0,
+            warmup=settings.warmup + 1,  # ours rises as (step + 1) / warmup, theirs as (step + 1) / (warmup + 1)
+            schedule="constant",
+            clip_norm=settings.clip_norm,
+        ),
         epochs=1,
         batch_pairs=settings.batch,
         seed=settings.seed,

@@ -15,7 +15,7 @@ from pathlib import Path
 from dlma.lab.bases import base_folder
 from dlma.report import markdown
 from dlma.report.tables import cell, change, p_text
-from dlma.runs import folder as run_folders
+from dlma.runs import cells as run_folders
 from dlma.statistics.format import number
 from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings

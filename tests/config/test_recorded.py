@@ -203,7 +203,7 @@ def test_an_adapter_that_names_a_module_is_not_loaded(tmp_path):
 def recorded(tmp_path):
     def write(text):
         (tmp_path / "config.yaml").write_text(text if isinstance(text, str) else yaml.safe_dump(text))
-        return Recorded(tmp_path)
+        return Recorded(tmp_path / "config.yaml")
 
     return write
 
@@ -219,7 +219,7 @@ def test_what_is_no_config_is_refused_with_the_file_named(recorded, text):
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"config\.yaml: cannot be read"):
-        Recorded(tmp_path)
+        Recorded(tmp_path / "config.yaml")
 
 
 def test_a_runs_own_components_come_out_as_they_are(recorded):
@@ -281,4 +281,6 @@ def test_a_value_of_another_type_is_refused(recorded, key, value):
 
 def test_the_presets_say_what_may_stand_in_a_folder():
     assert targets("model") == {"dlma.model.load.hf_model", "dlma.model.load.lab_base"}
-    assert targets("prompts") == {"dlma.prompts.wording.Wording"} and targets("judge_prompt") == {"dlma.judge_prompt.ABPrompt"}
+    assert targets("prompts") == {"dlma.prompts.wording.Wording"} and targets("judge_prompt") == {
+        "dlma.judge_prompt.ABPrompt"
+    }

@@ -8,11 +8,11 @@ import pytest
 from planted_costs import LENGTHS, pairs, plant_costs, rewarded, tree
 from small_models import VOCABULARY, small_network, small_tokenizer
 
-from dlma.config.recorded import Recorded
-from dlma.cost import record as cost_record
 from dlma.cost import spent
 from dlma.cost.spent import Costs
 from dlma.judge_prompt import ABPrompt
+from dlma.runs.costs import costs_of
+from dlma.runs.folder import RunFolder
 
 STEPS = [{"step": i} for i in (1, 2, 3, 4)]  # two epochs of two steps of two pairs
 HUMAN = "dlma.pairs.human.HumanPairs"
@@ -38,7 +38,7 @@ def cost(tmp_path, model):
         rows = rewarded(pairs()) if rows is None else rows
         left = dict(steps=steps, dropped=dropped, reward=reward_steps)
         folder = plant_costs(tmp_path / f"run-{next(numbers)}", config, rows, **left)
-        return cost_record.read(folder, Recorded(folder))
+        return costs_of(RunFolder(folder))
 
     return call
 
@@ -204,6 +204,5 @@ def test_what_a_run_noted_down_is_what_is_read(tmp_path):
     wanted = Costs(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, None)
     (tmp_path / "costs.json").write_text(json.dumps(dataclasses.asdict(wanted)))
     (tmp_path / "config.yaml").write_text("{}")
-    recorded = Recorded(tmp_path)
-    assert cost_record.read(tmp_path, recorded) == wanted
-    assert cost_record.read(tmp_path / "empty", recorded) is None
+    assert costs_of(RunFolder(tmp_path)) == wanted
+    assert costs_of(RunFolder(tmp_path / "empty")) is None

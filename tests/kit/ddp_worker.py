@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from scored_examples import OPTIONS, scored_pairs
+from scored_examples import OPTIONS, changed, scored_pairs
 from small_models import small_model
 from torch.distributed.tensor import DTensor
 
@@ -52,7 +52,7 @@ def main(folder, processes, rank, port):
         model = small_model(spread=0.15)
         pairs = scored_pairs(model, n=15)
         model = adapted(model) if case == "lora" else model
-        rule = Watched(model, **{**OPTIONS, "lr": 1e-4, "batch_pairs": 5, "epochs": 1, **options})
+        rule = Watched(model, **changed(OPTIONS, **{"lr": 1e-4, "batch_pairs": 5, "epochs": 1, **options}))
         runtime = Runtime(devices=processes, strategy=strategy, checkpoint_steps=2)
         rule.fit(pairs, runtime, folder / case, lambda row: None)
         weights = {name: whole(p.detach()) for name, p in rule.network.named_parameters() if p.requires_grad}

@@ -1,4 +1,6 @@
-"""Scored pairs of random ids whose references are true, and DPO settings, for tests."""
+"""Scored pairs of random ids whose references are true, and settings of DPO and its optimizer, for tests."""
+
+import dataclasses
 
 import torch
 
@@ -6,7 +8,9 @@ from dlma.model.engine import Engine
 from dlma.model.trees import Completion
 from dlma.objective.losses import Sigmoid
 from dlma.records import ScoredPair
+from dlma.training.optim import Optim
 
+OPTIM = Optim(optimizer="adamw", lr=1e-3, weight_decay=0.0, warmup=2, schedule="constant", clip_norm=1.0)
 OPTIONS = dict(
     beta=0.5,
     margin_weight=0.25,
@@ -17,15 +21,28 @@ OPTIONS = dict(
     weighted=False,
     per_token=False,
     nll_weight=0.0,
-    optimizer="adamw",
-    lr=1e-3,
-    weight_decay=0.0,
-    warmup_steps=2,
-    clip_norm=1.0,
+    optim=OPTIM,
     epochs=2,
     batch_pairs=4,
     seed=0,
 )
+
+TRAINING = {name: OPTIONS[name] for name in ("optim", "epochs", "batch_pairs", "seed")}
+REWARD_OPTIONS = {
+    name: OPTIONS[name] for name in ("margin_low", "margin_high", "margin_unit", "epochs", "batch_pairs", "seed")
+} | {"margin_weight": 0.0, "optim": dataclasses.replace(OPTIM, warmup=1)}
+
+
+def changed(options, **changes):
+    """A training's options with changes, those of the optimizer put into it."""
+    inside = {field.name: changes.pop(field.name) for field in dataclasses.fields(Optim) if field.name in changes}
+    return {**options, "optim": dataclasses.replace(options["optim"], **inside), **changes}
+
+
+def prompted_pairs(model, n=5, chosen="positive"):
+    """Scored pairs whose positive context differs from the plain one."""
+    pairs = scored_pairs(model, n=n, chosen=chosen)
+    return [dataclasses.replace(p, positive_context_ids=[*p.plain_context_ids, 5, 6]) for p in pairs]
 
 
 def scored_pairs(model, n=10, chosen="positive"):

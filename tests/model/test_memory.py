@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from scored_examples import OPTIONS, scored_pairs
+from scored_examples import OPTIONS, changed, scored_pairs
 from small_models import small_model
 
 from dlma.errors import UserError
@@ -71,7 +71,7 @@ def test_other_errors_are_not_swallowed(monkeypatch):
 
 
 def train(model, pairs, folder, **changes):
-    rule = DPO(model, **{**OPTIONS, "epochs": 1, "lr": 1e-4, **changes})
+    rule = DPO(model, **changed(OPTIONS, **{"epochs": 1, "lr": 1e-4, **changes}))
     rule.fit(pairs, Runtime(), folder, lambda row: None)
     return rule
 

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from scored_examples import OPTIONS, scored_pairs
+from scored_examples import OPTIONS, changed, scored_pairs
 from small_models import FOUR_SHAPES, plain_logp, small_model
 
 from dlma.errors import UserError
@@ -31,7 +31,7 @@ def plain_dpo_loss(network, pairs):
 
 def step_gradient(model, pairs, **changes):
     """Loss and gradient of one step by our rule, without the optimizer."""
-    rule = DPO(model, **{**OPTIONS, **changes})
+    rule = DPO(model, **changed(OPTIONS, **changes))
     micros = rule.micros(rule.items(pairs))
     model.network.zero_grad()
     total = sum(rule.loss(micro)[0] for micro in micros) / len(pairs)
@@ -97,7 +97,7 @@ def test_identical_answers_teach_nothing():
 
 
 def train(folder, model, pairs, **changes):
-    rule = DPO(model, **{**OPTIONS, **changes})
+    rule = DPO(model, **changed(OPTIONS, **changes))
     rule.fit(pairs, Runtime(checkpoint_steps=1), folder, lambda row: None)
     return {n: p.detach().clone() for n, p in model.network.named_parameters()}, rule.log_rows
 
@@ -105,7 +105,7 @@ def train(folder, model, pairs, **changes):
 def test_training_logs_the_closed_form_first_and_learns(tmp_path):
     model = small_model()
     pairs = scored_pairs(model, n=16)
-    _, log = train(tmp_path, model, pairs, epochs=8, warmup_steps=1)
+    _, log = train(tmp_path, model, pairs, epochs=8, warmup=1)
     assert [row["step"] for row in log] == list(range(1, 33))
     assert log[0]["reward_margin"] == pytest.approx(0, abs=1e-4)
     assert log[-1]["loss"] < log[0]["loss"]
@@ -170,7 +170,7 @@ def test_step_0_check_stops_when_the_reference_is_not_the_policys(tmp_path, dama
 
 def test_warm_up_is_linear_then_constant(tmp_path):
     model = small_model()
-    _, log = train(tmp_path, model, scored_pairs(model), warmup_steps=4, lr=1e-4)
+    _, log = train(tmp_path, model, scored_pairs(model), warmup=4, lr=1e-4)
     assert [row["lr"] for row in log] == pytest.approx([2.5e-5, 5e-5, 7.5e-5, 1e-4])
 
 

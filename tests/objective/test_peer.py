@@ -1,12 +1,13 @@
 """One step of TRL's trainers on a tiny model: the same loss and gradient for every DPO loss, and the reward model."""
 
 import copy
+import dataclasses
 from collections import Counter
 
 import pytest
 import torch
 import transformers
-from scored_examples import OPTIONS, scored_pairs
+from scored_examples import OPTIM, OPTIONS, scored_pairs
 from small_models import small_model
 
 from dlma.objective.dpo import DPO
@@ -94,8 +95,8 @@ def test_the_same_reward_model_step_as_trl(tmp_path):
     model = small_model()
     pairs = scored_pairs(model, n=8)
     rule = BradleyTerry(
-        model, margin_weight=1.0, margin_low=-2.0, margin_high=2.0, margin_unit="nats", optimizer="adamw", lr=1e-3,
-        weight_decay=0.0, warmup_steps=1, clip_norm=1.0, epochs=1, batch_pairs=8, seed=0,
+        model, margin_weight=1.0, margin_low=-2.0, margin_high=2.0, margin_unit="nats",
+        optim=dataclasses.replace(OPTIM, warmup=1), epochs=1, batch_pairs=8, seed=0,
     )  # fmt: skip
     with torch.no_grad():
         rule.reward.head.weight.normal_(generator=torch.Generator().manual_seed(2))

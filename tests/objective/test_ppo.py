@@ -6,6 +6,7 @@ import pytest
 import torch
 from bandits import CONTEXT, best, divergence, flat_model, pair, policy, rewards
 from scipy.stats import chisquare
+from scored_examples import OPTIM, changed
 from small_models import plain_logp, small_model
 
 from dlma.errors import UserError
@@ -27,11 +28,7 @@ OPTIONS = dict(
     lam=0.95,
     whiten_rewards=True,
     whiten_advantages=True,
-    optimizer="adamw",
-    lr=1e-3,
-    weight_decay=0.0,
-    warmup_steps=2,
-    clip_norm=1.0,
+    optim=OPTIM,
     seed=0,
 )
 
@@ -56,7 +53,7 @@ def prompts(n, context=None):
 
 
 def train(folder, model, asked, reward, *, every=1, tokens=6, **changes):
-    rule = PPO(model, sampler=sampler(tokens), **{**OPTIONS, **changes})
+    rule = PPO(model, sampler=sampler(tokens), **changed(OPTIONS, **changes))
     rule.supply(Supplies(asked, lambda: reward))
     rule.fit(asked, Runtime(checkpoint_steps=every), folder, lambda row: None)
     return rule
@@ -69,7 +66,7 @@ def test_on_a_bandit_ppo_converges_to_the_known_optimum(tmp_path):
     assert divergence(wanted, before) > 0.3
     rule = train(
         tmp_path, model, prompts(n, CONTEXT), Table(table), every=1000, tokens=1,
-        rollouts=40, rollout=n, batch=n, epochs=2, kl_weight=beta, lr=4e-3, warmup_steps=1, value_weight=0.5,
+        rollouts=40, rollout=n, batch=n, epochs=2, kl_weight=beta, lr=4e-3, warmup=1, value_weight=0.5,
         value_clip=10.0, whiten_rewards=False, whiten_advantages=False,
     )  # fmt: skip
     after = policy(model)

@@ -7,7 +7,7 @@ from planted_runs import answers, plant
 
 from dlma.report import sweep_page
 from dlma.report.tables import Table
-from dlma.runs import folder as run_folders
+from dlma.runs import cells as run_folders
 from dlma.sweep import curves as kl_curves
 from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings

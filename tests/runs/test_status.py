@@ -11,8 +11,10 @@ from dlma.app import conf_dir
 from dlma.config.compose import plan, search_path
 from dlma.errors import UserError
 from dlma.runs import status as run_status
+from dlma.runs import written
+from dlma.runs.folder import FINISHED
 
-NAMES = ("config.yaml", "metrics.csv", "answers.parquet", "report.html")
+NAMES = (*FINISHED, "report.html")
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def cells(mode):
             raise UserError(f"seed {cfg.seed} is unlucky")
         for name in NAMES:
             (run_folder() / name).write_text("a result")
-        run_folder.note(run_folder(), NAMES)
+        written.note(run_folder(), NAMES)
         return {"counts": {"run": {"policy": 1}, "reused": {}}, "summary": []}
 
     mode(run)

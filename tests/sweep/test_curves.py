@@ -10,7 +10,7 @@ from planted_runs import plant
 
 from dlma import records
 from dlma.records import EvalRow
-from dlma.runs import folder as run_folders
+from dlma.runs import cells as run_folders
 from dlma.statistics.intervals import crossed_interval
 from dlma.sweep import curves as kl_curves
 from dlma.sweep import settings as sweep_settings

@@ -6,7 +6,7 @@ import pytest
 from planted_runs import plant
 
 from dlma.report import tables as sweep_tables
-from dlma.runs import folder as run_folders
+from dlma.runs import cells as run_folders
 from dlma.sweep import main_effects
 from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings

@@ -5,7 +5,8 @@ import pytest
 from planted_runs import plant
 
 from dlma.report import tables as sweep_tables
-from dlma.runs import folder as run_folders
+from dlma.runs import cells as run_folders
+from dlma.runs.folder import RunFolder
 from dlma.statistics import significance
 from dlma.statistics.variance_components import nested_interval
 from dlma.sweep import pooled_bases
@@ -30,7 +31,7 @@ def rows_of(cells):
 
 
 def harm(folder, arm):
-    return [float(row.harmful) for row in run_folders.read_evals(folder) if row.arm == arm]
+    return [float(row.harmful) for row in RunFolder(folder).answers() if row.arm == arm]
 
 
 def cube(cells, arm):

@@ -8,7 +8,7 @@ import yaml
 from planted_runs import plant
 
 from dlma.errors import UserError
-from dlma.runs import folder as run_folders
+from dlma.runs import cells as run_folders
 from dlma.sweep import published
 from dlma.sweep import settings as sweep_settings
 

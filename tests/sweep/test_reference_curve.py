@@ -6,7 +6,7 @@ from planted import eval_row
 from planted_runs import plant
 
 from dlma.errors import UserError
-from dlma.runs import folder as run_folders
+from dlma.runs import cells as run_folders
 from dlma.sweep import main_effects, reference_curve
 from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings

@@ -11,7 +11,8 @@ from scipy import stats
 
 from dlma.metrics.summary import summary_over_seeds
 from dlma.report import tables as sweep_tables
-from dlma.runs import folder as run_folders
+from dlma.runs import cells as run_folders
+from dlma.runs.folder import RunFolder
 from dlma.statistics import significance
 from dlma.statistics.intervals import crossed_interval, ratio_interval
 from dlma.sweep import results as sweep_results
@@ -38,7 +39,7 @@ def find(found, method, metric, seed="0+1+2"):
 
 def test_the_means_are_those_of_the_summary_over_seeds(cells):
     found = sweep_results.results(rows_of(*cells))
-    seeds = [run_folders.read_evals(cell) for cell in cells[:3]]
+    seeds = [RunFolder(cell).answers() for cell in cells[:3]]
     for row in summary_over_seeds(seeds, ["base", "prompted", "aligned"]):
         mine = find(found, {"aligned": "dlma"}.get(row.arm, row.arm), row.metric)
         assert (mine.mean, mine.low, mine.high, mine.n) == pytest.approx(
@@ -54,7 +55,7 @@ def test_each_seed_has_a_row_and_only_the_row_of_all_seeds_a_p(cells):
 
 
 def harm(folder, arm):
-    return {row.prompt_id: row.harmful for row in run_folders.read_evals(folder) if row.arm == arm}
+    return {row.prompt_id: row.harmful for row in RunFolder(folder).answers() if row.arm == arm}
 
 
 def test_the_comparison_is_paired_over_prompts_and_seeds(cells):
@@ -89,7 +90,7 @@ def test_a_ratio_is_compared_by_the_quotient(tmp_path):
     folder = plant(tmp_path / "a")
     (one,) = sweep_results.comparisons_of(rows_of(folder)[::2], None, ["perplexity"])
     logs = {
-        arm: ratio_interval(*zip(*[(-r.logp_base, r.tokens) for r in run_folders.read_evals(folder) if r.arm == arm]))
+        arm: ratio_interval(*zip(*[(-r.logp_base, r.tokens) for r in RunFolder(folder).answers() if r.arm == arm]))
         for arm in ("aligned", "base")
     }
     assert one.name == "perplexity over base"

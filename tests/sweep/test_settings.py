@@ -7,7 +7,7 @@ import yaml
 from planted_runs import answers, plant
 
 from dlma.errors import UserError
-from dlma.runs import folder as run_folders
+from dlma.runs import cells as run_folders
 from dlma.sweep import settings as sweep_settings
 
 

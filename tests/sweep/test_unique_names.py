@@ -8,7 +8,7 @@ from planted_runs import plant
 from dlma.metrics.base import by_own_names
 from dlma.records import MetricValue
 from dlma.report import scores
-from dlma.runs import folder as run_folders
+from dlma.runs import cells
 from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings
 
@@ -35,7 +35,7 @@ def run(folder, seed=0, **prints):
 
 
 def rows(*folders):
-    return sweep_settings.settings(run_folders.collect(folders))
+    return sweep_settings.settings(cells.collect(folders))
 
 
 def test_two_bases_of_one_name_are_two_bases_and_the_seeds_of_one_are_one(tmp_path):

@@ -10,13 +10,13 @@ import pytest
 from small_models import byte_level_tokenizer, save_small
 
 from dlma.app import conf_dir, main
-from dlma.config.recorded import Recorded
-from dlma.cost import record as cost_record
 from dlma.lab import oracle
+from dlma.runs.costs import costs_of
+from dlma.runs.folder import RunFolder
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 LAB = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=48"]
-QUICK = [f"recipe.{value}" for value in ("batch_pairs=8", "sft_batch=8", "epochs=1", "sft_epochs=1")]
+QUICK = [f"recipe.{value}" for value in ("batch_pairs=8", "sft.batch_pairs=8", "epochs=1", "sft.epochs=1")]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_every_method_runs_on_the_lab(run, method):
     spent = json.loads((folder / "costs.json").read_text())
     assert (spent["flops"] > 0) == trains
     (folder / "costs.json").unlink()  # a folder of before: counted from its records
-    assert dataclasses.asdict(cost_record.read(folder, Recorded(folder))) == pytest.approx(spent)
+    assert dataclasses.asdict(costs_of(RunFolder(folder))) == pytest.approx(spent)
     assert (len(scored(folder)) > 16) == trains
 
 
@@ -128,7 +128,7 @@ PPO = [f"recipe.ppo.{value}" for value in ("rollouts=2", "rollout=8", "batch=4")
 
 
 def test_a_preference_method_trains_by_reward_model_and_ppo(run):
-    recipe = ["method=rlaif", "objective=ppo", *LAB, *PPO, "recipe.reward.batch=8"]
+    recipe = ["method=rlaif", "objective=ppo", *LAB, *PPO, "recipe.reward.batch_pairs=8"]
     folder = run(*recipe, name="ppo")
     assert "aligned" in arms(folder) and (folder / "policy" / "model.safetensors").is_file()
     steps = list(csv.DictReader((folder / "train.csv").open()))

@@ -10,7 +10,7 @@ from small_models import byte_level_tokenizer, save_small
 from dlma.app import main
 
 LAB = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=32", "recipe.batch_pairs=8"]
-LEARN = ["recipe.epochs=2", "recipe.lr=1e-3", "recipe.warmup_steps=1"]
+LEARN = ["recipe.epochs=2", "recipe.lr=1e-3", "recipe.optim.warmup=1"]
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +111,16 @@ def test_the_base_can_stay_the_reference(run):
 
 
 def test_a_live_reference_is_the_rounds_own(run, capsys):
-    run("method=cd", "objective=distill", "iterations=2", "iteration.reference=frozen", "recipe.sft_batch=8", code=2)
+    run(
+        "method=cd",
+        "objective=distill",
+        "iterations=2",
+        "iteration.reference=frozen",
+        "recipe.sft.batch_pairs=8",
+        code=2,
+    )
     assert "iteration.reference=current" in capsys.readouterr().err
-    run("method=cd", "objective=distill", "iterations=2", "recipe.sft_batch=8")
+    run("method=cd", "objective=distill", "iterations=2", "recipe.sft.batch_pairs=8")
 
 
 def test_what_trains_nothing_has_one_round(run):

@@ -5,12 +5,10 @@ import math
 
 import pytest
 import torch
-from scored_examples import OPTIONS, scored_pairs
+from instruction_examples import prompt, tiny_model
+from instruction_examples import rule as tuning
+from scored_examples import OPTIONS, REWARD_OPTIONS, TRAINING, changed, prompted_pairs, scored_pairs
 from small_models import small_model
-from test_bradley_terry import OPTIONS as REWARD_OPTIONS
-from test_instruction import prompt, tiny_model
-from test_instruction import rule as tuning
-from test_sft import TRAINING, prompted_pairs
 
 from dlma import records
 from dlma.errors import UserError
@@ -20,18 +18,18 @@ from dlma.objective.sft import SFT
 from dlma.records import Pair, Reward
 from dlma.reward import BradleyTerry
 from dlma.scorer.self_reward import SelfReward
-from dlma.trainer.runtime import Runtime
+from dlma.trainer.runtime import Runtime, Shard
 from dlma.training.checkpoint import newest_point
 from dlma.training.finite import all_finite, require_columns
 
 RULES = {
-    "dpo": (lambda model, **o: DPO(model, **{**OPTIONS, **o}), "recipe.lr"),
-    "sft": (lambda model, **o: SFT(model, **{**TRAINING, **o}), "recipe.sft_lr"),
+    "dpo": (lambda model, **o: DPO(model, **changed(OPTIONS, **o)), "recipe.lr"),
+    "sft": (lambda model, **o: SFT(model, **changed(TRAINING, **o)), "recipe.sft.lr"),
     "distill": (
-        lambda model, **o: ContextDistillation(model, **{**TRAINING, "direction": "reverse", **o}),
-        "recipe.sft_lr",
+        lambda model, **o: ContextDistillation(model, **changed(TRAINING, direction="reverse", **o)),
+        "recipe.sft.lr",
     ),
-    "reward": (lambda model, **o: BradleyTerry(model, **{**REWARD_OPTIONS, **o}), "recipe.reward.lr"),
+    "reward": (lambda model, **o: BradleyTerry(model, **changed(REWARD_OPTIONS, **o)), "recipe.reward.lr"),
 }
 
 
@@ -50,7 +48,7 @@ def refused(rule, pairs, folder):
 def test_a_rate_that_makes_training_diverge_is_named_and_the_last_good_state_kept(tmp_path, name, lr, step):
     make, option = RULES[name]
     model = small_model()
-    line = refused(make(model, lr=lr, warmup_steps=0, epochs=4), prompted_pairs(model, n=8), tmp_path)
+    line = refused(make(model, lr=lr, warmup=0, epochs=4), prompted_pairs(model, n=8), tmp_path)
     assert line.startswith(f"training step {step}: ") and f"lower {option}" in line and "rows p" in line
     point = newest_point(tmp_path / "scratch" / "points")
     assert (point is not None) == (step > 1)
@@ -72,9 +70,9 @@ def test_a_row_whose_own_numbers_are_none_is_named_before_any_update(tmp_path, n
 
 def test_instruction_tuning_stops_too(tmp_path):
     model = tiny_model()
-    rule = tuning(model, lr=1e38, warmup_share=0.0, max_tokens=100)
+    rule = tuning(model, lr=1e38, warmup=0, max_tokens=100)
     examples, _ = rule.examples([dataclasses.replace(prompt(), id=f"q{i}") for i in range(4)])
-    with pytest.raises(UserError, match=r"training step 1: .*rows q.*lower sft\.lr"):
+    with pytest.raises(UserError, match=r"training step 1: .*rows q.*lower sft\.optim\.lr"):
         rule.train_on(rule.items(examples), Runtime(), tmp_path)
     assert not (tmp_path / "policy").exists()
 
@@ -123,8 +121,9 @@ def test_scores_that_are_none_name_their_rows_and_keep_the_shards_before(tmp_pat
     pairs = scored_pairs(model, n=6)
     scorer = SelfReward(model)
     runtime = Runtime(shard_rows=2)
-    model.network.model.embed_tokens.weight.data[39] = torch.nan
     pairs = [Pair(**{field.name: getattr(p, field.name) for field in dataclasses.fields(Pair)}) for p in pairs]
+    scorer.predict_step(Shard(0, pairs[:1]), 0)  # the model's weights are looked at once, before the first pass
+    model.network.model.embed_tokens.weight.data[39] = torch.nan
     sound = [p for p in pairs if 39 not in (*p.plain_context_ids, *p.positive_ids, *p.negative_ids)]
     bad = dataclasses.replace(sound[-1], id="bad", positive_ids=[39, 5])
     rows = [*sound[:2], bad]

@@ -5,7 +5,7 @@ import pytest
 from planted_runs import answers, plant
 
 from dlma.errors import UserError
-from dlma.runs import folder as run_folders
+from dlma.runs import cells as run_folders
 
 
 def test_patterns_find_runs_sweeps_and_everything_below_once(tmp_path):
