@@ -16,6 +16,7 @@ from dlma.errors import UserError
 from dlma.functional.margin import constant, per_token_margin, shuffled
 from dlma.functional.noise import row_key
 from dlma.functional.reward import answer_reward
+from dlma.ranges import Count, NotNegative, Seed
 from dlma.records import Account, ScoredPair
 
 WEAK = "|R| not above labels.min_margin"
@@ -37,10 +38,10 @@ class Labels:
         *,
         orientation: Literal["scored", "sign"],
         per_token: bool,
-        min_margin: float | None,
-        max_pairs: int | None,
+        min_margin: NotNegative | None,
+        max_pairs: Count | None,
         strength: Literal["margin", "none", "shuffled", "constant"],
-        seed: int,
+        seed: Seed,
     ) -> None:
         self.orientation = orientation
         self.per_token = per_token

@@ -22,6 +22,7 @@ from dlma.model import trees
 from dlma.model.engine import TOLERANCE
 from dlma.model.language import LanguageModel
 from dlma.model.reward_model import RewardModel
+from dlma.ranges import Count, Few, NotNegative, Number, Positive, Rate, Seed, Whole
 from dlma.records import Reward, ScoredPair
 from dlma.store import shards
 from dlma.trainer import collectives
@@ -58,19 +59,19 @@ class BradleyTerry(TrainingRule):
         model: LanguageModel,
         /,
         *,
-        margin_weight: float,
-        margin_low: float,
-        margin_high: float,
+        margin_weight: NotNegative,
+        margin_low: Number,
+        margin_high: Number,
         margin_unit: str,
         optimizer: str,
-        lr: float,
-        weight_decay: float,
-        warmup_steps: int,
-        clip_norm: float,
-        epochs: int,
-        batch_pairs: int,
-        seed: int,
-        token_budget: int = 4096,
+        lr: Rate,
+        weight_decay: NotNegative,
+        warmup_steps: Whole,
+        clip_norm: Positive,
+        epochs: Few,
+        batch_pairs: Count,
+        seed: Seed,
+        token_budget: Count = 4096,
     ) -> None:
         super().__init__(
             model,

@@ -19,6 +19,7 @@ from dlma.model import merge, trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.tokens import answer_ids, encode, with_eos
+from dlma.ranges import Count, Few, NotNegative, Positive, Rate, Seed, Share
 from dlma.records import Account, Prompt
 from dlma.trainer.runtime import Runtime
 from dlma.training.rule import TrainingRule
@@ -90,17 +91,17 @@ class InstructionTuning(TrainingRule):
         *,
         data: Component,
         template: Component,
-        max_tokens: int,
+        max_tokens: Count,
         optimizer: str,
-        lr: float,
+        lr: Rate,
         schedule: str,
-        warmup_share: float,
-        weight_decay: float,
-        clip_norm: float,
-        epochs: int,
-        batch_size: int,
-        seed: int,
-        token_budget: int = 4096,
+        warmup_share: Share,
+        weight_decay: NotNegative,
+        clip_norm: Positive,
+        epochs: Few,
+        batch_size: Count,
+        seed: Seed,
+        token_budget: Count = 4096,
     ) -> None:
         super().__init__(
             model,

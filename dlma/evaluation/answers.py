@@ -13,6 +13,7 @@ from dlma.functional.reward import best_of_n_divergence
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.trees import Completion
+from dlma.ranges import Count, Few, Seed
 from dlma.records import Answer, Context
 from dlma.sampler.local import LocalSampler, Request
 from dlma.trainer.runtime import Shard
@@ -34,9 +35,9 @@ class Answers(pl.LightningModule):
         *,
         arm: str,
         side: str,
-        seed: int,
-        samples: int = 1,
-        token_budget: int = 8192,
+        seed: Seed,
+        samples: Few = 1,
+        token_budget: Count = 8192,
     ) -> None:
         super().__init__()
         self.model = model

@@ -9,6 +9,7 @@ from dlma.config.schema import Component
 from dlma.evaluation.context import EvaluationContext
 from dlma.metrics.base import Column, MetricInput
 from dlma.model.tokens import encode
+from dlma.ranges import Count
 from dlma.records import Answer, MetricValue
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class ReferencePerplexity:
     model: the reference model
     """
 
-    def __init__(self, bench: EvaluationContext, /, *, model: Component, token_budget: int = 8192) -> None:
+    def __init__(self, bench: EvaluationContext, /, *, model: Component, token_budget: Count = 8192) -> None:
         self.bench = bench
         self.spec = model
         self.token_budget = token_budget
@@ -46,7 +47,7 @@ class ReferencePerplexity:
 
     def _arm(self, model: LanguageModel, arm: str, answers: Sequence[Answer], scene: MetricInput) -> list[MetricValue]:
         from dlma.model.engine import Engine
-        from dlma.model.trees import Sequence as Row
+        from dlma.model.trees import Completion as Row
         from dlma.model.trees import common_prefix
 
         contexts = [plain_text(scene.turns[row.prompt_id]) for row in answers]

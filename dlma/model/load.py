@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dlma.errors import UserError
+from dlma.ranges import Few, Names, Positive
 from dlma.store.fingerprint import commit_of
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 class Lora:
     """Low-rank adapters on `targets` (module names, or "all-linear"); no dropout: preference training has none."""
 
-    rank: int
-    alpha: float
-    targets: list[str] | str
+    rank: Few
+    alpha: Positive
+    targets: Names | str
 
 
 @dataclass(frozen=True)

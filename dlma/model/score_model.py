@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dlma.errors import UserError
 from dlma.model.load import local_folder
+from dlma.ranges import Count, Whole
 from dlma.records import Turn
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ class ScoreModelSpec:
         path: str,
         revision: str,
         shape: Literal["classifier", "score_head"],
-        output: int,
+        output: Whole,
         dtype: Literal["float32", "bfloat16"],
         template: Template | None,
-        max_tokens: int,
-        batch_tokens: int = 8192,
+        max_tokens: Count,
+        batch_tokens: Count = 8192,
     ) -> None:
         self.name = Path(path).name
         self.folder = local_folder(path, revision)

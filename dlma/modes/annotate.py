@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from dlma import files, records
 from dlma.errors import UserError
+from dlma.ranges import Count, Seed
 from dlma.records import EvalRow, content_id
 from dlma.report.annotation_page import Blind, Labels, read_labels, render
 from dlma.statistics.intervals import Estimate, fraction_interval, share_interval
@@ -51,8 +52,8 @@ def annotate(
     arm: str,
     against: str | None,
     against_arm: str,
-    pairs: int,
-    seed: int,
+    pairs: Count,
+    seed: Seed,
     ask: str,
     labels: list[str],
     out: str | None,

@@ -22,6 +22,7 @@ from dlma.model.engine import TOLERANCE
 from dlma.model.language import LanguageModel
 from dlma.model.predictions import predictions
 from dlma.model.reference import Reference
+from dlma.ranges import Count, Few, NotNegative, Positive, Rate, Seed, Whole
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
 from dlma.training.rule import Step, Supplies, TrainingRule
@@ -60,14 +61,14 @@ class ContextDistillation(TrainingRule):
         *,
         direction: Literal["reverse", "forward"],
         optimizer: str,
-        lr: float,
-        weight_decay: float,
-        warmup_steps: int,
-        clip_norm: float,
-        epochs: int,
-        batch_pairs: int,
-        seed: int,
-        token_budget: int = 4096,
+        lr: Rate,
+        weight_decay: NotNegative,
+        warmup_steps: Whole,
+        clip_norm: Positive,
+        epochs: Few,
+        batch_pairs: Count,
+        seed: Seed,
+        token_budget: Count = 4096,
     ) -> None:
         super().__init__(
             model,

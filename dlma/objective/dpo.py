@@ -20,6 +20,7 @@ from dlma.functional.preference import margin_bounds, preference_logit
 from dlma.model import trees
 from dlma.model.engine import TOLERANCE, Engine
 from dlma.model.language import LanguageModel
+from dlma.ranges import Count, Few, NotNegative, Number, Positive, Rate, Seed, Whole
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
 from dlma.training.preference_pair import chosen_first, margin, references, tokens
@@ -63,24 +64,24 @@ class DPO(TrainingRule):
         model: LanguageModel,
         /,
         *,
-        beta: float,
-        margin_weight: float,
-        margin_low: float,
-        margin_high: float,
+        beta: Positive,
+        margin_weight: NotNegative,
+        margin_low: Number,
+        margin_high: Number,
         margin_unit: str,
         loss: Component,
         weighted: bool,
         per_token: bool,
-        nll_weight: float,
+        nll_weight: NotNegative,
         optimizer: str,
-        lr: float,
-        weight_decay: float,
-        warmup_steps: int,
-        clip_norm: float,
-        epochs: int,
-        batch_pairs: int,
-        seed: int,
-        token_budget: int = 4096,
+        lr: Rate,
+        weight_decay: NotNegative,
+        warmup_steps: Whole,
+        clip_norm: Positive,
+        epochs: Few,
+        batch_pairs: Count,
+        seed: Seed,
+        token_budget: Count = 4096,
         checkpointing: bool = False,
     ) -> None:
         super().__init__(

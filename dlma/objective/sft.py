@@ -17,6 +17,7 @@ from dlma.errors import UserError
 from dlma.model import trees
 from dlma.model.engine import TOLERANCE, Engine
 from dlma.model.language import LanguageModel
+from dlma.ranges import Count, Few, NotNegative, Positive, Rate, Seed, Whole
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
 from dlma.training.rule import Step, TrainingRule
@@ -57,14 +58,14 @@ class SFT(TrainingRule):
         /,
         *,
         optimizer: str,
-        lr: float,
-        weight_decay: float,
-        warmup_steps: int,
-        clip_norm: float,
-        epochs: int,
-        batch_pairs: int,
-        seed: int,
-        token_budget: int = 4096,
+        lr: Rate,
+        weight_decay: NotNegative,
+        warmup_steps: Whole,
+        clip_norm: Positive,
+        epochs: Few,
+        batch_pairs: Count,
+        seed: Seed,
+        token_budget: Count = 4096,
     ) -> None:
         super().__init__(
             model,

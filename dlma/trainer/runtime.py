@@ -20,6 +20,7 @@ from dlma import records
 from dlma.errors import UserError, few
 from dlma.model import memory
 from dlma.model.engine import Engine
+from dlma.ranges import Count, Few, Threads
 from dlma.store import shards
 from dlma.trainer import collectives
 
@@ -109,12 +110,12 @@ class Runtime:
     def __init__(
         self,
         *,
-        accelerator: str = "cpu",
-        devices: int = 1,
+        accelerator: Literal["cpu", "gpu", "mps"] = "cpu",
+        devices: Few = 1,
         strategy: Literal["ddp", "fsdp"] = "ddp",
-        threads: int = 0,
-        shard_rows: int = 256,
-        checkpoint_steps: int = 50,
+        threads: Threads = 0,
+        shard_rows: Count = 256,
+        checkpoint_steps: Count = 50,
     ) -> None:
         self.accelerator = accelerator
         self.devices = devices
