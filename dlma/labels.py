@@ -56,7 +56,13 @@ class Labels:
         kept = self._per_token(pairs) if self.per_token else list(pairs)
         if self.min_margin is not None:
             limit = self.min_margin
+            largest = max((abs(pair.margin) for pair in kept), default=0.0)
             kept = _keep(kept, lambda pair: abs(pair.margin) > limit, account, WEAK)
+            if pairs and not kept:
+                raise UserError(
+                    f"labels.min_margin={limit:g}: none of {len(pairs):,} pairs is above it, the largest |R| is "
+                    f"{largest:.3g}: lower it"
+                )
         if self.orientation == "sign":
             kept = [_by_sign(pair) for pair in kept]
         if self.max_pairs is not None:

@@ -96,7 +96,7 @@ class BradleyTerry(TrainingRule):
     ) -> list[float]:
         """Train on labelled pairs (see TrainingRule.train_on); returns the clamp's bounds, nats."""
         if not rows:
-            raise UserError("reward: there is no pair to train on: choose pairs= or raise data.train")
+            raise UserError("reward: there is no pair to train on: choose pairs=, or take more prompts")
         self.train_on(self.items(rows), runtime, folder, listen)
         self.centre(rows, runtime, folder)
         return list(self.bounds(rows))

@@ -26,6 +26,7 @@ from dlma.redaction import is_secret
 NO_COMPONENT = "no component belongs here: nothing is built from its _target_; give plain values"
 GROUPS = ("method", "adapter", "experiment", "human")  # groups of rows over the other nodes, which leave none
 MODES = {("cfg",), ("_cfg",), ("cfgs",)}  # what only a mode is handed: the whole config, or that of every cell
+OPTIONAL = ("sft", "reward")  # the components that may be none
 COMPONENT = "Component"  # the annotation in schema.py of a node with a `_target_`
 DANGLING = re.compile(r"Interpolation key '([\w.]+)' not found")
 VARIABLE = re.compile(r"(^|[._])key_(variable|env)$")  # the keys that name an environment variable
@@ -127,8 +128,11 @@ def _schema(node: dict, path: str, found: list[Problem]) -> Signature | None:
     if "_target_" not in node or not isinstance(target, str | None):
         found.append(Problem(path, "needs a _target_: the class or function that it configures"))
         return None
-    if target is None:
+    if target is None and path in ("", *OPTIONAL):
         return Signature({})
+    if target is None:
+        found.append(Problem(f"{path}._target_", "is null, and a run needs one: choose an option of the group"))
+        return None
     try:
         schema = signatures.signature(target)
     except UserError as reason:
@@ -186,7 +190,9 @@ def _check_node(node: dict, schema: Signature, path: str, known: list[str]) -> l
     """Unknown, missing and mistyped keys of one node and all below it."""
     found: list[Problem] = []
     for key in node:
-        if key not in schema.fields and not SPECIAL.fullmatch(str(key)):
+        if not path and key in GROUPS:
+            found.append(Problem(str(key), _no_node(str(key), node[key], known)))
+        elif key not in schema.fields and not SPECIAL.fullmatch(str(key)):
             found.append(Problem(f"{path}{key}", "unknown key" + suggestion(f"{path}{key}", known)))
     for name, field in schema.fields.items():
         if name in node:
@@ -194,6 +200,17 @@ def _check_node(node: dict, schema: Signature, path: str, known: list[str]) -> l
         elif field.required:
             found.append(Problem(path + name, "is missing"))
     return found
+
+
+def _no_node(group: str, value: object, known: list[str]) -> str:
+    """What to say of values below a group whose choice leaves no node."""
+    leaf = next(iter(value), None) if isinstance(value, dict) else None
+    near = [key for key in known if key.rpartition(".")[2] == leaf]
+    hint = f"; did you mean {' or '.join(near[:2])}?" if near else ""
+    return (
+        f"is chosen by name, {group}=..., and has no keys of its own{hint} (a file of conf/{group} begins with "
+        "`# @package _global_`)"
+    )
 
 
 def _check_value(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dlma.data.split import Found
-from dlma.data.text import BadRow, chat_turns, column, conversation, verbatim
+from dlma.data.text import BadRow, chat_turns, column, conversation, is_blank, verbatim
 from dlma.errors import UserError
 from dlma.records import Turn
 
@@ -66,7 +66,7 @@ def _answer(value: object, name: str) -> str | None:
     else:
         turns = chat_turns(value, name)
         text = turns[-1].content if turns and turns[-1].role == "assistant" else ""
-    if not text.strip():
+    if is_blank(text):
         raise BadRow("empty answer")
     return text
 

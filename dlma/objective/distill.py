@@ -95,7 +95,7 @@ class ContextDistillation(TrainingRule):
     ) -> list[None]:
         """Train on the positive answers (see TrainingRule.train_on); there is no clamp."""
         if not rows:
-            raise UserError("objective: there is no pair to train on: choose pairs= or raise data.train")
+            raise UserError("objective: there is no pair to train on: choose pairs=, or take more prompts")
         self.train_on(self.items(rows), runtime, folder, listen)
         return [None, None]
 

@@ -111,7 +111,7 @@ class DPO(TrainingRule):
     ) -> list[float]:
         """Train on scored pairs (see TrainingRule.train); returns the clamp's bounds, nats."""
         if not rows:
-            raise UserError("objective: there is no pair to train on: choose pairs= or raise data.train")
+            raise UserError("objective: there is no pair to train on: choose pairs=, or take more prompts")
         self.train_on(self.items(rows), runtime, folder, listen)
         return list(self.bounds(rows))
 

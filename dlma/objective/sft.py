@@ -85,7 +85,7 @@ class SFT(TrainingRule):
     ) -> list[None]:
         """Train on the chosen answers (see TrainingRule.train_on); there is no clamp."""
         if not rows:
-            raise UserError("objective: there is no pair to train on: choose pairs= or raise data.train")
+            raise UserError("objective: there is no pair to train on: choose pairs=, or take more prompts")
         self.train_on(self.items(rows), runtime, folder, listen)
         return [None, None]
 

@@ -23,6 +23,7 @@ from dlma.model.engine import Engine
 from dlma.ranges import Count, Few, Threads
 from dlma.store import shards
 from dlma.trainer import collectives
+from dlma.trainer.devices import require
 
 
 class Shard:
@@ -117,6 +118,7 @@ class Runtime:
         shard_rows: Count = 256,
         checkpoint_steps: Count = 50,
     ) -> None:
+        require(accelerator, devices)
         self.accelerator = accelerator
         self.devices = devices
         self.strategy = strategy

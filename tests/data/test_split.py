@@ -155,7 +155,7 @@ def test_bad_rows_up_to_the_limit_are_dropped_and_more_stop_the_run():
 
 
 def test_strict_mode_names_the_first_bad_row():
-    with pytest.raises(UserError, match=r"^row 9: empty answer \(data.on_bad_row=error"):
+    with pytest.raises(UserError, match=r"^row 9: empty answer \(a row of a file is left out by data.on_bad_row=drop"):
         read([str(i) for i in range(10)], parse=bad_after(8), on_bad_row="error")
 
 
