@@ -140,6 +140,7 @@ def _schema(node: dict, path: str, found: list[Problem]) -> Signature | None:
         return None
     if (schema.runtime in MODES) != (path == "mode"):
         found.append(Problem(path, f"_target_ {target}: is {'no' if path == 'mode' else 'a'} mode"))
+        return None
     return schema
 
 

@@ -106,9 +106,8 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
     reading = Reading(ConfigLoaderImpl(path))
     reading.loader.ensure_main_config_source_available()
     written = by_slot(override for line in lines if (override := read(line, reading)))
-    first = Reading(
-        reading.loader, unread=reading.unread
-    )  # its mistakes may be none: an experiment's own sweep may give what is missing
+    # The mistakes of the first reading may be none: an experiment's own sweep may give what is missing.
+    first = Reading(reading.loader, unread=reading.unread)
     cell, cfg = _first_cell(written, first)
     multirun = multirun or (cfg is not None and cfg.hydra.mode == RunMode.MULTIRUN)
     params = OmegaConf.select(cfg, "hydra.sweeper.params") if multirun and cfg is not None else None
