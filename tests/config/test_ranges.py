@@ -2,13 +2,21 @@
 
 The walk goes over every target that a shipped YAML names and over the root's own nodes, so a new key is in it; what may
 be 0 or negative is written down here by hand, from what the key means.
+
+`python tests/config/test_ranges.py` writes docs/settings.md, the ranges as a page.
 """
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+if __name__ == "__main__":  # started by hand: the kit is on pytest's path only
+    sys.path[:0] = [str(Path(__file__).parents[1] / "kit"), str(Path(__file__).parents[2])]
+
 from omegaconf import DictConfig, OmegaConf
 from source_tree import ROOT
 
@@ -18,7 +26,7 @@ from dlma.config.signatures import Field, Signature
 INF = float("inf")
 BEYOND = [INF, -INF, float("nan"), float("1e400"), 10**400, -(10**400), -1e300, 1e300]
 ROOT_TARGET = "dlma.config.schema.Root"
-RECIPE = "dlma.config.schema.Recipe"
+PAGE = ROOT / "docs" / "settings.md"
 
 MAY_BE_NEGATIVE = {"margin_low", "margin_high", "obedience", "confound", "min_rank_correlation", "sign"}
 # Rows that may be absent, switches by number, shares, and penalties that 0 turns off.
@@ -56,6 +64,25 @@ EVERY = [
     for target in targets()
     for key, field, schema in numbers(signatures.signature(target))
 ]
+
+
+def page() -> str:
+    """docs/settings.md."""
+    parts = [
+        "# The numbers of the config\n\nEvery number with the range that the check holds it to, by what it belongs to; "
+        "what each means stands in `conf/`, beside its\nvalue. nan and infinity are in no range. A temperature of 0 takes "
+        "the likeliest token. Made by\n`python tests/config/test_ranges.py` of the signatures themselves.\n"
+    ]
+    for target in targets():
+        rows = [
+            f"| `{name.split(':')[1]}` | {signatures.describe(field.annotation, schema)} |"
+            for name, field, schema in EVERY
+            if name.split(":")[0] == target
+        ]
+        if rows:
+            title = "The root and the recipe" if target == ROOT_TARGET else f"`{target}`"
+            parts.append(f"## {title}\n\n| key | value |\n|---|---|\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
 
 
 def put(value: object, field: Field) -> object:
@@ -123,3 +150,11 @@ def test_a_number_beyond_its_range_is_one_line_that_names_its_key(kind):
         assert re.fullmatch(r"[\w.]+: must be .+, not (-10{30}|nan)", str(found[0])), found
         OmegaConf.update(cfg, key, before)
     assert check.problems(cfg) == []
+
+
+def test_the_page_of_the_docs_has_the_ranges_of_the_signatures():
+    assert PAGE.read_text(encoding="utf-8") == page(), "write it again: python tests/config/test_ranges.py"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -104,7 +104,7 @@ def page(rooms: dict[str, list[Entry]]) -> str:
     """docs/troubleshooting.md."""
     parts = [
         "# Troubleshooting\n\nWhat dlma says of bad input, and what to do. A line says the key or the place first; the "
-        "exit code is 2. `<word>` stands for\nwhat varies. Reasons for which a row is dropped and counted stand here too. "
+        "exit code is 2. `<word>` stands for\nwhat varies. Reasons for dropping a row are here too. "
         f"This page is made by\n`{COMMAND}` of the inputs that the tests refuse.\n"
     ]
     for room, entries in rooms.items():
