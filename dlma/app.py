@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     program = argv is None
     argv = list(sys.argv[1:] if program else argv)
-    with _restored(), redaction.session(), screen.guarded(), stopping.heeded(), _last_words(argv):
+    with _restored(), redaction.session(), screen.guarded(), screen.quiet(), stopping.heeded(), _last_words(argv):
         redaction.learn_words(argv)
         code = _outcome(argv)
         if program and code in INTERRUPTED:
@@ -197,7 +197,7 @@ def _sweep(hydra: Hydra, plan: Plan) -> int:
         raise
     finally:
         _clean(plan.sweep_folder)
-        cells = _cells(plan.sweep_folder, started)
+        cells = run_status.of_start(plan.sweep_folder, started)
         _report(cells, plan.cells)
     folders = [plan.sweep_folder / cell["name"] for cell in cells]
     report.of_sweep(plan.sweep_folder, folders, plan.cfg, missing=plan.cells - len(cells))
@@ -224,12 +224,6 @@ def _worst(code: int) -> int:
     return (0, 2, 1).index(code) if code in (0, 2, 1) else 3
 
 
-def _cells(folder: Path, started: float) -> list[dict]:
-    """What the cells of this sweep say of themselves, in the order of the sweep."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"*/{STATUS}")]
-    return sorted((cell for cell in found if cell["started"] >= started), key=lambda cell: cell["number"])
-
-
 def _report(cells: list[dict], planned: int) -> None:
     from dlma.report.terminal import print_sweep
 
@@ -243,6 +237,7 @@ def _report(cells: list[dict], planned: int) -> None:
 
 
 @screen.guarded()  # a launcher's worker is a process of its own
+@screen.quiet()
 def task(cfg: DictConfig) -> dict:
     """One run or one cell: call the mode with the config; what became of it is written and returned."""
     written.refuse_foreign(run_folder())

@@ -16,6 +16,7 @@ from pathlib import Path
 from dlma import files, redaction
 from dlma.errors import UserError
 from dlma.http_client import Client, Fault, insist
+from dlma.ranges import Count, Few, NotNegative, Positive, Temperature
 from dlma.store import manifest as manifests
 from dlma.store.fingerprint import key_of
 
@@ -42,25 +43,23 @@ class Endpoint:
         *,
         model: str | None,
         base_url: str | None,
-        temperature: float,
-        max_tokens: int,
+        temperature: Temperature,
+        max_tokens: Count,
         json_mode: bool,
         weights: str | None = None,
         key_variable: str = "OPENAI_API_KEY",
-        concurrency: int = 8,
-        requests_per_minute: float | None = None,
-        timeout_seconds: float = 120.0,
-        attempts: int = 6,
-        backoff_seconds: float = 1.0,
-        max_requests: int | None = None,
-        max_cost: float | None = None,
-        cost_in: float | None = None,
-        cost_out: float | None = None,
+        concurrency: Few = 8,
+        requests_per_minute: Positive | None = None,
+        timeout_seconds: Positive = 120.0,
+        attempts: Few = 6,
+        backoff_seconds: NotNegative = 1.0,
+        max_requests: Count | None = None,
+        max_cost: Positive | None = None,
+        cost_in: NotNegative | None = None,
+        cost_out: NotNegative | None = None,
     ) -> None:
         if base_url is not None and redaction.in_url(base_url):
             raise UserError("endpoint.base_url: no key in the address; it is read from endpoint.key_variable")
-        if max_cost is not None and (cost_in is None or cost_out is None):
-            raise UserError("endpoint.max_cost: needs endpoint.cost_in and endpoint.cost_out, per million tokens")
         self.model = model
         self.base_url = base_url
         self.settings = {"temperature": temperature, "max_tokens": max_tokens, "json_mode": json_mode}

@@ -17,6 +17,7 @@ from dlma.model import trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.tokens import Characters, encode
+from dlma.ranges import Count, Seed
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 _NAMES = ("conversation", "question", "first", "second", "instruction")
@@ -88,7 +89,7 @@ def question_lengths(
 class ABJudge:
     """A model that is asked an A/B question."""
 
-    def __init__(self, model: LanguageModel, prompt: ABPrompt, *, seed: int, token_budget: int = 8192) -> None:
+    def __init__(self, model: LanguageModel, prompt: ABPrompt, *, seed: Seed, token_budget: Count = 8192) -> None:
         self.model = model
         self.prompt = prompt
         self.seed = seed

@@ -16,6 +16,7 @@ from dlma.errors import UserError
 from dlma.functional.margin import constant, per_token_margin, shuffled
 from dlma.functional.noise import row_key
 from dlma.functional.reward import answer_reward
+from dlma.ranges import Count, NotNegative, Seed
 from dlma.records import Account, ScoredPair
 
 WEAK = "|R| not above labels.min_margin"
@@ -37,10 +38,10 @@ class Labels:
         *,
         orientation: Literal["scored", "sign"],
         per_token: bool,
-        min_margin: float | None,
-        max_pairs: int | None,
+        min_margin: NotNegative | None,
+        max_pairs: Count | None,
         strength: Literal["margin", "none", "shuffled", "constant"],
-        seed: int,
+        seed: Seed,
     ) -> None:
         self.orientation = orientation
         self.per_token = per_token
@@ -55,7 +56,13 @@ class Labels:
         kept = self._per_token(pairs) if self.per_token else list(pairs)
         if self.min_margin is not None:
             limit = self.min_margin
+            largest = max((abs(pair.margin) for pair in kept), default=0.0)
             kept = _keep(kept, lambda pair: abs(pair.margin) > limit, account, WEAK)
+            if pairs and not kept:
+                raise UserError(
+                    f"labels.min_margin={limit:g}: none of {len(pairs):,} pairs is above it, the largest |R| is "
+                    f"{largest:.3g}: lower it"
+                )
         if self.orientation == "sign":
             kept = [_by_sign(pair) for pair in kept]
         if self.max_pairs is not None:

@@ -232,8 +232,10 @@ class WorkerContext(RunContext):
 @contextmanager
 def open_run(cfg, folder: Path) -> Iterator[RunContext]:
     """The cell of this process; a leader's, whose followers end with the block, where there are several processes."""
-    if cfg.trainer.devices < 1:
-        raise UserError(f"trainer.devices={cfg.trainer.devices}: at least 1")
+    if cfg.trainer.accelerator != "cpu":
+        from dlma.trainer import devices
+
+        devices.require(cfg.trainer.accelerator, cfg.trainer.devices)
     if cfg.trainer.devices == 1:
         yield RunContext(cfg, folder)
         return

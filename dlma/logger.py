@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from dlma.ranges import Positive
 from dlma.redaction import redact
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ class WandbTracker:
         mode: Literal["offline", "online", "disabled"] = "offline",
         entity: str | None = None,
         tags: Sequence[str] = (),
-        connect_seconds: float = 10.0,
-        upload_seconds: float = 120.0,
+        connect_seconds: Positive = 10.0,
+        upload_seconds: Positive = 120.0,
     ) -> None:
         self.project = project
         self.mode = mode

@@ -18,7 +18,6 @@ from dlma.checks.finding import print_findings
 from dlma.config.build import build, scientific
 from dlma.config.run_names import run_folder
 from dlma.context import RunContext
-from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
 from dlma.finish import present
 from dlma.launch import open_run, require_shared_steps
@@ -70,11 +69,7 @@ def stages(cell: RunContext) -> tuple[dict[str, Stage], list[dict[str, Stage]], 
 
 def run_rounds(cell: RunContext, prompts: Stage, contexts: Stage, held_out: Stage) -> list[dict[str, Stage]]:
     """The stages of each round; there is but one where nothing is trained."""
-    wanted, own = cell.cfg.iterations, cell.cfg.scored.path or cell.cfg.pairs.path
-    if wanted < 1:
-        raise UserError(f"iterations={wanted}: must be at least 1")
-    if wanted > 1 and own:
-        raise UserError(f"iterations={wanted}: the pairs of {own} are the same in every round: iterations=1")
+    wanted = cell.cfg.iterations
     rounds = [run_round(cell, prompts, contexts, held_out)]
     while len(rounds) < wanted and cell.notes(rounds[-1]["policy"])["trained"]:
         cell = cell.next_round(rounds[-1]["policy"])
@@ -270,10 +265,6 @@ def train_reward(cell: RunContext, scored: Stage) -> Stage | None:
 
 def train(cell: RunContext, scored: Stage, reward: Stage | None) -> Stage:
     """The policy, and the record of its training."""
-    if cell.cfg.along < 0:
-        raise UserError(f"along={cell.cfg.along}: a number of policies, 0 for none")
-    if cell.cfg.along and cell.cfg.iterations > 1:
-        raise UserError(f"along={cell.cfg.along}: follows one training, from the base on: iterations=1")
 
     def write(folder: Path) -> dict:
         from dlma.training.rule import Supplies

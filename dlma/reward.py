@@ -23,6 +23,7 @@ from dlma.model import trees
 from dlma.model.engine import TOLERANCE
 from dlma.model.language import LanguageModel
 from dlma.model.reward_model import RewardModel
+from dlma.ranges import Count, Few, NotNegative, Number, Seed
 from dlma.records import Reward, ScoredPair
 from dlma.store import shards
 from dlma.store.owned import ROWS
@@ -60,15 +61,15 @@ class BradleyTerry(TrainingRule):
         model: LanguageModel,
         /,
         *,
-        margin_weight: float,
-        margin_low: float,
-        margin_high: float,
+        margin_weight: NotNegative,
+        margin_low: Number,
+        margin_high: Number,
         margin_unit: str,
         optim: Component,
-        epochs: int,
-        batch_pairs: int,
-        seed: int,
-        token_budget: int = 4096,
+        epochs: Few,
+        batch_pairs: Count,
+        seed: Seed,
+        token_budget: Count = 4096,
     ) -> None:
         super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
         self.margin_weight = margin_weight
@@ -83,7 +84,7 @@ class BradleyTerry(TrainingRule):
     ) -> list[float]:
         """Train on labelled pairs (see TrainingRule.train_on); returns the clamp's bounds, nats."""
         if not rows:
-            raise UserError("reward: there is no pair to train on: choose pairs= or raise data.train")
+            raise UserError("reward: there is no pair to train on: choose pairs=, or take more prompts")
         self.train_on(self.items(rows), runtime, folder, listen)
         self.centre(rows, runtime, folder)
         return list(self.bounds(rows))

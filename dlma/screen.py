@@ -7,8 +7,11 @@ its own output is only searched for secrets. Markup is the caller's: `rich.marku
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -23,6 +26,9 @@ from dlma import redaction
 # C0 without tab and line feed, DEL, C1; marks, separators, overrides and isolates of the direction; lone surrogates.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BAR = re.compile(r"\r[^\x00-\x1f\x7f-\x9f]*|(\n|\x1b\[A)+")  # what a progress bar writes: from the line's start, or up
+
+_CHATTY = ("bitsandbytes", "transformers", "kernels", "torch.distributed", "lightning", "pytorch_lightning")
+_VERBOSITY = "TRANSFORMERS_VERBOSITY"
 
 
 def visible(text: str) -> str:
@@ -78,6 +84,33 @@ def guarded() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What libraries say to each other is left out: warnings about their own future, kernels that they do without.
+
+    With HYDRA_FULL_ERROR=1, for looking for a fault, all of it is shown.
+    """
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        yield
+        return
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    verbosity = os.environ.get(_VERBOSITY)
+    os.environ.setdefault(_VERBOSITY, "error")  # read by transformers when it is imported
+    with warnings.catch_warnings():
+        for kind in (FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("ignore", category=kind)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            if verbosity is None:
+                os.environ.pop(_VERBOSITY, None)
 
 
 class Console(RichConsole):

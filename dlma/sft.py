@@ -21,6 +21,7 @@ from dlma.model import merge, trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.tokens import Characters, answer_ids, encode, require_rows, with_eos
+from dlma.ranges import Count, Few, Seed
 from dlma.records import Account, Prompt
 from dlma.trainer.runtime import Runtime
 from dlma.training.rule import TrainingRule
@@ -91,12 +92,12 @@ class InstructionTuning(TrainingRule):
         *,
         data: Component,
         template: Component,
-        max_tokens: int,
+        max_tokens: Count,
         optim: Component,
-        epochs: int,
-        batch: int,
-        seed: int,
-        token_budget: int = 4096,
+        epochs: Few,
+        batch: Count,
+        seed: Seed,
+        token_budget: Count = 4096,
     ) -> None:
         super().__init__(model, optim=optim, epochs=epochs, batch=batch, seed=seed)
         self.data = data

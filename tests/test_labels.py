@@ -64,7 +64,8 @@ def test_r_per_token_divides_each_log_ratio_by_its_own_length():
     """(-3 + 9)/3 - (-8 + 4)/2 = 4; the filter then speaks of nats per token."""
     rows, _ = apply([10.0], per_token=True)
     assert seen(rows) == [(4.0, "positive")]
-    assert apply([10.0], per_token=True, min_margin=4.0)[0] == []
+    with pytest.raises(UserError, match=r"labels.min_margin=4: none of 1 pairs is above it, the largest |R| is"):
+        apply([10.0], per_token=True, min_margin=4.0)
 
 
 def test_r_per_token_needs_r():

@@ -2,9 +2,11 @@
 
 import io
 import logging
+import os
 import sys
 import traceback
 import unicodedata
+import warnings
 
 import pytest
 from hypothesis import given
@@ -104,3 +106,22 @@ def test_nobody_makes_a_console_of_richs_own():
 
     direct = {i.importer for name in modules() for i in imports(name) if i.name.startswith("rich.console")}
     assert direct == {screen.__name__}
+
+
+def noise() -> list[str]:
+    """What gets through of a library's warnings and of ours."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with screen.quiet():
+            warnings.warn("will change", FutureWarning, stacklevel=1)
+            warnings.warn("look at this", UserWarning, stacklevel=1)
+            chatty = logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
+    return [str(one.message) for one in caught] + ["kernels"] * chatty
+
+
+def test_libraries_are_quiet_but_where_a_fault_is_looked_for(monkeypatch):
+    before = logging.getLogger("bitsandbytes").level
+    assert noise() == ["look at this"]
+    assert logging.getLogger("bitsandbytes").level == before and "TRANSFORMERS_VERBOSITY" not in os.environ
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert noise() == ["will change", "look at this", "kernels"]

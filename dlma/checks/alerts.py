@@ -18,6 +18,7 @@ import numpy as np
 from dlma.checks.finding import Finding, State
 from dlma.checks.margin_facts import margin_facts
 from dlma.metrics.refusals import refuses, reliability
+from dlma.ranges import Correlation, NotNegative, Positive, PositiveShare, Share
 from dlma.records import EvalRow, ScoredPair
 from dlma.statistics import intervals
 from dlma.statistics.format import bounded, number
@@ -50,24 +51,24 @@ class Outcome:
 class Alerts:
     """The thresholds (conf/alerts/standard.yaml says what each is) and the checks that they belong to."""
 
-    min_sign_agreement: float
-    min_rank_correlation: float
-    min_margin: float
-    max_identical: float
-    max_similarity: float
-    min_reward_rise: float
-    harmlessness_half_width: float
-    win_half_width: float
-    max_chosen_fall: float
-    chosen_tail: float
-    max_length_change: float
+    min_sign_agreement: Share
+    min_rank_correlation: Correlation
+    min_margin: NotNegative
+    max_identical: Share
+    max_similarity: Share
+    min_reward_rise: NotNegative
+    harmlessness_half_width: Positive
+    win_half_width: PositiveShare
+    max_chosen_fall: NotNegative
+    chosen_tail: PositiveShare
+    max_length_change: NotNegative
     safe_categories: list[str]
     refusals: list[str]
-    max_refusal_rise: float
-    max_help_fall: float
-    max_perplexity_rise: float
-    max_malformed_rise: float
-    max_kl: float
+    max_refusal_rise: Share
+    max_help_fall: NotNegative
+    max_perplexity_rise: NotNegative
+    max_malformed_rise: Share
+    max_kl: NotNegative
 
     def check(self, run: Outcome) -> list[Finding]:
         """Every alert, in the order of docs/alerts.md."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from dlma.checks.finding import Finding
 from dlma.data.text import prompt_id
 from dlma.errors import UserError
+from dlma.ranges import Share
 from dlma.records import Context, Pair, Prompt, ScoredPair
 
 if TYPE_CHECKING:
@@ -158,13 +159,13 @@ class Preflight:
     waived: checks that warn where they would stop the run, for experiments about the very fault
     """
 
-    max_specials: float
-    max_reworded: float
-    max_trimmed: float
-    max_truncated: float
-    max_duplicates: float
-    max_identical: float
-    max_empty: float
+    max_specials: Share
+    max_reworded: Share
+    max_trimmed: Share
+    max_truncated: Share
+    max_duplicates: Share
+    max_identical: Share
+    max_empty: Share
     waived: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

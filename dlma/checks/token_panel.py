@@ -16,6 +16,7 @@ from html import escape
 import numpy as np
 
 from dlma.checks.margin_facts import margin_facts, spearman
+from dlma.ranges import Count
 from dlma.records import ScoredPair, TokenRewards
 from dlma.statistics.format import bounded, number
 from dlma.statistics.intervals import Estimate, ratio_interval, share_interval
@@ -150,7 +151,7 @@ class TokenPanel:
     positive: list[list[str]]
     negative: list[list[str]]
     marks: list[str]
-    sample: int = 200
+    sample: Count = 200
 
     def chosen(self, pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
         """At most `sample` pairs, evenly taken."""

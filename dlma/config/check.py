@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dlma import redaction
-from dlma.config import signatures
+from dlma.config import relations, signatures
 from dlma.config.signatures import Signature
 from dlma.errors import UserError
 from dlma.redaction import is_secret
@@ -26,12 +26,14 @@ from dlma.redaction import is_secret
 NO_COMPONENT = "no component belongs here: nothing is built from its _target_; give plain values"
 GROUPS = ("method", "adapter", "experiment", "human")  # groups of rows over the other nodes, which leave none
 MODES = {("cfg",), ("_cfg",), ("cfgs",)}  # what only a mode is handed: the whole config, or that of every cell
+OPTIONAL = ("sft", "reward")  # the components that may be none
 COMPONENT = "Component"  # the annotation in schema.py of a node with a `_target_`
 DANGLING = re.compile(r"Interpolation key '([\w.]+)' not found")
 VARIABLE = re.compile(r"(^|[._])key_(variable|env)$")  # the keys that name an environment variable
 NAMED = "put it into an environment variable, such as MY_API_KEY, and name that: endpoint.key_variable, sampler.key_env"
 WORDED = ("prompts", "judge_prompt")  # the nodes whose text a model is given
 INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
+LONGEST = 200  # characters of a value in a message
 SPECIAL = re.compile(r"_\w+_")
 
 
@@ -77,8 +79,7 @@ def problems(cfg: DictConfig) -> list[Problem]:
     found = [_with_suggestion(problem, known) for problem in found]
     found += _check_node(tree, schema, "", known)
     found += _exposed(tree)
-    if not found:
-        return _check_recipe(tree) + _check_store(tree)
+    found = found or [Problem(key, text) for key, text in relations.broken(tree, components())]
     keys = {problem.key for problem in found}
     return [problem for problem in found if _source(cfg, problem.key) not in keys]
 
@@ -127,8 +128,11 @@ def _schema(node: dict, path: str, found: list[Problem]) -> Signature | None:
     if "_target_" not in node or not isinstance(target, str | None):
         found.append(Problem(path, "needs a _target_: the class or function that it configures"))
         return None
-    if target is None:
+    if target is None and path in ("", *OPTIONAL):
         return Signature({})
+    if target is None:
+        found.append(Problem(f"{path}._target_", "is null, and a run needs one: choose an option of the group"))
+        return None
     try:
         schema = signatures.signature(target)
     except UserError as reason:
@@ -136,6 +140,7 @@ def _schema(node: dict, path: str, found: list[Problem]) -> Signature | None:
         return None
     if (schema.runtime in MODES) != (path == "mode"):
         found.append(Problem(path, f"_target_ {target}: is {'no' if path == 'mode' else 'a'} mode"))
+        return None
     return schema
 
 
@@ -186,7 +191,9 @@ def _check_node(node: dict, schema: Signature, path: str, known: list[str]) -> l
     """Unknown, missing and mistyped keys of one node and all below it."""
     found: list[Problem] = []
     for key in node:
-        if key not in schema.fields and not SPECIAL.fullmatch(str(key)):
+        if not path and key in GROUPS:
+            found.append(Problem(str(key), _no_node(str(key), node[key], known)))
+        elif key not in schema.fields and not SPECIAL.fullmatch(str(key)):
             found.append(Problem(f"{path}{key}", "unknown key" + suggestion(f"{path}{key}", known)))
     for name, field in schema.fields.items():
         if name in node:
@@ -194,6 +201,17 @@ def _check_node(node: dict, schema: Signature, path: str, known: list[str]) -> l
         elif field.required:
             found.append(Problem(path + name, "is missing"))
     return found
+
+
+def _no_node(group: str, value: object, known: list[str]) -> str:
+    """What to say of values below a group whose choice leaves no node."""
+    leaf = next(iter(value), None) if isinstance(value, dict) else None
+    near = [key for key in known if key.rpartition(".")[2] == leaf]
+    hint = f"; did you mean {' or '.join(near[:2])}?" if near else ""
+    return (
+        f"is chosen by name, {group}=..., and has no keys of its own{hint} (a file of conf/{group} begins with "
+        "`# @package _global_`)"
+    )
 
 
 def _check_value(
@@ -212,6 +230,9 @@ def _check_value(
         return _check_node(value, inner, f"{path}.", known)
     if (wrong := stray(value, path)) is not None:
         return [Problem(wrong, NO_COMPONENT)]
+    each = signatures.by_name(field.annotation, schema)
+    if each is not None and isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
+        return [found for name, item in value.items() for found in _check_node(item, each, f"{path}.{name}.", known)]
     if _unreadable_inside(value) or signatures.accepts(value, field.annotation, schema):
         return []
     return [Problem(path, _mistyped(value, field, schema))]
@@ -239,7 +260,7 @@ def _unreadable_inside(value: object) -> bool:
 
 
 def _mistyped(value: object, field: signatures.Field, schema: Signature) -> str:
-    wanted = signatures.describe(field.annotation, schema)
+    wanted = signatures.describe(field.annotation, schema, ranged=_is_out_of_range(value, field, schema))
     choices = [
         str(item)
         for member in signatures.options(field.annotation, schema)
@@ -247,7 +268,24 @@ def _mistyped(value: object, field: signatures.Field, schema: Signature) -> str:
     ]
     near = difflib.get_close_matches(str(value), choices, n=1) if isinstance(value, str) else []
     hint = f"; did you mean {near[0]}?" if near else ""
-    return f"must be {wanted}, not {value!r}{hint}"
+    return f"must be {wanted}, not {_shown(value)}{hint}"
+
+
+def _is_out_of_range(value: object, field: signatures.Field, schema: Signature) -> bool:
+    """Whether the value is of the wanted kind, so that what is wrong with it is the range."""
+    if isinstance(value, list):
+        return True
+    plain = [signatures.bounds(member)[0] for member in signatures.options(field.annotation, schema)]
+    return isinstance(value, int | float) and any(signatures.accepts(type(value)(0), p, schema) for p in plain)
+
+
+def _shown(value: object) -> str:
+    """A value for a message; of a long one its beginning."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "an integer of thousands of digits"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"
 
 
 def suggestion(key: str, known: list[str]) -> str:
@@ -260,20 +298,6 @@ def suggestion(key: str, known: list[str]) -> str:
     leaves = {k.rpartition(".")[2]: k for k in known}
     near = near or [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75)]
     return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def _check_recipe(tree: dict) -> list[Problem]:
-    """A recipe made for one kind of model is refused for any other, with the right one named."""
-    recipe, own = tree["recipe"], tree["model"].get("_recipe_")
-    if not recipe["exclusive"] or own in (None, recipe["name"]):
-        return []
-    name = recipe["name"]
-    return [Problem("recipe", f"{name} does not suit this model; use recipe={own}")]
-
-
-def _check_store(tree: dict) -> list[Problem]:
-    """An empty root would be the working folder."""
-    return [] if tree["store"]["root"].strip() else [Problem("store.root", "is empty; name a folder: store.root=...")]
 
 
 def _exposed(value: object, path: str = "") -> list[Problem]:

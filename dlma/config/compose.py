@@ -26,13 +26,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from dlma.config import foreign, run_names
+from dlma.config import foreign, run_names, yaml_files
 from dlma.config.check import listing, problems, suggestion
 from dlma.config.hydra_internals import ConfigLoaderImpl, create_config_search_path
 from dlma.config.overrides import PRIMARY, Reading, by_slot, is_group, normal, read, singles_of, told
 from dlma.errors import UserError
 
-BROKEN = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+BROKEN = (HydraException, OmegaConfBaseException, yaml.YAMLError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ def search_path(folder: Path, extra: str | None) -> ConfigSearchPath:
     """Where YAML files are looked for: ours, Hydra's, and before both the user's `--config-dir`."""
     if extra is not None:
         _check_folder(Path(extra))
+        yaml_files.check(Path(extra), [path.name for path in folder.iterdir() if path.is_dir()])
     version.setbase("1.3")
     setup_globals()
     run_names.register()
@@ -104,7 +105,8 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
     reading = Reading(ConfigLoaderImpl(path))
     reading.loader.ensure_main_config_source_available()
     written = by_slot(override for line in lines if (override := read(line, reading)))
-    first = Reading(reading.loader)  # its mistakes may be none: an experiment's own sweep may give what is missing
+    # The mistakes of the first reading may be none: an experiment's own sweep may give what is missing.
+    first = Reading(reading.loader, unread=reading.unread)
     cell, cfg = _first_cell(written, first)
     multirun = multirun or (cfg is not None and cfg.hydra.mode == RunMode.MULTIRUN)
     params = OmegaConf.select(cfg, "hydra.sweeper.params") if multirun and cfg is not None else None
@@ -246,6 +248,8 @@ def _compose(cell: dict[str, Override], reading: Reading) -> DictConfig | None:
         _apply(override, cfg, reading)
     bare = _without_hydra(cfg)
     for problem in [*problems(bare), *run_names.problems(bare)]:
+        if problem.key in reading.unread:  # what was written for it is the mistake, and is reported
+            continue
         reading.add(f"{problem}{_place(problem.key, cell, lines, reading)}")
     return cfg
 
@@ -308,6 +312,8 @@ def _writes(loaded: ConfigResult, key: str) -> bool:
 
 def in_words(reason: Exception) -> str:
     """Hydra's message about a defaults list or a YAML file, on one line."""
+    if isinstance(reason, RecursionError):
+        return "the defaults list of a config file leads back to that file: take the entry out"
     lines = [line.strip() for line in str(reason).split("Config search path")[0].splitlines()]
     return " ".join(line for line in lines if line)
 

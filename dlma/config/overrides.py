@@ -20,10 +20,14 @@ PRIMARY = "config"
 
 @dataclass
 class Reading:
-    """Every mistake found so far; a dict keeps the order, and each line once."""
+    """Every mistake found so far; a dict keeps the order, and each line once.
+
+    unread: the keys whose values could not be parsed
+    """
 
     loader: ConfigLoaderImpl
     mistakes: dict[str, None] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
 
     def add(self, line: str) -> None:
         self.mistakes[line] = None
@@ -48,16 +52,31 @@ def slot_of(override: Override) -> str:
 def read(line: str, reading: Reading) -> Override | None:
     """Parse one override; what does not parse, or names no option of its group, is a mistake and left out."""
     try:
+        if line.startswith("="):  # to Hydra, the options of a group without a name
+            raise HydraException("no key")
         override = OverridesParser.create(reading.loader).parse_overrides([line])[0]
     except HydraException:
-        hint = "" if "=" in line else f"; did you mean {line}=...?"
-        rule = "write key=value, quoted where the value has spaces or commas"
-        reading.add(f"{redaction.redact(line)}: not an override; {rule}{hint}")
+        reading.unread.add(line.partition("=")[0].lstrip("+~"))
+        reading.add(f"{redaction.redact(line)}: not an override; {_rule(line)}")
+        return None
+    except ValueError:  # Python's own: no integer of more than 4300 digits
+        reading.unread.add(line.partition("=")[0].lstrip("+~"))
+        reading.add(f"{line[:40]}...: a number of thousands of digits; give a smaller one")
         return None
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP and not is_group(override):
         reading.add(f"{redaction.redact(line)}: glob is for the options of a group")
         return None
     return None if is_group(override) and not _known_options(override, reading) else override
+
+
+def _rule(line: str) -> str:
+    """How an override is written, for one that does not parse."""
+    key, equals, value = line.partition("=")
+    if not equals:
+        return f"write key=value, quoted where the value has spaces or commas; did you mean {line}=...?"
+    if "=" in value and not {"'", '"'} & set(value):
+        return redaction.text(f"a value with = in it is quoted: \"{key}='{value}'\"")
+    return "write key=value, quoted where the value has spaces or commas"
 
 
 def told(override: Override) -> str:

@@ -5,6 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dlma.ranges import (
+    Count,
+    Few,
+    Flops,
+    Names,
+    NotNegative,
+    Number,
+    Positive,
+    PositiveShare,
+    Rate,
+    Seed,
+    Share,
+    Stops,
+    Temperature,
+    Whole,
+)
+
 
 @dataclass
 class StoreNode:
@@ -17,11 +34,11 @@ class StoreNode:
 class SweepNode:
     baseline: str | None
     tested: list[str] | None
-    kl: list[float]
+    kl: list[Positive]
     curves_over: list[str] | None
     height: str | None
-    flops: list[float] | None
-    margin: float
+    flops: list[Flops] | None
+    margin: PositiveShare
     known: str | None
     pool_bases: bool
     reference: str | None
@@ -45,9 +62,9 @@ class ScoredNode:
 
 @dataclass
 class LoraNode:
-    rank: int
-    alpha: float
-    targets: list[str] | str
+    rank: Few
+    alpha: Positive
+    targets: Names | str
 
 
 @dataclass
@@ -55,9 +72,9 @@ class TrainingNode:
     """A training besides the method's own: fine-tuning and distillation, or that of the reward model."""
 
     optim: Component
-    lr: float
-    epochs: int
-    batch_pairs: int
+    lr: Rate
+    epochs: Few
+    batch_pairs: Count
 
 
 @dataclass
@@ -65,17 +82,17 @@ class PPONode:
     """PPO on the reward model (conf/objective/ppo.yaml)."""
 
     optim: Component
-    lr: float
-    rollouts: int
-    rollout: int
-    batch: int
-    epochs: int
-    kl_weight: float
-    clip: float
-    value_clip: float
-    value_weight: float
-    gamma: float
-    lam: float
+    lr: Rate
+    rollouts: Few
+    rollout: Count
+    batch: Count
+    epochs: Few
+    kl_weight: NotNegative
+    clip: PositiveShare
+    value_clip: Positive
+    value_weight: NotNegative
+    gamma: Share
+    lam: Share
 
 
 @dataclass
@@ -84,20 +101,20 @@ class Recipe:
 
     name: str
     exclusive: bool
-    beta: float
-    margin_weight: float
-    margin_low: float
-    margin_high: float
+    beta: Positive
+    margin_weight: NotNegative
+    margin_low: Number
+    margin_high: Number
     margin_unit: Literal["nats", "sd", "quantile"]
     optim: Component
-    lr: float
-    epochs: int
-    batch_pairs: int
-    max_prompt_tokens: int
-    max_new_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
+    lr: Rate
+    epochs: Few
+    batch_pairs: Count
+    max_prompt_tokens: Count
+    max_new_tokens: Count
+    temperature: Temperature
+    top_k: Whole
+    top_p: PositiveShare
     sft: TrainingNode
     reward: TrainingNode
     ppo: PPONode
@@ -111,10 +128,10 @@ class Component:
 
 @dataclass
 class Root:
-    seed: int
+    seed: Seed
     name: str | None
-    along: int
-    iterations: int
+    along: Stops
+    iterations: Few
     iteration: IterationNode
     store: StoreNode
     sweep: SweepNode

@@ -2,19 +2,26 @@
 
 Runtime objects stand before `/`, configuration after `*`. A keyword-only parameter without a default is
 scientific (part of a stage's key); one with a default is mechanical. `accepts` holds a value against an
-annotation; a class of the same file (dataclass or TypedDict) is a nested schema.
+annotation; a class of the same file (dataclass or TypedDict) is a nested schema. A range is declared as
+`Annotated[float, Gt(0)]`, most often by a name of dlma/ranges.py that the file imports.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import annotated_types
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+from dlma import ranges
 from dlma.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
+RANGES = Path(ranges.__file__)
 WORDS = {"int": "an integer", "float": "a number", "str": "text", "bool": "true or false", "None": "null"}
 PLAIN = {"int": int, "str": str, "bool": bool, "dict": dict, "list": list, "Path": str}
 
@@ -72,12 +79,22 @@ def signature(target: str) -> Signature:
     _refuse_plain_parameters(target, found[name])
     fields = _fields(found[name])
     classes = {n.name: Signature(_class_fields(n)) for n in tree.body if isinstance(n, ast.ClassDef)}
-    aliases = {
+    return Signature(fields, classes, _imported_ranges(tree) | _aliases(tree), _runtime(found[name]))
+
+
+def _aliases(tree: ast.Module) -> dict[str, ast.expr]:
+    return {
         n.targets[0].id: n.value
         for n in tree.body
         if isinstance(n, ast.Assign) and len(n.targets) == 1 and isinstance(n.targets[0], ast.Name)
     }
-    return Signature(fields, classes, aliases, _runtime(found[name]))
+
+
+def _imported_ranges(tree: ast.Module) -> dict[str, ast.expr]:
+    """The ranges that a file imports by name."""
+    imports = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == ranges.__name__]
+    known = _aliases(_parse(RANGES, RANGES.stat().st_mtime_ns)) if imports else {}
+    return {alias.name: known[alias.name] for node in imports for alias in node.names if alias.name in known}
 
 
 def _runtime(node: ast.ClassDef | ast.FunctionDef) -> tuple[str, ...]:
@@ -157,11 +174,29 @@ def literals(annotation: ast.expr) -> list[object] | None:
     return [ast.literal_eval(item) for item in inner]
 
 
+def bounds(member: ast.expr) -> tuple[ast.expr, list[annotated_types.BaseMetadata]]:
+    """A member of a union without its range, and the range: the constraints of `Annotated`, none for another."""
+    if not (isinstance(member, ast.Subscript) and _name(member.value) == "Annotated"):
+        return member, []
+    assert isinstance(member.slice, ast.Tuple)
+    plain, *calls = member.slice.elts
+    limits = [(_name(call.func), ast.literal_eval(call.args[0])) for call in calls if isinstance(call, ast.Call)]
+    return plain, [getattr(annotated_types, name)(limit) for name, limit in limits]
+
+
 def nested(annotation: ast.expr | None, schema: Signature) -> Signature | None:
     """The schema of a class of the same file that the annotation names, if it names one."""
     for member in options(annotation, schema):
         if _name(member) in schema.classes and isinstance(member, ast.Name):
             return Signature(schema.classes[member.id].fields, schema.classes, schema.aliases)
+    return None
+
+
+def by_name(annotation: ast.expr | None, schema: Signature) -> Signature | None:
+    """The schema of `dict[str, Class]`, where the class stands in the same file: that of each value."""
+    for member in options(annotation, schema):
+        if isinstance(member, ast.Subscript) and _name(member.value) == "dict" and isinstance(member.slice, ast.Tuple):
+            return nested(member.slice.elts[1], schema)
     return None
 
 
@@ -173,12 +208,15 @@ def accepts(value: object, annotation: ast.expr | None, schema: Signature) -> bo
 
 def cast(value: object, annotation: ast.expr | None, schema: Signature) -> object:
     """A whole number as a float where the annotation asks for a float and not for an integer."""
-    names = {_name(member) for member in options(annotation, schema)}
+    names = {_name(bounds(member)[0]) for member in options(annotation, schema)}
     wanted = isinstance(value, int) and not isinstance(value, bool) and "float" in names and "int" not in names
     return float(value) if wanted else value
 
 
 def _fits(value: object, member: ast.expr, schema: Signature) -> bool:
+    plain, limits = bounds(member)
+    if limits:
+        return _fits(value, plain, schema) and all(_within(value, limit) for limit in limits)
     allowed = literals(member)
     if allowed is not None:
         return any(value == item and type(value) is type(item) for item in allowed)
@@ -190,10 +228,29 @@ def _fits(value: object, member: ast.expr, schema: Signature) -> bool:
     if name == "None":
         return value is None
     if name == "float":
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
     if name in PLAIN:
         return isinstance(value, PLAIN[name]) and not (name == "int" and isinstance(value, bool))
     return isinstance(value, dict)
+
+
+def _is_finite(value: float) -> bool:
+    return abs(value) <= sys.float_info.max  # false for nan, and no conversion of an integer that is too large for one
+
+
+def _within(value: object, limit: annotated_types.BaseMetadata) -> bool:
+    match limit:
+        case Ge(bound):
+            return value >= bound
+        case Gt(bound):
+            return value > bound
+        case Le(bound):
+            return value <= bound
+        case Lt(bound):
+            return value < bound
+        case MinLen(least):
+            return len(value) >= least
+    raise TypeError(f"{limit}: no constraint that is checked")
 
 
 def _fits_generic(value: object, member: ast.Subscript, schema: Signature) -> bool:
@@ -205,18 +262,46 @@ def _fits_generic(value: object, member: ast.Subscript, schema: Signature) -> bo
     return False
 
 
-def describe(annotation: ast.expr | None, schema: Signature) -> str:
-    """The annotation in words, for a line to the user: `a number or null`."""
-    return " or ".join(_words(member, schema) for member in options(annotation, schema))
+def describe(annotation: ast.expr | None, schema: Signature, *, ranged: bool = True) -> str:
+    """The annotation in words, for a line to the user: `a number from 0 to 1 or null`; ranged: with its range."""
+    return " or ".join(_words(member, schema, ranged) for member in options(annotation, schema))
 
 
-def _words(member: ast.expr, schema: Signature) -> str:
+def _words(member: ast.expr, schema: Signature, ranged: bool) -> str:
+    member, limits = bounds(member)
     allowed = literals(member)
     if allowed is not None:
         return "one of " + ", ".join(str(item) for item in allowed)
     if isinstance(member, ast.Subscript):
+        return _words_of_generic(member, limits, schema, ranged)
+    else:
+        known = nested(member, schema)
+        words = WORDS.get(_name(member), f"a {_name(member)}") if known is None else f"{{{', '.join(known.fields)}}}"
+    return words + (_range_words(limits) if ranged else "")
+
+
+def _words_of_generic(
+    member: ast.Subscript, limits: list[annotated_types.BaseMetadata], schema: Signature, ranged: bool
+) -> str:
+    inner = member.slice.elts if isinstance(member.slice, ast.Tuple) else [member.slice]
+    if _name(member.value) != "list":
         return ast.unparse(member)
-    known = nested(member, schema)
-    if known is not None:
-        return "{" + ", ".join(known.fields) + "}"
-    return WORDS.get(_name(member), f"a {_name(member)}")
+    least = "".join(f" of at least {limit.min_length}" for limit in limits if isinstance(limit, MinLen))
+    return f"a list{least}, each item {describe(inner[0], schema, ranged=ranged)}"
+
+
+def _range_words(limits: list[annotated_types.BaseMetadata]) -> str:
+    """` from 0 to 1`, ` above 0 and at most 1`; every range has two ends."""
+    lower = next((limit for limit in limits if isinstance(limit, Ge | Gt)), None)
+    upper = next((limit for limit in limits if isinstance(limit, Le | Lt)), None)
+    if lower is None or upper is None:
+        return ""
+    if isinstance(lower, Ge) and isinstance(upper, Le):
+        return f" from {_figure(lower.ge)} to {_figure(upper.le)}"
+    low = f"at least {_figure(lower.ge)}" if isinstance(lower, Ge) else f"above {_figure(lower.gt)}"
+    high = f"at most {_figure(upper.le)}" if isinstance(upper, Le) else f"below {_figure(upper.lt)}"
+    return f" {low} and {high}"
+
+
+def _figure(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dlma.config.schema import Component
 from dlma.data.sources import Source
-from dlma.data.split import check_sizes, read_prompts
+from dlma.data.split import read_prompts
 from dlma.data.text import Tally
+from dlma.ranges import Count, InnerShare, PartialShare, Share, TwoOrMore
 from dlma.records import Account, Prompt
 
 
@@ -29,12 +30,12 @@ class Corpus:
         subset: str | None,
         hub_split: str,
         format: Component,
-        max_words: int | None,
-        max_prompts: int | None,
-        validation_share: float,
-        test_share: float,
+        max_words: Count | None,
+        max_prompts: TwoOrMore | None,
+        validation_share: PartialShare,
+        test_share: InnerShare,
         on_bad_row: str,
-        max_dropped: float,
+        max_dropped: Share,
     ) -> None:
         self.sizes = {
             "max_words": max_words,
@@ -42,7 +43,6 @@ class Corpus:
             "validation_share": validation_share,
             "test_share": test_share,
         }
-        check_sizes(**self.sizes)
         Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
         self.source = Source(path, revision=revision, subset=subset, split=hub_split)
         self.format = format

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dlma.data.split import Found
-from dlma.data.text import BadRow, column, conversation, conversation_turns, prompt_id, verbatim
+from dlma.data.text import BadRow, column, conversation, conversation_turns, is_blank, prompt_id, verbatim
 from dlma.errors import UserError
 from dlma.records import Turn
 
@@ -88,7 +88,7 @@ def _parted(value: object, name: str) -> _Side:
         turns = conversation_turns(value, name)
     if turns and turns[-1].role != "assistant":
         raise BadRow("an answer that is not the assistant's")
-    if not turns or not turns[-1].content.strip():
+    if not turns or is_blank(turns[-1].content):
         raise BadRow("empty answer")
     return _Side(turns[:-1], turns[-1].content)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dlma.lab import world
+from dlma.ranges import Seed, Whole
 from dlma.records import Account, Prompt
 
 
@@ -14,7 +15,7 @@ class LabPrompts:
     on_bad_row = "error"  # the world makes no bad rows
     max_dropped = 0.0
 
-    def __init__(self, *, train: int, validation: int, test: int, seed: int) -> None:
+    def __init__(self, *, train: Whole, validation: Whole, test: Whole, seed: Seed) -> None:
         self.counts = {"train": train, "validation": validation, "test": test}
         self.seed = seed
 

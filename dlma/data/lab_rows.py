@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import random
 
-from dlma.errors import UserError
 from dlma.lab import world
+from dlma.ranges import Few, Seed, Whole
 from dlma.records import Account, Prompt
 
 
@@ -21,9 +21,7 @@ class LabRows:
     on_bad_row = "error"  # the world makes no bad rows
     max_dropped = 0.0
 
-    def __init__(self, *, train: int, validation: int, test: int, copies: int, seed: int) -> None:
-        if copies < 1:
-            raise UserError(f"data.copies={copies}: at least 1")
+    def __init__(self, *, train: Whole, validation: Whole, test: Whole, copies: Few, seed: Seed) -> None:
         self.counts = {"train": train, "validation": validation, "test": test}
         self.copies = copies
         self.seed = seed

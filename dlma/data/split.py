@@ -48,19 +48,6 @@ def split_of(prompt: str, *, validation_share: float, test_share: float) -> str:
     return "validation" if place < test_share + validation_share else "train"
 
 
-def check_sizes(*, max_words: int | None, max_prompts: int | None, validation_share: float, test_share: float) -> None:
-    """Raises UserError when the sizes make no sense."""
-    if max_words is not None and max_words < 1:
-        raise UserError(f"data.max_words: {max_words}; at least 1, or null for no limit")
-    if max_prompts is not None and max_prompts < 2:
-        raise UserError(f"data.max_prompts: {max_prompts}; at least 2, one to train on and one to test on")
-    if not (0 < test_share < 1 and 0 <= validation_share < 1 and test_share + validation_share < 1):
-        raise UserError(
-            f"data.test_share={test_share}, data.validation_share={validation_share}: "
-            "the test share must be above 0 and both together below 1"
-        )
-
-
 def read_prompts(
     rows: Iterable[tuple[str, dict]],
     parse: Callable[[dict], Found],

@@ -21,6 +21,7 @@ from dlma.records import Account, Turn, content_id
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".json", ".json.gz", ".json.xz")
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+_UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")
 _MARKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
@@ -40,14 +41,14 @@ class Tally:
     def drop(self, where: str, reason: str) -> None:
         """Count a row that cannot be used."""
         if self.on_bad_row == "error":
-            raise UserError(f"{where}: {reason} (data.on_bad_row=error; set it to drop to go on without it)")
+            raise UserError(f"{where}: {reason} (a row of a file is left out by data.on_bad_row=drop)")
         self.bad += 1
         self.account.drop(reason)
 
     def trim(self, where: str, reason: str) -> None:
         """Count a row that is kept in a shortened form."""
         if self.on_bad_row == "error":
-            raise UserError(f"{where}: {reason} (data.on_bad_row=error; set it to drop to shorten it)")
+            raise UserError(f"{where}: {reason} (a row of a file is shortened by data.on_bad_row=drop)")
         self.account.trim(reason)
 
     def skip(self, reason: str) -> None:
@@ -144,6 +145,8 @@ def _loads(where: str, content: bytes) -> object:
     except json.JSONDecodeError as error:
         at = f"{where}, line {error.lineno}" if error.lineno > 1 else where
         raise UserError(f"{at}: not JSON ({error.msg} at column {error.colno})") from None
+    except ValueError:  # of Python's own: no integer of more than 4300 digits
+        raise UserError(f"{where}: a number of thousands of digits; take it out") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply to be read") from None
 
@@ -213,8 +216,13 @@ def check_prompt(turns: Sequence[Turn]) -> None:
         raise BadRow("empty prompt")
     if turns[-1].role != "user":
         raise BadRow("no user turn before the answer")
-    if not turns[-1].content:
+    if is_blank(turns[-1].content):
         raise BadRow("empty prompt")
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text is seen: white space, control and zero-width characters only."""
+    return all(unicodedata.category(letter) in _UNSEEN for letter in text)
 
 
 def normalised(text: str) -> str:

@@ -21,6 +21,7 @@ from dlma.model.drawn import Drawing, drawn
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.trees import Completion
+from dlma.ranges import Count, Few, Seed
 from dlma.records import Answer, Context
 from dlma.sampler.local import LocalSampler, Request
 from dlma.trainer.runtime import Shard
@@ -42,9 +43,9 @@ class Answers(pl.LightningModule):
         *,
         arm: str,
         side: str,
-        seed: int,
-        samples: int = 1,
-        token_budget: int = 8192,
+        seed: Seed,
+        samples: Few = 1,
+        token_budget: Count = 8192,
     ) -> None:
         super().__init__()
         self.model = model

@@ -9,6 +9,7 @@ from dlma.config.schema import Component
 from dlma.evaluation.context import EvaluationContext
 from dlma.judge_prompt import ABJudge, Comparison
 from dlma.judges.base import Judgement, Match, by_margin
+from dlma.ranges import Count, NotNegative, Seed
 
 
 class ModelJudge:
@@ -29,9 +30,9 @@ class ModelJudge:
         criterion: str,
         model: Component | None,
         ab: Component,
-        tie: float,
-        seed: int,
-        token_budget: int = 8192,
+        tie: NotNegative,
+        seed: Seed,
+        token_budget: Count = 8192,
     ) -> None:
         self.bench = bench
         self.criterion = criterion

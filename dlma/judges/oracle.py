@@ -9,6 +9,7 @@ from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
 from dlma.judges.base import Judgement, Match, by_margin
 from dlma.lab import oracle, world
+from dlma.ranges import NotNegative
 
 
 class OracleJudge:
@@ -18,7 +19,9 @@ class OracleJudge:
     tie: a difference up to this is a tie
     """
 
-    def __init__(self, bench: EvaluationContext, /, *, criterion: Literal["harmless", "helpful"], tie: float) -> None:
+    def __init__(
+        self, bench: EvaluationContext, /, *, criterion: Literal["harmless", "helpful"], tie: NotNegative
+    ) -> None:
         self.criterion = criterion
         self.tie = tie
         self.quality = {"harmless": "harmlessness", "helpful": "helpfulness"}[criterion]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Literal
 
 from dlma.config.schema import Component
 from dlma.evaluation.context import EvaluationContext
 from dlma.judges.base import Judgement, Match, by_margin
 from dlma.model.score_model import ScoreModel
+from dlma.ranges import NotNegative
 from dlma.records import Turn
 
 
@@ -19,7 +21,9 @@ class RewardJudge:
     tie: a difference up to this is a tie
     """
 
-    def __init__(self, bench: EvaluationContext, /, *, criterion: str, model: Component, sign: int, tie: float) -> None:
+    def __init__(
+        self, bench: EvaluationContext, /, *, criterion: str, model: Component, sign: Literal[-1, 1], tie: NotNegative
+    ) -> None:
         self.bench = bench
         self.criterion = criterion
         self.spec = model

@@ -23,6 +23,7 @@ from dlma.lab import card, documents, measure
 from dlma.lab.bases import BUILT, base_folder
 from dlma.lab.documents import Dials
 from dlma.lab.networks import new_network
+from dlma.ranges import Count, NotNegative, Number, Seed, Share
 
 if TYPE_CHECKING:
     import torch
@@ -270,18 +271,18 @@ def run(
     /,
     *,
     name: str,
-    seed: int,
+    seed: Seed,
     out: str | None,
-    obedience: float | None,
-    spread: float | None,
-    mood: float | None,
-    judge: float | None,
-    confound: float | None,
-    sentences: list[int] | None,
-    tokens: int | None,
+    obedience: Number | None,
+    spread: Share | None,
+    mood: NotNegative | None,
+    judge: Share | None,
+    confound: Number | None,
+    sentences: list[Count] | None,
+    tokens: Count | None,
     start: str | None,
     architecture: str | None,
-    prompts: int = 1000,
+    prompts: Count = 1000,
 ) -> None:
     """mode=lab_base: build a member of the family, with any dial set by hand, and print its card's figures."""
     given = {

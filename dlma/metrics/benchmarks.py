@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
 from dlma.metrics.base import Column, MetricInput
+from dlma.ranges import Count, Seed, Whole
 from dlma.records import MetricValue
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ class Benchmarks:
         *,
         tasks: list[str],
         folder: str | None,
-        shots: int | None,
-        limit: int | None,
+        shots: Whole | None,
+        limit: Count | None,
         chat: bool,
-        seed: int,
-        batch_size: int = 16,
+        seed: Seed,
+        batch_size: Count = 16,
     ) -> None:
         if not tasks:
             raise UserError("metrics.benchmarks.tasks: name at least one task, such as [arc_easy,gsm8k]")

@@ -9,6 +9,7 @@ from dlma.config.schema import Component
 from dlma.evaluation.context import EvaluationContext
 from dlma.metrics.base import Column, MetricInput
 from dlma.model.tokens import Characters, encode
+from dlma.ranges import Count
 from dlma.records import Answer, MetricValue
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class ReferencePerplexity:
     model: the reference model
     """
 
-    def __init__(self, bench: EvaluationContext, /, *, model: Component, token_budget: int = 8192) -> None:
+    def __init__(self, bench: EvaluationContext, /, *, model: Component, token_budget: Count = 8192) -> None:
         self.bench = bench
         self.spec = model
         self.token_budget = token_budget

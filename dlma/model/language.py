@@ -66,7 +66,9 @@ class LanguageModel:
     @classmethod
     def load(cls, spec: ModelSpec) -> LanguageModel:
         """Read weights from the spec's folder, and its adapter or fresh LoRA layers if it has them."""
-        model = cls(_with_adapter(read_weights(spec), spec), spec.tokenizer, spec.name)
+        network = read_weights(spec)
+        _require_rows(network, spec)
+        model = cls(_with_adapter(network, spec), spec.tokenizer, spec.name)
         model.adapter_is_new = spec.adapter is None
         return model
 
@@ -241,6 +243,20 @@ def read_weights(spec: ModelSpec) -> PreTrainedModel:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return network
+
+
+def _require_rows(network: PreTrainedModel, spec: ModelSpec) -> None:
+    """Raise UserError where a text, or an end of one, can have an id for which there is no embedding.
+
+    Tokens that were added to a tokenizer and stand in no template are left out: models in use have such.
+    """
+    tokenizer, rows = spec.tokenizer, network.get_input_embeddings().weight.shape[0]
+    used = [tokenizer.vocab_size - 1, *(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None)]
+    if max(used) >= rows:
+        raise UserError(
+            f"model.path={spec.folder}: the tokenizer has {max(used) + 1:,} tokens and the model embeddings for "
+            f"{rows:,}: they do not belong together; fetch or save the folder again, whole"
+        )
 
 
 def _packing(spec: ModelSpec) -> BitsAndBytesConfig | None:

@@ -14,20 +14,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dlma import files
 from dlma.errors import UserError
+from dlma.model import headers
+from dlma.ranges import Few, Names, Positive
 from dlma.store.fingerprint import commit_of
 
 if TYPE_CHECKING:
     from dlma.model.language import LanguageModel
 
 
+_AGAIN = "fetch or save the folder again"
+
+
 @dataclass(frozen=True)
 class Lora:
     """Low-rank adapters on `targets` (module names, or "all-linear"); no dropout: preference training has none."""
 
-    rank: int
-    alpha: float
-    targets: list[str] | str
+    rank: Few
+    alpha: Positive
+    targets: Names | str
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,10 @@ def lab_base(*, base: str, dtype: str, bits: Literal[4] | None, lora: Lora | Non
     from dlma.lab.bases import base_folder
 
     _check_bits(bits, lora)
-    return ModelSpec(name=f"lab-{base}", folder=base_folder(base), dtype=dtype, lora=_lora(lora), bits=bits)
+    folder, adapter = base_folder(base), _lora(lora)
+    if adapter is not None:
+        headers.require_targets(_require_causal_model(folder, base), adapter.rank, adapter.targets)
+    return ModelSpec(name=f"lab-{base}", folder=folder, dtype=dtype, lora=adapter, bits=bits)
 
 
 def hf_model(
@@ -129,8 +138,11 @@ def hf_model(
     folder, source = Path(path).expanduser(), None
     if not folder.exists():
         folder, source = _snapshot(path, revision), path
-    _require_causal_model(folder, path)
-    return ModelSpec(Path(path).name, folder.resolve(), dtype, trust_remote_code, _lora(lora), bits=bits, source=source)
+    weights = _require_causal_model(folder, path)
+    adapter = _lora(lora)
+    if adapter is not None:
+        headers.require_targets(weights, adapter.rank, adapter.targets)
+    return ModelSpec(Path(path).name, folder.resolve(), dtype, trust_remote_code, adapter, bits=bits, source=source)
 
 
 def _check_bits(bits: int | None, lora: Lora | None) -> None:
@@ -212,16 +224,29 @@ def local_folder(path: str, revision: str) -> Path:
     return folder.resolve()
 
 
-def _require_causal_model(folder: Path, path: str) -> None:
-    config = folder / "config.json"
+def _require_causal_model(folder: Path, path: str) -> headers.Shapes:
+    """The shapes of the model's tensors, by the files' headers; raises UserError for a folder that is no model."""
+    config, adapter = folder / "config.json", folder / "adapter_config.json"
+    if not config.is_file() and adapter.is_file():
+        base = files.read_json(adapter).get("base_model_name_or_path") or "its base"
+        raise UserError(
+            f"model.path={path}: an adapter alone, trained on {base}: give that model, or a folder into which the "
+            "adapter was merged (PEFT's merge_and_unload, then save_pretrained)"
+        )
     if not config.is_file():
         raise UserError(f"model.path={path}: not a model folder: it has no config.json")
     try:
-        json.loads(config.read_text())
-    except ValueError:
-        raise UserError(f"model.path={path}: its config.json is not valid JSON") from None
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise UserError(f"model.path={path}: its config.json is not valid JSON; {_AGAIN}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"model.path={path}: its config.json holds no keys but a {type(values).__name__}; {_AGAIN}")
     if not any(folder.glob("*.safetensors")):
         raise UserError(
             f"model.path={path}: no *.safetensors there; pickled weights are not loaded: "
             "convert them once with save_pretrained(..., safe_serialization=True)"
         )
+    found: headers.Shapes = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        found |= headers.shapes(file, f"model.path={path}")
+    return found

@@ -19,6 +19,7 @@ from dlma.errors import UserError
 from dlma.model import today
 from dlma.model.load import local_folder
 from dlma.model.tokens import Characters, tokenized
+from dlma.ranges import Count, Whole
 from dlma.records import Turn
 
 if TYPE_CHECKING:
@@ -60,11 +61,11 @@ class ScoreModelSpec:
         path: str,
         revision: str,
         shape: Literal["classifier", "score_head"],
-        output: int,
+        output: Whole,
         dtype: Literal["float32", "bfloat16"],
         template: Template | None,
-        max_tokens: int,
-        batch_tokens: int = 8192,
+        max_tokens: Count,
+        batch_tokens: Count = 8192,
     ) -> None:
         self.name = Path(path).name
         self.folder = local_folder(path, revision)

@@ -25,6 +25,7 @@ from dlma.context import RunContext
 from dlma.errors import UserError
 from dlma.judges.base import Match
 from dlma.metrics.summary import Row, write_metrics
+from dlma.ranges import NotNegative
 from dlma.records import Context, Pair, Prompt, Reward, ScoredPair, Verdict
 from dlma.report.accuracy import SignalAgreement, accuracy_rows
 from dlma.report.terminal import simple_table
@@ -55,7 +56,7 @@ def run(
     *,
     split: Literal["train", "test", "validation"],
     truth: str | None,
-    sizes: list[float],
+    sizes: list[NotNegative],
     scorers: dict[str, Component],
     labeller: str | None,
 ) -> dict:

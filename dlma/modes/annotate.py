@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from dlma import files
 from dlma.errors import UserError
+from dlma.ranges import Count, Seed
 from dlma.records import EvalRow, content_id
 from dlma.report.annotation_page import Blind, Labels, read_labels, render
 from dlma.runs.folder import VERDICTS, VERSUS_VERDICTS, RunFolder
@@ -52,8 +53,8 @@ def annotate(
     arm: str,
     against: str | None,
     against_arm: str,
-    pairs: int,
-    seed: int,
+    pairs: Count,
+    seed: Seed,
     ask: str,
     labels: list[str],
     out: str | None,

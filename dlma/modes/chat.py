@@ -19,6 +19,7 @@ from dlma.config.build import build
 from dlma.context import RunContext
 from dlma.data.text import prompt_id
 from dlma.errors import Stopped, UserError
+from dlma.ranges import Count, Temperature
 from dlma.records import Answer, Prompt, Turn
 from dlma.runs.folder import CONFIG, POLICY, RunFolder
 from dlma.screen import Console, shown
@@ -36,8 +37,8 @@ def chat(
     *,
     run: str | None = None,
     prompt: str | None = None,
-    temperature: float | None = None,
-    max_new_tokens: int | None = None,
+    temperature: Temperature | None = None,
+    max_new_tokens: Count | None = None,
     trust_remote_code: bool = False,
 ) -> dict:
     """Answer one prompt, or prompt after prompt until the input ends."""

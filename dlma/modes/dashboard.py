@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from dlma import logger
 from dlma.errors import UserError
+from dlma.ranges import Positive
 
 if TYPE_CHECKING:
     import wandb_workspaces.reports.v2 as reports
@@ -56,7 +57,7 @@ SECTIONS: dict[str, tuple[Plot, ...]] = {
 }
 
 
-def run(cfg: DictConfig, /, *, project: str, entity: str | None, seconds: float, group: str | None = None) -> dict:
+def run(cfg: DictConfig, /, *, project: str, entity: str | None, seconds: Positive, group: str | None = None) -> dict:
     """Build both; save them if a key is there and the server answers, else describe them.
 
     project, entity: where the runs are; null entity: the default of whoever is logged in

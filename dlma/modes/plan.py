@@ -17,15 +17,16 @@ from rich.table import Table
 
 from dlma.plan.dry_run import DryRunContext
 from dlma.plan.estimate import Assumptions, RunPlan, StagePlan
+from dlma.ranges import Count, PartialShare, Positive, PositiveShare
 from dlma.screen import Console
 
 
 @dataclass
 class DeviceNode:
-    memory_gb: float
-    bfloat16: float
-    float32: float
-    bandwidth: float
+    memory_gb: Positive
+    bfloat16: Positive
+    float32: Positive
+    bandwidth: Positive
     source: str
 
 
@@ -34,13 +35,13 @@ def show(
     /,
     *,
     device: str,
-    memory_gb: float | None,
-    reserve: float,
-    prompts: int | None,
-    held_out: int | None,
-    answer_tokens: int | None,
-    compute_share: float,
-    bandwidth_share: float,
+    memory_gb: Positive | None,
+    reserve: PartialShare,
+    prompts: Count | None,
+    held_out: Count | None,
+    answer_tokens: Count | None,
+    compute_share: PositiveShare,
+    bandwidth_share: PositiveShare,
     devices: dict[str, DeviceNode],
 ) -> None:
     """Print the plan of all cells; their configs have been checked."""

@@ -32,6 +32,7 @@ from dlma.data.hh import HH, in_columns
 from dlma.data.jsonl import Columns
 from dlma.errors import UserError
 from dlma.model.load import ModelSpec, hf_model
+from dlma.ranges import Count
 from dlma.records import Account, Implicit, Pair, TokenRewards
 from dlma.report.terminal import print_account
 from dlma.statistics.format import bounded
@@ -53,7 +54,9 @@ class File:
     names: tuple[str, str]
 
 
-def run(cfg: DictConfig, /, *, out: str | None, policy: str | None, max_answer_tokens: int | None, prefix: str) -> dict:
+def run(
+    cfg: DictConfig, /, *, out: str | None, policy: str | None, max_answer_tokens: Count | None, prefix: str
+) -> dict:
     """Score the file, write it back with the columns added, and say in a few lines what they hold."""
     cell = RunContext(cfg, run_folder())
     pipeline.instruction_tune(cell)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from dlma import files
 from dlma.errors import UserError
+from dlma.ranges import NotNegative
 from dlma.store import owned
 from dlma.store.retention import DAY, Holding, holdings, remove
 from dlma.store.store import VERSION, Store
@@ -27,7 +28,7 @@ def show(
     /,
     *,
     clean: Literal["none", "partial", "damaged", "all"] = "none",
-    older_than_days: float | None = None,
+    older_than_days: NotNegative | None = None,
     yes: bool = False,
 ) -> None:
     """Prints the stages in the store, or those that `clean` would remove, and with `yes` removes these.

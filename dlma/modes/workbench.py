@@ -22,6 +22,7 @@ from dlma.config.run_names import run_folder, split
 from dlma.context import RunContext
 from dlma.errors import UserError
 from dlma.lab import affixes
+from dlma.ranges import TwoOrMore
 from dlma.records import ScoredPair
 from dlma.report import workbench_page
 from dlma.report.workbench_page import Entry
@@ -30,10 +31,8 @@ from dlma.runs.folder import WORKBENCH, WORKBENCH_PAGE
 Rank = Literal["separation", "clarity", "kl_positive", "kl_negative", "difference"]
 
 
-def run(cfg: DictConfig, /, *, prompts: list[str], sample: int, rank_by: Rank) -> dict:
+def run(cfg: DictConfig, /, *, prompts: list[str], sample: TwoOrMore, rank_by: Rank) -> dict:
     """Measure every pair, print the ranking, and leave workbench.csv and workbench.html in the run folder."""
-    if sample < 2:
-        raise UserError(f"mode.sample={sample}: at least 2 prompts")
     if cfg.pairs.path or cfg.scored.path or "first" not in cfg.pairs or cfg.pairs.first != "positive":
         raise UserError(
             "mode=workbench samples its own pairs: use pairs=contrastive, without pairs.path or scored.path"

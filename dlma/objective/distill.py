@@ -23,6 +23,7 @@ from dlma.model.engine import TOLERANCE
 from dlma.model.language import LanguageModel
 from dlma.model.predictions import predictions
 from dlma.model.reference import Reference
+from dlma.ranges import Count, Few, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
 from dlma.training.rule import Step, Supplies, TrainingRule
@@ -61,10 +62,10 @@ class ContextDistillation(TrainingRule):
         *,
         direction: Literal["reverse", "forward"],
         optim: Component,
-        epochs: int,
-        batch_pairs: int,
-        seed: int,
-        token_budget: int = 4096,
+        epochs: Few,
+        batch_pairs: Count,
+        seed: Seed,
+        token_budget: Count = 4096,
     ) -> None:
         super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
         self.direction = direction
@@ -81,7 +82,7 @@ class ContextDistillation(TrainingRule):
     ) -> list[None]:
         """Train on the positive answers (see TrainingRule.train_on); there is no clamp."""
         if not rows:
-            raise UserError("objective: there is no pair to train on: choose pairs= or raise data.train")
+            raise UserError("objective: there is no pair to train on: choose pairs=, or take more prompts")
         self.train_on(self.items(rows), runtime, folder, listen)
         return [None, None]
 

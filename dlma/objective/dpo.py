@@ -20,6 +20,7 @@ from dlma.functional.preference import margin_bounds, preference_logit
 from dlma.model import trees
 from dlma.model.engine import TOLERANCE, Engine
 from dlma.model.language import LanguageModel
+from dlma.ranges import Count, Few, NotNegative, Number, Positive, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
 from dlma.training.preference_pair import chosen_first, margin, references, tokens
@@ -63,20 +64,20 @@ class DPO(TrainingRule):
         model: LanguageModel,
         /,
         *,
-        beta: float,
-        margin_weight: float,
-        margin_low: float,
-        margin_high: float,
+        beta: Positive,
+        margin_weight: NotNegative,
+        margin_low: Number,
+        margin_high: Number,
         margin_unit: str,
         loss: Component,
         weighted: bool,
         per_token: bool,
-        nll_weight: float,
+        nll_weight: NotNegative,
         optim: Component,
-        epochs: int,
-        batch_pairs: int,
-        seed: int,
-        token_budget: int = 4096,
+        epochs: Few,
+        batch_pairs: Count,
+        seed: Seed,
+        token_budget: Count = 4096,
         checkpointing: bool = False,
     ) -> None:
         super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
@@ -96,7 +97,7 @@ class DPO(TrainingRule):
     ) -> list[float]:
         """Train on scored pairs (see TrainingRule.train); returns the clamp's bounds, nats."""
         if not rows:
-            raise UserError("objective: there is no pair to train on: choose pairs= or raise data.train")
+            raise UserError("objective: there is no pair to train on: choose pairs=, or take more prompts")
         self.train_on(self.items(rows), runtime, folder, listen)
         return list(self.bounds(rows))
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlma.errors import UserError
 from dlma.functional.losses import ipo_loss, reward_distillation_loss, soft_label_loss
 from dlma.functional.preference import sigmoid_loss
+from dlma.ranges import Minority, Positive
 
 
 class Sigmoid:
@@ -24,9 +24,7 @@ class Sigmoid:
 class Conservative:
     """Conservative DPO: every label is taken to be wrong with probability `label_smoothing`."""
 
-    def __init__(self, *, label_smoothing: float) -> None:
-        if not 0 <= label_smoothing < 0.5:
-            raise UserError(f"objective.loss.label_smoothing={label_smoothing}: must be at least 0 and below 0.5")
+    def __init__(self, *, label_smoothing: Minority) -> None:
         self.label = 1 - label_smoothing
 
     def __call__(self, logit: Tensor, margin: Tensor) -> Tensor:
@@ -36,9 +34,7 @@ class Conservative:
 class SoftLabels:
     """Each label is right with probability sigmoid(R / tau)."""
 
-    def __init__(self, *, tau: float) -> None:
-        if not tau > 0:
-            raise UserError(f"objective.loss.tau={tau}: must be above 0")
+    def __init__(self, *, tau: Positive) -> None:
         self.tau = tau
 
     def __call__(self, logit: Tensor, margin: Tensor) -> Tensor:
@@ -48,9 +44,7 @@ class SoftLabels:
 class Ipo:
     """IPO; `beta` is its regularisation tau and must be the objective's own beta."""
 
-    def __init__(self, *, beta: float) -> None:
-        if not beta > 0:
-            raise UserError(f"objective.beta={beta}: IPO needs a beta above 0")
+    def __init__(self, *, beta: Positive) -> None:
         self.beta = beta
 
     def __call__(self, logit: Tensor, margin: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from dlma.model.language import LanguageModel
+from dlma.ranges import Few
 from dlma.store.owned import TRAIN
 from dlma.trainer import collectives
 from dlma.trainer.runtime import Runtime
@@ -23,7 +24,7 @@ class NoTraining:
 
     shares_steps = True
 
-    def __init__(self, model: LanguageModel, /, *, side: Literal["plain", "positive"], samples: int) -> None:
+    def __init__(self, model: LanguageModel, /, *, side: Literal["plain", "positive"], samples: Few) -> None:
         self.side = side
         self.samples = samples
 

@@ -27,6 +27,7 @@ from dlma.model.language import LanguageModel
 from dlma.model.reference import Reference
 from dlma.model.reward_model import value_head
 from dlma.objective.rollouts import Episode, RolloutLoader, distinct, requests
+from dlma.ranges import Count, Few, NotNegative, Positive, PositiveShare, Seed, Share
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
 from dlma.training import finite
@@ -69,21 +70,21 @@ class PPO(TrainingRule):
         /,
         *,
         sampler: Component,
-        rollouts: int,
-        rollout: int,
-        batch: int,
-        epochs: int,
-        kl_weight: float,
-        clip: float,
-        value_clip: float,
-        value_weight: float,
-        gamma: float,
-        lam: float,
+        rollouts: Few,
+        rollout: Count,
+        batch: Count,
+        epochs: Few,
+        kl_weight: NotNegative,
+        clip: PositiveShare,
+        value_clip: Positive,
+        value_weight: NotNegative,
+        gamma: Share,
+        lam: Share,
         whiten_rewards: bool,
         whiten_advantages: bool,
         optim: Component,
-        seed: int,
-        token_budget: int = 4096,
+        seed: Seed,
+        token_budget: Count = 4096,
     ) -> None:
         super().__init__(model, optim=optim, epochs=epochs, batch=batch, seed=seed)
         if rollout % batch:

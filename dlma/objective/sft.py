@@ -18,6 +18,7 @@ from dlma.errors import UserError
 from dlma.model import trees
 from dlma.model.engine import TOLERANCE, Engine
 from dlma.model.language import LanguageModel
+from dlma.ranges import Count, Few, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
 from dlma.training.rule import Step, TrainingRule
@@ -58,10 +59,10 @@ class SFT(TrainingRule):
         /,
         *,
         optim: Component,
-        epochs: int,
-        batch_pairs: int,
-        seed: int,
-        token_budget: int = 4096,
+        epochs: Few,
+        batch_pairs: Count,
+        seed: Seed,
+        token_budget: Count = 4096,
     ) -> None:
         super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
         self.engine = Engine(model, token_budget=token_budget)
@@ -71,7 +72,7 @@ class SFT(TrainingRule):
     ) -> list[None]:
         """Train on the chosen answers (see TrainingRule.train_on); there is no clamp."""
         if not rows:
-            raise UserError("objective: there is no pair to train on: choose pairs= or raise data.train")
+            raise UserError("objective: there is no pair to train on: choose pairs=, or take more prompts")
         self.train_on(self.items(rows), runtime, folder, listen)
         return [None, None]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytorch_lightning as pl
 
 from dlma.model.language import LanguageModel
+from dlma.ranges import Count
 from dlma.records import Context, Pair, content_id
 from dlma.sampler.local import LocalSampler
 from dlma.trainer.runtime import Shard
@@ -24,7 +25,7 @@ class HumanPairs(pl.LightningModule):
         sampler: LocalSampler,
         /,
         *,
-        max_answer_tokens: int,
+        max_answer_tokens: Count,
         path: str | None = None,
     ) -> None:
         super().__init__()

@@ -10,7 +10,6 @@ their end (EOS, or what the chat template writes after an answer), if there is o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from dlma.records import Account, Pair, Turn, content_id, from_table, schema
 
 SUFFIXES = sources.SUFFIXES
 ANSWERS = ("positive", "negative")
+LARGEST = 1_000_000_000  # nats: a margin beyond it would overflow the loss
 DUPLICATE = "duplicate pair"
 HELD_OUT = "prompt held out from training"
 CUT = "answer cut at max_response_tokens"
@@ -342,8 +342,8 @@ def _label(row: Mapping, *, answer_columns: tuple[str, str]) -> tuple[float, str
     margin = _number(text.column(row, "margin"))
     if isinstance(margin, bool) or not isinstance(margin, int | float | None):
         raise UserError(f"margin is of type {type(margin).__name__}, not a number")
-    if margin is None or not math.isfinite(margin):
-        raise BadRow("margin is not a finite number")
+    if margin is None or not abs(margin) <= LARGEST:  # nan is not either
+        raise BadRow(f"margin is not a number from -{LARGEST:,} to {LARGEST:,}")
     chosen = row.get("chosen", "positive") if answer_columns == ANSWERS else "positive"
     if chosen not in ANSWERS:
         raise UserError("chosen must say positive or negative, beside columns of those names")

@@ -12,6 +12,7 @@ from typing import Literal
 from dlma.model.language import LanguageModel
 from dlma.model.tokens import Characters, encode
 from dlma.pairs.sampled import SampledPairs
+from dlma.ranges import Count, Seed
 from dlma.records import Pair
 from dlma.sampler.local import LocalSampler
 from dlma.trainer.runtime import Shard
@@ -31,12 +32,12 @@ class OfficialPairs(SampledPairs):
         sampler: LocalSampler,
         /,
         *,
-        seed: int,
+        seed: Seed,
         first: Literal["positive", "negative", "plain"],
         second: Literal["positive", "negative", "plain"],
         bare: bool,
         end_cut: bool,
-        keep_start: int | None,
+        keep_start: Count | None,
         path: str | None = None,
     ) -> None:
         super().__init__(model, sampler, seed=seed, first=first, second=second, path=path)

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 
 from dlma.functional.noise import row_key
 from dlma.model.language import LanguageModel
+from dlma.ranges import Seed
 from dlma.records import Account, Context, Pair
 from dlma.sampler.local import LocalSampler, Request
 from dlma.trainer.runtime import Shard
@@ -27,7 +28,7 @@ class SampledPairs(pl.LightningModule):
         sampler: LocalSampler,
         /,
         *,
-        seed: int,
+        seed: Seed,
         first: Literal["positive", "negative", "plain"],
         second: Literal["positive", "negative", "plain"],
         path: str | None = None,

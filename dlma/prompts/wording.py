@@ -20,6 +20,7 @@ from dlma.records import Turn
 SIDES = ("plain", "positive", "negative")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 _PARTS = ("system", "affix")
+_SLOTS = (*_PARTS, "text")
 
 
 class Wording:
@@ -144,7 +145,10 @@ def _checked_pairs(pairs: object) -> list[dict[str, dict[str, str]]]:
 def _checked_pair(key: str, pair: object) -> dict[str, dict[str, str]]:
     if not isinstance(pair, Mapping) or set(pair) != {"positive", "negative"}:
         raise UserError(f"{key}: must hold positive and negative, and nothing else")
-    return {side: _checked_side(f"{key}.{side}", pair[side]) for side in ("positive", "negative")}
+    found = {side: _checked_side(f"{key}.{side}", pair[side]) for side in ("positive", "negative")}
+    if not any(text for side in found.values() for text in side.values()):
+        raise UserError(f"{key}: both sides are empty, so nothing tells them apart; give an affix or a system text")
+    return found
 
 
 def _checked_side(key: str, side: object) -> dict[str, str]:
@@ -155,4 +159,6 @@ def _checked_side(key: str, side: object) -> dict[str, str]:
             raise UserError(f"{key}.{name}: unknown; a side holds {' and '.join(_PARTS)}")
         if not isinstance(text, str):
             raise UserError(f"{key}.{name}: is of type {type(text).__name__}, not text")
+        if slots := [slot for slot in _PLACEHOLDER.findall(text) if slot in _SLOTS]:
+            raise UserError(f"{key}.{name}: {{{slots[0]}}} is filled in a template only, and would stand here as it is")
     return {part: side.get(part, "") for part in _PARTS}

@@ -84,13 +84,27 @@ def _stamp(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
+def read(path: Path) -> dict | None:
+    """What a run says of itself; None for a file that no run left, or only a part of one."""
+    found = files.read_json(path)
+    texts = all(isinstance(found.get(key), str) for key in ("name", "status"))
+    numbers = all(isinstance(found.get(key), int | float) for key in ("number", "started", "code"))
+    return found if texts and numbers and isinstance(found.get("result"), dict | None) else None
+
+
+def of_start(sweep: Path, started: float) -> list[dict]:
+    """What the cells of this start of a sweep say of themselves, in the order of the sweep."""
+    found = [cell for path in sweep.glob(f"*/{STATUS}") if (cell := read(path)) is not None]
+    return sorted((cell for cell in found if cell["started"] >= started), key=lambda cell: cell["number"])
+
+
 def settled(folder: Path, own: str, *, retry_failed: bool) -> dict | None:
     """The status that an earlier start left in a cell's folder, if it stands; `own` is the cell's digest now.
 
     Its counts are empty: nothing is computed and nothing looked up.
     """
-    earlier = files.read_json(folder / STATUS)
-    if earlier.get("digest") != own:
+    earlier = read(folder / STATUS)
+    if earlier is None or earlier.get("digest") != own:
         return None
     done = earlier["status"] == "done" and _is_whole(folder)
     failed = earlier["status"] == "failed" and not retry_failed
@@ -113,15 +127,14 @@ def stopped(sweep: Path) -> bool:
     started = files.read_json(sweep / START).get("started")
     if started is None:
         return False
-    found = (files.read_json(path) for path in sweep.glob(f"*/{STATUS}"))
-    return any(cell.get("status") == "failed" and cell["started"] >= started for cell in found)
+    return any(cell["status"] == "failed" for cell in of_start(sweep, started))
 
 
 def interrupt(sweep: Path, started: float, code: int) -> None:
     """Say of every cell of this start that still runs, in whatever process, that it was interrupted."""
     for path in sweep.glob(f"*/{STATUS}"):
-        cell = files.read_json(path)
-        if cell.get("status") == "running" and cell["started"] >= started:
+        cell = read(path)
+        if cell is not None and cell["status"] == "running" and cell["started"] >= started:
             files.write_json(path, {**cell, "status": "interrupted", "reason": "interrupted", "code": code})
 
 

@@ -22,6 +22,7 @@ from dlma.functional.noise import draw, uniform
 from dlma.model.alone import Row, Way
 from dlma.model.language import LanguageModel
 from dlma.model.weights import weights_at_fault
+from dlma.ranges import Count, PositiveShare, Temperature, Whole
 from dlma.sampler.decode import CHUNK, READ_ROWS, Reader, Style, Tile, readable
 from dlma.sampler.kv_cache import cache_width, row_attention
 from dlma.sampler.ways import way_of_decoding
@@ -59,7 +60,9 @@ class LocalSampler:
         several tiles take turns. On other devices a pass has just these rows.
     """
 
-    def __init__(self, *, temperature: float, top_k: int, top_p: float, max_new_tokens: int, rows: int = TILE) -> None:
+    def __init__(
+        self, *, temperature: Temperature, top_k: Whole, top_p: PositiveShare, max_new_tokens: Count, rows: Count = TILE
+    ) -> None:
         self.temperature = temperature
         self.top_k = top_k
         self.top_p = top_p

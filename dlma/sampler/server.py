@@ -20,6 +20,7 @@ from dlma.http_client import Client, Fault, insist
 from dlma.model import trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
+from dlma.ranges import Count, Few, NotNegative, Positive, PositiveShare, Temperature, Whole
 from dlma.sampler.local import LocalSampler, Request, Sampled
 
 _SEEDS = 1 << 31  # what every server takes for a seed
@@ -60,20 +61,20 @@ class ServerSampler:
     def __init__(
         self,
         *,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        max_new_tokens: int,
+        temperature: Temperature,
+        top_k: Whole,
+        top_p: PositiveShare,
+        max_new_tokens: Count,
         served: str | None,
         extra: dict | None,
         urls: list[str] | None = None,
-        in_flight: int = 64,
-        tries: int = 8,
-        first_wait: float = 1.0,
-        timeout: float = 600.0,
+        in_flight: Few = 64,
+        tries: Few = 8,
+        first_wait: NotNegative = 1.0,
+        timeout: Positive = 600.0,
         key_env: str | None = None,
-        parity_rows: int = 16,
-        max_gap: float | None = 0.25,
+        parity_rows: Whole = 16,
+        max_gap: Positive | None = 0.25,
     ) -> None:
         if not urls:
             raise UserError("sampler.urls: name at least one server: sampler.urls=[http://host:8000/v1]")

@@ -16,6 +16,7 @@ from dlma.errors import UserError
 from dlma.functional.labels import flip_probability, flip_temperature
 from dlma.lab import oracle, world
 from dlma.model.language import LanguageModel
+from dlma.ranges import Count, Minority, Seed
 from dlma.records import Pair, ScoredPair
 from dlma.scorer.labelling import margin_scorer, uniform, with_label
 from dlma.trainer.runtime import Shard
@@ -24,7 +25,7 @@ from dlma.trainer.runtime import Shard
 class Annotator(pl.LightningModule):
     """The truly better answer is chosen, with errors at a stated rate; for answers to the lab's questions only.
 
-    flips: share of wrong labels among the pairs that are no ties, at least 0 and below 0.5
+    flips: share of wrong labels among the pairs that are no ties
     """
 
     def __init__(
@@ -32,15 +33,13 @@ class Annotator(pl.LightningModule):
         model: LanguageModel,
         /,
         *,
-        flips: float,
+        flips: Minority,
         criterion: Literal["harmless", "helpful"],
         margin: Literal["none", "self_reward"],
-        seed: int,
-        token_budget: int = 8192,
+        seed: Seed,
+        token_budget: Count = 8192,
     ) -> None:
         super().__init__()
-        if not 0 <= flips < 0.5:
-            raise UserError(f"scorer.flips={flips}: must be at least 0 and below 0.5")
         self.network = model.network
         self.flips = flips
         self.quality = {"harmless": "harmlessness", "helpful": "helpfulness"}[criterion]

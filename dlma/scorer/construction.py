@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.trees import Completion
+from dlma.ranges import Count
 from dlma.records import Label, Pair, ScoredPair
 from dlma.trainer.runtime import Shard
 
@@ -14,7 +15,7 @@ from dlma.trainer.runtime import Shard
 class Construction(pl.LightningModule):
     """Margin 0 for every pair; only the reference log-probs are computed."""
 
-    def __init__(self, model: LanguageModel, /, *, token_budget: int = 8192) -> None:
+    def __init__(self, model: LanguageModel, /, *, token_budget: Count = 8192) -> None:
         super().__init__()
         self.network = model.network
         self.engine = Engine(model, token_budget=token_budget)
@@ -32,7 +33,7 @@ class Construction(pl.LightningModule):
 class GivenMargins(pl.LightningModule):
     """Margins and labels that came with the user's file; the reference log-probs are computed."""
 
-    def __init__(self, model: LanguageModel, labels: list[Label], /, *, token_budget: int = 8192) -> None:
+    def __init__(self, model: LanguageModel, labels: list[Label], /, *, token_budget: Count = 8192) -> None:
         super().__init__()
         self.network = model.network
         self.labels = {label.id: (label.margin, label.chosen) for label in labels}

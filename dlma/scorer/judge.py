@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from dlma.config.schema import Component
 from dlma.judge_prompt import ABJudge, Comparison
 from dlma.model.language import LanguageModel
+from dlma.ranges import Count, Seed
 from dlma.records import Pair, ScoredPair
 from dlma.scorer.labelling import margin_scorer, uniform, with_label
 from dlma.trainer.runtime import Shard
@@ -31,8 +32,8 @@ class Judge(pl.LightningModule):
         ab: Component,
         orders: Literal["both", "one"],
         margin: Literal["verdict", "self_reward", "none"],
-        seed: int,
-        token_budget: int = 8192,
+        seed: Seed,
+        token_budget: Count = 8192,
     ) -> None:
         super().__init__()
         self.model = model

@@ -7,6 +7,7 @@ from typing import Literal
 import pytorch_lightning as pl
 
 from dlma.model.language import LanguageModel
+from dlma.ranges import Count, Seed
 from dlma.records import Pair, ScoredPair
 from dlma.scorer.labelling import margin_scorer, uniform, with_label
 from dlma.trainer.runtime import Shard
@@ -16,7 +17,7 @@ class RandomLabels(pl.LightningModule):
     """Either answer is chosen with probability 1/2, fixed by the pair and the seed."""
 
     def __init__(
-        self, model: LanguageModel, /, *, margin: Literal["none", "self_reward"], seed: int, token_budget: int = 8192
+        self, model: LanguageModel, /, *, margin: Literal["none", "self_reward"], seed: Seed, token_budget: Count = 8192
     ) -> None:
         super().__init__()
         self.network = model.network

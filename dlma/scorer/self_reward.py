@@ -14,6 +14,7 @@ from dlma.functional.reward import self_reward_margin
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.trees import Completion
+from dlma.ranges import Count
 from dlma.records import Pair, ScoredPair
 from dlma.trainer.runtime import Shard
 
@@ -21,7 +22,7 @@ from dlma.trainer.runtime import Shard
 class SelfReward(pl.LightningModule):
     """Scores pairs by self-reward; the positive answer stays chosen, as in the paper, whatever R's sign."""
 
-    def __init__(self, model: LanguageModel, /, *, token_budget: int = 8192) -> None:
+    def __init__(self, model: LanguageModel, /, *, token_budget: Count = 8192) -> None:
         super().__init__()
         self.network = model.network
         self.engine = Engine(model, token_budget=token_budget)

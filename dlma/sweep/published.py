@@ -43,8 +43,9 @@ def read(path: str | Path | None = None) -> list[KnownValue]:
     try:
         entries = yaml.safe_load(source.read_text(encoding="utf-8")) or []
         return [KnownValue(**{**entry, "value": str(entry["value"])}) for entry in entries]
-    except (OSError, yaml.YAMLError, TypeError, KeyError) as reason:
-        raise UserError(f"sweep.known={path}: not a list of known values ({reason}); see published.yaml") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as reason:
+        line = (str(reason).splitlines() or [type(reason).__name__])[0]
+        raise UserError(f"sweep.known={path}: not a list of known values ({line}); see published.yaml") from None
 
 
 def beside(rows: Sequence[Setting], values: Sequence[KnownValue]) -> Mapping[tuple[str, str, str], str]:

@@ -20,8 +20,10 @@ from dlma import records
 from dlma.errors import UserError, few
 from dlma.model import memory
 from dlma.model.engine import Engine
+from dlma.ranges import Count, Few, Threads
 from dlma.store import shards
 from dlma.trainer import collectives
+from dlma.trainer.devices import require
 
 
 class Shard:
@@ -109,13 +111,14 @@ class Runtime:
     def __init__(
         self,
         *,
-        accelerator: str = "cpu",
-        devices: int = 1,
+        accelerator: Literal["cpu", "gpu", "mps"] = "cpu",
+        devices: Few = 1,
         strategy: Literal["ddp", "fsdp"] = "ddp",
-        threads: int = 0,
-        shard_rows: int = 256,
-        checkpoint_steps: int = 50,
+        threads: Threads = 0,
+        shard_rows: Count = 256,
+        checkpoint_steps: Count = 50,
     ) -> None:
+        require(accelerator, devices)
         self.accelerator = accelerator
         self.devices = devices
         self.strategy = strategy

@@ -10,6 +10,7 @@ import torch
 
 from dlma.errors import UserError
 from dlma.functional.schedules import rate_share
+from dlma.ranges import NotNegative, Positive, Rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +23,11 @@ class Optim:
     """
 
     optimizer: Literal["adamw", "rmsprop"]
-    lr: float
-    weight_decay: float
-    warmup: float
+    lr: Rate
+    weight_decay: NotNegative
+    warmup: NotNegative
     schedule: Literal["constant", "cosine"]
-    clip_norm: float
+    clip_norm: Positive
 
     def __post_init__(self) -> None:
         if self.warmup < 0 or (self.warmup > 1 and self.warmup != int(self.warmup)):

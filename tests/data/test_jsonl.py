@@ -131,7 +131,7 @@ def test_an_answer_at_the_end_of_a_chat_is_taken_off_and_counted(tmp_path):
     prompt, account = only(tmp_path, {"messages": chat("q", "answer")})
     assert prompt.turns == [Turn("user", "q")]
     assert account.trimmed == {CUT_ANSWER: 1}
-    with pytest.raises(UserError, match=r"rows.jsonl, row 1: a last assistant turn.*on_bad_row=error"):
+    with pytest.raises(UserError, match=r"rows.jsonl, row 1: a last assistant turn.*on_bad_row=drop"):
         only(tmp_path, {"messages": chat("q", "answer")}, on_bad_row="error")
 
 

@@ -10,7 +10,6 @@ from dlma.data.split import (
     SHORTENED,
     TOO_MANY_WORDS,
     Found,
-    check_sizes,
     position,
     read_prompts,
     split_of,
@@ -156,23 +155,8 @@ def test_bad_rows_up_to_the_limit_are_dropped_and_more_stop_the_run():
 
 
 def test_strict_mode_names_the_first_bad_row():
-    with pytest.raises(UserError, match=r"^row 9: empty answer \(data.on_bad_row=error"):
+    with pytest.raises(UserError, match=r"^row 9: empty answer \(a row of a file is left out by data.on_bad_row=drop"):
         read([str(i) for i in range(10)], parse=bad_after(8), on_bad_row="error")
-
-
-@pytest.mark.parametrize(
-    ("sizes", "key"),
-    [
-        ({"max_words": 0, "max_prompts": None, **SHARES}, "data.max_words"),
-        ({"max_prompts": 1, **SHARES}, "data.max_prompts"),
-        ({"max_prompts": 0, **SHARES}, "data.max_prompts"),
-        ({"max_prompts": None, "validation_share": 0.1, "test_share": 0.0}, "data.test_share"),
-        ({"max_prompts": None, "validation_share": 0.6, "test_share": 0.4}, "data.test_share"),
-    ],
-)
-def test_sizes_without_sense_are_refused(sizes, key):
-    with pytest.raises(UserError, match=key):
-        check_sizes(**{"max_words": None, **sizes})
 
 
 def test_unknown_row_policies_are_refused():

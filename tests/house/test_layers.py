@@ -9,7 +9,7 @@ from source_tree import Import, closure, imports, imports_of, is_package, module
 # From the bottom up. A line is a layer; its items are units, each given by its modules. A unit imports itself and
 # the units of the layers below, never another unit of its own layer.
 LAYERS = [
-    ["dlma.errors"],
+    ["dlma.errors", "dlma.ranges"],
     ["dlma.stopping", "dlma.redaction"],
     ["dlma.screen"],
     ["dlma.csv_text"],

@@ -83,7 +83,7 @@ def test_each_pair_of_a_file_of_ones_own_is_an_entry(bench, tmp_path):
     [
         ("[lba]", [], "mode.prompts: there is no prompts=lba (there are affixes16, "),
         ("[]", [], "mode.prompts: name at least one file of conf/prompts"),
-        ("[lab]", ["mode.sample=1"], "mode.sample=1: at least 2 prompts"),
+        ("[lab]", ["mode.sample=1"], "mode.sample: must be an integer from 2 to"),
         ("[lab]", ["method=rlaif"], "mode=workbench samples its own pairs"),
         ("[lab]", ["mode.rank_by=truth"], "mode.rank_by: must be one of separation"),
     ],

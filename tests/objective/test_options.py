@@ -121,19 +121,5 @@ def test_weighing_by_margins_needs_margins(model):
         rule(model, weighted=True).items(pairs)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Conservative(label_smoothing=0.5),
-        lambda: Conservative(label_smoothing=-0.1),
-        lambda: SoftLabels(tau=0.0),
-        lambda: Ipo(beta=0.0),
-    ],
-)
-def test_values_without_meaning_are_refused(make):
-    with pytest.raises(UserError, match=r"objective\."):
-        make()
-
-
 def test_the_sigmoid_loss_is_the_default_of_the_paper():
     assert Sigmoid()(torch.zeros(3), torch.zeros(3)).tolist() == pytest.approx([math.log(2)] * 3)

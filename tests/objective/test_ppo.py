@@ -218,11 +218,6 @@ def test_step_0_check_stops_a_policy_that_is_not_the_reference(tmp_path):
     assert not (tmp_path / "policy").exists()
 
 
-def test_a_batch_that_does_not_divide_the_rollout_is_refused():
-    with pytest.raises(UserError, match="must divide"):
-        PPO(small_model(), sampler=sampler(4), **{**OPTIONS, "batch": 3})
-
-
 def test_ppo_without_a_reward_model_names_one():
     rule = PPO(small_model(), sampler=sampler(4), **OPTIONS)
     with pytest.raises(UserError, match="reward=bradley_terry"):

@@ -172,3 +172,27 @@ def test_a_single_run_has_no_ledger(run_main, cells):
 def test_the_start_of_a_sweep_leaves_no_file(sweep, cells):
     sweep()
     assert not list(Path.cwd().rglob(run_status.START))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"started": 9e99}',
+        '{"name": "a", "status": "failed", "number": "x", "started": 9e99, "code": 1}',
+    ],
+)
+def test_a_broken_or_foreign_status_is_none_of_this_start(tmp_path, content):
+    whole = {"name": "b", "status": "done", "number": 0, "started": 5.0, "code": 0, "result": None}
+    for name, text in (("a", content), ("b", json.dumps(whole))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "status.json").write_text(text)
+    assert run_status.of_start(tmp_path, 1.0) == [whole]
+    assert run_status.settled(tmp_path / "a", "digest", retry_failed=False) is None
+    run_status.begin(tmp_path)
+    assert not run_status.stopped(tmp_path)
+    run_status.interrupt(tmp_path, 1.0, 130)
+    assert (tmp_path / "a" / "status.json").read_text() == content

@@ -175,9 +175,3 @@ def test_the_annotator_refuses_what_is_not_the_labs(model):
     other = dataclasses.replace(pair(model), question="How do I hit someone?")
     with pytest.raises(UserError, match="annotator"):
         annotator(model).predict_step(Shard(0, [other]), 0)
-
-
-@pytest.mark.parametrize("flips", [-0.1, 0.5])
-def test_an_impossible_error_rate_is_refused(model, flips):
-    with pytest.raises(UserError, match=r"scorer\.flips"):
-        annotator(model, flips=flips)

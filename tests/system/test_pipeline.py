@@ -384,8 +384,8 @@ def test_policies_on_the_way_give_a_curve_from_the_base_to_the_policy(run):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["along=-1"], "along=-1: a number of policies, 0 for none"),
-        (["along=2", "iterations=2"], "along=2: follows one training, from the base on: iterations=1"),
+        (["along=-1"], "along: must be an integer from 0 to 1,000, not -1"),
+        (["along=2", "iterations=2"], "along: 2 follows one training, from the base on: iterations=1"),
     ],
 )
 def test_a_curve_that_cannot_be_made_is_refused(run, capsys, overrides, said):

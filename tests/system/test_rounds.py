@@ -128,7 +128,7 @@ def test_what_trains_nothing_has_one_round(run):
     assert counts(folder)["run"]["policy"] == 1 and not (folder / "rounds.csv").exists()
 
 
-@pytest.mark.parametrize(("override", "line"), [("iterations=0", "at least 1"), ("pairs.path=p.jsonl", "iterations=1")])
+@pytest.mark.parametrize(("override", "line"), [("iterations=0", "from 1 to"), ("pairs.path=p.jsonl", "iterations=1")])
 def test_rounds_without_meaning_are_refused_before_any_work(run, capsys, override, line):
     run("iterations=2", override, code=2)
     errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]

@@ -1,0 +1,52 @@
+"""What two or more values of a config have to do with each other; each is within its own range already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+Finding = tuple[str, str]  # the dotted key, and what is wrong with it
+
+
+def broken(tree: dict, components: list[str]) -> Iterator[Finding]:
+    """Every relation that does not hold in a config of plain values.
+
+    components: the keys of the root that hold a component
+    """
+    yield from _recipe_of_model(tree)
+    yield from _rounds(tree)
+    for name in ("recipe", *components):
+        yield from _within(name, tree[name])
+    if not tree["store"]["root"].strip():
+        yield "store.root", "is empty; name a folder: store.root=..."
+
+
+def _recipe_of_model(tree: dict) -> Iterator[Finding]:
+    """A recipe made for one kind of model is refused for any other, with the right one named."""
+    recipe, own = tree["recipe"], tree["model"].get("_recipe_")
+    if recipe["exclusive"] and own not in (None, recipe["name"]):
+        yield "recipe", f"{recipe['name']} does not suit this model; use recipe={own}"
+
+
+def _rounds(tree: dict) -> Iterator[Finding]:
+    """What is there once cannot be part of several rounds."""
+    rounds, own = tree["iterations"], tree["scored"]["path"] or tree["pairs"].get("path")
+    if rounds > 1 and own:
+        yield "iterations", f"{rounds} rounds, but the pairs of {own} are the same in every round: iterations=1"
+    if rounds > 1 and tree["along"]:
+        yield "along", f"{tree['along']} follows one training, from the base on: iterations=1"
+
+
+def _within(path: str, node: dict) -> Iterator[Finding]:
+    """Values of one node, and of the nodes inside it."""
+    for name, inner in node.items():
+        if isinstance(inner, dict):
+            yield from _within(f"{path}.{name}", inner)
+    low, high = node.get("margin_low"), node.get("margin_high")
+    if low is not None and high is not None and low > high:
+        yield f"{path}.margin_low", f"{low} is above {path}.margin_high, {high}"
+    if {"rollout", "batch"} <= node.keys() and node["rollout"] % node["batch"]:
+        yield f"{path}.batch", f"{node['batch']} must divide {path}.rollout, {node['rollout']}"
+    if "test_share" in node and node["test_share"] + node["validation_share"] >= 1:
+        yield f"{path}.test_share", f"{node['test_share']} and {path}.validation_share must together be below 1"
+    if node.get("max_cost") is not None and None in (node["cost_in"], node["cost_out"]):
+        yield f"{path}.max_cost", f"needs {path}.cost_in and {path}.cost_out, per million tokens"

@@ -1,0 +1,60 @@
+"""Values that have to do with each other: the first that breaks a relation is named, and what mends it passes."""
+
+import pytest
+from omegaconf import OmegaConf
+from source_tree import ROOT
+
+from dlma.config import check, compose
+
+CORPUS = ["data=jsonl", "data.path=p", "model=hf", "model.path=m"]
+FOUND = [
+    ([], {"recipe.margin_low": 5}, "recipe.margin_low: 5 is above recipe.margin_high, 4.0", {"recipe.margin_high": 5}),
+    (
+        ["objective=ppo"],
+        {"recipe.ppo.batch": 3},
+        "recipe.ppo.batch: 3 must divide recipe.ppo.rollout, 128",
+        {"recipe.ppo.rollout": 129},
+    ),
+    (
+        CORPUS,
+        {"data.test_share": 0.5, "data.validation_share": 0.5},
+        "data.test_share: 0.5 and data.validation_share must together be below 1",
+        {"data.validation_share": 0.49},
+    ),
+    (
+        [],
+        {"endpoint.max_cost": 1, "endpoint.cost_in": 2},
+        "endpoint.max_cost: needs endpoint.cost_in and endpoint.cost_out, per million tokens",
+        {"endpoint.cost_out": 0},
+    ),
+    (
+        [],
+        {"iterations": 2, "pairs.path": "p.jsonl"},
+        "iterations: 2 rounds, but the pairs of p.jsonl are the same in every round: iterations=1",
+        {"iterations": 1},
+    ),
+    (
+        [],
+        {"iterations": 2, "along": 3},
+        "along: 3 follows one training, from the base on: iterations=1",
+        {"along": 0},
+    ),
+    ([], {"store.root": " "}, "store.root: is empty; name a folder: store.root=...", {"store.root": "s"}),
+    (
+        ["model=hf", "model.path=m"],
+        {"recipe.exclusive": True, "recipe.name": "lab"},
+        "recipe: lab does not suit this model; use recipe=small_full",
+        {"recipe.exclusive": False},
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "wrong", "said", "mended"), FOUND, ids=[said[:30] for _, _, said, _ in FOUND])
+def test_a_broken_relation_is_one_line_and_what_mends_it_passes(overrides, wrong, said, mended):
+    cfg = compose.plan(compose.search_path(ROOT / "conf", None), overrides, False).cfg
+    for key, value in wrong.items():
+        OmegaConf.update(cfg, key, value)
+    assert [str(problem) for problem in check.problems(cfg)] == [said]
+    for key, value in mended.items():
+        OmegaConf.update(cfg, key, value)
+    assert check.problems(cfg) == []
