@@ -14,6 +14,7 @@ import yaml
 
 from dlma.metrics import summary
 from dlma.records import EvalRow, from_table
+from dlma.statistics.format import bounded
 from dlma.statistics.intervals import Estimate
 
 HERE = Path(__file__).resolve().parent
@@ -67,4 +68,4 @@ def _section(base: str, rows: list[dict]) -> str:
 
 def _cell(row: dict) -> str:
     mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
-    return summary.bounded(Estimate(mean, low, high, int(row["n"])), row["unit"])
+    return bounded(Estimate(mean, low, high, int(row["n"])), row["unit"])

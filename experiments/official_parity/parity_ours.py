@@ -47,7 +47,7 @@ def _pair(tokenizer, wording, row: Example, eos: bool) -> Pair:
 def bare_pairs(model: LanguageModel, rows: Sequence[Example], margins: Sequence[float]) -> list[ScoredPair]:
     """The pairs as the official trainer sees them: no BOS, prompt and answers tokenised apart, EOS always there."""
     from dlma.model.engine import Engine
-    from dlma.model.trees import Sequence as Scored
+    from dlma.model.trees import Completion as Scored
 
     def ids(text: str) -> list[int]:
         return model.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -8,6 +8,7 @@ from store_kit import never, spoil, write_policy, write_rows
 
 from dlma import files
 from dlma.errors import UserError
+from dlma.modes import store as store_mode
 from dlma.modes.store import show
 from dlma.runs import policies, publish, written
 from dlma.store import owned, retention
@@ -309,12 +310,12 @@ def test_the_store_mode_on_an_absent_store_writes_nothing(tmp_path, capsys):
     ("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (4.2e6, "4.2 MB"), (3e12, "3.0 TB")]
 )
 def test_sizes_read_in_powers_of_a_thousand(size, text):
-    assert retention.size_text(size) == text
+    assert store_mode.size_text(size) == text
 
 
 @pytest.mark.parametrize(("age", "text"), [(5, "now"), (90, "2 min"), (7200, "2 h"), (259200, "3 d")])
 def test_ages_read_in_the_largest_unit(age, text):
-    assert retention.age_text(age) == text
+    assert store_mode.age_text(age) == text
 
 
 def test_a_policy_that_was_cleaned_away_no_longer_counts_as_the_best(store, tmp_path):
