@@ -167,7 +167,7 @@ class ChatClient:
             self._count(kept, cached=1)
             return kept["reply"]
         try:
-            found = self._insist(chat)
+            found = self._with_retries(chat)
         except UserError as reason:
             with self._lock:
                 self._reason = self._reason or reason  # the first one is what stopped the others
@@ -195,7 +195,7 @@ class ChatClient:
         for attempt in range(self.endpoint.attempts):
             if self._stop.is_set():
                 break
-            self._take_turn()
+            self._rate_limit()
             try:
                 return self._once(chat)
             except _Fault as fault:

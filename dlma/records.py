@@ -12,7 +12,7 @@ import hashlib
 import math
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -296,11 +296,3 @@ def from_table(record: type, table: pa.Table) -> list:
     if record is Prompt:
         return [Prompt(**{**row, "turns": [Turn(**t) for t in row["turns"]]}) for row in rows]
     return [record(**row) for row in rows]
-
-
-def by_id(rows: Sequence) -> dict:
-    """Rows keyed by `prompt_id`; raises ValueError when one id stands twice."""
-    table = {row.prompt_id: row for row in rows}
-    if len(table) != len(rows):
-        raise ValueError("a prompt id stands twice")
-    return table

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from bandits import ARMS, CONTEXT, flat_model, pair, rewards
-from scored_examples import scored_pairs
+from scored_examples import REWARD_OPTIONS, scored_pairs
 from small_models import small_model
 
 from dlma.errors import UserError
@@ -15,24 +15,9 @@ from dlma.model.trees import Completion
 from dlma.reward import BradleyTerry
 from dlma.trainer.runtime import Runtime
 
-OPTIONS = dict(
-    margin_weight=0.0,
-    margin_low=-4.0,
-    margin_high=4.0,
-    margin_unit="nats",
-    optimizer="adamw",
-    lr=1e-3,
-    weight_decay=0.0,
-    warmup_steps=1,
-    clip_norm=1.0,
-    epochs=2,
-    batch_pairs=4,
-    seed=0,
-)
-
 
 def train(folder, model, pairs, **changes):
-    rule = BradleyTerry(model, **{**OPTIONS, **changes})
+    rule = BradleyTerry(model, **{**REWARD_OPTIONS, **changes})
     rule.fit(pairs, Runtime(checkpoint_steps=1), folder, lambda row: None)
     return rule
 
@@ -87,7 +72,7 @@ def test_the_update_does_not_depend_on_how_a_step_is_cut():
     pairs = scored_pairs(model)
     gradients = []
     for budget in (1, 100_000):
-        rule = BradleyTerry(copy.deepcopy(model), **{**OPTIONS, "token_budget": budget})
+        rule = BradleyTerry(copy.deepcopy(model), **{**REWARD_OPTIONS, "token_budget": budget})
         with torch.no_grad():
             rule.reward.head.weight.normal_(generator=torch.Generator().manual_seed(2))
         micros = rule.micros(rule.items(pairs))

@@ -251,17 +251,3 @@ def _require_numbers(model: LanguageModel, logits: torch.Tensor, used: dict[int,
     if bad:
         names = f" (rows {few([used[row] for row in bad])})" if used else ""
         raise UserError(f"{model.name}: its logits are no numbers{names}: {weights_at_fault(model.network)}")
-
-
-def flip_rate(one: Sequence[Sampled], other: Sequence[Sampled]) -> tuple[float, float]:
-    """How far two layouts of the same requests differ: the share of answers, and of tokens that began to differ.
-
-    After its first difference an answer goes its own way, so each differing answer counts one flipped token, and
-    only the tokens up to it as looked at.
-    """
-    flipped, seen = 0, 0
-    for a, b in zip(one, other, strict=True):
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a.ids, b.ids)))
-        flipped += a.ids != b.ids
-        seen += same + (a.ids != b.ids)
-    return flipped / max(1, len(one)), flipped / max(1, seen)

@@ -1,4 +1,6 @@
-"""Scored pairs of random ids whose references are true, and DPO settings, for tests."""
+"""Scored pairs of random ids whose references are true, and settings of training rules, for tests."""
+
+import dataclasses
 
 import torch
 
@@ -26,6 +28,23 @@ OPTIONS = dict(
     batch_pairs=4,
     seed=0,
 )
+REWARD_OPTIONS = dict(
+    margin_weight=0.0,
+    margin_low=-4.0,
+    margin_high=4.0,
+    margin_unit="nats",
+    optimizer="adamw",
+    lr=1e-3,
+    weight_decay=0.0,
+    warmup_steps=1,
+    clip_norm=1.0,
+    epochs=2,
+    batch_pairs=4,
+    seed=0,
+)
+
+SHARED = ("optimizer", "lr", "weight_decay", "warmup_steps", "clip_norm", "epochs", "batch_pairs", "seed")
+TRAINING = {name: OPTIONS[name] for name in SHARED}
 
 
 def scored_pairs(model, n=10, chosen="positive"):
@@ -47,3 +66,9 @@ def scored_pairs(model, n=10, chosen="positive"):
             )
         )  # fmt: skip
     return rows
+
+
+def prompted_pairs(model, n=5, chosen="positive"):
+    """Scored pairs whose positive context differs from the plain one."""
+    pairs = scored_pairs(model, n=n, chosen=chosen)
+    return [dataclasses.replace(p, positive_context_ids=[*p.plain_context_ids, 5, 6]) for p in pairs]

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from scored_examples import OPTIONS, scored_pairs
+from scored_examples import TRAINING, prompted_pairs, scored_pairs
 from small_models import FOUR_SHAPES, plain_logp, small_model
 
 from dlma.errors import UserError
@@ -13,15 +13,6 @@ from dlma.model.language import LanguageModel
 from dlma.objective.distill import ContextDistillation
 from dlma.objective.sft import SFT
 from dlma.trainer.runtime import Runtime
-
-SHARED = ("optimizer", "lr", "weight_decay", "warmup_steps", "clip_norm", "epochs", "batch_pairs", "seed")
-TRAINING = {name: OPTIONS[name] for name in SHARED}
-
-
-def prompted_pairs(model, n=5, chosen="positive"):
-    """Scored pairs whose positive context differs from the plain one."""
-    pairs = scored_pairs(model, n=n, chosen=chosen)
-    return [dataclasses.replace(p, positive_context_ids=[*p.plain_context_ids, 5, 6]) for p in pairs]
 
 
 def moved_copy(model):

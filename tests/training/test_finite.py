@@ -5,12 +5,10 @@ import math
 
 import pytest
 import torch
-from scored_examples import OPTIONS, scored_pairs
+from instructions import prompt, tiny_model
+from instructions import rule as tuning
+from scored_examples import OPTIONS, REWARD_OPTIONS, TRAINING, prompted_pairs, scored_pairs
 from small_models import small_model
-from test_bradley_terry import OPTIONS as REWARD_OPTIONS
-from test_instruction import prompt, tiny_model
-from test_instruction import rule as tuning
-from test_sft import TRAINING, prompted_pairs
 
 from dlma import records
 from dlma.errors import UserError
