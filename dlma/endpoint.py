@@ -100,7 +100,7 @@ class Endpoint:
 
 
 @dataclass
-class Account:
+class Usage:
     """What one run asked: replies found in the cache, requests sent (tries included), tokens, money, and of whom."""
 
     cached: int = 0
@@ -128,7 +128,7 @@ class ChatClient:
     def __init__(self, endpoint: Endpoint, cache: Path) -> None:
         self.endpoint = endpoint
         self.cache = cache / "chat"
-        self.account = Account()
+        self.account = Usage()
         self._client: openai.OpenAI | None = None
         self._lock = threading.Lock()
         self._next = 0.0

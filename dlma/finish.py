@@ -22,7 +22,7 @@ from dlma.metrics import summary
 from dlma.records import Account, EvalRow, MetricValue, ScoredPair, TokenRewards, Truth, Verdict
 from dlma.report import along, run_page, terminal, verdicts
 from dlma.report.categories import CategoryRow, categories_csv, category_rows
-from dlma.report.rounds import Round, drift, rounds_csv
+from dlma.report.rounds import RoundDrift, drift, rounds_csv
 from dlma.report.scores import part_tax, print_tax, score_rows
 from dlma.runs import leftovers, policies
 from dlma.runs.publish import publish, publish_tree
@@ -147,7 +147,7 @@ def earlier(rounds: Sequence[dict[str, Stage]]) -> dict[str, Stage]:
     return {f"{name}, round {number}": stage for number, stages in before for name, stage in stages.items()}
 
 
-def drift_of(rounds: Sequence[dict[str, Stage]], scorer: str) -> list[Round]:
+def drift_of(rounds: Sequence[dict[str, Stage]], scorer: str) -> list[RoundDrift]:
     """R of each round's pairs by the model at its start and by the base."""
     found = []
     for number, stages in enumerate(rounds, start=1):
@@ -162,7 +162,7 @@ def _margins(scored: Stage) -> list[float]:
     return scored.table().column("margin").to_pylist()
 
 
-def keep_drift(cell: RunContext, drifts: Sequence[Round]) -> None:
+def keep_drift(cell: RunContext, drifts: Sequence[RoundDrift]) -> None:
     """The drift in the run folder and at the tracker."""
     if not drifts:
         return
@@ -192,7 +192,7 @@ def report_data(
     train: list[dict],
     accounts: dict[str, Account],
     curve: tuple[str, list[Finding]],
-    drifts: Sequence[Round],
+    drifts: Sequence[RoundDrift],
     wins: dict[str, Estimate],
 ) -> run_page.ReportData:
     """All that the HTML report shows."""
@@ -217,7 +217,7 @@ def report_data(
         clamp=tuple(stages["policy"].notes["clamp"]),
         accounts=accounts,
         config=cell.recorded,
-        stages=[run_page.Stage(name, stage.key, cell.store.fate(stage)) for name, stage in stages.items()],
+        stages=[run_page.StageLine(name, stage.key, cell.store.fate(stage)) for name, stage in stages.items()],
         warnings=[line for found in checks.values() for line in findings.warnings(found)],
         checks=checks,
         along=section,

@@ -51,7 +51,7 @@ class Judgement:
     margin: float | None = None
 
 
-class Judge(Protocol):
+class PairwiseJudge(Protocol):
     criterion: str
 
     def identity(self) -> list[str]: ...
@@ -119,7 +119,7 @@ def matches(
     ]
 
 
-def verdicts(name: str, judge: Judge, rows: Sequence[Match]) -> list[Verdict]:
+def verdicts(name: str, judge: PairwiseJudge, rows: Sequence[Match]) -> list[Verdict]:
     """The judge's rulings as records, under the judge's name in the config."""
     return [
         Verdict(

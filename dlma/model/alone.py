@@ -16,7 +16,7 @@ Way = Literal["own cache", "whole rows"]  # over the cache that the network make
 _CACHES = ("past_key_values", "cache_params", "state")  # how networks call what they hand out and take again
 
 
-class Row:
+class GrowingRow:
     """A growing row."""
 
     def __init__(self, model: LanguageModel, way: Way) -> None:

@@ -26,7 +26,7 @@ _WEIGHT, _BIAS, _MEAN, _VAR = _NAMES = ("score_head.weight", "score_head.bias", 
 
 
 @dataclass(frozen=True)
-class Template:
+class ScoreTemplate:
     """How a conversation is written; {text} is a turn and {eos} the tokenizer's EOS. A null template is the chat's."""
 
     begin: str
@@ -59,7 +59,7 @@ class ScoreModelSpec:
         shape: Literal["classifier", "score_head"],
         output: int,
         dtype: Literal["float32", "bfloat16"],
-        template: Template | None,
+        template: ScoreTemplate | None,
         max_tokens: int,
         batch_tokens: int = 8192,
     ) -> None:
@@ -68,7 +68,7 @@ class ScoreModelSpec:
         self.shape = shape
         self.output = output
         self.dtype = dtype
-        self.template = Template(**template) if isinstance(template, dict) else template
+        self.template = ScoreTemplate(**template) if isinstance(template, dict) else template
         self.max_tokens = max_tokens
         self.batch_tokens = batch_tokens
 

@@ -19,7 +19,7 @@ import torch
 
 from dlma.errors import UserError, few
 from dlma.functional.noise import draw, uniform
-from dlma.model.alone import Row, Way
+from dlma.model.alone import GrowingRow, Way
 from dlma.model.language import LanguageModel
 from dlma.model.weights import weights_at_fault
 from dlma.sampler.decode import CHUNK, READ_ROWS, Reader, Style, Tile, readable
@@ -121,7 +121,7 @@ class LocalSampler:
 
     def _one_by_one(self, model: LanguageModel, requests: Sequence[Request], way: Way) -> Iterator[tuple[int, Sampled]]:
         for index, request in enumerate(requests):
-            row, ids = Row(model, way), []
+            row, ids = GrowingRow(model, way), []
             while not self._ended(model, request, ids):
                 noise = uniform(np.array([request.key], dtype=np.uint64), np.array([len(ids)]))
                 logits = row.after([*request.context_ids, *ids])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlma.errors import UserError
 from dlma.model import original
-from dlma.model.alone import Row, Way
+from dlma.model.alone import GrowingRow, Way
 from dlma.model.engine import say_once
 from dlma.model.language import LanguageModel
 from dlma.model.masks import attention_kinds
@@ -104,5 +104,5 @@ def _in_a_tile(model: LanguageModel, style: Style, rows: list[list[int]]) -> lis
 
 def _alone(model: LanguageModel, way: Way, ids: Sequence[int]) -> Tensor:
     """The last logits of a row, decoded by itself."""
-    row = Row(model, way)
+    row = GrowingRow(model, way)
     return torch.cat([row.after(ids[: len(ids) - left]) for left in range(_COMPARED - 1, -1, -1)])

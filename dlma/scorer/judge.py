@@ -8,7 +8,7 @@ from typing import Literal
 import pytorch_lightning as pl
 
 from dlma.config.schema import Component
-from dlma.judge_prompt import ABJudge, Comparison
+from dlma.judge_prompt import ABJudge, AnswerPair
 from dlma.model.language import LanguageModel
 from dlma.records import Pair, ScoredPair
 from dlma.scorer.labelling import margin_scorer, uniform, with_label
@@ -62,9 +62,9 @@ class Judge(pl.LightningModule):
         odds = zip(self.judge.log_odds(asked), swap, strict=True)
         return [(None, -value) if swapped else (value, None) for value, swapped in odds]
 
-    def _comparison(self, pair: Pair) -> Comparison:
+    def _comparison(self, pair: Pair) -> AnswerPair:
         conversation = self.model.decode(pair.plain_context_ids)
-        return Comparison(pair.prompt_id, conversation, pair.question, pair.positive_text, pair.negative_text)
+        return AnswerPair(pair.prompt_id, conversation, pair.question, pair.positive_text, pair.negative_text)
 
     def _scored(self, pair: ScoredPair, verdict: tuple[float | None, float | None]) -> ScoredPair:
         asked = [value for value in verdict if value is not None]

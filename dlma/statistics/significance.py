@@ -109,7 +109,7 @@ def prompts_needed(differences: Sequence) -> float:
 
 
 @dataclass(frozen=True)
-class Components:
+class TwoWayComponents:
     """Two-way random effects of a (prompts, seeds) table: variance between prompts, between seeds, and the rest."""
 
     prompt: float
@@ -118,13 +118,13 @@ class Components:
     seeds: int
 
 
-def _components(table: np.ndarray) -> Components:
+def _components(table: np.ndarray) -> TwoWayComponents:
     n, k = table.shape
     prompts, seeds, rest = mean_squares(table)
-    return Components(max(0.0, prompts - rest) / k, max(0.0, seeds - rest) / n, rest, k)
+    return TwoWayComponents(max(0.0, prompts - rest) / k, max(0.0, seeds - rest) / n, rest, k)
 
 
-def _power(n: int, mean: float, of: Components) -> float:
+def _power(n: int, mean: float, of: TwoWayComponents) -> float:
     """How often `p_value` < ALPHA finds this mean with n prompts.
 
     The seeds' mean square has k - 1 degrees of freedom, so it is averaged over chi-square; the others count as known.

@@ -82,7 +82,7 @@ def test_prompts_needed_gives_the_power_it_promises():
 def test_prompts_needed_gives_its_power_with_several_seeds(seeds, sd_seed):
     """A mean of 0.3, prompts of sd 1 and a rest of sd 1; the seeds' own effect of this sd."""
     rng = np.random.default_rng(2)
-    true = significance.Components(1.0, sd_seed**2, 1.0, seeds)
+    true = significance.TwoWayComponents(1.0, sd_seed**2, 1.0, seeds)
     needed = next(n for n in range(2, 10_000) if significance._power(n, 0.3, true) >= 0.8)
 
     def table():
@@ -96,6 +96,6 @@ def test_prompts_needed_gives_its_power_with_several_seeds(seeds, sd_seed):
 def test_prompts_needed_reads_the_components_off_the_table():
     rng = np.random.default_rng(3)
     table = 0.3 + rng.normal(size=(200_000, 1)) + rng.normal(size=(200_000, 3))
-    true = significance.Components(1.0, 0.0, 1.0, 3)
+    true = significance.TwoWayComponents(1.0, 0.0, 1.0, 3)
     needed = next(n for n in range(2, 10_000) if significance._power(n, 0.3, true) >= 0.8)
     assert significance.prompts_needed(table) == pytest.approx(needed, rel=0.1)
