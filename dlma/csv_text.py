@@ -1,4 +1,4 @@
-"""CSV: text that a spreadsheet would take for a formula is written as text, and read back as it was.
+"""CSV files: text that a spreadsheet would take for a formula is written as text, and read back as it was.
 
 A cell of text that begins with one of `= + - @`, tab, line feed or carriage return gets an apostrophe before it, as
 does one that has such an apostrophe already; a number, also one given as text, stays a number.

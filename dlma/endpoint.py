@@ -1,4 +1,4 @@
-"""Chats with any OpenAI-compatible endpoint: many at once, patiently, within limits, and never the same one twice.
+"""A client of OpenAI-compatible endpoints: parallel requests, retries, limits, and a cache of replies.
 
 A reply is kept by the content of its question (address, model, settings, messages), so a rerun, or a run that was
 killed, asks only what has no reply yet. The key is read from the environment when it is needed and kept nowhere.

@@ -1,4 +1,4 @@
-"""Disk manners: nothing half-written, and a full or read-only folder gives one line instead of a trace."""
+"""Atomic writes, JSON and hashes: no half-written file, and one clear line for a full or read-only folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a run: its folder with readable names, the table in the terminal, the report, the tracker's tables."""
+"""The end of a run: files with readable names, the table in the terminal, the report, the tables of the tracker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The typed records that stages hand to each other, and their Arrow schema.
+"""The typed records that stages pass on, and their Arrow schemas.
 
 A record is a frozen dataclass of plain values; a stage stores a list of them as Parquet.
 Token ids are kept from sampling to training: text fields are for people, ids are what is computed on.

@@ -1,4 +1,4 @@
-"""What is secret, and how it is kept out of whatever is written: values, text and bytes.
+"""Secrets: what counts as one, and how it is kept out of all that is written: values, text and bytes.
 
 A value is secret by the name that holds it (`is_secret`): a key of the config, a variable of the environment, a part of
 an address's query. `redact` hides by name, in trees; `text` and `data` hide by value whatever the environment's

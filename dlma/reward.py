@@ -1,4 +1,4 @@
-"""The reward model of a stage of its own, trained on labelled pairs: L = -log sigmoid(r(c) - r(r) - margin_weight*m).
+"""The reward model, trained on labelled pairs in a stage of its own: L = -log sigmoid(r(c) - r(r) - margin_weight*m).
 
 m is the clamped margin of chosen over rejected, as in margin DPO; with margin_weight 0, or labels without a margin,
 it is the Bradley-Terry likelihood. Label-free where the labels are. Records, per step: the loss, the share of pairs

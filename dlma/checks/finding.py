@@ -1,4 +1,4 @@
-"""What a check found, and how findings are shown: in the terminal, in the report, and as numbers for a tracker."""
+"""Findings of a check, and how they are shown: in the terminal, in the report, and as numbers for a tracker."""
 
 from __future__ import annotations
 

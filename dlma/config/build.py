@@ -1,4 +1,4 @@
-"""From a config node to the object that it names, and to its part in a stage's key."""
+"""Building components: from a config node to the object that it names, and to its part in a stage's key."""
 
 from __future__ import annotations
 

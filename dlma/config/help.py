@@ -12,6 +12,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+PROGRAM = "dlma"  # the command that a wheel installs
 GROUP = re.compile(r"^  - (\w+): (\w+|\[[\w, ]*\]) *(?:# (.*))?$", re.M)  # one option, or a list of several
 
 
@@ -24,7 +25,7 @@ def conf_dir() -> Path:
 
 def command() -> list[str]:
     """How this program is called: by the package's name where it was installed, `python run.py` in a checkout."""
-    return [__package__] if Path(sys.argv[0]).stem == __package__ else ["python", "run.py"]
+    return [PROGRAM] if Path(sys.argv[0]).stem == PROGRAM else ["python", "run.py"]
 
 
 def text(folder: Path) -> str:

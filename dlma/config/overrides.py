@@ -1,4 +1,4 @@
-"""Overrides as they are written on a command line or for a sweep: read one by one, told apart by what they set."""
+"""Overrides of a command line or a sweep: parsed one by one, and told apart by what they set."""
 
 from __future__ import annotations
 

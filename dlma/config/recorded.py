@@ -1,4 +1,4 @@
-"""What a run's config.yaml says, read as data: a run folder may come from anybody.
+"""A run's config.yaml, read as data: a run folder may come from anybody.
 
 A reader asks for single values and single components. A component is built only from a target that a preset of its
 group names, or that the present command line chose itself, and only from plain values that fit its schema. Code that

@@ -1,4 +1,4 @@
-"""The config's root: every key that is not a component's, with its type; read by config.py, instantiated by nobody."""
+"""The config's root: every key that is not a component's, with its type; read by check.py, never instantiated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the costs of a run are read: its stages while it ends, costs.json afterwards.
+"""Reading the costs of a run: from its stages while it ends, from costs.json afterwards.
 
 A finished run without costs.json, with one round, is counted from the records in its folder when it is read.
 """

@@ -1,4 +1,4 @@
-"""A corpus: where its rows come from, the format of a row, and which of its prompts are taken."""
+"""A corpus: the source of its rows, the format of a row, and which of its prompts are taken."""
 
 from __future__ import annotations
 

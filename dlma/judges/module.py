@@ -1,4 +1,4 @@
-"""Judges as a module for `Runtime.predict`: shards, resume, devices and the progress bar of every long stage."""
+"""The Lightning module of judges, for `Runtime.predict`: shards, resume, devices and the progress bar."""
 
 from __future__ import annotations
 

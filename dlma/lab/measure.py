@@ -1,4 +1,4 @@
-"""What a base does, measured on validation prompts with plain dense code: the figures of its card."""
+"""The figures of a base's card, measured on validation prompts with plain dense code."""
 
 from __future__ import annotations
 

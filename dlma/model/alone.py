@@ -1,4 +1,4 @@
-"""One row at a time by the network's own forward pass: for architectures that no tile can decode.
+"""Decoding of one row at a time by the network's own forward pass: for architectures that no tile can decode.
 
 What a row gets follows from its own tokens, as in a tile, so its answer is the same in any company.
 """

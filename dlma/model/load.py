@@ -1,4 +1,4 @@
-"""Language models by folder or hub name: what they are (cheap, no weights) and the loaded thing.
+"""Language models by folder or hub name: a spec without weights, and the loading of the weights.
 
 A `ModelSpec` answers all that a stage's key needs without importing torch; `load()` reads the weights.
 safetensors only; no remote code unless the user asks for it.

@@ -1,4 +1,4 @@
-"""An adapter taken into its base's weights."""
+"""Merging an adapter into the weights of its base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reward and cost models of others: one number for a conversation with its answer.
+"""Published reward and cost models: one number for a conversation with its answer.
 
 Two shapes. "classifier": any AutoModelForSequenceClassification. "score_head": a trunk with a linear `score_head` read
 at the last token, as PKU-Alignment/safe-rlhf saves its Beaver models (`model.*`, `score_head.weight`, and a bias or a

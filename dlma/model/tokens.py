@@ -1,4 +1,4 @@
-"""From text to token ids: one BOS in front, an answer's ids as they stand after their context, one EOS at most."""
+"""Tokenisation: one BOS in front, an answer's ids as they stand after their context, one EOS at most."""
 
 from __future__ import annotations
 

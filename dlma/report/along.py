@@ -1,4 +1,4 @@
-"""One run as a curve: every metric of the policies on the way, and where R and the independent judge part.
+"""The trajectory of a run: every metric of the intermediate policies, and where R and the independent judge part.
 
 Step 0 is the base, the last step the policy; the same prompts are answered at every step with the same random numbers.
 R and the judge part at the first step from which, to the end, R rises and no independent judge sees a rise: the rule

@@ -1,4 +1,4 @@
-"""The page on which people compare answers, and the file that it gives back; both know pairs, not methods.
+"""The page on which people compare answers, and the reader of the file that it gives back.
 
 One file, no outside resource; texts are data that the script shows by textContent, under a policy (CSP) that allows
 exactly that script. Nothing in the page says which side is whose: that is worked out again from the run.

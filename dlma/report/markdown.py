@@ -1,4 +1,4 @@
-"""Markdown: tables, and text from anywhere as text."""
+"""Markdown: tables, and escaping of text from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished run, read from its folder: what was decided, what came out, and where it came from."""
+"""Finished runs: config, scored pairs, policy and provenance, read from the run folder."""
 
 from __future__ import annotations
 

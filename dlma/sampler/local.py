@@ -1,4 +1,4 @@
-"""Sampling answers whose content does not depend on how they were laid out.
+"""The local sampler: answers do not depend on batch size, order or neighbours.
 
 Each row draws from its own counter-based noise. Contexts are read longest first; a row that has ended leaves its
 tile at once and the next one that was read takes its place. decode.py keeps every pass to a fixed shape, so that on

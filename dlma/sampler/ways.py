@@ -1,4 +1,4 @@
-"""Which way of decoding equals the network's own forward pass, by trial, on rows as long as those that are to come.
+"""Ways of decoding, and the trial that finds the fastest one that equals the network's own forward pass.
 
 A tile is tried first, with both kinds of mask, then one row at a time over the network's own cache, then without a
 cache. A way is tried once for each length, in steps of the cache's width; one that passed serves all shorter rows. So

@@ -1,4 +1,4 @@
-"""Training stops at the step whose numbers are nan or infinite, and names its rows; what it had before stays.
+"""The check for nan and infinity in training: it stops at that step and names its rows; earlier work stays.
 
 Loss, gradient and recorded quantities are looked at before the optimizer uses them, the weights after it did: so no
 resume point and no policy is ever written with such weights.

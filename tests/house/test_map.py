@@ -160,7 +160,7 @@ def reaches(path: Path, module: str) -> bool:
     kit = [file for file in (ROOT / "tests" / "kit").glob("*.py") if re.search(rf"\b{file.stem}\b", text)]
     texts = [text, *(file.read_text(encoding="utf-8") for file in kit)]
     named = {i.name for one in texts for i in imports_of("tests", ast.parse(one))}
-    if "run_main" in text:
+    if "run_main" in text or "dlma.app" in named:
         named |= {target.rpartition(".")[0] for target in CONFIGURED}
     return module in closure(named & set(modules()), lazy=True)
 

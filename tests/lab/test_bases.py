@@ -201,7 +201,3 @@ def test_long_answers_are_several_times_those_of_standard():
 def test_an_unknown_base_is_refused_with_the_command_that_builds_it(name):
     with pytest.raises(UserError, match="mode=lab_base"):
         bases.base_folder(name)
-
-
-
-

@@ -60,7 +60,7 @@ def test_an_interrupted_run_keeps_the_same_policies(tmp_path):
 
 
 def test_only_the_first_process_saves(tmp_path, monkeypatch):
-    monkeypatch.setattr("dlma.training.intermediate.ranks.rank", lambda: 1)
+    monkeypatch.setattr("dlma.training.intermediate.collectives.rank", lambda: 1)
     trainer = type("Trainer", (), {"global_step": 1})
     KeepAlong(tmp_path, [1]).on_train_batch_end(trainer, None, None, None, 0)
     assert not any(tmp_path.iterdir())
