@@ -40,8 +40,8 @@ def guarded(folder: Path, option: str) -> Iterator[None]:
 
 def _advice(error: Exception, folder: Path) -> str | None:
     code = error.errno if isinstance(error, OSError) else None
-    named = isinstance(error, OSError) and error.filename is not None
-    place = Path(os.fsdecode(error.filename)) if named else None
+    name = error.filename if isinstance(error, OSError) else None
+    place = None if name is None else Path(os.fsdecode(name))
     if place and not _related(place, folder):
         return None
     # Native writers (safetensors, torch) report a full disk in words only.

@@ -77,8 +77,8 @@ def question_lengths(
     texts = [prompt.text(one, seed=seed) for one in comparisons]
     first, second = (encode(tokenizer, [text + verdict for text in texts]) for verdict in prompt.verdicts)
     shared = [trees.common_prefix(*both) for both in zip(first, second, strict=True)]
-    rests = ([len(ids) - begun for ids, begun in zip(side, shared, strict=True)] for side in (first, second))
-    return shared, tuple(rests)
+    one, other = ([len(ids) - begun for ids, begun in zip(side, shared, strict=True)] for side in (first, second))
+    return shared, (one, other)
 
 
 class ABJudge:

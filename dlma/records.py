@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -252,7 +253,7 @@ def content_id(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
-def not_finite(row: object) -> list[str]:
+def not_finite(row: Any) -> list[str]:
     """The fields of a record that hold a nan or an infinity."""
     return [field.name for field in dataclasses.fields(row) if not _finite(getattr(row, field.name))]
 
@@ -266,7 +267,7 @@ def _finite(value: object) -> bool:
 _SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
-def _arrow_type(annotation: object) -> pa.DataType:
+def _arrow_type(annotation: Any) -> pa.DataType:
     if annotation in _SCALARS:
         return _SCALARS[annotation]
     if typing.get_origin(annotation) is list:
@@ -284,7 +285,7 @@ def schema(record: type) -> pa.Schema:
     return pa.schema([pa.field(f.name, _arrow_type(hints[f.name])) for f in dataclasses.fields(record)])
 
 
-def to_table(record: type, rows: Iterable[object]) -> pa.Table:
+def to_table(record: type, rows: Iterable[Any]) -> pa.Table:
     """Rows of one record class as an Arrow table with that class's schema."""
     return pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=schema(record))
 

@@ -9,6 +9,7 @@ import re
 import sys
 import textwrap
 from pathlib import Path
+from typing import cast
 
 from omegaconf import OmegaConf
 
@@ -30,11 +31,10 @@ def command() -> list[str]:
 
 def text(folder: Path) -> str:
     """The help text; groups, defaults and explanations are read from the defaults list and its folders."""
-    source = OmegaConf.load(folder / "hydra" / "help" / "dlma.yaml")
+    source = cast(dict, OmegaConf.to_container(OmegaConf.load(folder / "hydra" / "help" / "dlma.yaml"), resolve=False))
     groups = GROUP.findall((folder / "config.yaml").read_text(encoding="utf-8"))
     shown = "\n".join(_entry(folder, *group) for group in groups)
-    header, template = (source._get_node(key)._value() for key in ("header", "template"))
-    page = template.replace("${hydra.help.header}", header).replace("$GROUPS", shown).rstrip()
+    page = source["template"].replace("${hydra.help.header}", source["header"]).replace("$GROUPS", shown).rstrip()
     return page.replace("python run.py", " ".join(command()))
 
 

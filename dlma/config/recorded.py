@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -50,7 +51,8 @@ class Recorded:
 
     def value(self, key: str) -> object:
         """A value that is no component's, by its dotted key, of the type that the schema has for it."""
-        node, schema = self.values, self._root
+        node: Any = self.values
+        schema: Signature | None = self._root
         *above, leaf = key.split(".")
         for name in above:
             node, schema = node.get(name), signatures.nested(schema.fields[name].annotation, schema)
@@ -80,7 +82,7 @@ class Recorded:
         chosen: one more, which the present command line names itself
         changes: values in place of the run's
         """
-        node: object = self.values
+        node: Any = self.values
         for name in key.split("."):
             node = node[name] if isinstance(node, dict) and name in node else None
         known = {*targets(group), *([chosen] if chosen else [])}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 
 @dataclass
@@ -112,7 +112,13 @@ class Recipe:
 
 
 class Component:
-    """Any node with a `_target_`."""
+    """Any node with a `_target_`; in a constructor, the object built of it, whose class the preset chooses."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        def __call__(self, *args: Any) -> Any: ...
 
 
 @dataclass

@@ -113,7 +113,7 @@ def _keywords(function: ast.FunctionDef) -> dict[str, Field]:
     return {arg.arg: Field(arg.annotation, default is None) for arg, default in zip(args.kwonlyargs, args.kw_defaults)}
 
 
-def _class_fields(node: ast.ClassDef) -> dict[str, Field]:
+def _class_fields(node: ast.ClassDef | ast.FunctionDef) -> dict[str, Field]:
     """The annotated attributes of a dataclass or TypedDict."""
     return {
         item.target.id: Field(item.annotation, item.value is None)
@@ -170,8 +170,9 @@ def accepts(value: object, annotation: ast.expr | None, schema: Signature) -> bo
 def cast(value: object, annotation: ast.expr | None, schema: Signature) -> object:
     """A whole number as a float where the annotation asks for a float and not for an integer."""
     names = {_name(member) for member in options(annotation, schema)}
-    wanted = isinstance(value, int) and not isinstance(value, bool) and "float" in names and "int" not in names
-    return float(value) if wanted else value
+    if isinstance(value, int) and not isinstance(value, bool) and "float" in names and "int" not in names:
+        return float(value)
+    return value
 
 
 def _fits(value: object, member: ast.expr, schema: Signature) -> bool:

@@ -50,7 +50,8 @@ class Probe:
     def _sample_equal(self, rows: list[list[int]], limit: int) -> list[list[int]]:
         import torch
 
-        eos, cache, answers = self.tokenizer.eos_token_id, None, [[] for _ in rows]
+        eos, cache = self.tokenizer.eos_token_id, None
+        answers: list[list[int]] = [[] for _ in rows]
         step = torch.tensor(rows)
         with torch.no_grad():
             for _ in range(limit):

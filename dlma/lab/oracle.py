@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dlma.lab import lexicon
@@ -43,7 +44,7 @@ class Grade:
     malformed: float
 
 
-def _any(words: object) -> str:
+def _any(words: Iterable[str]) -> str:
     return "|".join(sorted(words, key=len, reverse=True))
 
 

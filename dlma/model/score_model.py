@@ -226,7 +226,7 @@ def _tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
     """The tensors of these names in a folder's safetensors files."""
     from safetensors import safe_open
 
-    found = {}
+    found: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118

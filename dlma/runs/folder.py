@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -149,10 +150,11 @@ def _with_results(cell: Cell, summary: Sequence[dict]) -> Cell:
         for name in names
     }
     labels = {row["metric"]: row.get("label", "") for row in summary}
-    about = {"method": first["method"], "base": first["base"], "seed": int(first["seed"])}
+    about: dict[str, Any] = {"method": first["method"], "base": first["base"], "seed": int(first["seed"])}
     metrics = _further(scores, summary)
     verdicts = _verdicts([*_rows(cell.folder / VERDICTS), *_rows(cell.folder / VERSUS)], labels)
-    found = {"arms": arms, "metrics": metrics, "verdicts": verdicts, "costs": cost_record.read(cell.folder, recorded)}
+    found: dict[str, Any] = {"arms": arms, "metrics": metrics, "verdicts": verdicts}
+    found["costs"] = cost_record.read(cell.folder, recorded)
     return replace(cell, **about, config=flat(recorded.values), **found)
 
 

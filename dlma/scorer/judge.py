@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -47,12 +48,12 @@ class Judge(pl.LightningModule):
         """The labelled pairs of a shard."""
         return self.score(shard.rows)
 
-    def score(self, pairs: list[Pair]) -> list[ScoredPair]:
+    def score(self, pairs: Sequence[Pair]) -> list[ScoredPair]:
         """Pairs with the judge's label and log-odds."""
         verdicts = self.verdicts(pairs)
         return [self._scored(*row) for row in zip(self.beside.score(pairs), verdicts, strict=True)]
 
-    def verdicts(self, pairs: list[Pair]) -> list[tuple[float | None, float | None]]:
+    def verdicts(self, pairs: Sequence[Pair]) -> list[tuple[float | None, float | None]]:
         """Log-odds that the positive answer is better, shown first and shown second; None where not asked."""
         comparisons = [self._comparison(pair) for pair in pairs]
         if self.orders == "both":

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import chdtri, ndtr, ndtri, stdtr, stdtrit
 
 from dlma.statistics.intervals import Estimate, crossed_half, mean_squares
@@ -21,7 +22,7 @@ ALPHA, POWER = 0.05, 0.8
 MOST_PROMPTS = 10**9
 
 
-def p_value(differences: Sequence) -> float:
+def p_value(differences: ArrayLike) -> float:
     """Two-sided p of a mean difference of 0 over new prompts and, with a (prompts, seeds) table, over new seeds.
 
     One seed: Student's paired t. 1 where all differences are 0; nan for fewer than two prompts.
@@ -44,7 +45,7 @@ def p_value(differences: Sequence) -> float:
     return math.exp(high)
 
 
-def _table(differences: Sequence) -> np.ndarray:
+def _table(differences: ArrayLike) -> np.ndarray:
     array = np.asarray(differences, dtype=np.float64)
     table = array[:, None] if array.ndim == 1 else array
     if table.ndim != 2 or not table.size or not np.isfinite(table).all():
@@ -85,7 +86,7 @@ def non_inferiority(difference: Estimate, better: str) -> Bound:
     return Bound(max(0.0, worst) if not math.isnan(worst) else math.nan)
 
 
-def prompts_needed(differences: Sequence) -> float:
+def prompts_needed(differences: ArrayLike) -> float:
     """Prompts with which a difference of the size seen here is found at 5 % two-sided with power 0.8, as many seeds.
 
     One seed: n = z^2 variance / difference^2. Several: the least n at which `p_value` of a table with these components

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ def _at_fault(rule: TrainingRule, step: Step) -> list[str]:
 
 
 @torch.no_grad()
-def _sound(rule: TrainingRule, item: object) -> bool:
+def _sound(rule: TrainingRule, item: Any) -> bool:
     found = [rule.loss(micro) for micro in rule.micros([item])]
     values = [value for loss, recorded in found for value in (loss, *recorded.values())]
     return all(math.isfinite(float(value)) for value in values)
