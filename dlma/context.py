@@ -48,7 +48,7 @@ class RunContext:
         self.cfg = cfg
         self.folder = folder
         self.lender = lender
-        self.store = Store(cfg.store.root) if lender is None else lender.store
+        self.store: Store = Store(cfg.store.root) if lender is None else lender.store
         self.settings = redact(resolved(cfg))
         self.summary: dict[str, float] = {}
         self.round = 1
@@ -234,8 +234,8 @@ class RunContext:
 
     def bench(self, policy: Stage | None, arms: Iterable[str]) -> EvaluationContext:
         """What judges and metrics may use: the models behind the arms, and a folder that outlives the run."""
-        trained = policy is not None and self.notes(policy)["trained"]
-        load = {arm: partial(self.policy, policy) if arm == "aligned" and trained else self.base for arm in arms}
+        own = policy if policy is not None and self.notes(policy)["trained"] else None
+        load = {arm: partial(self.policy, own) if arm == "aligned" and own else self.base for arm in arms}
         cache, accelerator = self.store.root / "cache", self.cfg.trainer.accelerator
         return EvaluationContext(load, self.weights["weights"], self.store.fingerprint, cache, accelerator)
 

@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from dlma.screen import visible
 
@@ -39,7 +39,7 @@ def cell(value: object) -> object:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def _bare(value: object) -> object:
+def _bare(value: Any) -> Any:
     return value[1:] if isinstance(value, str) and _GUARDED.match(value) else value
 
 

@@ -284,10 +284,10 @@ def track(
         cell.log_step(row)
     shown: dict[str, int] = {}
     samples = []
-    for row in evals:
-        shown[row.arm] = shown.get(row.arm, 0) + 1
-        if shown[row.arm] <= SAMPLES:
-            samples.append((row.arm, row.question, row.answer, row.reward, row.harmful))
+    for one in evals:
+        shown[one.arm] = shown.get(one.arm, 0) + 1
+        if shown[one.arm] <= SAMPLES:
+            samples.append((one.arm, one.question, one.answer, one.reward, one.harmful))
     cell.tracker.table("samples", ("arm", "question", "answer", "self_reward", "harmful"), samples)
     columns = ("question", "positive_text", "negative_text", "margin", "chosen")
     cell.tracker.table("scored_pairs", columns, [[getattr(pair, name) for name in columns] for pair in pairs])

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 HIDDEN = "<redacted>"
@@ -129,7 +130,7 @@ def data(content: bytes) -> bytes:
     return content
 
 
-def redact(tree: object) -> object:
+def redact(tree: Any) -> Any:
     """The same tree without secrets: by the names of its keys and of overrides (`key=value`), and by value."""
     if isinstance(tree, Mapping):
         return {

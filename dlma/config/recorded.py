@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -52,10 +52,10 @@ class Recorded:
     def value(self, key: str) -> object:
         """A value that is no component's, by its dotted key, of the type that the schema has for it."""
         node: Any = self.values
-        schema: Signature | None = self._root
+        schema = self._root
         *above, leaf = key.split(".")
         for name in above:
-            node, schema = node.get(name), signatures.nested(schema.fields[name].annotation, schema)
+            node, schema = node.get(name), cast(Signature, signatures.nested(schema.fields[name].annotation, schema))
             if not isinstance(node, dict):
                 raise UserError(f"{self.path}: has no {key}")
         if leaf not in node:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dlma.config.schema import Component
 from dlma.data.sources import Source
 from dlma.data.split import check_sizes, read_prompts
@@ -36,7 +38,7 @@ class Corpus:
         on_bad_row: str,
         max_dropped: float,
     ) -> None:
-        self.sizes = {
+        self.sizes: dict[str, Any] = {
             "max_words": max_words,
             "max_prompts": max_prompts,
             "validation_share": validation_share,

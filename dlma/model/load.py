@@ -174,9 +174,8 @@ def _remedy(reason: Exception, path: str, revision: str) -> str:
 
 def at_hand(path: str, revision: str) -> Path | None:
     """The folder of a model whose weights are on this machine, a folder or in the hub's cache; nothing is fetched."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        folder = _cached(path, revision)
+    place = Path(path).expanduser()
+    folder = place if place.is_dir() else _cached(path, revision)
     return folder if folder is not None and any(folder.glob("*.safetensors")) else None
 
 

@@ -71,7 +71,7 @@ def annotate(
             files.write_bytes(folder / PAGE, render(blinds, ask))
             print(f"{len(drawn)} pairs, {arm} against {against_arm}, sides at random: {folder / PAGE}")
             return
-        others = {**scores(drawn), **verdicts(Path(run), arm, against and Path(against), against_arm)}
+        others = {**scores(drawn), **verdicts(Path(run), arm, Path(against) if against else None, against_arm)}
         found = findings(drawn, read_labels([Path(path) for path in labels], blinds), others)
         files.write_bytes(folder / RESULTS, json.dumps(_plain(found), indent=2).encode())
     show(found, f"{arm} against {against_arm}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,7 +12,7 @@ from dlma.redaction import redact
 
 def show(cfg: DictConfig, /) -> dict:
     """mode=check: print the composed config, which was checked before any mode is called, and what it would build."""
-    values = cast(dict, redact(resolved(cfg)))
+    values = redact(resolved(cfg))
     print(OmegaConf.to_yaml(OmegaConf.create(values)).rstrip())
     print("what would be built:")
     for path, target in targets(values):
