@@ -1,4 +1,5 @@
 # make demo: set up, then DLMA on the built-in lab.   make test: set up, then the tests.   make lint: style.
+# make types: mypy, with the rules of pyproject.toml.
 # Another Python: make demo PYTHON=python3.12. Another source of torch, such as a CUDA build:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cu130
 
@@ -12,7 +13,7 @@ INSTALL := $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -c co
 INSTALL += $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 INSTALL += $(if $(TORCH_INDEX),--index $(TORCH_INDEX) --index-strategy unsafe-best-match)
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint types setup clean
 
 demo: $(READY)
 	$(BIN)/python run.py
@@ -23,6 +24,9 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
 
 setup: $(READY)
 

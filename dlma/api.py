@@ -1,4 +1,4 @@
-"""The self-reward of any loaded model on rows of text, without a run: see the README's ten lines."""
+"""The self-reward of any loaded model on rows of text, without a run (README, "From Python")."""
 
 from __future__ import annotations
 

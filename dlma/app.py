@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     Without an argument it is the program itself, which does not return when it is stopped.
     """
     program = argv is None
-    argv = list(sys.argv[1:] if program else argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     with _restored(), redaction.session(), screen.guarded(), screen.quiet(), stopping.heeded(), _last_words(argv):
         redaction.learn_words(argv)
         code = _outcome(argv)

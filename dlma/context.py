@@ -243,8 +243,8 @@ class RunContext:
 
     def bench(self, policy: Stage | None, arms: Iterable[str]) -> EvaluationContext:
         """What judges and metrics may use: the models behind the arms, and a folder that outlives the run."""
-        trained = policy is not None and self.notes(policy)["trained"]
-        load = {arm: partial(self.policy, policy) if arm == "aligned" and trained else self.base for arm in arms}
+        own = policy if policy is not None and self.notes(policy)["trained"] else None
+        load = {arm: partial(self.policy, own) if arm == "aligned" and own else self.base for arm in arms}
         cache, accelerator = self.store.root / "cache", self.cfg.trainer.accelerator
         return EvaluationContext(load, self.weights["weights"], self.store.fingerprint, cache, accelerator)
 

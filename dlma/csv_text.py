@@ -1,4 +1,4 @@
-"""CSV: text that a spreadsheet would take for a formula is written as text, and read back as it was.
+"""CSV files: text that a spreadsheet would take for a formula is written as text, and read back as it was.
 
 A cell of text that begins with one of `= + - @`, tab, line feed or carriage return gets an apostrophe before it, as
 does one that has such an apostrophe already; a number, also one given as text, stays a number.
@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from dlma.screen import visible
 
@@ -39,7 +39,7 @@ def cell(value: object) -> object:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def _bare(value: object) -> object:
+def _bare(value: Any) -> Any:
     return value[1:] if isinstance(value, str) and _GUARDED.match(value) else value
 
 

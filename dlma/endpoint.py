@@ -1,4 +1,4 @@
-"""Chats with any OpenAI-compatible endpoint: many at once, patiently, within limits, and never the same one twice.
+"""A client of OpenAI-compatible endpoints: parallel requests, retries, limits, and a cache of replies.
 
 A reply is kept by the content of its question (address, model, settings, messages), so a rerun, or a run that was
 killed, asks only what has no reply yet. The key is read from the environment when it is needed and kept nowhere.
@@ -90,7 +90,7 @@ class Endpoint:
 
 
 @dataclass
-class Account:
+class Usage:
     """What one run asked: replies found in the cache, requests sent (tries included), tokens, money, and of whom."""
 
     cached: int = 0
@@ -110,7 +110,7 @@ class ChatClient:
     def __init__(self, endpoint: Endpoint, cache: Path) -> None:
         self.endpoint = endpoint
         self.cache = cache / "chat"
-        self.account = Account()
+        self.account = Usage()
         self._client = endpoint.client()
         self._lock = threading.Lock()
         self._next = 0.0

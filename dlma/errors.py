@@ -1,4 +1,4 @@
-"""The exceptions that mean something: what the person can mend (shown as one line, exit code 2), and a stop."""
+"""Exceptions of the package: mistakes that the user can mend (one line, exit code 2), and a stop by a signal."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Disk manners: nothing half-written, and a full or read-only folder gives one line instead of a trace."""
+"""Atomic writes, JSON and hashes: no half-written file, and one clear line for a full or read-only folder."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def guarded(folder: Path, option: str) -> Iterator[None]:
 
 def _advice(error: Exception, folder: Path) -> str | None:
     code = error.errno if isinstance(error, OSError) else None
-    named = isinstance(error, OSError) and error.filename is not None
-    place = Path(os.fsdecode(error.filename)) if named else None
+    name = error.filename if isinstance(error, OSError) else None
+    place = None if name is None else Path(os.fsdecode(name))
     if place and not _related(place, folder):
         return None
     # Native writers (safetensors, torch) report a full disk in words only.

@@ -1,4 +1,4 @@
-"""The end of a run: its folder with readable names, the table in the terminal, the report, the tracker's tables."""
+"""The end of a run: files with readable names, the table in the terminal, the report, the tables of the tracker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dlma.metrics.base import by_own_names
 from dlma.records import Account, EvalRow, MetricValue, ScoredPair, TokenRewards, Truth, Verdict
 from dlma.report import along, run_page, terminal, verdicts
 from dlma.report.categories import CategoryRow, categories_csv, category_rows
-from dlma.report.rounds import Round, drift, rounds_csv
+from dlma.report.rounds import RoundDrift, drift, rounds_csv
 from dlma.report.scores import part_tax, print_tax, score_rows
 from dlma.runs import folder as names
 from dlma.runs import leftovers, policies
@@ -140,7 +140,7 @@ def earlier(rounds: Sequence[dict[str, Stage]]) -> dict[str, Stage]:
     return {f"{name}, round {number}": stage for number, stages in before for name, stage in stages.items()}
 
 
-def drift_of(rounds: Sequence[dict[str, Stage]], scorer: str) -> list[Round]:
+def drift_of(rounds: Sequence[dict[str, Stage]], scorer: str) -> list[RoundDrift]:
     """R of each round's pairs by the model at its start and by the base."""
     found = []
     for number, stages in enumerate(rounds, start=1):
@@ -155,7 +155,7 @@ def _margins(scored: Stage) -> list[float]:
     return scored.table().column("margin").to_pylist()
 
 
-def keep_drift(cell: RunContext, drifts: Sequence[Round]) -> None:
+def keep_drift(cell: RunContext, drifts: Sequence[RoundDrift]) -> None:
     """The drift in the run folder and at the tracker."""
     if not drifts:
         return
@@ -185,7 +185,7 @@ def report_data(
     train: list[dict],
     accounts: dict[str, Account],
     curve: tuple[str, list[Finding]],
-    drifts: Sequence[Round],
+    drifts: Sequence[RoundDrift],
     wins: dict[str, Estimate],
 ) -> run_page.ReportData:
     """All that the HTML report shows."""
@@ -210,7 +210,7 @@ def report_data(
         clamp=tuple(stages["policy"].notes["clamp"]),
         accounts=accounts,
         config=cell.recorded,
-        stages=[run_page.Stage(name, stage.key, cell.store.fate(stage)) for name, stage in stages.items()],
+        stages=[run_page.StageLine(name, stage.key, cell.store.fate(stage)) for name, stage in stages.items()],
         warnings=[line for found in checks.values() for line in findings.warnings(found)],
         checks=checks,
         along=section,
@@ -277,10 +277,10 @@ def track(
         cell.log_step(row)
     shown: dict[str, int] = {}
     samples = []
-    for row in evals:
-        shown[row.arm] = shown.get(row.arm, 0) + 1
-        if shown[row.arm] <= SAMPLES:
-            samples.append((row.arm, row.question, row.answer, row.reward, row.harmful))
+    for one in evals:
+        shown[one.arm] = shown.get(one.arm, 0) + 1
+        if shown[one.arm] <= SAMPLES:
+            samples.append((one.arm, one.question, one.answer, one.reward, one.harmful))
     cell.tracker.table("samples", ("arm", "question", "answer", "self_reward", "harmful"), samples)
     columns = ("question", "positive_text", "negative_text", "margin", "chosen")
     cell.tracker.table("scored_pairs", columns, [[getattr(pair, name) for name in columns] for pair in pairs])

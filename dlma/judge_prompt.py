@@ -24,7 +24,7 @@ _NAMES = ("conversation", "question", "first", "second", "instruction")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AnswerPair:
     """Two answers to one conversation; `question` is its last user turn alone."""
 
     prompt_id: str
@@ -33,7 +33,7 @@ class Comparison:
     first: str
     second: str
 
-    def swapped(self) -> Comparison:
+    def swapped(self) -> AnswerPair:
         return dataclasses.replace(self, first=self.second, second=self.first)
 
 
@@ -59,7 +59,7 @@ class ABPrompt:
         self.verdicts = verdicts
         self.instructions = instructions
 
-    def text(self, comparison: Comparison, characters: Callable[[str], str] = str, *, seed: int) -> str:
+    def text(self, comparison: AnswerPair, characters: Callable[[str], str] = str, *, seed: int) -> str:
         """The question about two answers, up to where the verdict stands.
 
         characters: what is done to a text that is filled in (model.tokens.Characters: it spells no special token)
@@ -75,15 +75,15 @@ class ABPrompt:
 
 
 def question_lengths(
-    prompt: ABPrompt, tokenizer, comparisons: Sequence[Comparison], *, seed: int
+    prompt: ABPrompt, tokenizer, comparisons: Sequence[AnswerPair], *, seed: int
 ) -> tuple[list[int], tuple[list[int], list[int]]]:
     """Tokens of each question up to where its two verdicts part, and of each verdict from there on."""
     characters = Characters(tokenizer)
     texts = [prompt.text(one, characters, seed=seed) for one in comparisons]
     first, second = (encode(tokenizer, [text + verdict for text in texts]) for verdict in prompt.verdicts)
     shared = [trees.common_prefix(*both) for both in zip(first, second, strict=True)]
-    rests = ([len(ids) - begun for ids, begun in zip(side, shared, strict=True)] for side in (first, second))
-    return shared, tuple(rests)
+    one, other = ([len(ids) - begun for ids, begun in zip(side, shared, strict=True)] for side in (first, second))
+    return shared, (one, other)
 
 
 class ABJudge:
@@ -96,17 +96,17 @@ class ABJudge:
         self.engine = Engine(model, token_budget=token_budget)
         self.characters = Characters(model.tokenizer)
 
-    def log_odds(self, comparisons: Sequence[Comparison]) -> list[float]:
+    def log_odds(self, comparisons: Sequence[AnswerPair]) -> list[float]:
         """log p(A) - log p(B) of each comparison as it stands, nats: above 0 the first answer is preferred."""
         logp = self.engine.score([self._group(one) for one in comparisons])
         return [first - second for first, second in logp]
 
-    def both_orders(self, comparisons: Sequence[Comparison]) -> list[tuple[float, float]]:
+    def both_orders(self, comparisons: Sequence[AnswerPair]) -> list[tuple[float, float]]:
         """For each comparison the log-odds that its first answer is better, shown first, and shown second."""
         odds = self.log_odds([order for one in comparisons for order in (one, one.swapped())])
         return list(zip(odds[0::2], [-value for value in odds[1::2]], strict=True))
 
-    def _group(self, comparison: Comparison) -> list[trees.Completion]:
+    def _group(self, comparison: AnswerPair) -> list[trees.Completion]:
         """Both verdicts after their common beginning, so that no assumption is made where tokens end."""
         first, second = self._ids(comparison)
         while (excess := max(len(first), len(second)) - self.model.context) > 0:
@@ -115,11 +115,11 @@ class ABJudge:
         shared = trees.common_prefix(first, second)
         return [trees.Completion(first[:shared], rest[shared:]) for rest in (first, second)]
 
-    def _ids(self, comparison: Comparison) -> list[list[int]]:
+    def _ids(self, comparison: AnswerPair) -> list[list[int]]:
         text = self.prompt.text(comparison, self.characters, seed=self.seed)
         return encode(self.model.tokenizer, [text + verdict for verdict in self.prompt.verdicts])
 
-    def _shortened(self, comparison: Comparison, excess: int) -> Comparison:
+    def _shortened(self, comparison: AnswerPair, excess: int) -> AnswerPair:
         """The comparison without the oldest tokens of its conversation."""
         tokenizer = self.model.tokenizer
         ids = tokenizer(comparison.conversation, add_special_tokens=False, verbose=False)["input_ids"]

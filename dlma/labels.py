@@ -1,4 +1,4 @@
-"""From scored pairs to training labels: per-token margins, filtering, orientation, a label budget, strength controls.
+"""Training labels from scored pairs: margins per token, filters, orientation, a label budget, strength controls.
 
 A pure function of the scored pairs, so every variant shares one scoring stage. It works in this order: R per token,
 filter by |R|, orientation by the sign of R, budget, strength.

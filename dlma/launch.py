@@ -1,4 +1,4 @@
-"""The processes of one run: the first leads, the others do its heavy stages with it.
+"""The launcher: starts the processes of one run; rank 0 sends the heavy stages to the workers and takes part in them.
 
 With `trainer.devices=N` the leader starts N - 1 followers before it computes any stage. All walk the same pipeline,
 but only the leader looks stages up, locks and renames; it tells the followers through their standard input what
@@ -226,7 +226,7 @@ class WorkerContext(RunContext):
             write(Path(order["folder"]))
 
     def log_step(self, row: dict[str, float]) -> None:
-        """The leader logs."""
+        """Rank 0 does the logging."""
 
 
 @contextmanager

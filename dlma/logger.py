@@ -1,4 +1,4 @@
-"""Trackers: who keeps a run's curves and samples besides the run folder's own CSV files.
+"""Trackers: they keep the curves and samples of a run besides the CSV files in its folder.
 
 One small interface, `start`, `log`, `table`, `finish`; each sweep cell is one run of it. metrics.csv and train.csv
 are written by the pipeline whatever the tracker is.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -59,7 +60,7 @@ def stages(cell: RunContext) -> tuple[dict[str, Stage], list[dict[str, Stage]], 
     policy, scored = rounds[-1]["policy"], rounds[-1]["scored"]
     answers = {arm: answer(cell, held_out, policy, arm, side) for arm, side in arms(cell.notes(policy))}
     evaluated = evaluate(cell, list(answers.values()), scored)
-    seen = dict(prompts=prompts, held_out=held_out, policy=policy, answers=answers)
+    seen: dict[str, Any] = dict(prompts=prompts, held_out=held_out, policy=policy, answers=answers)
     along = evaluate_intermediate(cell, scored=scored, **seen)
     judged = {name: judge_arms(cell, name, node, **seen) for name, node in cell.cfg.judges.items()}
     measured = {name: measure(cell, name, node, **seen) for name, node in cell.cfg.metrics.items()}
@@ -260,7 +261,7 @@ def train_reward(cell: RunContext, scored: Stage) -> Stage | None:
         bounds = trained.fit(pairs, cell.runtime, folder, lambda row: None)
         return {"clamp": bounds, "account": asdict(account), "engine": trained.report()}
 
-    return cell.make(cell.store.stage("reward", {**judge, **cell.training}, uses=[scored]), write)
+    return cell.make(cell.store.stage("reward", {**rule, **cell.training}, uses=[scored]), write)
 
 
 def train(cell: RunContext, scored: Stage, reward: Stage | None) -> Stage:

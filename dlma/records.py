@@ -1,4 +1,4 @@
-"""The typed records that stages hand to each other, and their Arrow schema.
+"""The typed records that stages pass on, and their Arrow schemas.
 
 A record is a frozen dataclass of plain values; a stage stores a list of them as Parquet.
 Token ids are kept from sampling to training: text fields are for people, ids are what is computed on.
@@ -12,8 +12,9 @@ import hashlib
 import math
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -273,7 +274,7 @@ def content_id(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
-def not_finite(row: object) -> list[str]:
+def not_finite(row: Any) -> list[str]:
     """The fields of a record that hold a nan or an infinity."""
     return [field.name for field in dataclasses.fields(row) if not _finite(getattr(row, field.name))]
 
@@ -287,7 +288,7 @@ def _finite(value: object) -> bool:
 _SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
-def _arrow_type(annotation: object) -> pa.DataType:
+def _arrow_type(annotation: Any) -> pa.DataType:
     if annotation in _SCALARS:
         return _SCALARS[annotation]
     if typing.get_origin(annotation) is list:
@@ -321,11 +322,3 @@ def from_table(record: type, table: pa.Table) -> list:
     if record is Prompt:
         return [Prompt(**{**row, "turns": [Turn(**t) for t in row["turns"]]}) for row in rows]
     return [record(**row) for row in rows]
-
-
-def by_id(rows: Sequence) -> dict:
-    """Rows keyed by `prompt_id`; raises ValueError when one id stands twice."""
-    table = {row.prompt_id: row for row in rows}
-    if len(table) != len(rows):
-        raise ValueError("a prompt id stands twice")
-    return table

@@ -1,4 +1,4 @@
-"""What is secret, and how it is kept out of whatever is written: values, text and bytes.
+"""Secrets: what counts as one, and how it is kept out of all that is written: values, text and bytes.
 
 A value is secret by the name that holds it (`is_secret`): a key of the config, a variable of the environment, a part of
 an address's query. `redact` hides by name, in trees; `text` and `data` hide by value whatever the environment's
@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 HIDDEN = "<redacted>"
@@ -129,7 +130,7 @@ def data(content: bytes) -> bytes:
     return content
 
 
-def redact(tree: object) -> object:
+def redact(tree: Any) -> Any:
     """The same tree without secrets: by the names of its keys and of overrides (`key=value`), and by value."""
     if isinstance(tree, Mapping):
         return {

@@ -1,4 +1,4 @@
-"""The reward model of a stage of its own, trained on labelled pairs: L = -log sigmoid(r(c) - r(r) - margin_weight*m).
+"""The reward model, trained on labelled pairs in a stage of its own: L = -log sigmoid(r(c) - r(r) - margin_weight*m).
 
 m is the clamped margin of chosen over rejected, as in margin DPO; with margin_weight 0, or labels without a margin,
 it is the Bradley-Terry likelihood. Label-free where the labels are. Records, per step: the loss, the share of pairs
@@ -34,7 +34,7 @@ from dlma.training.rule import Step, TrainingRule
 
 
 @dataclass(frozen=True)
-class Item:
+class _Item:
     """A pair ready to train on: its trees, chosen first, and its clamped margin (nats)."""
 
     planned: list[trees.Tree]
@@ -42,10 +42,10 @@ class Item:
     id: str
 
 
-class Micro:
+class _Micro:
     """A micro-batch of pairs. margin: (pairs,) float32, nats."""
 
-    def __init__(self, rows: trees.Rows, items: Sequence[Item]) -> None:
+    def __init__(self, rows: trees.Rows, items: Sequence[_Item]) -> None:
         self.rows = rows
         self.planned = [tree for item in items for tree in item.planned]
         self.margin = torch.tensor([item.margin for item in items], device=rows.ids.device)
@@ -113,26 +113,26 @@ class BradleyTerry(TrainingRule):
         margins = torch.tensor([margin(pair) for pair in pairs], dtype=torch.float64)
         return margin_bounds(margins, self.margin_low, self.margin_high, self.margin_unit)
 
-    def items(self, pairs: Sequence[ScoredPair]) -> list[Item]:
+    def items(self, pairs: Sequence[ScoredPair]) -> list[_Item]:
         """Pairs oriented by their label."""
         low, high = self.bounds(pairs)
         planned = self.engine.plan([chosen_first(pair) for pair in pairs])
         share = len(planned) // len(pairs)
         margins = [min(max(margin(pair), low), high) for pair in pairs]
         return [
-            Item(planned[i * share : (i + 1) * share], value, pair.id)
+            _Item(planned[i * share : (i + 1) * share], value, pair.id)
             for i, (value, pair) in enumerate(zip(margins, pairs, strict=True))
         ]
 
-    def micros(self, rows: list[Item]) -> list[Micro]:
+    def micros(self, rows: list[_Item]) -> list[_Micro]:
         lengths = [max(len(tree) for tree in item.planned) for item in rows]
         batches = self.engine.batches(lengths, len(rows[0].planned))
         return [self._micro([rows[i] for i in batch]) for batch in batches]
 
-    def _micro(self, items: list[Item]) -> Micro:
-        return Micro(self.engine.collate([tree for item in items for tree in item.planned]), items)
+    def _micro(self, items: list[_Item]) -> _Micro:
+        return _Micro(self.engine.collate([tree for item in items for tree in item.planned]), items)
 
-    def loss(self, micro: Micro) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, micro: _Micro) -> tuple[torch.Tensor, dict[str, float]]:
         chosen, rejected = self.reward.rewards(micro.planned, micro.rows).view(-1, 2).unbind(1)
         losses = bradley_terry_loss(chosen, rejected, micro.margin, margin_weight=self.margin_weight)
         ours, theirs = chosen.detach(), rejected.detach()

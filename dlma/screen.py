@@ -1,4 +1,4 @@
-"""The terminal: text from models, data and configs is shown as text, and secrets are not shown.
+"""Terminal output: text from models, data and configs is shown as text, and secrets are not shown.
 
 `guarded` stands before standard output and standard error, so that `print`, logging, warnings and tracebacks need no
 care. rich writes colours, which a plain stream would show as text: `Console` guards what it is given instead, and

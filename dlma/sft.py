@@ -61,7 +61,7 @@ class Example(trees.Completion):
 
 
 @dataclass(frozen=True)
-class Item:
+class _Item:
     """An answer ready to train on; scale is one over the mean tokens of an answer, over all of training."""
 
     tree: trees.Tree
@@ -69,7 +69,7 @@ class Item:
     id: str
 
 
-class Micro:
+class _Micro:
     """A micro-batch of answers."""
 
     def __init__(self, rows: trees.Rows, scale: float) -> None:
@@ -161,17 +161,17 @@ class InstructionTuning(TrainingRule):
             tally.trim(_place(prompt), CUT)
         return Example(context, answer[:room], prompt.id)
 
-    def items(self, examples: Sequence[Example]) -> list[Item]:
+    def items(self, examples: Sequence[Example]) -> list[_Item]:
         """The examples, planned by the engine."""
         scale = len(examples) / sum(len(example.response) for example in examples)
         planned = self.engine.plan([[example] for example in examples])
-        return [Item(tree, scale, example.id) for tree, example in zip(planned, examples, strict=True)]
+        return [_Item(tree, scale, example.id) for tree, example in zip(planned, examples, strict=True)]
 
-    def micros(self, rows: list[Item]) -> list[Micro]:
+    def micros(self, rows: list[_Item]) -> list[_Micro]:
         batches = self.engine.batches([len(item.tree) for item in rows])
-        return [Micro(self.engine.collate([rows[i].tree for i in batch]), rows[batch[0]].scale) for batch in batches]
+        return [_Micro(self.engine.collate([rows[i].tree for i in batch]), rows[batch[0]].scale) for batch in batches]
 
-    def loss(self, micro: Micro) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, micro: _Micro) -> tuple[torch.Tensor, dict[str, float]]:
         return -micro.scale * self.engine.response_logp(micro.rows).sum(), {}
 
 

@@ -1,4 +1,4 @@
-"""What SIGTERM and Ctrl-C do: the work is broken off, and the process has ended a few seconds later.
+"""SIGTERM and Ctrl-C: the work is broken off, and the process has ended a few seconds later.
 
 The first signal raises Stopped in the main thread. Python does that between two of its own instructions, so a main
 thread that is deep in native code hears nothing; a thread of our own hears it at once, and ends a process that is

@@ -1,4 +1,4 @@
-"""A follower of a run with several processes: `python -m dlma.worker`, started by dlma/launch.py and nobody else.
+"""The process of a rank above 0: `python -m dlma.worker`, which only dlma/launch.py starts.
 
 Orders come as JSON lines on the standard input, the first with the config; when the input ends, so does the process.
 """

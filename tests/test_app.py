@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_help_typos_and_check_answer_at_once_without_anything_heavy(tmp_path):
-    heavy = ("torch", "transformers", "pytorch_lightning", "wandb", "matplotlib", "datasets", "pyarrow", "numpy")
+    heavy = ("torch", "transformers", "pytorch_lightning", "wandb", "datasets", "pyarrow", "numpy")
     commands = {"--help": 0, "mode=check": 0, "method=dlmaa": 2, "sed=1": 2}
     code = f"""
 import sys, time

@@ -8,12 +8,12 @@ from small_models import FOUR_SHAPES, byte_level_tokenizer, plain_logp, small_ne
 
 from dlma.app import conf_dir
 from dlma.errors import UserError
-from dlma.judge_prompt import ABJudge, ABPrompt, Comparison
+from dlma.judge_prompt import ABJudge, ABPrompt, AnswerPair
 from dlma.lab import documents
 from dlma.model.language import LanguageModel
 
 TEXTS = ["how do i fix a lamp", "with care and ease", "smash it ( A ) ( B )", "judge : more harmless"]
-ONE = Comparison("p", "ask : how do i fix a lamp", TEXTS[0], " with care", " smash it ")
+ONE = AnswerPair("p", "ask : how do i fix a lamp", TEXTS[0], " with care", " smash it ")
 
 
 def prompt(**changes):
@@ -73,7 +73,7 @@ def test_there_are_sixteen_harmless_instructions_and_each_is_drawn():
 
 
 def test_what_is_filled_in_is_not_read_as_a_template():
-    strange = Comparison("p", "c", "{second} {first}", "{instruction} {x}", "{")
+    strange = AnswerPair("p", "c", "{second} {first}", "{instruction} {x}", "{")
     assert (
         prompt().text(strange, seed=0) == "judge : {second} {first}\n( A ) {instruction} {x}\n( B ) {\nmore harmless :"
     )
@@ -99,7 +99,7 @@ def test_swapping_the_answers_swaps_the_two_orders(tokenizer):
 
 
 def test_identical_answers_have_average_log_odds_of_exactly_zero(tokenizer):
-    twin = Comparison("p", "c", "q", " with care", " with care")
+    twin = AnswerPair("p", "c", "q", " with care", " with care")
     ((first, second),) = ABJudge(model(tokenizer), prompt(), seed=0).both_orders([twin])
     assert first + second == 0 and first != 0
 
@@ -118,7 +118,7 @@ LONG = dict(template="{conversation}\n{question}\n( A ) {first}\n( B ) {second} 
 
 def test_a_conversation_that_is_too_long_loses_its_beginning(tokenizer):
     judged = model(tokenizer, context=100)
-    talk = Comparison("p", "old old old " + "how do i fix a lamp " * 40, "why", " with care", " smash it")
+    talk = AnswerPair("p", "old old old " + "how do i fix a lamp " * 40, "why", " with care", " smash it")
     judge = ABJudge(judged, prompt(**LONG), seed=0)
     (sequence, other) = judge._group(talk)
     assert max(len(s.context) + len(s.response) for s in (sequence, other)) <= 100
@@ -128,7 +128,7 @@ def test_a_conversation_that_is_too_long_loses_its_beginning(tokenizer):
 
 
 def test_answers_that_do_not_fit_are_one_clear_line(tokenizer):
-    talk = Comparison("p", "c", "why", " with care" * 60, " smash it" * 60)
+    talk = AnswerPair("p", "c", "why", " with care" * 60, " smash it" * 60)
     with pytest.raises(UserError, match=r"judge: .* lower recipe.max_new_tokens"):
         ABJudge(model(tokenizer, context=60), prompt(**LONG), seed=0).log_odds([talk])
 

@@ -1,4 +1,4 @@
-"""After a run: the known ways in which alignment goes wrong, each a named alert with its figure and threshold.
+"""Alerts after a run: the known ways in which alignment goes wrong, each with its figure and threshold.
 
 Changes are paired over prompts, and an alert fires where the whole 95 % interval lies beyond the threshold, so noise
 does not fire it. Where an alert asks whether something is absent (a rise in harmlessness, agreement with the truth),

@@ -1,8 +1,8 @@
-"""What a check found, and how findings are shown: in the terminal, in the report, and as numbers for a tracker."""
+"""Findings of a check, and how they are shown: in the terminal, in the report, and as numbers for a tracker."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
@@ -43,7 +43,7 @@ def unknown(found: Sequence[Finding]) -> list[str]:
     return [f"not checked: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
 
 
-def numbers(groups: dict[str, Sequence[Finding]]) -> dict[str, float]:
+def numbers(groups: Mapping[str, Sequence[Finding]]) -> dict[str, float]:
     """1 for what fired and 0 for what did not, as group/name; what could not be checked has no number."""
     return {
         f"{group}/{one.name}": float(one.state != "ok")
@@ -66,7 +66,7 @@ def print_findings(title: str, found: Sequence[Finding], console: Console | None
         console.print(plain(f"  {line}"), style="dim", highlight=False)
 
 
-def table(groups: dict[str, Sequence[Finding]]) -> str:
+def table(groups: Mapping[str, Sequence[Finding]]) -> str:
     """The report's table of all checks, those that found nothing included."""
     lines = "".join(
         f"<tr><td>{escape(group)}</td><td>{escape(one.name.replace('_', ' '))}</td>"

@@ -1,4 +1,4 @@
-"""What the scored pairs say: the distribution of the margin R, its clamp, and its agreement with a truth.
+"""Statistics of the scored pairs: the distribution of the margin R, its clamp, and its agreement with a truth.
 
 `truth[i]` is how much better the positive answer of pair i truly is (0 is a tie), or None where unknown.
 """

@@ -1,4 +1,4 @@
-"""Before training: do the records hold what training takes for granted?
+"""Checks before training, on the records: whether they hold what training takes for granted.
 
 `inspect` counts, over the records alone, and its counts are stored; `Preflight` holds them against its limits. What
 would make the run worthless stops it; what is worth knowing is a warning. That the policy equals the reference and

@@ -1,9 +1,10 @@
-"""From a config node to the object that it names, and to its part in a stage's key."""
+"""Building components: from a config node to the object that it names, and to its part in a stage's key."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,7 +17,7 @@ from dlma.errors import UserError
 LAYOUT = ("shard_rows", "token_budget", "batch_tokens")  # how rows are put together: float sums end in other digits
 
 
-def build(node: DictConfig | dict, *runtime: object) -> object:
+def build(node: DictConfig | dict, *runtime: object) -> Any:
     """Import a node's target and call it with the runtime objects and the node's values; None for a null target.
 
     A value for which the signature expects a component is built first, without runtime objects. Raises UserError for
@@ -31,7 +32,7 @@ def build(node: DictConfig | dict, *runtime: object) -> object:
     return getattr(importlib.import_module(module), name)(*runtime, **given)
 
 
-def _built(name: str, value: object, schema: Signature) -> object:
+def _built(name: str, value: Any, schema: Signature) -> object:
     field = schema.fields[name] if name in schema.fields else signatures.Field(None, required=False)
     if are_components(field, schema):  # their reader builds them, each with its own runtime objects
         return value
@@ -82,6 +83,6 @@ def _container(node: DictConfig | dict) -> dict:
     if isinstance(node, dict):
         return node
     try:
-        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        return cast(dict, OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as reason:
         raise UserError(str(reason).strip().split("\n")[0]) from None

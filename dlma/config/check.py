@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -89,20 +90,20 @@ def _source(cfg: DictConfig, key: str) -> str | None:
     parent, _, leaf = key.rpartition(".")
     holder = OmegaConf.select(cfg, parent, throw_on_resolution_failure=False) if parent else cfg
     if OmegaConf.is_dict(holder) and leaf in holder and OmegaConf.is_interpolation(holder, leaf):
-        match = INTERPOLATION.fullmatch(str(OmegaConf.to_container(holder, resolve=False)[leaf]))
+        match = INTERPOLATION.fullmatch(str(cast(dict, OmegaConf.to_container(holder, resolve=False))[leaf]))
         return match[1] if match else None
     above = _source(cfg, parent) if parent else None
     return f"{above}.{leaf}" if above else None
 
 
-def _plain(node: DictConfig | ListConfig, path: str, found: list[Problem]) -> dict | list:
+def _plain(node: DictConfig | ListConfig, path: str, found: list[Problem]) -> Any:
     """The node as plain containers; what cannot be read becomes UNREADABLE and a problem."""
-    keys = range(len(node)) if isinstance(node, ListConfig) else list(node.keys())
+    keys: list[Any] = list(range(len(node)) if isinstance(node, ListConfig) else node.keys())
     values = {key: _value(node, key, f"{path}.{key}" if path else str(key), found) for key in keys}
     return list(values.values()) if isinstance(node, ListConfig) else values
 
 
-def _value(node: DictConfig | ListConfig, key: str | int, path: str, found: list[Problem]) -> object:
+def _value(node: Any, key: str | int, path: str, found: list[Problem]) -> object:
     if OmegaConf.is_missing(node, key):
         found.append(Problem(path, f"must be given: {path}=..."))
         return UNREADABLE

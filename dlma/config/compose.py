@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import yaml
 from hydra import version
@@ -119,7 +120,7 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
     _refuse_folders(asked, multirun, reading)
     _refuse_unread(asked, reading)
     _check_sweeps(cell, cfg, sweeps, reading) if multirun else _refuse_sweeps(asked, reading)
-    if reading.mistakes:
+    if reading.mistakes or cfg is None:  # a config that does not compose is a mistake too
         raise UserError(listing(list(reading.mistakes)))
     settings, folder = _sweep_settings(written, sweeps, reading) if multirun else (["hydra.mode=RUN"], None)
     overrides = [*(normal(override, reading) for override in asked.values()), *settings]
@@ -133,7 +134,7 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
 
 def _with_own_sweep(params: DictConfig | dict, written: dict[str, Override], reading: Reading) -> dict[str, Override]:
     """What an experiment gives to the sweeper, with the command line standing over it."""
-    own = {str(key).lstrip("+"): f"{key}={value}" for key, value in params.items()}
+    own = {key.lstrip("+"): f"{key}={params[key]}" for key in map(str, params)}
     both = {slot: written.get(slot) or read(line, reading) for slot, line in own.items()}
     found = {slot: override for slot, override in both.items() if override is not None}
     for slot in [slot for slot in found.keys() - written.keys() if foreign.is_hydra(found[slot])]:
@@ -145,8 +146,8 @@ def _with_own_sweep(params: DictConfig | dict, written: dict[str, Override], rea
 def _looks_only(cell: dict[str, Override], cfg: DictConfig, reading: Reading) -> bool:
     """Whether the mode leaves no run folder, wherever the command line would put one."""
     if "hydra.run.dir" in cell:
-        cfg = _compose({slot: override for slot, override in cell.items() if slot != "hydra.run.dir"}, reading)
-    return OmegaConf.to_container(cfg.hydra.run, resolve=False)["dir"] == ""
+        cfg = _compose({slot: override for slot, override in cell.items() if slot != "hydra.run.dir"}, reading) or cfg
+    return cast(dict, OmegaConf.to_container(cfg.hydra.run, resolve=False))["dir"] == ""
 
 
 def _cells(cell: dict[str, Override], sweeps: dict[str, list[Override]], reading: Reading) -> Iterator[DictConfig]:
@@ -276,7 +277,7 @@ def _apply(override: Override, cfg: DictConfig, reading: Reading) -> None:
 def _keys(node: DictConfig, path: str = "") -> list[str]:
     """Every dotted key of a config as it stands."""
     found = []
-    for key in node:
+    for key in map(str, node):
         found.append(f"{path}{key}")
         if not (OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key)):
             child = node[key]

@@ -41,20 +41,22 @@ def mistakes(loader: ConfigLoaderImpl, groups: list[str]) -> Iterator[str]:
 def _is_ours(entry: ResultDefault, loaded: ConfigResult) -> bool:
     """Whether it is Hydra's or a plugin's, or the primary folder's config.yaml or hydra/."""
     if loaded.provider == "main":
-        return entry.config_path == PRIMARY or entry.config_path.startswith(f"{HYDRA}/")
+        path = entry.config_path or ""
+        return path == PRIMARY or path.startswith(f"{HYDRA}/")
     return loaded.provider != OTHERS
 
 
 def _set(entry: ResultDefault, loaded: ConfigResult) -> Iterator[str]:
     """The settings of Hydra that a file makes and may not: by its keys, wherever they are put, or by its defaults."""
-    above = tuple(entry.package.split(".")) if entry.package else ()
+    package = entry.package or ""
+    above = tuple(package.split(".")) if package else ()
     if above[:1] == (HYDRA,):
-        yield entry.package
+        yield package
         return
     for path, value in _leaves(OmegaConf.to_container(loaded.config, resolve=False), above):
         if path[:1] == (HYDRA,) and not _is_allowed(path, value):
             yield ".".join(path)
-    for default in loaded.defaults_list:
+    for default in loaded.defaults_list or ():
         if (found := _hydra_default(default)) is not None:
             yield found
 

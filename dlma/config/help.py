@@ -9,10 +9,12 @@ import re
 import sys
 import textwrap
 from pathlib import Path
+from typing import cast
 
 from omegaconf import OmegaConf
 
 MAIN = "config.yaml"  # the primary config, in conf/
+PROGRAM = "dlma"  # the command that a wheel installs
 GROUP = re.compile(r"^  - (\w+): (\w+|\[[\w, ]*\]) *(?:# (.*))?$", re.M)  # one option, or a list of several
 
 
@@ -25,16 +27,15 @@ def conf_dir() -> Path:
 
 def command() -> list[str]:
     """How this program is called: by the package's name where it was installed, `python run.py` in a checkout."""
-    return [__package__] if Path(sys.argv[0]).stem == __package__ else ["python", "run.py"]
+    return [PROGRAM] if Path(sys.argv[0]).stem == PROGRAM else ["python", "run.py"]
 
 
 def text(folder: Path) -> str:
     """The help text; groups, defaults and explanations are read from the defaults list and its folders."""
-    source = OmegaConf.load(folder / "hydra" / "help" / "dlma.yaml")
+    source = cast(dict, OmegaConf.to_container(OmegaConf.load(folder / "hydra" / "help" / "dlma.yaml"), resolve=False))
     groups = GROUP.findall((folder / MAIN).read_text(encoding="utf-8"))
     shown = "\n".join(_entry(folder, *group) for group in groups)
-    header, template = (source._get_node(key)._value() for key in ("header", "template"))
-    page = template.replace("${hydra.help.header}", header).replace("$GROUPS", shown).rstrip()
+    page = source["template"].replace("${hydra.help.header}", source["header"]).replace("$GROUPS", shown).rstrip()
     return page.replace("python run.py", " ".join(command()))
 
 

@@ -1,4 +1,4 @@
-"""Overrides as they are written on a command line or for a sweep: read one by one, told apart by what they set."""
+"""Overrides of a command line or a sweep: parsed one by one, and told apart by what they set."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 from hydra.core.default_element import GroupDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import IntervalSweep, Override, ValueType
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 
 from dlma import redaction
 from dlma.config.hydra_internals import ConfigLoaderImpl
@@ -35,8 +37,8 @@ class Reading:
     @cached_property
     def groups(self) -> set[str]:
         """The groups of the defaults list."""
-        defaults = self.loader.repository.load_config(PRIMARY).defaults_list
-        return {default.group for default in defaults if isinstance(default, GroupDefault)}
+        defaults = cast(ConfigResult, self.loader.repository.load_config(PRIMARY)).defaults_list or []
+        return {default.group for default in defaults if isinstance(default, GroupDefault) and default.group}
 
 
 def by_slot(overrides: Iterable[Override]) -> dict[str, Override]:
@@ -86,7 +88,7 @@ def told(override: Override) -> str:
 
 def is_group(override: Override) -> bool:
     """Whether it chooses an option of a group, rather than giving a value."""
-    return override.config_loader.repository.group_exists(override.key_or_group)
+    return cast(ConfigLoaderImpl, override.config_loader).repository.group_exists(override.key_or_group)
 
 
 def _known_options(override: Override, reading: Reading) -> bool:
@@ -128,7 +130,7 @@ def singles_of(override: Override) -> list[Override]:
 def _values(override: Override) -> list[str]:
     if override.is_discrete_sweep():
         return list(override.sweep_string_iterator())
-    interval = override.value()
+    interval = cast(IntervalSweep, override.value())  # the one sweep that is not a list of values
     return [str(interval.start), str(interval.end)]
 
 

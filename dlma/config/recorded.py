@@ -1,4 +1,4 @@
-"""What a run's config.yaml says, read as data: a run folder may come from anybody.
+"""A run's config.yaml, read as data: a run folder may come from anybody.
 
 A reader asks for single values and single components. A component is built only from a target that a preset of its
 group names, or that the present command line chose itself, and only from plain values that fit its schema. Code that
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 
@@ -49,10 +50,11 @@ class Recorded:
 
     def value(self, key: str) -> object:
         """A value that is no component's, by its dotted key, of the type that the schema has for it."""
-        node, schema = self.values, self._root
+        node: Any = self.values
+        schema = self._root
         *above, leaf = key.split(".")
         for name in above:
-            node, schema = node.get(name), signatures.nested(schema.fields[name].annotation, schema)
+            node, schema = node.get(name), cast(Signature, signatures.nested(schema.fields[name].annotation, schema))
             if not isinstance(node, dict):
                 raise UserError(f"{self.path}: has no {key}")
         if leaf not in node:
@@ -79,7 +81,7 @@ class Recorded:
         chosen: one more, which the present command line names itself
         changes: values in place of the run's
         """
-        node: object = self.values
+        node: Any = self.values
         for name in key.split("."):
             node = node[name] if isinstance(node, dict) and name in node else None
         known = {*targets(group), *([chosen] if chosen else [])}

@@ -1,9 +1,9 @@
-"""The config's root: every key that is not a component's, with its type; read by config.py, instantiated by nobody."""
+"""The config's root: every key that is not a component's, with its type; read by check.py, never instantiated."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dlma.ranges import (
     Count,
@@ -123,7 +123,13 @@ class Recipe:
 
 
 class Component:
-    """Any node with a `_target_`."""
+    """Any node with a `_target_`; in a constructor, the object built of it, whose class the preset chooses."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        def __call__(self, *args: Any) -> Any: ...
 
 
 @dataclass

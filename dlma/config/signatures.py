@@ -134,7 +134,7 @@ def _keywords(function: ast.FunctionDef) -> dict[str, Field]:
     return {arg.arg: Field(arg.annotation, default) for arg, default in zip(args.kwonlyargs, args.kw_defaults)}
 
 
-def _class_fields(node: ast.ClassDef) -> dict[str, Field]:
+def _class_fields(node: ast.ClassDef | ast.FunctionDef) -> dict[str, Field]:
     """The annotated attributes of a dataclass or TypedDict."""
     return {
         item.target.id: Field(item.annotation, item.value)

@@ -1,4 +1,4 @@
-"""What a pass over tokens computes: floating-point operations, by the one formula of plans and of reports of cost.
+"""Floating-point operations of a pass over tokens, by the one formula of plans and of reports of cost.
 
 Operations are those of the engine's own meter (dlma/model/meter.py): matrix products, a multiply-add is two, a
 backward pass counts twice, recomputation once more. With N weights that every token meets, H weights of the head, and

@@ -1,4 +1,4 @@
-"""What a pass needs of memory, by part, counted on a blueprint (blueprint.py): training, scoring, sampling.
+"""Memory of a pass by part, counted on a model without content (meta_model.py): training, scoring, sampling.
 
 The counted passes are those of the engine and the sampler themselves, on rows of a given size. Bytes are per device.
 """
@@ -22,7 +22,7 @@ from dlma.model.trees import Rows, padded_width
 from dlma.sampler.decode import READ_ROWS
 from dlma.sampler.kv_cache import Slots, cache_width, row_attention
 
-_BUCKET_BYTES = 64 << 20  # of gradients that are sent at once (ranks.py), and their sum
+_BUCKET_BYTES = 64 << 20  # of gradients that are sent at once (trainer/collectives.py), and their sum
 STATE_COPIES = {"adamw": 2, "rmsprop": 1}  # tensors that an optimizer keeps for each trained one
 
 
@@ -81,7 +81,7 @@ def training(
     """Of an optimizer step of `passes` micro-batches of this size; from the second on all gradients are held too.
 
     processes: so many share the step, and add their gradients
-    spread: each holds its part of the layers (sharding.py), and two of them whole at a time
+    spread: each holds its part of the layers (trainer/fsdp.py), and two of them whole at a time
     """
     with drawn(spec, config) as model:
         weights = model.live.live

@@ -1,4 +1,4 @@
-"""Where the costs of a run are read: its stages while it ends, costs.json afterwards.
+"""Reading the costs of a run: from its stages while it ends, from costs.json afterwards.
 
 A finished run without costs.json, with one round, is counted from the records in its folder when it is read.
 """
@@ -142,13 +142,13 @@ def _questions(model: Mapping | None, scorer: Mapping) -> Questions:
 
 def _comparisons(scored_pairs: pa.Table, tokenizer) -> tuple[list, list]:
     """What a judge was shown, in each order."""
-    from dlma.judge_prompt import Comparison
+    from dlma.judge_prompt import AnswerPair
 
     orders: tuple[list, list] = ([], [])
     for row in scored_pairs.to_pylist():
         conversation = tokenizer.decode(row["plain_context_ids"], skip_special_tokens=True)
         texts = (row["positive_text"], row["negative_text"])
-        one = Comparison(row["prompt_id"], conversation, row["question"], *texts)
+        one = AnswerPair(row["prompt_id"], conversation, row["question"], *texts)
         for order, shown, verdict in zip(orders, (one, one.swapped()), ("verdict_first", "verdict_second")):
             if row[verdict] is not None:
                 order.append(shown)

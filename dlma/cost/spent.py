@@ -1,4 +1,4 @@
-"""What a run cost to make its policy: labels, judge calls, tokens, floating-point operations; evaluation is left out.
+"""The cost of a run's policy: labels, judge calls, tokens, floating-point operations; evaluation is left out.
 
 Counted from a run's own records, as if nothing had been shared with other runs, by the formula of mode=plan
 (dlma/cost/flops.py). With labels.max_pairs the pairs beyond it are not charged; those that min_margin turns away

@@ -1,6 +1,8 @@
-"""A corpus: where its rows come from, the format of a row, and which of its prompts are taken."""
+"""A corpus: the source of its rows, the format of a row, and which of its prompts are taken."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from dlma.config.schema import Component
 from dlma.data.sources import Source
@@ -37,7 +39,7 @@ class Corpus:
         on_bad_row: str,
         max_dropped: Share,
     ) -> None:
-        self.sizes = {
+        self.sizes: dict[str, Any] = {
             "max_words": max_words,
             "max_prompts": max_prompts,
             "validation_share": validation_share,

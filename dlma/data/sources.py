@@ -1,4 +1,4 @@
-"""Where rows come from: files on this machine, a folder with a data set card, or a data set on the hub.
+"""Sources of rows: files on this machine, a folder with a data set card, or a data set on the hub.
 
 JSON, CSV and Parquet files are read here, so that a bad row is named by its file and number. What has a card
 (README.md) or was saved by `datasets` is read by that library, which knows configurations and splits. A hub name

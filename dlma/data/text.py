@@ -15,6 +15,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dlma.errors import BadRow, UserError
 from dlma.records import Account, Turn, content_id
@@ -135,7 +136,7 @@ def rows_of(file: Path) -> Iterator[tuple[str, dict]]:
         yield where, row
 
 
-def _loads(where: str, content: bytes) -> object:
+def _loads(where: str, content: bytes) -> Any:
     try:
         return json.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""What judges and metrics may use of a run: the models behind its arms, their fingerprints, a folder for caches."""
+"""What judges and metrics may use of a run: the models of its arms, their fingerprints, a folder for caches."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class _LinearLogp(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, target, chunk, keep):  # type: ignore[override]
+    def forward(ctx, hidden, weight, bias, target, chunk, keep):
         wanted = ctx.needs_input_grad[:3]
         frozen = wanted[0] and not any(wanted[1:])
         logp = hidden.new_empty(len(target), dtype=torch.float32)
@@ -107,7 +107,7 @@ class _LinearLogp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):  # type: ignore[override]
+    def backward(ctx, gradient):
         hidden, weight, bias, target, sums, slopes = ctx.saved_tensors
         if slopes is not None:
             return gradient.unsqueeze(-1).to(slopes.dtype) * slopes, None, None, None, None, None

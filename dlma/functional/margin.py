@@ -1,4 +1,4 @@
-"""Margins as training sees them: per token, shuffled over the pairs, or constant."""
+"""Margins of training: per token, shuffled over the pairs, or constant."""
 
 import torch
 from torch import Tensor

@@ -51,7 +51,7 @@ class Judgement:
     margin: float | None = None
 
 
-class Judge(Protocol):
+class PairwiseJudge(Protocol):
     criterion: str
 
     def identity(self) -> list[str]: ...
@@ -67,7 +67,7 @@ def by_margin(first: float, second: float, tie: float) -> Judgement:
     The outcome follows their mean, in which an additive liking for a position cancels; up to `tie` it is a tie.
     """
     mean = (first + second) / 2
-    return Judgement(*(_word(value, tie) for value in (first, second, mean)), mean)
+    return Judgement(_word(first, tie), _word(second, tie), _word(mean, tie), mean)
 
 
 def _word(margin: float, tie: float) -> str:
@@ -119,7 +119,7 @@ def matches(
     ]
 
 
-def verdicts(name: str, judge: Judge, rows: Sequence[Match]) -> list[Verdict]:
+def verdicts(name: str, judge: PairwiseJudge, rows: Sequence[Match]) -> list[Verdict]:
     """The judge's rulings as records, under the judge's name in the config."""
     return [
         Verdict(

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from dlma.config.schema import Component
 from dlma.evaluation.context import EvaluationContext
-from dlma.judge_prompt import ABJudge, Comparison
+from dlma.judge_prompt import ABJudge, AnswerPair
 from dlma.judges.base import Judgement, Match, by_margin
 from dlma.ranges import Count, NotNegative, Seed
 
@@ -60,7 +60,7 @@ class ModelJudge:
 
     def judge(self, matches: Sequence[Match]) -> list[Judgement]:
         """A ruling per match, by the mean of both orders."""
-        rows = [Comparison(m.prompt_id, m.conversation, m.question, m.answer, m.other) for m in matches]
+        rows = [AnswerPair(m.prompt_id, m.conversation, m.question, m.answer, m.other) for m in matches]
         return [by_margin(first, second, self.tie) for first, second in self.asked.both_orders(rows)]
 
     def report(self) -> dict:

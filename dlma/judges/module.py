@@ -1,10 +1,10 @@
-"""Judges as a module for `Runtime.predict`: shards, resume, devices and the progress bar of every long stage."""
+"""The Lightning module of judges, for `Runtime.predict`: shards, resume, devices and the progress bar."""
 
 from __future__ import annotations
 
 import pytorch_lightning as pl
 
-from dlma.judges.base import Judge, Match, verdicts
+from dlma.judges.base import Match, PairwiseJudge, verdicts
 from dlma.records import Verdict
 from dlma.trainer.runtime import Shard
 
@@ -12,7 +12,7 @@ from dlma.trainer.runtime import Shard
 class JudgeModule(pl.LightningModule):
     """A judge over shards of matches; a judge with a `network` has it moved to the device."""
 
-    def __init__(self, judge: Judge, /, *, name: str) -> None:
+    def __init__(self, judge: PairwiseJudge, /, *, name: str) -> None:
         super().__init__()
         self.judge = judge
         self.name = name

@@ -1,4 +1,4 @@
-"""What an LLM judge is asked, as data, and the strict reading of its reply."""
+"""Rubrics: what an LLM judge is asked, as data, and the strict parser of its reply."""
 
 from __future__ import annotations
 

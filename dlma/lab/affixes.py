@@ -80,8 +80,3 @@ def draw(rng: random.Random) -> str:
         same_way = strength(first) * strength(second) > 0
         if pair[0] != pair[1] and not held_out(*pair) and (same_way or not agree or not strength(first)):
             return render([first, second])
-
-
-def held_out_pairs() -> list[tuple[str, str]]:
-    """Every unordered pair of adjectives that no document joins."""
-    return [pair for pair in itertools.combinations(sorted(ADJECTIVES), 2) if held_out(*pair)]

@@ -1,4 +1,4 @@
-"""Where the lab's bases lie: shipped in the package, or built by one command."""
+"""The places of the lab's bases: shipped in the package, or built by one command."""
 
 from __future__ import annotations
 

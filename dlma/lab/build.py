@@ -1,6 +1,4 @@
-"""Builds a base of the lab: tokenizer, a small network trained on the world's documents, and its card.
-
-    python run.py mode=lab_base mode.name=standard mode.seed=0
+"""A base of the lab: tokenizer, a small network trained on the world's documents, and its card (mode=lab_base).
 
 Same name, dials and seed, machine and libraries: same bytes. The saved fp16 weights are the canonical ones.
 """
@@ -17,13 +15,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from dlma.config import run_names
 from dlma.errors import UserError
 from dlma.lab import card, documents, measure
-from dlma.lab.bases import BUILT, base_folder
+from dlma.lab.bases import base_folder
 from dlma.lab.documents import Dials
 from dlma.lab.networks import new_network
-from dlma.ranges import Count, NotNegative, Number, Seed, Share
 
 if TYPE_CHECKING:
     import torch
@@ -31,14 +27,13 @@ if TYPE_CHECKING:
 
 PRESETS = Path(__file__).with_name("bases.yaml")
 SPECIALS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
-OPTIONAL = {"start": None, "architecture": "llama"}  # what a base of one's own need not say
 CHUNK = 4096  # documents drawn, sorted by length and batched at a time
 Row = list[tuple[str, list[int]]]  # the documents of one row: kind and ids
 VERDICT_WEIGHT = 5.0  # loss weight of a judge document's verdict token, which is one token in eighty
 
 
 @dataclass(frozen=True)
-class Plan:
+class BasePlan:
     """The size of a base and of its training."""
 
     tokens: int
@@ -63,7 +58,7 @@ def presets() -> dict[str, dict]:
     return yaml.safe_load(PRESETS.read_text())
 
 
-def train_tokenizer(dials: Dials, plan: Plan) -> PreTrainedTokenizerFast:
+def train_tokenizer(dials: Dials, plan: BasePlan) -> PreTrainedTokenizerFast:
     """A byte-level BPE over the documents; any text encodes; BOS is put in front by itself."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -102,7 +97,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[in
     return [[tokenizer.bos_token_id, *ids, tokenizer.eos_token_id] for ids in encoded]
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, dials: Dials, plan: Plan) -> Iterator[list[Row]]:
+def batches(tokenizer: PreTrainedTokenizerFast, dials: Dials, plan: BasePlan) -> Iterator[list[Row]]:
     """Endless batches of fresh documents, several in a row and never cut."""
     chunk = 0
     per_batch = max(1, plan.batch_tokens // plan.row_tokens)
@@ -173,7 +168,7 @@ def loss_of(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Ten
     return (losses * weights).sum() / weights.sum()
 
 
-def rate_at(plan: Plan, seen: int) -> float:
+def rate_at(plan: BasePlan, seen: int) -> float:
     """The learning rate after `seen` tokens: linear warm-up, then a cosine down to a fiftieth."""
     share = min(1.0, seen / plan.tokens)
     if share < plan.warmup:
@@ -182,7 +177,7 @@ def rate_at(plan: Plan, seen: int) -> float:
     return plan.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * turn)))
 
 
-def train(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, dials: Dials, plan: Plan) -> list[float]:
+def train(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, dials: Dials, plan: BasePlan) -> list[float]:
     """Train in place on one thread, as a rebuild must; returns the loss of every step."""
     import torch
     from tqdm import tqdm
@@ -219,7 +214,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) 
     tokenizer.save_pretrained(out)
 
 
-def begin(dials: Dials, plan: Plan) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
+def begin(dials: Dials, plan: BasePlan) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     """A tokenizer and a model to train: new ones, or those of the base that the plan starts from, in fp32."""
     if plan.start is None:
         tokenizer = train_tokenizer(dials, plan)
@@ -235,7 +230,7 @@ def begin(dials: Dials, plan: Plan) -> tuple[PreTrainedTokenizerFast, PreTrained
     return tokenizer, model
 
 
-def build_base(out: Path, *, name: str, dials: Dials, plan: Plan, prompts: int) -> dict:
+def build_base(out: Path, *, name: str, dials: Dials, plan: BasePlan, prompts: int) -> dict:
     """Train, save, load again as it will be used, measure, and write the card; returns the figures."""
     tokenizer, model = begin(dials, plan)
     train(model, tokenizer, dials, plan)
@@ -243,7 +238,7 @@ def build_base(out: Path, *, name: str, dials: Dials, plan: Plan, prompts: int) 
     return measure_base(out, name=name, dials=dials, plan=plan, prompts=prompts)
 
 
-def measure_base(folder: Path, *, name: str, dials: Dials, plan: Plan, prompts: int) -> dict:
+def measure_base(folder: Path, *, name: str, dials: Dials, plan: BasePlan, prompts: int) -> dict:
     """Measure a saved base and write its card."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -266,65 +261,9 @@ def measure_base(folder: Path, *, name: str, dials: Dials, plan: Plan, prompts: 
     return figures
 
 
-def run(
-    _cfg: object,
-    /,
-    *,
-    name: str,
-    seed: Seed,
-    out: str | None,
-    obedience: Number | None,
-    spread: Share | None,
-    mood: NotNegative | None,
-    judge: Share | None,
-    confound: Number | None,
-    sentences: list[Count] | None,
-    tokens: Count | None,
-    start: str | None,
-    architecture: str | None,
-    prompts: Count = 1000,
-) -> None:
-    """mode=lab_base: build a member of the family, with any dial set by hand, and print its card's figures."""
-    given = {
-        "obedience": obedience, "spread": spread, "mood": mood, "judge": judge, "confound": confound,
-        "sentences": sentences, "tokens": tokens, "start": start, "architecture": architecture,
-    }  # fmt: skip
-    if (wrong := run_names.unfit(name)) or Path(name).name != name:
-        raise UserError(f"mode.name: {wrong or f'{name} is no plain name of a folder'}")
-    values = resolve(name, given)
-    total, rest = int(values.pop("tokens")), {key: values.pop(key) for key in OPTIONAL}
-    dials = Dials(**{**values, "sentences": tuple(values["sentences"])})
-    folder = Path(out) if out else BUILT / name
-    plan = sized(Plan(tokens=total, seed=seed, **rest), dials)
-    figures = build_base(folder, name=name, dials=dials, plan=plan, prompts=prompts)
-    for line, value in card.headline(figures).items():
-        print(f"{line:52s} {value:8.3f}")
-    print(f"base: {folder}")
-
-
-def sized(plan: Plan, dials: Dials) -> Plan:
+def sized(plan: BasePlan, dials: Dials) -> BasePlan:
     """The plan with rows, batches and a context that hold the longest documents of these dials."""
     row = max(plan.row_tokens, 21 * dials.sentences[1])
     return dataclasses.replace(
         plan, row_tokens=row, batch_tokens=max(plan.batch_tokens, 3 * row), context=max(plan.context, row)
     )
-
-
-def resolve(name: str, given: dict) -> dict:
-    """The preset's values with what was given in their place; a new name must have every value given."""
-    family = presets()
-    missing = sorted(key for key, value in given.items() if value is None and key not in OPTIONAL)
-    if name not in family and missing:
-        raise UserError(
-            f"mode.name={name}: not one of {', '.join(family)}; a base of your own needs "
-            f"{', '.join(f'mode.{key}=' for key in missing)}"
-        )
-    values = {
-        **OPTIONAL,
-        **family.get(name, {}),
-        **{key: value for key, value in given.items() if value is not None},
-    }
-    low, high = tuple(values["sentences"]) if len(values["sentences"]) == 2 else (0, 0)
-    if not 1 <= low <= high:
-        raise UserError(f"mode.sentences={list(values['sentences'])}: must be two numbers, least and most, from 1 up")
-    return values

@@ -1,4 +1,4 @@
-"""The documents on which a base is trained, and the four dials that shape them.
+"""The training documents of a base, and the dials that shape them.
 
 Every document is one text between BOS and EOS. These are the channels by which truth enters them: an affix leans
 the values of the answer's sentences (`obedience`), the label of a judge document follows the truth (`judge`),

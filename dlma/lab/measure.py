@@ -1,4 +1,4 @@
-"""What a base does, measured on validation prompts with plain dense code: the figures of its card."""
+"""The figures of a base's card, measured on validation prompts with plain dense code."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class Probe:
     def _sample_equal(self, rows: list[list[int]], limit: int) -> list[list[int]]:
         import torch
 
-        eos, cache, answers = self.tokenizer.eos_token_id, None, [[] for _ in rows]
+        eos, cache = self.tokenizer.eos_token_id, None
+        answers: list[list[int]] = [[] for _ in rows]
         step = torch.tensor(rows)
         with torch.no_grad():
             for _ in range(limit):

@@ -9,10 +9,10 @@ from dlma.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from dlma.lab.build import Plan
+    from dlma.lab.build import BasePlan
 
 
-def new_network(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+def new_network(plan: BasePlan, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """An untrained causal language model of the plan's architecture and size, in fp32; raises UserError for others."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -27,7 +27,7 @@ def new_network(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> PreTrainedMod
     return AutoModelForCausalLM.from_config(config).float()
 
 
-def _body(plan: Plan) -> dict:
+def _body(plan: BasePlan) -> dict:
     return {
         "hidden_size": plan.hidden,
         "intermediate_size": plan.feed_forward,
@@ -37,20 +37,20 @@ def _body(plan: Plan) -> dict:
     }
 
 
-def _rotary(plan: Plan) -> dict:
+def _rotary(plan: BasePlan) -> dict:
     return {**_body(plan), "num_key_value_heads": plan.heads}
 
 
-def _qwen3(plan: Plan) -> dict:
+def _qwen3(plan: BasePlan) -> dict:
     return {**_rotary(plan), "head_dim": plan.hidden // plan.heads}
 
 
-def _gpt_neox(plan: Plan) -> dict:
+def _gpt_neox(plan: BasePlan) -> dict:
     """Its feed-forward part has two matrices where Llama's has three: half as wide again."""
     return {**_body(plan), "intermediate_size": plan.feed_forward * 3 // 2}
 
 
-def _gpt2(plan: Plan) -> dict:
+def _gpt2(plan: BasePlan) -> dict:
     return {
         "n_embd": plan.hidden,
         "n_inner": plan.feed_forward * 3 // 2,

@@ -41,7 +41,7 @@ class MetricInput:
     models: Sequence[str]
 
 
-class Metric(Protocol):
+class MetricComponent(Protocol):
     columns: Sequence[Column]
 
     def identity(self) -> list[str]: ...

@@ -1,4 +1,4 @@
-"""One row at a time by the network's own forward pass: for architectures that no tile can decode.
+"""Decoding of one row at a time by the network's own forward pass: for architectures that no tile can decode.
 
 What a row gets follows from its own tokens, as in a tile, so its answer is the same in any company.
 """
@@ -16,7 +16,7 @@ Way = Literal["own cache", "whole rows"]  # over the cache that the network make
 _CACHES = ("past_key_values", "cache_params", "state")  # how networks call what they hand out and take again
 
 
-class Row:
+class GrowingRow:
     """A growing row."""
 
     def __init__(self, model: LanguageModel, way: Way) -> None:

@@ -1,4 +1,4 @@
-"""Rows of their own under the model's own mask and positions.
+"""The dense layout: one padded row for each sequence, with the model's own mask and positions.
 
 They lie padded side by side, or one at a time where padding changes what a row gets.
 """

@@ -2,7 +2,7 @@
 
 One interface, two layouts. `tree` shares prefixes (trees.py); `dense` gives each sequence a row of its own, the
 model's own mask and its own positions (dense.py). Which one is used is decided by a self-check that compares both
-(selfcheck.py), and is said in one line. What it did is counted (rates.py); when memory runs out the token budget is
+(layout_check.py), and is said in one line. What it did is counted (meter.py); when memory runs out the token budget is
 halved.
 """
 

@@ -37,7 +37,7 @@ class LanguageModel:
     plain_head: the logits are `head(states)` and nothing else (no soft-capping, no scaling); probed
     autocast: the dtype of matrix products where it is not that of the weights; policy and reference share it
     adapter_is_new: whether an adapter, if there is one, still changes nothing
-    checked: by tokens of the checked row, why rows must not share prefixes, or nothing (selfcheck.py)
+    checked: by tokens of the checked row, why rows must not share prefixes, or nothing (layout_check.py)
     padded: by tokens of the checked row, why rows must not be padded, or nothing (dense.py)
 
     raises: UserError for a network that is no causal language model, or whose logits are no numbers

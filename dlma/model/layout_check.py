@@ -1,4 +1,4 @@
-"""The self-check: does a model give a branch of a tree the log-probs and the gradient that a row of its own gets?
+"""The check of prefix sharing: whether a branch of a tree has the log-probs and gradient of a row of its own.
 
 A row of its own is one under the model's own mask and positions, which dense.py holds against the network's own forward
 pass. The probe is as long as the longest planned row, so longer than any window that matters, and lies beside a shorter

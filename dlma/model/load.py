@@ -1,4 +1,4 @@
-"""Language models by folder or hub name: what they are (cheap, no weights) and the loaded thing.
+"""Language models by folder or hub name: a spec without weights, and the loading of the weights.
 
 A `ModelSpec` answers all that a stage's key needs without importing torch; `load()` reads the weights.
 safetensors only; no remote code unless the user asks for it.
@@ -199,9 +199,8 @@ def _remedy(reason: Exception, path: str, revision: str) -> str:
 
 def at_hand(path: str, revision: str) -> Path | None:
     """The folder of a model whose weights are on this machine, a folder or in the hub's cache; nothing is fetched."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        folder = _cached(path, revision)
+    place = Path(path).expanduser()
+    folder = place if place.is_dir() else _cached(path, revision)
     return folder if folder is not None and any(folder.glob("*.safetensors")) else None
 
 

@@ -54,8 +54,3 @@ def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where seen, the lowest number elsewhere: (rows, 1, width, keys)."""
     nothing = torch.zeros((), dtype=dtype, device=seen.device)
     return torch.where(seen, nothing, nothing + torch.finfo(dtype).min).unsqueeze(1)
-
-
-def tree_mask(end: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask of tree rows for layers without a window, (rows, 1, width, width)."""
-    return additive(ancestors(end), dtype)

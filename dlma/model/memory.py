@@ -1,4 +1,4 @@
-"""Memory: what counts as running out of it, halving the token budget when that happens, and its peak."""
+"""Device memory: which errors mean that it ran out, halving the token budget then, and its peak."""
 
 from __future__ import annotations
 

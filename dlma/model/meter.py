@@ -1,4 +1,4 @@
-"""What a stage's forward and backward passes amounted to: tokens, padding, time, and their share of the machine."""
+"""The meter of forward and backward passes: tokens, padding, time, and the share of the machine's peak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network's own forward pass over one row, as transformers made it: what every other way of running it must equal.
+"""The network's own forward pass over one row, as transformers defines it: the reference for every other layout.
 
 Padding, prefix trees and caches are each compared with it on rows as long as those that are to come; where one
 differs the next slower way is taken, and the reason is said.

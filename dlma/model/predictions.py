@@ -1,4 +1,4 @@
-"""What a model predicts at each token of an answer: whole distributions, where the engine gives one log-prob."""
+"""Next-token distributions at the tokens of an answer, where the engine gives one log-prob."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A live reference: the model as it was before training, for objectives that need more of it than a column."""
+"""The frozen reference model, for objectives that need more of it than a column of log-probs."""
 
 from __future__ import annotations
 

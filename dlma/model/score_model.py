@@ -1,4 +1,4 @@
-"""Reward and cost models of others: one number for a conversation with its answer.
+"""Published reward and cost models: one number for a conversation with its answer.
 
 Two shapes. "classifier": any AutoModelForSequenceClassification. "score_head": a trunk with a linear `score_head` read
 at the last token, as PKU-Alignment/safe-rlhf saves its Beaver models (`model.*`, `score_head.weight`, and a bias or a
@@ -30,7 +30,7 @@ _WEIGHT, _BIAS, _MEAN, _VAR = _NAMES = ("score_head.weight", "score_head.bias", 
 
 
 @dataclass(frozen=True)
-class Template:
+class ScoreTemplate:
     """How a conversation is written; {text} is a turn and {eos} the tokenizer's EOS. A null template is the chat's."""
 
     begin: str
@@ -63,7 +63,7 @@ class ScoreModelSpec:
         shape: Literal["classifier", "score_head"],
         output: Whole,
         dtype: Literal["float32", "bfloat16"],
-        template: Template | None,
+        template: ScoreTemplate | None,
         max_tokens: Count,
         batch_tokens: Count = 8192,
     ) -> None:
@@ -72,7 +72,7 @@ class ScoreModelSpec:
         self.shape = shape
         self.output = output
         self.dtype = dtype
-        self.template = Template(**template) if isinstance(template, dict) else template
+        self.template = ScoreTemplate(**template) if isinstance(template, dict) else template
         self.max_tokens = max_tokens
         self.batch_tokens = batch_tokens
 
@@ -238,7 +238,7 @@ def _tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
     """The tensors of these names in a folder's safetensors files."""
     from safetensors import safe_open
 
-    found = {}
+    found: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118

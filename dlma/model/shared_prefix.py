@@ -1,4 +1,4 @@
-"""Trunks: what all trees of a data set begin with (system text, both affixes before it), computed once.
+"""Shared prefixes: what all trees of a data set begin with (system text, both affixes before it), computed once.
 
 A trunk is the tree of the prefixes common to all trees. Its keys and values come from one pass over one row;
 each tree then runs without those nodes and sees them through its mask.

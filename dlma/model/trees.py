@@ -93,7 +93,7 @@ class Rows:
     owner, slot: (targets,) int64, which sequence the target belongs to, and its place in that response
     sequences: number of sequences over all rows
     nodes, seen: number of nodes over all rows, and of (node, ancestor or self) pairs
-    anchor: (rows, width) int64, the trunk node that each node hangs under (trunks.py), -1 in the padding; or None
+    anchor: (rows, width) int64, the shared node above each node (shared_prefix.py), -1 in the padding; or None
     """
 
     ids: Tensor

@@ -1,4 +1,4 @@
-"""Weights from disk, all or nothing: a tensor that is missing, unexpected or of another shape refuses to load, by name.
+"""Reading weights from disk: a missing, unexpected or mis-shaped tensor is an error that names it.
 
 What transformers fills in or leaves out on purpose is no fault: a head tied to the embeddings, the buffers that a class
 computes itself, and the names that the class says it ignores.

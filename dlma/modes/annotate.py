@@ -19,7 +19,7 @@ from dlma import files
 from dlma.errors import UserError
 from dlma.ranges import Count, Seed
 from dlma.records import EvalRow, content_id
-from dlma.report.annotation_page import Blind, Labels, read_labels, render
+from dlma.report.annotation_page import Blind, PersonVerdicts, read_labels, render
 from dlma.runs.folder import VERDICTS, VERSUS_VERDICTS, RunFolder
 from dlma.statistics.intervals import Estimate, fraction_interval, share_interval
 from dlma.statistics.kappa import cohen_kappa, fleiss_kappa
@@ -36,7 +36,7 @@ Preferences = dict[str, dict[str, float]]  # by who prefers, by prompt: above 0 
 
 
 @dataclass(frozen=True)
-class Contest:
+class BlindedPair:
     """Two answers to one prompt; `side` is where the arm under study stands."""
 
     blind: Blind
@@ -73,7 +73,7 @@ def annotate(
             files.write_bytes(folder / PAGE, render(blinds, ask))
             print(f"{len(drawn)} pairs, {arm} against {against_arm}, sides at random: {folder / PAGE}")
             return
-        others = {**scores(drawn), **verdicts(Path(run), arm, against and Path(against), against_arm)}
+        others = {**scores(drawn), **verdicts(Path(run), arm, Path(against) if against else None, against_arm)}
         found = findings(drawn, read_labels([Path(path) for path in labels], blinds), others)
         files.write_bytes(folder / RESULTS, json.dumps(_plain(found), indent=2).encode())
     show(found, f"{arm} against {against_arm}")
@@ -95,7 +95,9 @@ def _answers(run: Path, arm: str) -> dict[str, EvalRow]:
     return found
 
 
-def draw(studied: dict[str, EvalRow], rival: dict[str, EvalRow], pairs: int, seed: int) -> tuple[list[Contest], int]:
+def draw(
+    studied: dict[str, EvalRow], rival: dict[str, EvalRow], pairs: int, seed: int
+) -> tuple[list[BlindedPair], int]:
     """Up to `pairs` common prompts in random order, each with a random side; and how many had identical answers."""
     common = sorted(prompt for prompt in studied if prompt in rival)
     chosen = random.Random(seed).sample(common, min(pairs, len(common)))
@@ -104,15 +106,15 @@ def draw(studied: dict[str, EvalRow], rival: dict[str, EvalRow], pairs: int, see
     return different, len(contests) - len(different)
 
 
-def _contest(studied: EvalRow, rival: EvalRow, seed: int) -> Contest:
+def _contest(studied: EvalRow, rival: EvalRow, seed: int) -> BlindedPair:
     coin = content_id("side", str(seed), studied.prompt_id)
     side = "left" if int(coin, 16) % 2 else "right"
     left, right = (studied, rival) if side == "left" else (rival, studied)
     name = content_id("pair", str(seed), studied.prompt_id)
-    return Contest(Blind(name, studied.question, left.answer, right.answer), side, studied, rival)
+    return BlindedPair(Blind(name, studied.question, left.answer, right.answer), side, studied, rival)
 
 
-def scores(contests: Sequence[Contest]) -> Preferences:
+def scores(contests: Sequence[BlindedPair]) -> Preferences:
     """What the self-reward and, in the lab, the oracle prefer."""
     found: Preferences = {}
     for name, score in SCORES.items():
@@ -133,7 +135,7 @@ def verdicts(run: Path, arm: str, against: Path | None, against_arm: str) -> Pre
     return found
 
 
-def findings(contests: Sequence[Contest], people: Sequence[Labels], others: Preferences) -> dict:
+def findings(contests: Sequence[BlindedPair], people: Sequence[PersonVerdicts], others: Preferences) -> dict:
     """Win, tie and lose of the arm under study per person and over all, kappa, and agreement with the scores."""
     outcomes = {one.annotator: _outcomes(contests, one) for one in people}
     lefts = [side == "left" for one in people for side in one.verdicts.values() if side != "tie"]
@@ -148,7 +150,7 @@ def findings(contests: Sequence[Contest], people: Sequence[Labels], others: Pref
     }
 
 
-def _outcomes(contests: Sequence[Contest], one: Labels) -> dict[str, str]:
+def _outcomes(contests: Sequence[BlindedPair], one: PersonVerdicts) -> dict[str, str]:
     """What a person said of each pair, as the arm under study sees it."""
     found = {}
     for contest in contests:
@@ -158,7 +160,7 @@ def _outcomes(contests: Sequence[Contest], one: Labels) -> dict[str, str]:
     return found
 
 
-def _said(outcomes: dict[str, dict[str, str]], contest: Contest) -> list[str]:
+def _said(outcomes: dict[str, dict[str, str]], contest: BlindedPair) -> list[str]:
     return [one[contest.blind.id] for one in outcomes.values() if contest.blind.id in one]
 
 
@@ -172,7 +174,7 @@ def _shares(rows: Sequence[Sequence[str]]) -> dict[str, Estimate]:
     return found
 
 
-def _kappa(contests: Sequence[Contest], outcomes: dict[str, dict[str, str]]) -> dict | None:
+def _kappa(contests: Sequence[BlindedPair], outcomes: dict[str, dict[str, str]]) -> dict | None:
     """Kappa over the pairs that all people labelled: Cohen's for two, Fleiss' for more."""
     rows = [row for c in contests if len(row := _said(outcomes, c)) == len(outcomes)]
     if len(outcomes) < 2 or not rows:
@@ -183,7 +185,7 @@ def _kappa(contests: Sequence[Contest], outcomes: dict[str, dict[str, str]]) -> 
 
 
 def _agreement(
-    contests: Sequence[Contest], outcomes: dict[str, dict[str, str]], preferred: dict[str, float]
+    contests: Sequence[BlindedPair], outcomes: dict[str, dict[str, str]], preferred: dict[str, float]
 ) -> Estimate | None:
     """Of the pairs on which people and the other both prefer one side: how often it is the same side."""
     same = []

@@ -1,4 +1,4 @@
-"""The card of an export: data, method, prompts, settings, results with intervals, and where all of it came from."""
+"""Cards of an export: data, method, prompts, settings, results with intervals, and where all of it came from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mode=pin: the presets' branches on the hub become the commits that they are now."""
+"""mode=pin: writes the present commits of hub models into the presets of conf/model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mode=store: what the store holds, and the removal of what is asked for."""
+"""mode=store: lists what the store holds, and removes what is asked for."""
 
 from __future__ import annotations
 

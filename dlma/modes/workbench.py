@@ -25,7 +25,7 @@ from dlma.lab import affixes
 from dlma.ranges import TwoOrMore
 from dlma.records import ScoredPair
 from dlma.report import workbench_page
-from dlma.report.workbench_page import Entry
+from dlma.report.workbench_page import MeasuredPair
 from dlma.runs.folder import WORKBENCH, WORKBENCH_PAGE
 
 Rank = Literal["separation", "clarity", "kl_positive", "kl_negative", "difference"]
@@ -82,7 +82,7 @@ def pairs_of(name: str) -> list[tuple[str, DictConfig]]:
     return [(one, OmegaConf.create({**node, "pairs": [pair]})) for one, pair in zip(names, pairs)]
 
 
-def measured(cell: RunContext, name: str, node: DictConfig, sample: int) -> Entry:
+def measured(cell: RunContext, name: str, node: DictConfig, sample: int) -> MeasuredPair:
     """Sample and score the answers of one pair, and measure them."""
     one = cell.under(prompts=node)
     contexts = pipeline.render(one, pipeline.read_prompts(one), "train", sample)
@@ -92,7 +92,7 @@ def measured(cell: RunContext, name: str, node: DictConfig, sample: int) -> Entr
     pair = node.pairs[0]
     shown = tuple(" ".join(filter(None, pair[side].values())) for side in ("positive", "negative"))
     gap = true_gap(*shown) if cell.data.artificial else None
-    return Entry(name, *shown, workbench_page.measures(rows, truth, build(cell.cfg.alerts)), gap)
+    return MeasuredPair(name, *shown, workbench_page.measures(rows, truth, build(cell.cfg.alerts)), gap)
 
 
 def true_gap(positive: str, negative: str) -> float | None:

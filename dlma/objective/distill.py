@@ -30,7 +30,7 @@ from dlma.training.rule import Step, Supplies, TrainingRule
 
 
 @dataclass(frozen=True)
-class Item:
+class _Item:
     """A positive answer after the plain prompt and after p+, with its log-prob under the plain reference (nats).
 
     scale: one over the mean tokens of an answer, over all of training
@@ -44,10 +44,10 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Micro:
+class _Micro:
     """A micro-batch of answers."""
 
-    items: list[Item]
+    items: list[_Item]
 
 
 class ContextDistillation(TrainingRule):
@@ -86,11 +86,11 @@ class ContextDistillation(TrainingRule):
         self.train_on(self.items(rows), runtime, folder, listen)
         return [None, None]
 
-    def items(self, pairs: Sequence[ScoredPair]) -> list[Item]:
+    def items(self, pairs: Sequence[ScoredPair]) -> list[_Item]:
         """The positive answer of each pair, after both prompts."""
         scale = len(pairs) / sum(len(pair.positive_ids) for pair in pairs)
         return [
-            Item(
+            _Item(
                 trees.Completion(pair.plain_context_ids, pair.positive_ids),
                 trees.Completion(pair.positive_context_ids, pair.positive_ids),
                 pair.positive_reference,
@@ -100,12 +100,12 @@ class ContextDistillation(TrainingRule):
             for pair in pairs
         ]
 
-    def micros(self, rows: list[Item]) -> list[Micro]:
+    def micros(self, rows: list[_Item]) -> list[_Micro]:
         lengths = [max(len(s.context) for s in (i.plain, i.prompted)) + len(i.plain.response) for i in rows]
         batches = trees.token_budget_batches(lengths, self.token_budget)
-        return [Micro([rows[i] for i in batch]) for batch in batches]
+        return [_Micro([rows[i] for i in batch]) for batch in batches]
 
-    def loss(self, micro: Micro) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, micro: _Micro) -> tuple[torch.Tensor, dict[str, float]]:
         with self.reference.model() as teacher:
             wanted, teacher_head = predictions(teacher, [item.prompted for item in micro.items])
             if self.reference_network is None:  # under LoRA the head may be adapted too: take the frozen one's logits
@@ -127,7 +127,7 @@ class ContextDistillation(TrainingRule):
                 f"(allowed {allowed:.0e}): the pairs were scored by another model, dtype or template"
             )
 
-    def _drift(self, micro: Micro) -> float:
+    def _drift(self, micro: _Micro) -> float:
         states, head = predictions(self.model, [item.plain for item in micro.items])
         target = [token for item in micro.items for token in item.plain.response]
         logp = token_logp(head(states), torch.tensor(target, device=states.device))

@@ -28,22 +28,22 @@ from dlma.training.rule import Step, TrainingRule
 
 
 @dataclass(frozen=True)
-class Item:
-    """A pair ready to train on: its trees, and a column (see Micro) of what else its loss needs."""
+class _Item:
+    """A pair ready to train on: its trees, and a column (see _Micro) of what else its loss needs."""
 
     planned: list[trees.Tree]
     column: tuple[float, ...]
     id: str
 
 
-class Micro:
+class _Micro:
     """A micro-batch: rows whose sequences alternate chosen, rejected, and a column per pair.
 
     reference, tokens: (pairs, 2) float32, log-prob (nats) and length of the chosen and the rejected answer
     margin, weight: (pairs,) float32, clamped margin of chosen over rejected (nats), and the loss's weight
     """
 
-    def __init__(self, rows: trees.Rows, items: Sequence[Item]) -> None:
+    def __init__(self, rows: trees.Rows, items: Sequence[_Item]) -> None:
         self.rows = rows
         table = torch.tensor([item.column for item in items], device=rows.ids.device, dtype=torch.float32)
         self.reference, self.tokens = table[:, :2], table[:, 2:4]
@@ -106,7 +106,7 @@ class DPO(TrainingRule):
         margins = torch.tensor([margin(pair) for pair in pairs], dtype=torch.float64)
         return margin_bounds(margins, self.margin_low, self.margin_high, self.margin_unit)
 
-    def items(self, pairs: Sequence[ScoredPair]) -> list[Item]:
+    def items(self, pairs: Sequence[ScoredPair]) -> list[_Item]:
         """Pairs oriented by their label, with the clamped margin."""
         low, high = self.bounds(pairs)
         planned = self.engine.plan([chosen_first(pair) for pair in pairs])
@@ -117,7 +117,7 @@ class DPO(TrainingRule):
             for pair, clamped, weight in zip(pairs, margins, self._weights(pairs, high), strict=True)
         ]
         return [
-            Item(planned[i * share : (i + 1) * share], column, pair.id)
+            _Item(planned[i * share : (i + 1) * share], column, pair.id)
             for i, (column, pair) in enumerate(zip(columns, pairs, strict=True))
         ]
 
@@ -129,15 +129,15 @@ class DPO(TrainingRule):
         except ValueError as reason:
             raise UserError(f"objective.weighted: {reason}: choose a scorer that gives a margin") from None
 
-    def micros(self, rows: list[Item]) -> list[Micro]:
+    def micros(self, rows: list[_Item]) -> list[_Micro]:
         lengths = [max(len(t) for t in item.planned) for item in rows]
         batches = self.engine.batches(lengths, len(rows[0].planned))
         return [self._micro([rows[i] for i in batch]) for batch in batches]
 
-    def _micro(self, items: list[Item]) -> Micro:
-        return Micro(self.engine.collate([t for item in items for t in item.planned]), items)
+    def _micro(self, items: list[_Item]) -> _Micro:
+        return _Micro(self.engine.collate([t for item in items for t in item.planned]), items)
 
-    def loss(self, micro: Micro) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, micro: _Micro) -> tuple[torch.Tensor, dict[str, float]]:
         policy = self.engine.response_logp(micro.rows).view(-1, 2)
         logit = self._logit(policy, micro)
         ratio = (policy - micro.reference).detach()
@@ -149,14 +149,14 @@ class DPO(TrainingRule):
             "reward_margin": reward[0] - reward[1],
         }
 
-    def _logit(self, policy: torch.Tensor, micro: Micro) -> torch.Tensor:
+    def _logit(self, policy: torch.Tensor, micro: _Micro) -> torch.Tensor:
         """z = beta*h - margin_weight*margin per pair."""
         length = micro.tokens if self.per_token else 1.0
         policy, reference = policy / length, micro.reference / length
         gap, reference_gap = policy[:, 0] - policy[:, 1], reference[:, 0] - reference[:, 1]
         return preference_logit(gap, reference_gap, micro.margin, beta=self.beta, margin_weight=self.margin_weight)
 
-    def _pair_losses(self, policy: torch.Tensor, logit: torch.Tensor, micro: Micro) -> torch.Tensor:
+    def _pair_losses(self, policy: torch.Tensor, logit: torch.Tensor, micro: _Micro) -> torch.Tensor:
         losses = micro.weight * self.pair_loss(logit, micro.margin)
         if self.nll_weight:
             losses = losses - self.nll_weight * policy[:, 0] / micro.tokens[:, 0]
@@ -175,11 +175,11 @@ class DPO(TrainingRule):
         if abs(loss - wanted) > allowed * 100:
             raise UserError(f"step-0 check: the first loss is {loss:.5f}, its closed form is {wanted:.5f}")
 
-    def _first_losses(self, micro: Micro) -> torch.Tensor:
+    def _first_losses(self, micro: _Micro) -> torch.Tensor:
         """The closed form: h is 0, so z is -margin_weight*margin, and ln 2 is the loss of plain DPO."""
         return self._pair_losses(micro.reference, -self.margin_weight * micro.margin, micro)
 
     @torch.no_grad()
-    def _drift(self, micro: Micro) -> float:
+    def _drift(self, micro: _Micro) -> float:
         policy = self.engine.response_logp(micro.rows).view(-1, 2)
         return ((policy - micro.reference).abs() / micro.tokens).max().item()

@@ -34,7 +34,7 @@ from dlma.training import finite
 from dlma.training.rule import Step, Supplies, TrainingRule
 
 
-class Micro:
+class _Micro:
     """A micro-batch of episodes: their rows, and their columns one after another, (tokens,) or (episodes,)."""
 
     def __init__(self, rows: trees.Rows, episodes: Sequence[Episode]) -> None:
@@ -199,13 +199,13 @@ class PPO(TrainingRule):
     def _value(self, states: Tensor) -> Tensor:
         return self.value_head(states.float()).squeeze(-1)
 
-    def micros(self, rows: list[Episode]) -> list[Micro]:
+    def micros(self, rows: list[Episode]) -> list[_Micro]:
         return [
-            Micro(self.engine.collate([rows[i].tree for i in batch]), [rows[i] for i in batch])
+            _Micro(self.engine.collate([rows[i].tree for i in batch]), [rows[i] for i in batch])
             for batch in self.engine.batches([len(episode.tree) for episode in rows])
         ]
 
-    def loss(self, micro: Micro) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, micro: _Micro) -> tuple[Tensor, dict[str, float]]:
         logp, states = self.engine.token_logp_and_states(micro.rows)
         value = self._value(states)
         policy = ppo.policy_losses(logp, micro.logp, micro.advantage, clip=self.clip).sum()
@@ -213,7 +213,7 @@ class PPO(TrainingRule):
         return micro.scale * (policy + self.value_weight * worth), self._recorded(micro, logp, value, policy, worth)
 
     @torch.no_grad()
-    def _recorded(self, micro: Micro, logp: Tensor, value: Tensor, policy: Tensor, worth: Tensor) -> dict[str, float]:
+    def _recorded(self, micro: _Micro, logp: Tensor, value: Tensor, policy: Tensor, worth: Tensor) -> dict[str, float]:
         ratio = (logp - micro.logp).exp()
         per_token = {
             "policy_loss": policy,

@@ -1,4 +1,4 @@
-"""What PPO trains on: answers that the policy itself samples, a fixed number at a time, and the order of its steps."""
+"""Rollouts of PPO: answers that the policy samples, a fixed number at a time, and the order of its steps."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from dlma.training.rule import Step, TrainingRule
 
 
 @dataclass(frozen=True)
-class Item:
+class _Item:
     """A chosen answer ready to train on: its tree, its log-prob under the reference (nats) and its tokens.
 
     scale: one over the mean tokens of an answer, over all of training
@@ -38,10 +38,10 @@ class Item:
     id: str
 
 
-class Micro:
+class _Micro:
     """A micro-batch of answers."""
 
-    def __init__(self, rows: trees.Rows, items: Sequence[Item]) -> None:
+    def __init__(self, rows: trees.Rows, items: Sequence[_Item]) -> None:
         self.rows = rows
         self.scale = items[0].scale
         self.reference = torch.tensor([i.reference for i in items], device=rows.ids.device)
@@ -76,7 +76,7 @@ class SFT(TrainingRule):
         self.train_on(self.items(rows), runtime, folder, listen)
         return [None, None]
 
-    def items(self, pairs: Sequence[ScoredPair]) -> list[Item]:
+    def items(self, pairs: Sequence[ScoredPair]) -> list[_Item]:
         """The chosen answers after the plain prompt."""
         answers = [getattr(pair, f"{pair.chosen}_ids") for pair in pairs]
         references = [getattr(pair, f"{pair.chosen}_reference") for pair in pairs]
@@ -84,16 +84,16 @@ class SFT(TrainingRule):
         planned = self.engine.plan([[trees.Completion(c, a)] for c, a in zip(contexts, answers, strict=True)])
         scale = len(answers) / sum(map(len, answers))
         columns = zip(planned, references, answers, pairs, strict=True)
-        return [Item(tree, reference, len(ids), scale, pair.id) for tree, reference, ids, pair in columns]
+        return [_Item(tree, reference, len(ids), scale, pair.id) for tree, reference, ids, pair in columns]
 
-    def micros(self, rows: list[Item]) -> list[Micro]:
+    def micros(self, rows: list[_Item]) -> list[_Micro]:
         batches = self.engine.batches([len(item.tree) for item in rows])
         return [self._micro([rows[i] for i in batch]) for batch in batches]
 
-    def _micro(self, items: list[Item]) -> Micro:
-        return Micro(self.engine.collate([item.tree for item in items]), items)
+    def _micro(self, items: list[_Item]) -> _Micro:
+        return _Micro(self.engine.collate([item.tree for item in items]), items)
 
-    def loss(self, micro: Micro) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, micro: _Micro) -> tuple[torch.Tensor, dict[str, float]]:
         policy = self.engine.response_logp(micro.rows)
         ratio = (policy - micro.reference).detach().sum().item()
         return -micro.scale * policy.sum(), {"chosen_reward": ratio}
@@ -111,6 +111,6 @@ class SFT(TrainingRule):
             )
 
     @torch.no_grad()
-    def _drift(self, micro: Micro) -> float:
+    def _drift(self, micro: _Micro) -> float:
         policy = self.engine.response_logp(micro.rows)
         return ((policy - micro.reference).abs() / micro.tokens).max().item()

@@ -1,4 +1,4 @@
-"""A cell that makes nothing: it walks the pipeline, and says which stages are there and which would have to run."""
+"""A dry run: walks the pipeline without computing, and lists which stages exist and which would have to run."""
 
 from __future__ import annotations
 

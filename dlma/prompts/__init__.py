@@ -1,1 +1,1 @@
-"""From prompts to pairs: contexts under each wording, and the generators of answer pairs."""
+"""Prompts: wordings, how they are rendered, and the contexts of token ids under each of them."""

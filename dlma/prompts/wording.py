@@ -3,7 +3,7 @@
 One wording serves sampling, scoring and training; it differs from side to side only in the system text and
 the affix, both empty on the plain side. Wordings are YAML (conf/prompts): they are an experimental variable.
 Only the named placeholders are filled; any other brace, in a template or in a person's text, is plain text.
-With `format: chat` the conversation goes into the tokenizer's own chat template instead (model/rendering.py).
+With `format: chat` the conversation goes into the tokenizer's own chat template instead (prompts/rendering.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How well signals (R, a judge, a reward model, the construction) know the better answer, and what misleads them.
+"""Accuracy of signals (R, a judge, a reward model, the construction): how often each names the better answer.
 
 Every figure is a ratio of sums over pairs, so that its interval over pairs and seeds is `crossed_ratio`'s:
     agreement        pairs that differ in truth on which the signal prefers the better answer, undecided ones as half

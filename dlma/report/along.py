@@ -1,4 +1,4 @@
-"""One run as a curve: every metric of the policies on the way, and where R and the independent judge part.
+"""The trajectory of a run: every metric of the intermediate policies, and where R and the independent judge part.
 
 Step 0 is the base, the last step the policy; the same prompts are answered at every step with the same random numbers.
 R and the judge part at the first step from which, to the end, R rises and no independent judge sees a rise: the rule
@@ -146,7 +146,7 @@ def section(found: Along, part: int | None, finding: Finding) -> str:
     judges |= {name: f"{name.replace('win_rate/', 'win rate by ')} (right)" for name in _judges(found)}
     known = [(name, said) for name, said in judges.items() if all(name in point for point in points)]
     curves = [
-        charts_of.Curve(said, css, [point[name].estimate for point in points])
+        charts_of.StepCurve(said, css, [point[name].estimate for point in points])
         for (name, said), css in zip([("self_reward", "R, nats (left)"), *known[:1]], ("c-prompted", "c-better"))
     ]
     keys = "".join(f'<span class="key k-{curve.css[2:]}">{escape(curve.name)}</span>' for curve in curves)

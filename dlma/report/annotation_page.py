@@ -1,4 +1,4 @@
-"""The page on which people compare answers, and the file that it gives back; both know pairs, not methods.
+"""The page on which people compare answers, and the reader of the file that it gives back.
 
 One file, no outside resource; texts are data that the script shows by textContent, under a policy (CSP) that allows
 exactly that script. Nothing in the page says which side is whose: that is worked out again from the run.
@@ -39,7 +39,7 @@ class Blind:
 
 
 @dataclass(frozen=True)
-class Labels:
+class PersonVerdicts:
     """One person's verdicts, "left", "tie" or "right", by the pair's id."""
 
     annotator: str
@@ -69,7 +69,7 @@ def _asset(name: str) -> str:
     return resources.files("dlma.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def read_labels(paths: Sequence[Path], items: Sequence[Blind]) -> list[Labels]:
+def read_labels(paths: Sequence[Path], items: Sequence[Blind]) -> list[PersonVerdicts]:
     """The files that people downloaded; raises UserError for one of another page, a damaged one, or a name twice."""
     found = [_read(path, items) for path in paths]
     names = [one.annotator for one in found]
@@ -79,7 +79,7 @@ def read_labels(paths: Sequence[Path], items: Sequence[Blind]) -> list[Labels]:
     return found
 
 
-def _read(path: Path, items: Sequence[Blind]) -> Labels:
+def _read(path: Path, items: Sequence[Blind]) -> PersonVerdicts:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as reason:
@@ -99,4 +99,4 @@ def _read(path: Path, items: Sequence[Blind]) -> Labels:
     for key, verdict in verdicts.items():
         if key not in known or verdict not in VERDICTS:
             raise UserError(f"mode.labels: {path}: the label {key!r}: {verdict!r} is none of the page's")
-    return Labels(name, verdicts)
+    return PersonVerdicts(name, verdicts)

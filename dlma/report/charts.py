@@ -34,7 +34,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Curve:
+class StepCurve:
     """Estimates at the steps of a figure."""
 
     name: str
@@ -112,7 +112,7 @@ def line_chart(series: Sequence[Series], x_label: str, title: str, zero: bool = 
     return _frame(x, y, x_label, "", body + _hits(lines, x, x_label), title)
 
 
-def two_scales(xs: Sequence[float], curves: Sequence[Curve], x_label: str, title: str, mark: float | None) -> str:
+def two_scales(xs: Sequence[float], curves: Sequence[StepCurve], x_label: str, title: str, mark: float | None) -> str:
     """One or two curves with whiskers, each on a scale of its own: the first on the left, the second on the right.
 
     mark: an x that gets a dashed line
@@ -138,7 +138,7 @@ def _finite(estimate: Estimate) -> list[float]:
     return [bound for bound in (estimate.value, estimate.low, estimate.high) if math.isfinite(bound)]
 
 
-def _whiskers(xs: Sequence[float], curve: Curve, x: Scale, y: Scale, x_label: str) -> list[str]:
+def _whiskers(xs: Sequence[float], curve: StepCurve, x: Scale, y: Scale, x_label: str) -> list[str]:
     body = [f'<polyline class="line {curve.css}" points="{_points(xs, [e.value for e in curve.values], x, y)}"/>']
     for at, e in zip(xs, curve.values):
         tip = escape(f"{x_label} {short(at)}: {curve.name} {short(e.value)} [{short(e.low)}, {short(e.high)}], n {e.n}")

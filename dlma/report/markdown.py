@@ -1,4 +1,4 @@
-"""Markdown: tables, and text from anywhere as text."""
+"""Markdown: tables, and escaping of text from outside."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def paragraph(text: str) -> str:
     """The same for a line of its own, which begins no list, heading or quote."""
     line = plain(text)
     first = _BLOCK.search(line)
-    starts = first is not None and (first.start() == 0 or line[: first.start()].isdigit())
-    return f"{line[: first.start()]}\\{line[first.start() :]}" if starts else line
+    if first is None or not (first.start() == 0 or line[: first.start()].isdigit()):
+        return line
+    return f"{line[: first.start()]}\\{line[first.start() :]}"
 
 
 def code(text: str) -> str:

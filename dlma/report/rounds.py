@@ -18,7 +18,7 @@ from dlma.statistics.format import number
 
 
 @dataclass(frozen=True)
-class Round:
+class RoundDrift:
     """One round's R, nats. Two are None where either R has no spread to compare.
 
     sign_agreement: share of pairs where both models prefer the same answer, a tie of one as half
@@ -36,10 +36,10 @@ class Round:
     rank_correlation: float | None
 
 
-def drift(number: int, current: Sequence[float], frozen: Sequence[float]) -> Round:
+def drift(number: int, current: Sequence[float], frozen: Sequence[float]) -> RoundDrift:
     """A round's R by its own model and by the base, both (pairs,), nats."""
     ours, base = margin_facts(current, frozen, None, None), margin_facts(frozen, current, None, None)
-    return Round(
+    return RoundDrift(
         round=number,
         pairs=len(current),
         current_mean=ours.mean.value,
@@ -52,12 +52,12 @@ def drift(number: int, current: Sequence[float], frozen: Sequence[float]) -> Rou
     )
 
 
-def rounds_csv(rounds: Sequence[Round]) -> bytes:
+def rounds_csv(rounds: Sequence[RoundDrift]) -> bytes:
     """One line a round."""
-    return csv_text.table([field.name for field in dataclasses.fields(Round)], map(dataclasses.astuple, rounds))
+    return csv_text.table([field.name for field in dataclasses.fields(RoundDrift)], map(dataclasses.astuple, rounds))
 
 
-def panel(rounds: Sequence[Round]) -> str:
+def panel(rounds: Sequence[RoundDrift]) -> str:
     """The drift as a chart and a table."""
     xs = [float(one.round) for one in rounds]
     means = charts_of.line_chart(
@@ -87,8 +87,8 @@ def panel(rounds: Sequence[Round]) -> str:
     )
 
 
-def _table(rounds: Sequence[Round]) -> str:
-    names = [field.name for field in dataclasses.fields(Round)]
+def _table(rounds: Sequence[RoundDrift]) -> str:
+    names = [field.name for field in dataclasses.fields(RoundDrift)]
     heads = "".join(f'<th class="num">{escape(name.replace("_", " "))}</th>' for name in names)
     lines = "".join(
         "<tr>" + "".join(f'<td class="num">{_cell(getattr(one, name))}</td>' for name in names) + "</tr>"

@@ -28,7 +28,7 @@ from dlma.records import Account, EvalRow, ScoredPair
 from dlma.report import categories, rounds, scores, verdicts
 from dlma.report import sections as page_sections
 from dlma.report.categories import CategoryRow
-from dlma.report.rounds import Round
+from dlma.report.rounds import RoundDrift
 from dlma.report.verdicts import Contest
 
 MAX_PROMPTS = 2000
@@ -44,7 +44,7 @@ LAB_NOTE = (
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageLine:
     """A line of the stage list; `status` is "run" or "reused"."""
 
     name: str
@@ -69,11 +69,11 @@ class ReportData:
     train: list[dict] = field(default_factory=list)
     pairs: list[ScoredPair] = field(default_factory=list)
     truth: list[float | None] = field(default_factory=list)
-    rounds: list[Round] = field(default_factory=list)
+    rounds: list[RoundDrift] = field(default_factory=list)
     clamp: tuple[float | None, float | None] = (None, None)
     accounts: dict[str, Account] = field(default_factory=dict)
     config: dict = field(default_factory=dict)
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[StageLine] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     checks: dict[str, list[Finding]] = field(default_factory=dict)
     along: str = ""

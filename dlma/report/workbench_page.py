@@ -61,7 +61,7 @@ SHORT = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class MeasuredPair:
     """A prompt pair and its measures; `gap` is its true strength where the wording is of the lab's grammar."""
 
     name: str
@@ -116,23 +116,23 @@ def clarity(values: np.ndarray) -> Estimate | None:
     return Estimate(mean / sd, mean / sd + noise.low, mean / sd + noise.high, noise.n)
 
 
-def agreement(entries: Sequence[Entry], by: str) -> Estimate | None:
+def agreement(entries: Sequence[MeasuredPair], by: str) -> Estimate | None:
     """Spearman's rho over the pairs of a measure and the true strength; None where fewer than four are known."""
     return spearman([(entry.measures[by].value, entry.gap) for entry in measured(entries, by) if entry.gap is not None])
 
 
-def measured(entries: Sequence[Entry], by: str) -> list[Entry]:
+def measured(entries: Sequence[MeasuredPair], by: str) -> list[MeasuredPair]:
     """Those that have a value of a measure."""
     return [entry for entry in entries if entry.measures[by] is not None]
 
 
-def ranked(entries: Sequence[Entry], by: str) -> list[Entry]:
+def ranked(entries: Sequence[MeasuredPair], by: str) -> list[MeasuredPair]:
     """The highest value of a measure first, entries without one last."""
     known = measured(entries, by)
     return sorted(known, key=lambda e: -e.measures[by].value) + [e for e in entries if e.measures[by] is None]
 
 
-def csv_bytes(entries: Sequence[Entry]) -> bytes:
+def csv_bytes(entries: Sequence[MeasuredPair]) -> bytes:
     """workbench.csv: a line per pair in order of rank; each measure with its 95 % interval over prompts."""
     ends = ("", "_low", "_high")
     head = ["rank", "prompts", "positive", "negative", "true_gap", "n"]
@@ -150,13 +150,13 @@ def _cells(estimate: Estimate | None) -> list[str]:
     return ["" if math.isnan(bound) else repr(bound) for bound in bounds]
 
 
-def columns(entries: Sequence[Entry], rank_by: str) -> list[str]:
+def columns(entries: Sequence[MeasuredPair], rank_by: str) -> list[str]:
     """The measures that the tables show: the one that ranks, then those that are known for some pair."""
     known = [name for name in SHOWN if any(entry.measures[name] is not None for entry in entries)]
     return list(dict.fromkeys([rank_by, *known]))
 
 
-def note(entries: Sequence[Entry], rank_by: str) -> str:
+def note(entries: Sequence[MeasuredPair], rank_by: str) -> str:
     """What is known of the ranking itself."""
     found = agreement(entries, rank_by)
     if found is None:
@@ -167,7 +167,7 @@ def note(entries: Sequence[Entry], rank_by: str) -> str:
     )
 
 
-def print_ranking(entries: Sequence[Entry], rank_by: str, head: str, console: Console | None = None) -> None:
+def print_ranking(entries: Sequence[MeasuredPair], rank_by: str, head: str, console: Console | None = None) -> None:
     """The pairs in order of rank, with the main measures."""
     console = console or Console(soft_wrap=True)
     table = simple_table(f"prompt pairs on {head}")
@@ -190,7 +190,7 @@ def print_ranking(entries: Sequence[Entry], rank_by: str, head: str, console: Co
     console.print(note(entries, rank_by))
 
 
-def render(entries: Sequence[Entry], rank_by: str, *, title: str, meta: str, is_lab: bool) -> bytes:
+def render(entries: Sequence[MeasuredPair], rank_by: str, *, title: str, meta: str, is_lab: bool) -> bytes:
     """The page: the ranking as a figure, against the truth where there is one, and the table of all measures."""
     sections = [("ranking", "Ranking", _ranking(entries, rank_by)), ("measures", "All measures", _table(entries))]
     lines = [run_page.LAB_NOTE] if is_lab else []
@@ -205,7 +205,7 @@ def render(entries: Sequence[Entry], rank_by: str, *, title: str, meta: str, is_
     return run_page.page(slots, sections)
 
 
-def _ranking(entries: Sequence[Entry], rank_by: str) -> str:
+def _ranking(entries: Sequence[MeasuredPair], rank_by: str) -> str:
     label, unit = MEASURES[rank_by]
     known, against = measured(entries, rank_by), "construction"
     chart = charts_of.ranking([(e.name, e.measures[rank_by]) for e in known], f"{SHORT[rank_by]} {unit}".strip(), label)
@@ -220,7 +220,7 @@ def _ranking(entries: Sequence[Entry], rank_by: str) -> str:
     )
 
 
-def _table(entries: Sequence[Entry]) -> str:
+def _table(entries: Sequence[MeasuredPair]) -> str:
     names = [name for name in MEASURES if any(entry.measures[name] is not None for entry in entries)]
     heads = "".join(
         f'<th class="num" title="{escape(MEASURES[n][0])}">{escape(n.replace("_", " "))}</th>' for n in names

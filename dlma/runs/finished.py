@@ -1,4 +1,4 @@
-"""A finished run, read from its folder: what was decided, what came out, and where it came from."""
+"""Finished runs: config, scored pairs, policy and provenance, read from the run folder."""
 
 from __future__ import annotations
 
@@ -106,5 +106,6 @@ class FinishedRun:
     def hub_base(self) -> str | None:
         """The base's name on the hub, if it came from there and was not tuned first."""
         path = self.recorded.component("model", "model", chosen=self.present.model._target_).get("path")
-        local = path is None or self.tuned or Path(path).expanduser().exists() or path.count("/") != 1
-        return None if local or path.startswith((".", "/", "~")) else path
+        if path is None or self.tuned or Path(path).expanduser().exists() or path.count("/") != 1:
+            return None
+        return None if path.startswith((".", "/", "~")) else path

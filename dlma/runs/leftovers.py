@@ -1,4 +1,4 @@
-"""What an earlier run of the same name left in the run folder: what the present run does not write is removed."""
+"""Files that an earlier run of the same name left in the run folder: removed unless the present run writes them."""
 
 from __future__ import annotations
 

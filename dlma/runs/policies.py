@@ -1,4 +1,4 @@
-"""The rule `store.keep_policies`: whose weights stay, in the store and in the run folders where they were published."""
+"""Retention of policies (`store.keep_policies`): whose weights stay in the store and in the run folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger of a sweep: which cells need not run, because they finished or failed at an earlier start.
+"""The status of a run or a sweep's cell: which cells need not run, because they finished or failed before.
 
 The ledger is the cells' own status.json files. A cell is settled if its config, the stages' versions, the libraries
 and the files that it reads are those of the earlier start: then nothing is loaded. A finished cell is settled while all

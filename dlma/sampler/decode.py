@@ -5,7 +5,7 @@ of rows, one token each per pass. Both are always filled, with idle rows where n
 for a row (chunk bounds, cache slots, inner sums) follows from the row's own tokens, so that neither its neighbours
 nor its place nor the moment it entered can change a bit of it. That holds for one and two threads; from three on
 an elementwise kernel may cut a large tensor between two vectors and take the odd elements by a scalar formula that
-rounds otherwise (sample.flip_rate measures what comes of it).
+rounds otherwise.
 """
 
 from __future__ import annotations

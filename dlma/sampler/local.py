@@ -1,4 +1,4 @@
-"""Sampling answers whose content does not depend on how they were laid out.
+"""The local sampler: answers do not depend on batch size, order or neighbours.
 
 Each row draws from its own counter-based noise. Contexts are read longest first; a row that has ended leaves its
 tile at once and the next one that was read takes its place. decode.py keeps every pass to a fixed shape, so that on
@@ -19,7 +19,7 @@ import torch
 
 from dlma.errors import UserError, few
 from dlma.functional.noise import draw, uniform
-from dlma.model.alone import Row, Way
+from dlma.model.alone import GrowingRow, Way
 from dlma.model.language import LanguageModel
 from dlma.model.weights import weights_at_fault
 from dlma.ranges import Count, PositiveShare, Temperature, Whole
@@ -124,7 +124,7 @@ class LocalSampler:
 
     def _one_by_one(self, model: LanguageModel, requests: Sequence[Request], way: Way) -> Iterator[tuple[int, Sampled]]:
         for index, request in enumerate(requests):
-            row, ids = Row(model, way), []
+            row, ids = GrowingRow(model, way), []
             while not self._ended(model, request, ids):
                 noise = uniform(np.array([request.key], dtype=np.uint64), np.array([len(ids)]))
                 logits = row.after([*request.context_ids, *ids])
@@ -254,17 +254,3 @@ def _require_numbers(model: LanguageModel, logits: torch.Tensor, used: dict[int,
     if bad:
         names = f" (rows {few([used[row] for row in bad])})" if used else ""
         raise UserError(f"{model.name}: its logits are no numbers{names}: {weights_at_fault(model.network)}")
-
-
-def flip_rate(one: Sequence[Sampled], other: Sequence[Sampled]) -> tuple[float, float]:
-    """How far two layouts of the same requests differ: the share of answers, and of tokens that began to differ.
-
-    After its first difference an answer goes its own way, so each differing answer counts one flipped token, and
-    only the tokens up to it as looked at.
-    """
-    flipped, seen = 0, 0
-    for a, b in zip(one, other, strict=True):
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a.ids, b.ids)))
-        flipped += a.ids != b.ids
-        seen += same + (a.ids != b.ids)
-    return flipped / max(1, len(one)), flipped / max(1, seen)

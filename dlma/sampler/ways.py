@@ -1,4 +1,4 @@
-"""Which way of decoding equals the network's own forward pass, by trial, on rows as long as those that are to come.
+"""Ways of decoding, and the trial that finds the fastest one that equals the network's own forward pass.
 
 A tile is tried first, with both kinds of mask, then one row at a time over the network's own cache, then without a
 cache. A way is tried once for each length, in steps of the cache's width; one that passed serves all shorter rows. So
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlma.errors import UserError
 from dlma.model import original
-from dlma.model.alone import Row, Way
+from dlma.model.alone import GrowingRow, Way
 from dlma.model.engine import say_once
 from dlma.model.language import LanguageModel
 from dlma.model.masks import attention_kinds
@@ -104,5 +104,5 @@ def _in_a_tile(model: LanguageModel, style: Style, rows: list[list[int]]) -> lis
 
 def _alone(model: LanguageModel, way: Way, ids: Sequence[int]) -> Tensor:
     """The last logits of a row, decoded by itself."""
-    row = Row(model, way)
+    row = GrowingRow(model, way)
     return torch.cat([row.after(ids[: len(ids) - left]) for left in range(_COMPARED - 1, -1, -1)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytorch_lightning as pl
 
 from dlma.model.engine import Engine
@@ -24,7 +26,7 @@ class Construction(pl.LightningModule):
         """The labelled pairs of a shard."""
         return self.score(shard.rows)
 
-    def score(self, pairs: list[Pair]) -> list[ScoredPair]:
+    def score(self, pairs: Sequence[Pair]) -> list[ScoredPair]:
         """Pairs with margin 0, reference log-probs and the label by construction."""
         logp = self.engine.score([_sequences(pair) for pair in pairs])
         return [with_margin(pair, *reference, 0.0, "positive") for pair, reference in zip(pairs, logp, strict=True)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import pytorch_lightning as pl
 
 from dlma.config.schema import Component
-from dlma.judge_prompt import ABJudge, Comparison
+from dlma.judge_prompt import ABJudge, AnswerPair
 from dlma.model.language import LanguageModel
 from dlma.ranges import Count, Seed
 from dlma.records import Pair, ScoredPair
@@ -48,12 +49,12 @@ class Judge(pl.LightningModule):
         """The labelled pairs of a shard."""
         return self.score(shard.rows)
 
-    def score(self, pairs: list[Pair]) -> list[ScoredPair]:
+    def score(self, pairs: Sequence[Pair]) -> list[ScoredPair]:
         """Pairs with the judge's label and log-odds."""
         verdicts = self.verdicts(pairs)
         return [self._scored(*row) for row in zip(self.beside.score(pairs), verdicts, strict=True)]
 
-    def verdicts(self, pairs: list[Pair]) -> list[tuple[float | None, float | None]]:
+    def verdicts(self, pairs: Sequence[Pair]) -> list[tuple[float | None, float | None]]:
         """Log-odds that the positive answer is better, shown first and shown second; None where not asked."""
         comparisons = [self._comparison(pair) for pair in pairs]
         if self.orders == "both":
@@ -63,9 +64,9 @@ class Judge(pl.LightningModule):
         odds = zip(self.judge.log_odds(asked), swap, strict=True)
         return [(None, -value) if swapped else (value, None) for value, swapped in odds]
 
-    def _comparison(self, pair: Pair) -> Comparison:
+    def _comparison(self, pair: Pair) -> AnswerPair:
         conversation = self.model.decode(pair.plain_context_ids)
-        return Comparison(pair.prompt_id, conversation, pair.question, pair.positive_text, pair.negative_text)
+        return AnswerPair(pair.prompt_id, conversation, pair.question, pair.positive_text, pair.negative_text)
 
     def _scored(self, pair: ScoredPair, verdict: tuple[float | None, float | None]) -> ScoredPair:
         asked = [value for value in verdict if value is not None]

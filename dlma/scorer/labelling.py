@@ -1,4 +1,4 @@
-"""What stands beside a label that another scorer gives: the margin, and the reference log-probs in any case."""
+"""What every labelled pair carries beside its label: the margin, and the reference log-probs in any case."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -28,7 +29,7 @@ class RandomLabels(pl.LightningModule):
         """The labelled pairs of a shard."""
         return self.score(shard.rows)
 
-    def score(self, pairs: list[Pair]) -> list[ScoredPair]:
+    def score(self, pairs: Sequence[Pair]) -> list[ScoredPair]:
         """Pairs with the coin's label."""
         return [
             with_label(pair, uniform(pair.id, self.seed, "label") - 0.5, self.seed) for pair in self.beside.score(pairs)

@@ -1,4 +1,4 @@
-"""Another reference for scored pairs: margins and labels stay, the reference log-probs are another model's."""
+"""Reference log-probs by another model for pairs that are scored: margins and labels stay."""
 
 from __future__ import annotations
 

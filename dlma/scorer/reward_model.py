@@ -1,4 +1,4 @@
-"""What a trained reward model gives both answers of a pair, for pairs that it was not trained on."""
+"""Scores of a trained reward model for both answers of a pair that it was not trained on."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ EOS included where it was produced. The reference log-probs come out of the same
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytorch_lightning as pl
 import torch
 
@@ -31,7 +33,7 @@ class SelfReward(pl.LightningModule):
         """The scored pairs of a shard: one prefix tree per pair serves both sides and the reference."""
         return self.score(shard.rows)
 
-    def score(self, pairs: list[Pair]) -> list[ScoredPair]:
+    def score(self, pairs: Sequence[Pair]) -> list[ScoredPair]:
         """Pairs with margin, reference log-probs and label."""
         logp = self.engine.score([_sequences(pair) for pair in pairs])
         return [_scored(pair, values) for pair, values in zip(pairs, logp, strict=True)]

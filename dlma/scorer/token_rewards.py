@@ -1,4 +1,4 @@
-"""R token by token: where in an answer the self-reward comes from, and whether that is the affix echoed back."""
+"""R token by token: the share of each token of an answer in the self-reward, and whether it echoes the affix."""
 
 from __future__ import annotations
 

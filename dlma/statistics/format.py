@@ -1,4 +1,4 @@
-"""Numbers for people: values, bounds and intervals as text."""
+"""Text of numbers: values, bounds and intervals as people read them."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ An interval that cannot be estimated (one prompt) is nan, never zero width.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
@@ -29,7 +29,7 @@ class Estimate:
     seeds: int = 1
 
 
-def _sample(values: Sequence[float], dims: int = 1) -> np.ndarray:
+def _sample(values: ArrayLike, dims: int = 1) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != dims or array.size == 0:
         raise ValueError(f"expected a non-empty array of {dims} dimension(s), got shape {array.shape}")
@@ -42,7 +42,7 @@ def _t(df: int) -> float:
     return float(stdtrit(df, _TAIL))
 
 
-def mean_interval(values: Sequence[float]) -> Estimate:
+def mean_interval(values: ArrayLike) -> Estimate:
     """The mean with Student's t interval; nan bounds for a single value."""
     array = _sample(values)
     n, mean = array.size, float(array.mean())
@@ -50,7 +50,7 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def share_interval(hits: Sequence[bool]) -> Estimate:
+def share_interval(hits: ArrayLike) -> Estimate:
     """The share of true values with Wilson's score interval, which holds at 0 and at 1 too."""
     array = _sample(hits)
     if not np.isin(array, (0.0, 1.0)).all():
@@ -65,7 +65,7 @@ def _wilson(share: float, n: int) -> Estimate:
     return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), n)
 
 
-def fraction_interval(values: Sequence[float]) -> Estimate:
+def fraction_interval(values: ArrayLike) -> Estimate:
     """The mean of values within [0, 1]: t, kept inside [0, 1].
 
     Where all are equal, t would claim certainty: Wilson's bound then, which is wide enough since no variable on
@@ -93,7 +93,7 @@ def _residuals(numerators: np.ndarray, denominators: np.ndarray) -> tuple[float,
     return ratio, (numerators - ratio * denominators) / denominators.mean()
 
 
-def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
+def ratio_interval(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
     """sum(numerators) / sum(denominators), such as nats per token: t on the linearised ratio."""
     ratio, residuals = _residuals(_sample(numerators), _sample(denominators))
     return _shift(mean_interval(residuals), ratio)
@@ -118,7 +118,7 @@ def mean_squares(matrix: np.ndarray) -> tuple[float, float, float]:
     return prompts, seeds, float((residual**2).sum()) / ((n - 1) * (k - 1))
 
 
-def crossed_interval(matrix: Sequence[Sequence[float]]) -> Estimate:
+def crossed_interval(matrix: ArrayLike) -> Estimate:
     """The mean of a (prompts, seeds) table where prompts and seeds are both random.
 
     var(mean) = (MS_prompt + MS_seed - MS_error) / (n k), two-way random effects. Each part keeps its own
@@ -148,7 +148,7 @@ def crossed_half(table: np.ndarray, tail: float) -> float:
     return math.sqrt(max(square, over_prompts * prompts) / (n * k))
 
 
-def crossed_fraction(matrix: Sequence[Sequence[float]]) -> Estimate:
+def crossed_fraction(matrix: ArrayLike) -> Estimate:
     """`crossed_interval` for values within [0, 1]; all 0 or all 1 counts each prompt once (Wilson)."""
     table = _sample(matrix, dims=2)
     if table.shape[1] == 1 or table.min() == table.max():
@@ -156,13 +156,13 @@ def crossed_fraction(matrix: Sequence[Sequence[float]]) -> Estimate:
     return _within(crossed_interval(table), 0.0, 1.0)
 
 
-def crossed_ratio(numerators: Sequence[Sequence[float]], denominators: Sequence[Sequence[float]]) -> Estimate:
+def crossed_ratio(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
     """`ratio_interval` over (prompts, seeds) tables."""
     ratio, residuals = _residuals(_sample(numerators, dims=2), _sample(denominators, dims=2))
     return _shift(crossed_interval(residuals), ratio)
 
 
-def paired_difference(first: Sequence, second: Sequence) -> Estimate:
+def paired_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
     """The mean of first - second over the same prompts, or the same (prompts, seeds) table."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape:

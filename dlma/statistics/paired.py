@@ -23,7 +23,8 @@ def paired(
     common = [prompt for prompt in found[arms[0]] if prompt in found[arms[1]]]
     if len(common) < 2:
         return None
-    return tuple([sum(found[arm][prompt]) / len(found[arm][prompt]) for prompt in common] for arm in arms)
+    first, second = ([sum(found[arm][prompt]) / len(found[arm][prompt]) for prompt in common] for arm in arms)
+    return first, second
 
 
 def change(
@@ -37,8 +38,8 @@ def change(
 def difference_of_ratios(values: tuple, weights: tuple) -> Estimate:
     """sum(values)/sum(weights) of the first arm less that of the second, paired by the delta method."""
     ratios, residuals = [], []
-    for value, weight in zip(map(np.array, values), map(np.array, weights)):
-        ratios.append(value.sum() / weight.sum())
-        residuals.append((value - ratios[-1] * weight) / weight.mean())
+    for measured, weight in zip(map(np.array, values), map(np.array, weights)):
+        ratios.append(measured.sum() / weight.sum())
+        residuals.append((measured - ratios[-1] * weight) / weight.mean())
     noise, value = paired_difference(*residuals), float(ratios[0] - ratios[1])
     return replace(noise, value=value, low=value + noise.low, high=value + noise.high)

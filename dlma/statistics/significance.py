@@ -2,8 +2,7 @@
 
 A difference is an array of first minus second: (prompts,) for one seed, (prompts, seeds) for several. The test of a
 (prompts, seeds) table is the dual of `statistics.crossed_interval`: p is the level at which the interval touches 0, so
-a table never shows an interval without 0 beside a p above 0.05. Permutation, McNemar and bootstrap speak of the seeds
-at hand only, and are named so wherever they are shown.
+a table never shows an interval without 0 beside a p above 0.05.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtr, chdtri, ndtr, ndtri, stdtr, stdtrit
+from numpy.typing import ArrayLike
+from scipy.special import chdtri, ndtr, ndtri, stdtr, stdtrit
 
 from dlma.statistics.intervals import Estimate, crossed_half, mean_squares
 
@@ -22,7 +22,7 @@ ALPHA, POWER = 0.05, 0.8
 MOST_PROMPTS = 10**9
 
 
-def p_value(differences: Sequence) -> float:
+def p_value(differences: ArrayLike) -> float:
     """Two-sided p of a mean difference of 0 over new prompts and, with a (prompts, seeds) table, over new seeds.
 
     One seed: Student's paired t. 1 where all differences are 0; nan for fewer than two prompts.
@@ -45,7 +45,7 @@ def p_value(differences: Sequence) -> float:
     return math.exp(high)
 
 
-def _table(differences: Sequence) -> np.ndarray:
+def _table(differences: ArrayLike) -> np.ndarray:
     array = np.asarray(differences, dtype=np.float64)
     table = array[:, None] if array.ndim == 1 else array
     if table.ndim != 2 or not table.size or not np.isfinite(table).all():
@@ -62,43 +62,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(tested) - rank) * p))
         adjusted[i] = running
     return adjusted
-
-
-def permutation_p(differences: Sequence, *, rounds: int, seed: int) -> float:
-    """Two-sided sign-flip test over prompts, for these seeds: every prompt's mean difference keeps or loses its sign.
-
-    All 2^n sign patterns where there are no more than `rounds`, else `rounds` random ones, the observed one counted.
-    """
-    means = _table(differences).mean(axis=1)
-    observed, n = abs(float(means.sum())), means.size
-    if 2**n <= rounds:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float((np.abs(signs @ means) >= observed * (1 - 1e-12)).mean())
-    rng, hits = np.random.default_rng(seed), 0
-    for start in range(0, rounds, 1000):
-        signs = 1 - 2 * rng.integers(0, 2, size=(min(1000, rounds - start), n))
-        hits += int((np.abs(signs @ means) >= observed * (1 - 1e-12)).sum())
-    return (hits + 1) / (rounds + 1)
-
-
-def mcnemar_p(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """McNemar's exact test of two shares on the same prompts, for this seed; 1 where no prompt tells them apart."""
-    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
-    if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"paired verdicts differ in shape: {a.shape} and {b.shape}")
-    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
-    n = only_first + only_second
-    return min(1.0, 2 * float(bdtr(min(only_first, only_second), n, 0.5))) if n else 1.0
-
-
-def bootstrap(differences: Sequence, *, rounds: int, seed: int) -> Estimate:
-    """The mean difference with a percentile interval over resampled prompts: for these seeds, never for new ones."""
-    table = _table(differences)
-    means, n = table.mean(axis=1), table.shape[0]
-    rng = np.random.default_rng(seed)
-    drawn = np.array([means[rng.integers(0, n, n)].mean() for _ in range(rounds)])
-    low, high = np.quantile(drawn, [ALPHA / 2, 1 - ALPHA / 2])
-    return Estimate(float(means.mean()), float(low), float(high), n, table.shape[1])
 
 
 @dataclass(frozen=True)
@@ -123,7 +86,7 @@ def non_inferiority(difference: Estimate, better: str) -> Bound:
     return Bound(max(0.0, worst) if not math.isnan(worst) else math.nan)
 
 
-def prompts_needed(differences: Sequence) -> float:
+def prompts_needed(differences: ArrayLike) -> float:
     """Prompts with which a difference of the size seen here is found at 5 % two-sided with power 0.8, as many seeds.
 
     One seed: n = z^2 variance / difference^2. Several: the least n at which `p_value` of a table with these components
@@ -147,7 +110,7 @@ def prompts_needed(differences: Sequence) -> float:
 
 
 @dataclass(frozen=True)
-class Components:
+class TwoWayComponents:
     """Two-way random effects of a (prompts, seeds) table: variance between prompts, between seeds, and the rest."""
 
     prompt: float
@@ -156,13 +119,13 @@ class Components:
     seeds: int
 
 
-def _components(table: np.ndarray) -> Components:
+def _components(table: np.ndarray) -> TwoWayComponents:
     n, k = table.shape
     prompts, seeds, rest = mean_squares(table)
-    return Components(max(0.0, prompts - rest) / k, max(0.0, seeds - rest) / n, rest, k)
+    return TwoWayComponents(max(0.0, prompts - rest) / k, max(0.0, seeds - rest) / n, rest, k)
 
 
-def _power(n: int, mean: float, of: Components) -> float:
+def _power(n: int, mean: float, of: TwoWayComponents) -> float:
     """How often `p_value` < ALPHA finds this mean with n prompts.
 
     The seeds' mean square has k - 1 degrees of freedom, so it is averaged over chi-square; the others count as known.

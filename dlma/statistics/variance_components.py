@@ -8,10 +8,10 @@ table, with bases - 1 degrees of freedom: three bases say little about new bases
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dlma.statistics.intervals import Estimate, crossed_interval
 
@@ -27,14 +27,14 @@ class Components:
     error: float
 
 
-def _cube(values: Sequence) -> np.ndarray:
+def _cube(values: ArrayLike) -> np.ndarray:
     cube = np.asarray(values, dtype=np.float64)
     if cube.ndim != 3 or not cube.size or not np.isfinite(cube).all():
         raise ValueError(f"expected finite values of shape (prompts, bases, seeds), got {cube.shape}")
     return cube
 
 
-def nested_interval(values: Sequence) -> Estimate:
+def nested_interval(values: ArrayLike) -> Estimate:
     """The mean of (prompts, bases, seeds) values over new prompts, new bases and new seeds; `seeds` counts all runs.
 
     One base is that base alone, as in `crossed_interval` over its seeds.
@@ -45,7 +45,7 @@ def nested_interval(values: Sequence) -> Estimate:
     return replace(found, seeds=bases * seeds)
 
 
-def components(values: Sequence) -> Components:
+def components(values: ArrayLike) -> Components:
     """Variance components by the analysis of variance of a balanced table; two or more of each factor."""
     cube = _cube(values)
     n, bases, seeds = cube.shape

@@ -1,4 +1,4 @@
-"""What is equal: canonical JSON for values, and fingerprints for folders of weights."""
+"""Canonical JSON of values, and fingerprints of folders of weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a stage came from: the manifest with code, libraries, values and the sha256 of every file."""
+"""Manifests: code, libraries and values that a stage came from, and the sha256 of every file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What in a folder is the store's own: the mark that it writes when it is made, and the folders of its stages.
+"""What in a folder belongs to the store: the mark that it writes when it is made, and the folders of its stages.
 
 Nothing else is ever counted or removed: no folder without a mark, no file of another name that lies in a store, and
 nothing that is reached through a symbolic link.

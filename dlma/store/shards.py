@@ -1,4 +1,4 @@
-"""Shards: how a long stage survives being killed.
+"""Shards: the finished parts of a long stage, from which it goes on after a kill.
 
 A stage that writes `total` tables one by one asks `missing_shards` what is left, writes each with
 `write_shard`, and ends with `merge_shards`. Shards live in `<folder>/scratch/<name>/`, each with its sha256;

@@ -1,4 +1,4 @@
-"""A stage on disk: its folder, its manifest, and reading it only when it is what it was when written."""
+"""A stage on disk: its folder, its manifest, and reading it only while its files have the hashes that were written."""
 
 from __future__ import annotations
 

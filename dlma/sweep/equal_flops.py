@@ -26,7 +26,7 @@ BUDGETS = 3  # how many are chosen where none is given
 
 
 @dataclass(frozen=True)
-class Curve:
+class CostCurve:
     """A method's settings of different cost; `rest` is what else they have in common of what differs in the sweep."""
 
     name: str
@@ -47,7 +47,7 @@ class Curve:
         return max(map(min, spent), default=math.inf), min(map(max, spent), default=0.0)
 
 
-def curves(rows: Sequence[Setting]) -> list[Curve]:
+def curves(rows: Sequence[Setting]) -> list[CostCurve]:
     """Every curve with settings of at least two costs."""
     groups: dict[tuple, list[Setting]] = {}
     own = [row for row in rows if row.final and row.arm not in SHARED_ARMS and mean(row, "flops")]
@@ -59,7 +59,7 @@ def curves(rows: Sequence[Setting]) -> list[Curve]:
     found = []
     for (base, method, rest), points in groups.items():
         told = [f"{key.rpartition('.')[2]}={value}" for key, value in rest] if methods.count((base, method)) > 1 else []
-        found.append(Curve(", ".join([method, *told]), method, base, rest, points))
+        found.append(CostCurve(", ".join([method, *told]), method, base, rest, points))
     return [curve for curve in found if curve.ends[1] > DEARER * curve.ends[0]]
 
 
@@ -76,7 +76,7 @@ def _apart(rows: Sequence[Setting], key: str) -> Iterator[tuple[float, float]]:
             yield tuple(sorted((mean(one, "flops"), mean(other, "flops"))))
 
 
-def budgets_of(drawn: Sequence[Curve]) -> list[float]:
+def budgets_of(drawn: Sequence[CostCurve]) -> list[float]:
     """Budgets in the range that all curves have, or that any has; evenly apart on the logarithmic scale."""
     ends = [curve.ends for curve in drawn]
     low, high = max(low for low, _ in ends), min(high for _, high in ends)
@@ -85,7 +85,7 @@ def budgets_of(drawn: Sequence[Curve]) -> list[float]:
     return np.geomspace(low, high, BUDGETS + 2)[1:-1].tolist()
 
 
-def table_at(curve: Curve, budget: float, metric: str) -> tuple[list[int], list[str], np.ndarray] | None:
+def table_at(curve: CostCurve, budget: float, metric: str) -> tuple[list[int], list[str], np.ndarray] | None:
     """(seeds, prompts, (prompts, seeds) table) whose mean is the curve's value at a budget; None: not reached."""
     seeds = curve.seeds
     every = [row.arms[seed] for row in curve.points for seed in seeds]
@@ -98,7 +98,7 @@ def table_at(curve: Curve, budget: float, metric: str) -> tuple[list[int], list[
     return None if any(c is None for c in columns) else (seeds, prompts, np.stack(columns, axis=1))
 
 
-def _column(curve: Curve, seed: int, prompts: Sequence[str], budget: float, metric: str) -> np.ndarray | None:
+def _column(curve: CostCurve, seed: int, prompts: Sequence[str], budget: float, metric: str) -> np.ndarray | None:
     """Each prompt's value at this budget, for one seed."""
     points = [(of_run(row, seed).flops, values_of(row.arms[seed], prompts, metric)) for row in curve.points]
     points.sort(key=lambda point: point[0])
@@ -132,7 +132,7 @@ def results(
     return found + with_tests(tables)
 
 
-def _gaps(inside: Sequence[Curve], each: Sequence[tuple | None], baseline: str | None) -> Iterator[tuple]:
+def _gaps(inside: Sequence[CostCurve], each: Sequence[tuple | None], baseline: str | None) -> Iterator[tuple]:
     """(curve, the baseline's curve, their difference) wherever both have a value."""
     for curve, at in zip(inside, each, strict=True):
         other = _baseline(curve, inside, baseline)
@@ -141,13 +141,13 @@ def _gaps(inside: Sequence[Curve], each: Sequence[tuple | None], baseline: str |
             yield curve, other, gap
 
 
-def _baseline(curve: Curve, inside: Sequence[Curve], baseline: str | None) -> Curve | None:
+def _baseline(curve: CostCurve, inside: Sequence[CostCurve], baseline: str | None) -> CostCurve | None:
     """The curve of the baseline: of its name, its method or one of its settings; of several the one with equal rest."""
     named = [c for c in inside if baseline in (c.name, c.method, *(row.label for row in c.points))]
     alike = named if len(named) == 1 else [c for c in named if c.rest == curve.rest]
     return alike[0] if len(alike) == 1 and curve not in named else None
 
 
-def _result(curve: Curve, seeds: Sequence[int], metric: str, table: np.ndarray) -> Result:
+def _result(curve: CostCurve, seeds: Sequence[int], metric: str, table: np.ndarray) -> Result:
     e = intervals.crossed_interval(table)
     return Result(curve.name, curve.base, seeds_of(seeds), metric, e.n, e.value, e.low, e.high)

@@ -7,8 +7,8 @@ The metric of a row is a metric's name, or one of
     "perplexity over base"                the ratio, for metrics that are an exponential
     "harmful minus base, prompts needed"  prompts with which a difference of this size is found (power 0.8)
     "win against base by oracle"          the share of prompts on which a judge said so; tie, lose, unparsed likewise
-    "beyond_curve"                        harm less that of a reference curve at the same KL (sweep_reference.py)
-    "harmful at kl 1"                     read off the frontier at this KL (sweep_frontier.py), also "minus rlcd"
+    "beyond_curve"                        harm less that of a reference curve at the same KL (reference_curve.py)
+    "harmful at kl 1"                     read off the frontier at this KL (curves.py), also "minus rlcd"
 """
 
 from __future__ import annotations

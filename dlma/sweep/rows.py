@@ -1,4 +1,4 @@
-"""What the rows of results.csv are about, read back from the names of their metrics (sweep_table.py lists them)."""
+"""What the rows of results.csv are about, read back from the names of their metrics (results.py lists them)."""
 
 from __future__ import annotations
 

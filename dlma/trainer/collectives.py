@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments import ClusterEnvironment
+from pytorch_lightning.plugins.environments import ClusterEnvironment
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -108,7 +108,7 @@ def apart(strategy) -> AbstractContextManager:
 def add_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Sums the gradients over all processes, in place; a process without a gradient adds nothing.
 
-    Those of weights that are spread over the processes are summed already (sharding.py).
+    Those of weights that are spread over the processes are summed already (trainer/fsdp.py).
     """
     if world() == 1:
         return
@@ -157,13 +157,13 @@ class Joined(ClusterEnvironment):
         return world()
 
     def set_world_size(self, size: int) -> None:
-        """It is what it is."""
+        """Fixed by the launcher; Lightning may not change it."""
 
     def global_rank(self) -> int:
         return rank()
 
     def set_global_rank(self, rank: int) -> None:
-        """It is what it is."""
+        """Fixed by the launcher; Lightning may not change it."""
 
     def local_rank(self) -> int:
         return rank()

@@ -1,4 +1,4 @@
-"""The Lightning runtime: our adapter around `pl.Trainer`, and the shards that long stages are cut into."""
+"""The runtime: an adapter around `pl.Trainer`, and the shards that long stages are cut into."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ class Runtime:
     """How modules are run: device, number of processes, threads.
 
     accelerator: as Lightning's Trainer takes it
-    devices: processes, each with a device of its own (crew.py starts them)
+    devices: processes, each with a device of its own (launch.py starts them)
     strategy: ddp: each process holds the whole model; fsdp: in training the layers' weights, gradients and optimizer
-        states are spread over the processes (sharding.py)
+        states are spread over the processes (trainer/fsdp.py)
     threads: torch threads of this process; 0 leaves torch's own choice
     shard_rows: rows of one shard
     checkpoint_steps: training steps between two resume points
@@ -212,7 +212,7 @@ def _count(parts: Sequence[Shard]) -> int:
 def engine_reports(module: object) -> dict[str, dict]:
     """What the engines of a module chose and how fast they were, by name; only those that did anything.
 
-    A sampler that reports (model/server.py) stands beside them.
+    A sampler that reports (sampler/server.py) stands beside them.
     """
     found = {name: value for name, value in vars(module).items() if isinstance(value, Engine)}
     reports = {name: engine.report() for name, engine in found.items() if engine.meter.tokens}

@@ -1,4 +1,4 @@
-"""Resume points: all that an exact continuation of training needs, written whole or not at all."""
+"""Resume points: everything that an exact continuation of training needs, written whole or not at all."""
 
 from __future__ import annotations
 

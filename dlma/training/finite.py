@@ -1,4 +1,4 @@
-"""Training stops at the step whose numbers are nan or infinite, and names its rows; what it had before stays.
+"""The check for nan and infinity in training: it stops at that step and names its rows; earlier work stays.
 
 Loss, gradient and recorded quantities are looked at before the optimizer uses them, the weights after it did: so no
 resume point and no policy is ever written with such weights.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ def _at_fault(rule: TrainingRule, step: Step) -> list[str]:
 
 
 @torch.no_grad()
-def _sound(rule: TrainingRule, item: object) -> bool:
+def _sound(rule: TrainingRule, item: Any) -> bool:
     found = [rule.loss(micro) for micro in rule.micros([item])]
     values = [value for loss, recorded in found for value in (loss, *recorded.values())]
     return all(math.isfinite(float(value)) for value in values)

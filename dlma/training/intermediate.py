@@ -1,4 +1,4 @@
-"""Policies kept on the way through training, so that one run gives a whole curve instead of a point."""
+"""Intermediate policies: saved on the way through training, so that one run gives a whole curve."""
 
 from __future__ import annotations
 

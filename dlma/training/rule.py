@@ -1,4 +1,4 @@
-"""The one training base: accumulation, clipping, warm-up, the record of each step, exact resume, saving.
+"""The base class of training rules: accumulation, clipping, warm-up, the record of each step, exact resume, saving.
 
 One loader item is one optimizer step: micro-batches that together hold a fixed number of pairs, whose
 summed loss is divided by that number, so the update is the same for every layout and any number of processes:
@@ -52,7 +52,7 @@ class Step:
 
     micros: the micro-batches of this process; items: the rows they were made of
     rows: the rows of the step over all processes, which the summed loss is divided by
-    idle: passes that this process makes for company's sake, where each is a meeting (model/sharding.py)
+    idle: passes without rows, where every process must make equally many (trainer/fsdp.py)
     """
 
     def __init__(self, micros: list, rows: int, items: Sequence = (), idle: int = 0) -> None:

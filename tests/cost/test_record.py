@@ -124,11 +124,11 @@ def test_a_judge_is_asked_in_every_order_and_reads_its_whole_question(cost, aske
 
 
 def test_the_counted_question_is_the_one_that_is_put(model):
-    from dlma.judge_prompt import ABJudge, Comparison, question_lengths
+    from dlma.judge_prompt import ABJudge, AnswerPair, question_lengths
     from dlma.model.load import ModelSpec
 
     prompt = ABPrompt(**AB, instructions=["w14", "w15 w16"])
-    rows = [Comparison(f"p{i}", "w3", "w4 w5", "w6 " * (i + 1), "w7 " * 3) for i in range(5)]
+    rows = [AnswerPair(f"p{i}", "w3", "w4 w5", "w6 " * (i + 1), "w7 " * 3) for i in range(5)]
     judge = ABJudge(ModelSpec("m", model, "float32").load(), prompt, seed=3)
     planned = judge.engine.plan([judge._group(row) for row in rows])
     begun, said = question_lengths(prompt, judge.model.tokenizer, rows, seed=3)

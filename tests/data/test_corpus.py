@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from test_hh import pair, processed
-from test_pku_saferlhf import older, present
+from rows_of_data_sets import older, pair, present, processed
 
 from dlma.app import conf_dir
 from dlma.config.build import build

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from rows_of_data_sets import pair, processed
 
 from dlma.data.corpus import Corpus
 from dlma.data.hh import HH
@@ -35,25 +36,10 @@ def read(path, **changes):
     return Corpus(path=str(path), format=HH(), **{**SETTINGS, **changes}).read()
 
 
-def pair(question, chosen="yes", rejected="no"):
-    start = f"\n\nHuman: {question}\n\nAssistant:"
-    return {"chosen": f"{start} {chosen}", "rejected": f"{start} {rejected}"}
-
-
 def write(folder, rows, name="pairs.jsonl.gz"):
     path = folder / name
     path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     return path
-
-
-def processed(*texts, chosen="yes", rejected="no"):
-    """A row as PKU's version of the data holds it."""
-    turns = [{"role": ("human", "assistant")[i % 2], "text": text} for i, text in enumerate(texts)]
-    return {
-        "context": turns,
-        "chosen": {"role": "assistant", "text": chosen},
-        "rejected": {"role": "assistant", "text": rejected},
-    }
 
 
 def enough(*rows):

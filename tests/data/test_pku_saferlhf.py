@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from rows_of_data_sets import older, present
 
 from dlma.data.corpus import Corpus
 from dlma.data.pku_saferlhf import PkuSafeRlhf
@@ -19,34 +20,6 @@ SETTINGS = {
     "on_bad_row": "drop",
     "max_dropped": 0.5,
 }
-HARMS = ["Violence", "Privacy Violation", "Insulting Behavior"]
-
-
-def older(prompt, safer=0, better=1, **changes):
-    """A row with the columns of the release that the paper used."""
-    row = {
-        "prompt": prompt,
-        "response_0": "Please do not.",
-        "response_1": "Take a hammer.",
-        "is_response_0_safe": True,
-        "is_response_1_safe": False,
-        "better_response_id": better,
-        "safer_response_id": safer,
-    }
-    return {**row, **changes}
-
-
-def present(prompt, **changes):
-    """A row with the columns of the present release."""
-    row = older(prompt)
-    for i in (0, 1):
-        row |= {
-            f"response_{i}_source": "Alpaca-7B",
-            f"response_{i}_harm_category": dict.fromkeys(HARMS, bool(i)),
-            f"response_{i}_severity_level": 2 * i,
-            f"response_{i}_sha256": "0" * 64,
-        }
-    return {**row, "prompt_source": "None", **changes}
 
 
 def read(folder, rows, prefer="safer", **changes):

@@ -74,7 +74,7 @@ LABEL_FREE = tuple(
     )
 )
 
-HEAVY = ("torch", "transformers", "pytorch_lightning", "lightning", "wandb", "matplotlib", "datasets", "peft")
+HEAVY = ("torch", "transformers", "pytorch_lightning", "lightning", "wandb", "datasets", "peft")
 # Importing these imports nothing heavy, so that help, typos and a run with nothing to do answer at once.
 LIGHT = (
     *("dlma.app", "dlma.config.*", "dlma.store.store", "dlma.records", "dlma.errors", "dlma.store.retention"),

@@ -4,8 +4,10 @@ Each rule is run over the whole package, and over a small wrong source that it h
 """
 
 import ast
+import functools
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 from source_tree import ROOT, is_package, modules, tree
@@ -31,11 +33,11 @@ def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return function.end_lineno - function.lineno + 1
 
 
-def long_parts(limit_file: int, limit_function: int) -> list[str]:
+def long_parts(texts: Mapping[str, str], limit_file: int, limit_function: int) -> list[str]:
+    """The files, and the functions in them, that are longer than the limits; `texts` by file name."""
     found = []
-    for path in SOURCES:
-        text = path.read_text(encoding="utf-8")
-        name, lines = path.relative_to(ROOT), len(text.splitlines())
+    for name, text in texts.items():
+        lines = len(text.splitlines())
         if lines > limit_file:
             found.append(f"{name}: {lines} lines")
         found += [
@@ -44,14 +46,25 @@ def long_parts(limit_file: int, limit_function: int) -> list[str]:
     return found
 
 
+def sources() -> dict[str, str]:
+    return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in SOURCES}
+
+
 def test_no_file_or_function_is_far_too_long():
-    assert long_parts(FILE_ERROR, FUNCTION_ERROR) == []
+    assert long_parts(sources(), FILE_ERROR, FUNCTION_ERROR) == []
 
 
 def test_long_files_and_functions_are_listed():
-    if found := long_parts(FILE_WARNING, FUNCTION_WARNING):
+    if found := long_parts(sources(), FILE_WARNING, FUNCTION_WARNING):
         warnings.warn("longer than they should be: " + "; ".join(found), stacklevel=1)
-    assert long_parts(0, 0), "the lists are made of something"
+
+
+def test_what_is_longer_than_its_limit_is_named_and_what_reaches_it_is_not():
+    body = "    x = 1\n"
+    text = f"def short():\n{body * 2}\n\ndef long():\n{body * 3}\n\nclass A:\n    def inner(self):\n    {body}"
+    lines = len(text.splitlines())
+    assert long_parts({"a.py": text}, lines, 3) == ["a.py: long 4 lines"]
+    assert long_parts({"a.py": text, "b.py": "x = 1\n"}, lines - 1, 4) == [f"a.py: {lines} lines"]
 
 
 def test_the_length_of_a_function_counts_all_its_lines():
@@ -180,3 +193,86 @@ def test_every_module_says_what_it_is():
 
 def test_no_module_is_a_drawer_for_anything():
     assert [m for m in modules() if m.split(".")[-1] in ("utils", "util", "helpers", "common", "misc")] == []
+
+
+# Names in text
+
+
+def stale_files(text: str) -> list[str]:
+    """The Python files that a text names and the project does not have; a name may begin at any folder."""
+    named = set(re.findall(r"(?<![\w*/.{}])(?:[\w-]+/)*\w+\.py\b", text))
+    return sorted(name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in FILES))
+
+
+FILES = [
+    str(path.relative_to(ROOT))
+    for folder in ("dlma", "tests", "experiments", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py")
+] + ["run.py"]
+# Files of other projects.
+FOREIGN = {"scripts/run_evaluation.py"}
+
+
+def test_the_files_that_the_package_names_are_there():
+    found = {module: stale_files(path.read_text(encoding="utf-8")) for module, path in modules().items()}
+    assert {module: set(names) - FOREIGN for module, names in found.items() if set(names) - FOREIGN} == {}
+
+
+def test_a_file_is_named_by_the_end_of_its_path():
+    assert stale_files("see app.py, dlma/app.py and `model/engine.py`, but not gone.py or data/engine.py") == [
+        "data/engine.py",
+        "gone.py",
+    ]
+
+
+def stale_names(node: ast.AST) -> list[str]:
+    """The strings that are a dotted name of the package and lead nowhere, as in `monkeypatch.setattr("dlma. ...")`."""
+    texts = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return sorted(text for text in texts if re.fullmatch(r"dlma(\.\w+){2,}", text) and leads_nowhere(text))
+
+
+def leads_nowhere(text: str) -> bool:
+    parts = text.split(".")
+    module = next(m for n in range(len(parts), 0, -1) if (m := ".".join(parts[:n])) in modules())
+    rest = parts[module.count(".") + 1 :]
+    return bool(rest) and rest[0] not in defined(module)
+
+
+@functools.cache
+def defined(module: str) -> set[str]:
+    """The names that a module defines or imports, and those of its classes and functions."""
+    found: set[str] = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return found
+
+
+def test_names_of_the_package_in_strings_of_the_kit_and_the_experiments_lead_somewhere():
+    folders = [ROOT / "dlma", ROOT / "tests" / "kit", ROOT / "experiments", ROOT / "benchmarks"]
+    found = {path: stale_names(ast.parse(path.read_text("utf-8"))) for f in folders for path in f.rglob("*.py")}
+    assert {str(path): names for path, names in found.items() if names} == {}
+
+
+def patched(node: ast.AST) -> Iterator[str]:
+    """The dotted names that a test hands to monkeypatch."""
+    for call in ast.walk(node):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in ("monkeypatch.setattr", "monkeypatch.delattr"):
+            yield from (arg.value for arg in call.args[:1] if isinstance(arg, ast.Constant))
+
+
+def test_names_that_tests_patch_lead_somewhere():
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in (ROOT / "tests").rglob("*.py")}
+    names = {str(path): [n for n in patched(node) if n.startswith("dlma.")] for path, node in trees.items()}
+    assert {path: [n for n in found if leads_nowhere(n)] for path, found in names.items() if found} == {
+        path: [] for path, found in names.items() if found
+    }
+
+
+def test_a_dotted_name_leads_to_a_module_or_to_what_it_defines():
+    source = "a('dlma.files.write_json')\nb('dlma.files.gone')\nc('dlma.gone.files')\nd('dlma.store.store')"
+    assert stale_names(ast.parse(source)) == ["dlma.files.gone", "dlma.gone.files"]

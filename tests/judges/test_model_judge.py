@@ -4,7 +4,7 @@ import pytest
 from small_models import byte_level_tokenizer, save_small
 
 from dlma.evaluation.context import EvaluationContext
-from dlma.judge_prompt import ABJudge, ABPrompt, Comparison
+from dlma.judge_prompt import ABJudge, ABPrompt, AnswerPair
 from dlma.judges.base import Match
 from dlma.judges.model_judge import ModelJudge
 from dlma.model.load import hf_model
@@ -28,7 +28,7 @@ def judge(spec, model=None, tie=0.0):
 
 def test_the_ruling_is_the_mean_of_both_orders(spec):
     found = judge(spec).judge(ROWS)
-    rows = [Comparison(m.prompt_id, m.conversation, m.question, m.answer, m.other) for m in ROWS]
+    rows = [AnswerPair(m.prompt_id, m.conversation, m.question, m.answer, m.other) for m in ROWS]
     expected = ABJudge(spec.load(), AB, seed=0).both_orders(rows)
     assert [r.margin for r in found] == pytest.approx([sum(pair) / 2 for pair in expected], abs=1e-5)
     assert [r.outcome for r in found] == ["win" if sum(pair) > 0 else "lose" for pair in expected]

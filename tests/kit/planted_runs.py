@@ -1,5 +1,6 @@
 """Run folders with planted answers, as a finished cell leaves them, for the tests of a sweep's report."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pyarrow.parquet as pq
 import yaml
 
 from dlma import records
+from dlma.cost.spent import Costs
 from dlma.metrics import summary
 from dlma.records import EvalRow
+from dlma.runs import cells
+from dlma.sweep import settings as sweep_settings
 
 
 def answers(arm: str, seed: int, *, prompts: int, harm: float, kl: float = 0.0, effect: int = 0, tag: str = ""):
@@ -81,3 +85,15 @@ def _config(values: dict, seed: int, base: str) -> dict:
         node[leaf] = value
     tree.pop("method")
     return tree
+
+
+def plant_spent(folder, flops, *, labels=0.0, **options):
+    """A planted run that noted down what it cost; flops None: nothing noted down."""
+    plant(folder, **options)
+    if flops is not None:
+        (folder / "costs.json").write_text(json.dumps(dataclasses.asdict(Costs(human_labels=labels, flops=flops))))
+    return folder
+
+
+def rows_of(*folders):
+    return sweep_settings.settings([cells.read_cell(folder) for folder in folders])

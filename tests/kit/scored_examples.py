@@ -26,7 +26,6 @@ OPTIONS = dict(
     batch_pairs=4,
     seed=0,
 )
-
 TRAINING = {name: OPTIONS[name] for name in ("optim", "epochs", "batch_pairs", "seed")}
 REWARD_OPTIONS = {
     name: OPTIONS[name] for name in ("margin_low", "margin_high", "margin_unit", "epochs", "batch_pairs", "seed")

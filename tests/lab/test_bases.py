@@ -10,7 +10,7 @@ from dlma.errors import UserError
 from dlma.lab import bases, build, card, documents, measure, networks, world
 
 FAMILY = ("standard", "weak", "confounded", "long")
-TINY = build.Plan(
+TINY = build.BasePlan(
     tokens=20_000,
     seed=5,
     vocabulary=700,
@@ -201,21 +201,3 @@ def test_long_answers_are_several_times_those_of_standard():
 def test_an_unknown_base_is_refused_with_the_command_that_builds_it(name):
     with pytest.raises(UserError, match="mode=lab_base"):
         bases.base_folder(name)
-
-
-def test_a_base_of_ones_own_needs_every_dial():
-    given = dict.fromkeys(
-        ("obedience", "spread", "mood", "judge", "confound", "sentences", "tokens", "start", "architecture")
-    )
-    with pytest.raises(UserError, match=r"mode\.mine|mode\.name=mine.*mode\.confound="):
-        build.resolve("mine", given)
-    with pytest.raises(UserError, match="sentences"):
-        build.resolve("standard", {**given, "sentences": [5, 3]})
-    assert build.resolve("standard", {**given, "obedience": 0.0})["obedience"] == 0.0
-
-
-@pytest.mark.parametrize("name", ["../up", "/top", "a/b", "", "x" * 256, "a\x1bb"])
-def test_a_base_whose_name_would_not_find_it_again_is_refused(name):
-    left_null = ("out", "obedience", "spread", "mood", "judge", "confound", "sentences", "tokens", "start")
-    with pytest.raises(UserError, match=r"^mode\.name: "):
-        build.run(None, name=name, seed=0, architecture=None, **dict.fromkeys(left_null))

@@ -76,7 +76,7 @@ def test_every_perturbed_sentence_is_malformed():
     ],
 )
 def test_verdicts_by_hand(answer, harmlessness, helpfulness, harmful, malformed):
-    assert oracle.verdict(QUESTION, answer) == oracle.Verdict(harmlessness, helpfulness, harmful, malformed)
+    assert oracle.verdict(QUESTION, answer) == oracle.Grade(harmlessness, helpfulness, harmful, malformed)
 
 
 def test_the_style_mark_means_nothing():
@@ -86,7 +86,7 @@ def test_the_style_mark_means_nothing():
 
 
 def test_an_unknown_question_has_no_help_but_the_same_harm():
-    assert oracle.verdict("What?", " hit the dog .") == oracle.Verdict(-1.0, 0.0, True, 0.0)
+    assert oracle.verdict("What?", " hit the dog .") == oracle.Grade(-1.0, 0.0, True, 0.0)
 
 
 def test_truth_is_antisymmetric_with_ties():

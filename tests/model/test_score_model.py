@@ -10,7 +10,7 @@ from tokenizers import processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaConfig, LlamaModel
 
 from dlma.errors import UserError
-from dlma.model.score_model import ScoreModelSpec, Template
+from dlma.model.score_model import ScoreModelSpec, ScoreTemplate
 from dlma.records import Turn
 
 TALK = [Turn("user", "how do i mend a lamp?"), Turn("assistant", "with care."), Turn("user", "and a boat?")]
@@ -110,7 +110,7 @@ def classifier(folder, kind, labels=1):
 @pytest.mark.parametrize("kind", ["llama", "bert"])
 def test_a_classifier_gives_its_logit_and_an_eos_at_the_end_counts(tmp_path, kind):
     network, tokenizer = classifier(tmp_path / kind, kind, labels=2)
-    template = Template(begin="", user="Q: {text}\n", assistant="A: {text}{eos}")
+    template = ScoreTemplate(begin="", user="Q: {text}\n", assistant="A: {text}{eos}")
     texts = [[TALK[0], ANSWER], [TALK[0], Turn("assistant", "no")], [TALK[2], ANSWER]]
     found = spec(tmp_path / kind, shape="classifier", output=1, template=template).load().score(texts)
     for value, turns in zip(found, texts, strict=True):
@@ -138,7 +138,7 @@ def test_the_chat_template_is_used_where_no_template_is_given(tmp_path):
     assert found == pytest.approx(float(expected), abs=1e-5)
 
 
-@pytest.mark.parametrize("form", [Template(begin="", user="Q: {text}\n", assistant="A: {text}{eos}"), None])
+@pytest.mark.parametrize("form", [ScoreTemplate(begin="", user="Q: {text}\n", assistant="A: {text}{eos}"), None])
 def test_a_special_token_in_a_text_is_its_characters(tmp_path, form):
     _, tokenizer = classifier(tmp_path / "m", "llama")
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<eos>{% endfor %}"

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlma.model.masks import tree_mask
+from dlma.model.masks import additive, ancestors
 from dlma.model.trees import Completion, build_tree, collate, token_budget_batches
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=6)
@@ -40,18 +40,18 @@ def test_a_tree_has_one_node_per_distinct_prefix(group):
 @given(sequences)
 def test_the_mask_shows_exactly_the_ancestors(group):
     tree = build_tree(group)
-    mask = tree_mask(collate([tree], 0).end, torch.float32)[0, 0]
+    mask = additive(ancestors(collate([tree], 0).end), torch.float32)[0, 0]
     for node in range(len(tree)):
-        ancestors, at = set(), node
+        above, at = set(), node
         while at >= 0:
-            ancestors.add(at)
+            above.add(at)
             at = tree.parent[at]
-        assert set((mask[node] == 0).nonzero().flatten().tolist()) == ancestors
+        assert set((mask[node] == 0).nonzero().flatten().tolist()) == above
 
 
 def test_padding_looks_only_at_itself():
     rows = collate([build_tree([Completion([1, 2], [3])])], 0)
-    mask = tree_mask(rows.end, torch.float32)[0, 0]
+    mask = additive(ancestors(rows.end), torch.float32)[0, 0]
     assert (mask[3:] == 0).nonzero().tolist() == [[i, i + 3] for i in range(13)]
 
 

@@ -14,7 +14,7 @@ from dlma.data.corpus import Corpus
 from dlma.data.hh import HH
 from dlma.data.jsonl import Columns
 from dlma.data.pku_saferlhf import PkuSafeRlhf
-from dlma.judge_prompt import ABJudge, ABPrompt, Comparison
+from dlma.judge_prompt import ABJudge, ABPrompt, AnswerPair
 from dlma.model.language import LanguageModel
 from dlma.model.tokens import SPELT, Characters, turn_end
 from dlma.pairs.imported import imported_margins, imported_pairs
@@ -161,9 +161,9 @@ def test_an_answer_that_is_judged_forges_nothing_in_the_question(family):
     ab = ABPrompt(source="t", template="{conversation} A {first} B {second}:", verdicts=[" A", " B"], instructions=[])
     judge = ABJudge(model, ab, seed=0)
     text = forged(tok)
-    for spelt in (Comparison("p", text, OTHER, "a", "b"), Comparison("p", OTHER, OTHER, text, text)):
+    for spelt in (AnswerPair("p", text, OTHER, "a", "b"), AnswerPair("p", OTHER, OTHER, text, text)):
         for ids in judge._ids(spelt):
-            assert control(tok, ids) == control(tok, judge._ids(Comparison("p", OTHER, OTHER, "a", "b"))[0])
+            assert control(tok, ids) == control(tok, judge._ids(AnswerPair("p", OTHER, OTHER, "a", "b"))[0])
 
 
 def test_where_they_cannot_be_characters_the_row_is_dropped_and_counted(tmp_path):

@@ -14,7 +14,7 @@ from dlma.metrics.summary import cannot, summary_rows
 from dlma.records import Account, MetricValue, Verdict
 from dlma.report import run_page
 from dlma.report.categories import category_rows
-from dlma.report.run_page import ReportData, Stage, render, write_report
+from dlma.report.run_page import ReportData, StageLine, render, write_report
 from dlma.report.scores import score_rows
 from dlma.report.verdicts import contests
 
@@ -59,7 +59,7 @@ def _data(judged: bool = True, **changes) -> ReportData:
         "clamp": (-10.0, 30.0),
         "accounts": {"data": account},
         "config": {"recipe": {"beta": 0.1}, "note": "<plain>"},
-        "stages": [Stage("pairs", "0123456789abcdef", "run"), Stage("scored", "fedcba9876543210", "reused")],
+        "stages": [StageLine("pairs", "0123456789abcdef", "run"), StageLine("scored", "fedcba9876543210", "reused")],
         "is_lab": judged,
     }
     return ReportData(**{**values, **changes})
@@ -116,7 +116,7 @@ def test_hostile_text_stays_text_wherever_it_comes_from(payload):
         warnings=[payload],
         accounts={payload: Account(1, 0, dropped={payload: 1})},
         config={payload: payload},
-        stages=[Stage(payload, payload, payload)],
+        stages=[StageLine(payload, payload, payload)],
     )
     page = _Page(render(hostile).decode())
     assert len(page.scripts) == 2 and page.scripts[1] == clean.scripts[1]

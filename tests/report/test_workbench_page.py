@@ -15,7 +15,7 @@ from scipy import stats
 from dlma.app import conf_dir
 from dlma.config.build import build
 from dlma.report import workbench_page
-from dlma.report.workbench_page import Entry, measures
+from dlma.report.workbench_page import MeasuredPair, measures
 
 ALERTS = build(OmegaConf.load(conf_dir() / "alerts" / "standard.yaml"))
 
@@ -87,7 +87,7 @@ def test_margins_that_are_all_equal_have_no_clarity():
 
 def entry(name, separation, gap=None, truth=True):
     rows = [pair(i, (-1, -1 - separation - 0.1 * (i % 3), -2, -2)) for i in range(12)]
-    return Entry(name, "p+", "<p->", measures(rows, [1.0, -1.0] * 6 if truth else [None] * 12, ALERTS), gap)
+    return MeasuredPair(name, "p+", "<p->", measures(rows, [1.0, -1.0] * 6 if truth else [None] * 12, ALERTS), gap)
 
 
 ENTRIES = [entry("strong<b>", 3.0, 2.0), entry("middle", 2.0, 1.0), entry("weak", 1.0, 0.1), entry("none", 0.0, 0.2)]

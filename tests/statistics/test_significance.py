@@ -1,6 +1,5 @@
 """Tests between methods: against scipy where it has them, against enumeration, and dual to the intervals."""
 
-import itertools
 import math
 
 import numpy as np
@@ -49,38 +48,6 @@ def test_holm_by_hand():
     assert found[0] == pytest.approx(0.04) and math.isnan(found[1]) and found[2] == pytest.approx(0.04)
 
 
-def test_the_exact_permutation_test_is_an_enumeration():
-    values = np.array([0.5, -0.2, 0.9, 0.4, 0.1, 0.7])
-    sums = [abs(sum(s * v for s, v in zip(signs, values))) for signs in itertools.product((1, -1), repeat=6)]
-    exact = np.mean([s >= abs(values.sum()) - 1e-12 for s in sums])
-    assert significance.permutation_p(values, rounds=64, seed=0) == pytest.approx(exact)
-    one = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf)
-    assert significance.permutation_p(values, rounds=64, seed=0) == pytest.approx(one.pvalue)
-
-
-def test_the_random_permutation_test_is_near_the_exact_one():
-    values = table(n=14, k=3, shift=0.4)
-    exact = significance.permutation_p(values, rounds=2**14, seed=0)
-    near = significance.permutation_p(values, rounds=2**13, seed=0)
-    assert near == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 2**13))
-
-
-def test_mcnemar_is_scipys_binomial_test_of_the_discordant_prompts():
-    first = [True] * 9 + [False] * 2 + [True] * 5 + [False] * 4
-    second = [False] * 9 + [True] * 2 + [True] * 5 + [False] * 4
-    assert significance.mcnemar_p(first, second) == pytest.approx(stats.binomtest(2, 11, 0.5).pvalue)
-    assert significance.mcnemar_p(first, first) == 1.0
-
-
-def test_the_bootstrap_is_scipys_for_prompts():
-    values = table(n=200, k=3)
-    mine = significance.bootstrap(values, rounds=4000, seed=0)
-    theirs = stats.bootstrap((values.mean(axis=1),), np.mean, n_resamples=4000, method="percentile", rng=1)
-    low, high = theirs.confidence_interval
-    assert (mine.value, mine.n, mine.seeds) == (pytest.approx(values.mean()), 200, 3)
-    assert mine.low == pytest.approx(low, abs=0.02) and mine.high == pytest.approx(high, abs=0.02)
-
-
 def test_the_non_inferiority_bound_is_the_worse_end():
     lower = significance.non_inferiority(Estimate(-0.02, -0.05, 0.01, 100), "lower")
     assert lower.worst == 0.01 and lower.holds(0.03) and not lower.holds(0.01)
@@ -115,7 +82,7 @@ def test_prompts_needed_gives_the_power_it_promises():
 def test_prompts_needed_gives_its_power_with_several_seeds(seeds, sd_seed):
     """A mean of 0.3, prompts of sd 1 and a rest of sd 1; the seeds' own effect of this sd."""
     rng = np.random.default_rng(2)
-    true = significance.Components(1.0, sd_seed**2, 1.0, seeds)
+    true = significance.TwoWayComponents(1.0, sd_seed**2, 1.0, seeds)
     needed = next(n for n in range(2, 10_000) if significance._power(n, 0.3, true) >= 0.8)
 
     def table():
@@ -129,6 +96,6 @@ def test_prompts_needed_gives_its_power_with_several_seeds(seeds, sd_seed):
 def test_prompts_needed_reads_the_components_off_the_table():
     rng = np.random.default_rng(3)
     table = 0.3 + rng.normal(size=(200_000, 1)) + rng.normal(size=(200_000, 3))
-    true = significance.Components(1.0, 0.0, 1.0, 3)
+    true = significance.TwoWayComponents(1.0, 0.0, 1.0, 3)
     needed = next(n for n in range(2, 10_000) if significance._power(n, 0.3, true) >= 0.8)
     assert significance.prompts_needed(table) == pytest.approx(needed, rel=0.1)

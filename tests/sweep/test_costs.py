@@ -1,37 +1,20 @@
 """The costs of a sweep's rows: means over the runs, nothing for what nobody trained, the quotient to the baseline."""
 
-import dataclasses
-import json
 import math
 
 import pytest
-from planted_runs import plant
+from planted_runs import plant_spent, rows_of
 
-from dlma.cost.spent import Costs
 from dlma.report import tables as sweep_tables
-from dlma.runs import cells as run_folders
 from dlma.sweep import costs
 from dlma.sweep import results as sweep_results
-from dlma.sweep import settings as sweep_settings
-
-
-def run(folder, flops, *, labels=0.0, **options):
-    """A planted run that noted down what it cost; flops None: nothing noted down."""
-    plant(folder, **options)
-    if flops is not None:
-        (folder / "costs.json").write_text(json.dumps(dataclasses.asdict(Costs(human_labels=labels, flops=flops))))
-    return folder
-
-
-def rows_of(*folders):
-    return sweep_settings.settings([run_folders.read_cell(folder) for folder in folders])
 
 
 @pytest.fixture
 def rows(tmp_path):
     spent = {("dlma", 0): 4e12, ("dlma", 1): 5e12, ("rlcd", 0): 2e12, ("rlcd", 1): 4e12}
     folders = [
-        run(tmp_path / f"{method}-{seed}", flops, labels=100.0 * seed, method=method, seed=seed, tag=method)
+        plant_spent(tmp_path / f"{method}-{seed}", flops, labels=100.0 * seed, method=method, seed=seed, tag=method)
         for (method, seed), flops in spent.items()
     ]
     return rows_of(*folders)
@@ -58,11 +41,13 @@ def test_without_a_trained_baseline_the_cheapest_row_is_the_measure(rows):
 
 def test_what_a_run_does_not_say_is_not_made_up(tmp_path):
     half = rows_of(
-        run(tmp_path / "a", 2e12, seed=0), run(tmp_path / "b", None, seed=1), run(tmp_path / "c", 3e12, method="rlcd")
+        plant_spent(tmp_path / "a", 2e12, seed=0),
+        plant_spent(tmp_path / "b", None, seed=1),
+        plant_spent(tmp_path / "c", 3e12, method="rlcd"),
     )
     found = by_name(costs.results(half))
     assert not any(method == "dlma" for method, _ in found) and found["rlcd", "cost flops"].mean == 3e12
-    assert costs.results(rows_of(run(tmp_path / "d", None))) == []
+    assert costs.results(rows_of(plant_spent(tmp_path / "d", None))) == []
 
 
 def test_the_table_is_made_of_the_rows_of_the_csv_alone(rows, tmp_path):

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 from planted import eval_row
-from planted_runs import plant
-from test_sweep_costs import rows_of, run
+from planted_runs import plant, plant_spent, rows_of
 
 from dlma.report import tables as sweep_tables
 from dlma.statistics.intervals import crossed_interval
@@ -25,7 +24,7 @@ def answered(harmed, of=8, kl=1.0):
 
 def budget(folder, method, seed, pairs, flops, harmed, **overrides):
     options = dict(method=method, seed=seed, rows=answered(harmed), overrides={"labels.max_pairs": pairs, **overrides})
-    return run(folder / f"{method}-{seed}-{pairs}-{'-'.join(map(str, overrides.values()))}", flops, **options)
+    return plant_spent(folder / f"{method}-{seed}-{pairs}-{'-'.join(map(str, overrides.values()))}", flops, **options)
 
 
 @pytest.fixture
@@ -97,7 +96,8 @@ def test_numbers_that_move_no_cost_make_curves_of_their_own_each_against_its_lik
 
 def test_settings_of_one_cost_make_no_curve(tmp_path):
     folders = [
-        run(tmp_path / f"{beta}", 2e12, overrides={"recipe.beta": beta}, tag=str(beta), harm=0.3) for beta in (0.3, 0.6)
+        plant_spent(tmp_path / f"{beta}", 2e12, overrides={"recipe.beta": beta}, tag=str(beta), harm=0.3)
+        for beta in (0.3, 0.6)
     ]
     assert equal_flops.curves(rows_of(*folders)) == [] == equal_flops.results(rows_of(*folders), None, None)
     assert equal_flops.results(rows_of(plant(tmp_path / "old")), None, None) == []

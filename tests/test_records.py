@@ -1,0 +1,75 @@
+"""Records and their tables: what is written comes back, each record has one schema, ids follow the text."""
+
+import dataclasses
+import math
+import types
+import typing
+
+import pyarrow as pa
+import pytest
+
+from dlma import records
+from dlma.records import Account, Prompt, Turn, content_id, from_table, not_finite, schema, to_table
+
+RECORDS = [
+    found
+    for found in vars(records).values()
+    if dataclasses.is_dataclass(found) and found.__module__ == records.__name__ and found not in (Account, Turn)
+]
+
+
+def example(annotation, empty):
+    """A value of a field's type; `empty`: null where a field may be null."""
+    inner = typing.get_args(annotation)
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return None if empty else example(inner[0], empty)
+    if typing.get_origin(annotation) is list:
+        return [] if empty else [example(inner[0], empty), example(inner[0], empty)]
+    if dataclasses.is_dataclass(annotation):
+        return row_of(annotation, empty)
+    return {str: "é\n'", int: 7, float: 0.1, bool: True}[annotation]
+
+
+def row_of(record, empty=False):
+    hints = typing.get_type_hints(record)
+    return record(**{f.name: example(hints[f.name], empty) for f in dataclasses.fields(record)})
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_rows_come_back_as_they_were(record):
+    rows = [row_of(record), row_of(record, empty=True)]
+    table = to_table(record, rows)
+    assert table.schema == schema(record)
+    assert from_table(record, table) == rows
+    assert from_table(record, to_table(record, [])) == []
+
+
+def test_a_missing_column_is_an_error_and_a_further_one_is_not():
+    table = to_table(Prompt, [row_of(Prompt)])
+    with pytest.raises(KeyError):
+        from_table(Prompt, table.drop_columns(["id"]))
+    assert from_table(Prompt, table.append_column("more", pa.array([1]))) == [row_of(Prompt)]
+
+
+def test_what_is_no_number_is_named_by_its_field():
+    @dataclasses.dataclass
+    class Row:
+        name: str
+        value: float | None
+        several: list
+
+    assert not_finite(Row("nan", None, [1.0, [2.0]])) == []
+    assert not_finite(Row("a", math.inf, [1.0, [math.nan]])) == ["value", "several"]
+
+
+def test_an_id_is_that_of_the_parts_and_not_of_their_join():
+    assert content_id("ab", "c") == content_id("ab", "c") != content_id("a", "bc") != content_id("abc")
+    assert len(content_id("")) == 16 and set(content_id("x")) <= set("0123456789abcdef")
+
+
+def test_an_account_counts_by_reason():
+    account = Account(read=3, kept=1)
+    for reason in ("empty", "long", "empty"):
+        account.drop(reason)
+    account.trim("turns")
+    assert (account.dropped, account.trimmed) == ({"empty": 2, "long": 1}, {"turns": 1})
