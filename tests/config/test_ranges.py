@@ -70,8 +70,8 @@ def page() -> str:
     """docs/settings.md."""
     parts = [
         "# The numbers of the config\n\nEvery number with the range that the check holds it to, by what it belongs to; "
-        "what each means stands in `conf/`, beside its\nvalue. nan and infinity are in no range. A temperature of 0 "
-        "takes the likeliest token. Made by\n`python tests/config/test_ranges.py` of the signatures themselves.\n"
+        "what each means stands in `conf/`, beside its\nvalue. nan and infinity are in none. A temperature of 0 takes "
+        "the likeliest token. Made by\n`python tests/config/test_ranges.py` of the signatures themselves.\n"
     ]
     for target in targets():
         rows = [

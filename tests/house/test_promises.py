@@ -9,7 +9,7 @@ PAGE = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
-def tests_of(path: str) -> set[str]:
+def functions_in(path: str) -> set[str]:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
@@ -22,7 +22,7 @@ def promises(page: str) -> list[str]:
 
 def test_every_test_that_a_promise_names_exists():
     named = NAMED.findall(PAGE)
-    assert [f"{path}::{test}" for path, test in named if test not in tests_of(path)] == []
+    assert [f"{path}::{test}" for path, test in named if test not in functions_in(path)] == []
 
 
 def test_every_promise_names_a_test():
