@@ -40,9 +40,9 @@ BUSY = {
 def started(tmp_path, busy, *argv, grace=1.0):
     """A process whose mode prints `in` and is then busy; it has `grace` seconds to end by itself."""
     body = textwrap.indent(textwrap.dedent(busy), "    ")
-    code = f"import sys, time\nfrom dlma import app, config, stopping\nstopping.GRACE = {grace}\n"
+    code = f"import sys, time\nfrom dlma import app, stopping\nfrom dlma.modes import check\nstopping.GRACE = {grace}\n"
     code += f"def show(cfg, /):\n    print('in', flush=True)\n{body}\n"
-    code += f"config.show = show\nsys.argv[1:] = {[MODE, *argv]!r}\nsys.exit(app.main())\n"
+    code += f"check.show = show\nsys.argv[1:] = {[MODE, *argv]!r}\nsys.exit(app.main())\n"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

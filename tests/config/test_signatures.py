@@ -4,6 +4,7 @@ import pytest
 
 from dlma.config import signatures
 from dlma.config.build import scientific
+from dlma.errors import UserError
 
 SOURCE = """
 from dataclasses import dataclass
@@ -76,3 +77,9 @@ def test_a_signature_is_read_without_importing_its_module(tmp_path, monkeypatch)
     (tmp_path / "dlma" / "bomb.py").write_text("raise SystemExit('imported')\ndef f(cfg, /, *, a: int): ...\n")
     monkeypatch.setattr(signatures, "PACKAGE", tmp_path / "dlma")
     assert list(signatures.signature("dlma.bomb.f").fields) == ["a"]
+
+
+@pytest.mark.parametrize("target", ["dlma.app._unexpected", "dlma.stopping._Watch", "dlma.app.none"])
+def test_what_is_private_or_not_there_is_no_target(target):
+    with pytest.raises(UserError, match=f"_target_ {target}: {target.split('.')[1]} has no "):
+        signatures.signature(target)
