@@ -264,7 +264,7 @@ def train_reward(cell: RunContext, scored: Stage) -> Stage | None:
         bounds = trained.fit(pairs, cell.runtime, folder, lambda row: None)
         return {"clamp": bounds, "account": asdict(account), "engine": trained.report()}
 
-    return cell.make(cell.store.stage("reward", {**judge, **cell.training}, uses=[scored]), write)
+    return cell.make(cell.store.stage("reward", {**rule, **cell.training}, uses=[scored]), write)
 
 
 def train(cell: RunContext, scored: Stage, reward: Stage | None) -> Stage:

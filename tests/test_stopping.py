@@ -104,7 +104,9 @@ def test_what_a_parent_ignores_stays_ignored(tmp_path):
 
 def test_a_forked_child_that_is_ended_does_not_end_its_parent(tmp_path):
     code = (
-        "import os, signal, time\nfrom dlma import stopping\nstopping.GRACE = 1.0\n"
+        # A slow child: the signal is there before it has given up its parent's handlers.
+        "import os, signal, time\nos.register_at_fork(after_in_child=lambda: time.sleep(0.5))\n"
+        "from dlma import stopping\nstopping.GRACE = 1.0\n"
         "with stopping.heeded():\n"
         "    child = os.fork()\n"
         "    if not child:\n        time.sleep(60)\n"
