@@ -98,7 +98,7 @@ def test_an_address_with_what_the_environment_holds_has_a_credential(monkeypatch
 
 
 def test_a_secret_in_a_text_of_the_config_is_hidden_by_the_name_before_it_and_prose_stands():
-    texts = ["Authorization: Bearer planted-1x", '{"api_key": "planted-2x"}', "the key: helpfulness; a token: sentences"]
+    texts = ["Authorization: Bearer planted-1x", '{"api_key": "planted-2x"}', "the key: helpfulness; token: sentences"]
     learn({"extra": {"headers": texts[:2], "authorization": "Bearer planted-3x"}, "prompts": {"text": texts[2]}})
     said = text("planted-1x planted-2x planted-3x helpfulness sentences")
     assert said == f"{HIDDEN} {HIDDEN} {HIDDEN} helpfulness sentences"

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dlma.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
-WORDS = {"int": "an integer", "float": "a number", "str": "text", "bool": "true or false", "None": "null"}
+WORDS = {"int": "an integer", "float": "a finite number", "str": "text", "bool": "true or false", "None": "null"}
 PLAIN = {"int": int, "str": str, "bool": bool, "dict": dict, "list": list, "Path": str}
 
 
@@ -191,7 +192,7 @@ def _fits(value: object, member: ast.expr, schema: Signature) -> bool:
     if name == "None":
         return value is None
     if name == "float":
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if name in PLAIN:
         return isinstance(value, PLAIN[name]) and not (name == "int" and isinstance(value, bool))
     return isinstance(value, dict)

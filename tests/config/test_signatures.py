@@ -44,6 +44,8 @@ def thing(tmp_path, monkeypatch):
         ("rate", 3.5, True),
         ("rate", False, False),
         ("rate", "3", False),
+        ("rate", float("inf"), False),
+        ("rate", float("nan"), False),
         ("kind", "a", True),
         ("kind", "c", False),
         ("inner", None, True),
