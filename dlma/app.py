@@ -240,8 +240,11 @@ def _report(cells: list[dict], planned: int) -> None:
 @screen.quiet()
 def task(cfg: DictConfig) -> dict:
     """One run or one cell: call the mode with the config; what became of it is written and returned."""
-    written.refuse_foreign(run_folder())
     status = _started()
+    try:
+        written.refuse_foreign(run_folder())
+    except UserError as reason:  # and no status is written there either
+        return status | {"status": "failed", "reason": str(reason), "code": _say(f"error: {reason}", 2)}
     try:
         check(cfg)
         if _is_cell() and (known := _from_ledger(cfg, status)) is not None:

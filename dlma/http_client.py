@@ -128,10 +128,17 @@ def retry_after(headers: Message) -> float | None:
     return max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())
 
 
+class _Here(urllib.request.HTTPRedirectHandler):
+    """Goes nowhere else: the key would be sent along."""
+
+    def redirect_request(self, *asked) -> None:
+        return None
+
+
 def _opener(url: str) -> urllib.request.OpenerDirector:
-    """A server on this machine is not asked for through a proxy."""
+    """A server on this machine is not asked for through a proxy; none sends on to another."""
     own = (urlsplit(url).hostname or "") in LOOPBACK
-    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if own else []))
+    return urllib.request.build_opener(_Here(), *([urllib.request.ProxyHandler({})] if own else []))
 
 
 def _refused(url: str, error: urllib.error.HTTPError) -> Exception:

@@ -32,6 +32,8 @@ _URL = re.compile(r"\w[\w+.\-]*://[^\s\"'<>]+")
 _USER = re.compile(r"(\w://)[^/@\s]+@")
 _QUERY = re.compile(r"([?&;#]([\w.\-]+)=)[^&\s#\"'<>]+")
 _ASSIGNED = re.compile(r"([\w.\-]+)['\"]?\s*[=:]\s*(\"[^\"]*\"|'[^']*'|[^\s,'\"{}\[\]]+)")
+_SCHEME = re.compile(r"(bearer|basic|token)\s+", re.I)  # of an Authorization header, before the secret itself
+_BARE = re.compile(r"(?://)?([^\s/@:]+:[^\s/@]+)@[\w.\-]+(:\d+)?(/\S*)?")  # an address without http:
 _OVERRIDE = re.compile(r"([+~]*[\w./@\-]+)=(?!$)(.*)", re.S)
 
 _learned: set[str] = set()
@@ -73,20 +75,40 @@ def _held(tree: object, secret: bool = False) -> Iterator[str]:
         for value in tree:
             yield from _held(value, secret)
     elif isinstance(tree, str):
-        yield from [tree] if secret else _of_urls(tree)
+        yield from [tree, _SCHEME.sub("", tree, count=1)] if secret else (*_of_urls(tree), *_of_text(tree))
+
+
+def _of_text(line: str) -> Iterator[str]:
+    """What stands behind secret names inside a text, as in a header: a word without a digit may be prose."""
+    found = _ASSIGNED.findall(_SCHEME.sub("", line))
+    return (value.strip("'\"") for name, value in found if is_secret(name) and re.search(r"\d", value))
 
 
 def _of_urls(line: str) -> Iterator[str]:
-    """The credentials of the addresses in a text: before `@`, and under secret names in the query."""
+    """The credentials of the addresses in a text: before `@`, under secret names in the query, of the environment."""
+    bare = _BARE.fullmatch(line)
+    if bare:
+        yield from _of_user(bare[1])
     for url in _URL.findall(line):
         try:
             parts = urlsplit(url)
-            users, given = parts.netloc.rpartition("@")[0], parse_qsl(f"{parts.query}&{parts.fragment}")
+            given = parse_qsl(f"{parts.query}&{parts.fragment}")
         except ValueError:  # no address after all
             continue
-        if users:
-            yield from (users, *filter(None, users.split(":", 1)))
+        yield from _of_user(_user(url, parts.netloc))
         yield from (value for name, value in given if is_secret(name) and value)
+        yield from (value for value in _of_environment() if value in url)
+
+
+def _user(url: str, netloc: str) -> str:
+    """What stands before `@`; a password with a slash in it is cut from the host by the slash."""
+    if "@" not in netloc and re.search(r":(?!\d*$)", netloc) and "@" in url:
+        return url.partition("://")[2].rpartition("@")[0]
+    return netloc.rpartition("@")[0]
+
+
+def _of_user(user: str) -> Iterator[str]:
+    return (part for part in (user, *user.split(":", 1)) if part)
 
 
 def in_url(line: str) -> bool:

@@ -29,6 +29,7 @@ _OVER = 0  # no signal's number: the watch is over
 
 _words: list[Callable[[int], object]] = []
 _watch: _Watch | None = None
+_fork = threading.local()
 
 
 @contextmanager
@@ -134,6 +135,15 @@ def _speak(code: int) -> None:
     _flush()
 
 
+def _before_fork() -> None:
+    """A signal to a child that still has its parent's handlers would go into the parent's pipe: it is held back."""
+    _fork.held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.held)
+
+
 def _in_child() -> None:
     """A forked child has no such thread, and must not speak to its parent's."""
     global _watch
@@ -143,6 +153,7 @@ def _in_child() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _watch = None
         _words.clear()
+    _after_fork()
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)

@@ -139,8 +139,9 @@ def test_an_interrupt_says_how_to_go_on(stop, run_main, mode):
 
 
 def test_ctrl_c_ends_a_real_process_within_seconds(tmp_path):
-    code = "import time; from dlma import app, config; config.show = lambda cfg, /: (print('in', flush=True), "
-    code += f"time.sleep(60)); raise SystemExit(app.main([{MODE!r}]))"
+    code = "import time; from dlma import app; from dlma.modes import check; "
+    code += "check.show = lambda cfg, /: (print('in', flush=True), time.sleep(60)); "
+    code += f"raise SystemExit(app.main([{MODE!r}]))"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -160,6 +161,21 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(run_main, mode, tmp_pa
     ran = run_main(MODE)
     assert ran.code == 2
     assert ran.err.startswith("error: ") and ran.err.count("\n") == 1 and "hydra.run.dir" in ran.err
+
+
+@pytest.mark.parametrize("words", [["hydra.run.dir=mine/a"], ["-m", "seed=0,1", "hydra.sweep.dir=mine"]], ids=" ".join)
+def test_a_folder_of_others_is_one_line_and_stays_as_it_is(words, run_main, mode, elsewhere):
+    mode(lambda cfg, /: {})
+    names = ["a", "dlma,seed=0", "dlma,seed=1"]
+    for name in names:
+        (elsewhere / "mine" / name).mkdir(parents=True)
+        (elsewhere / "mine" / name / "report.html").write_text("mine")
+    ran = run_main(MODE, *words)
+    lines = ran.err.splitlines()
+    assert ran.code != 0 and len(lines) == (2 if "-m" in words else 1)
+    assert all(line.startswith("error: ") and "report.html: stands where a run would write" in line for line in lines)
+    assert {str(path.parent.name) for path in (elsewhere / "mine").glob("*/*")} == set(names)
+    assert {path.read_text() for path in (elsewhere / "mine").glob("*/*")} == {"mine"}
 
 
 @pytest.mark.parametrize("number", ["ENOSPC", "EROFS"])

@@ -37,6 +37,16 @@ def test_what_no_further_try_mends_is_told_with_the_servers_words(status):
     assert type(outcome) is UserError and f"HTTP {status}" in str(outcome) and "planted" in str(outcome)
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_key_is_not_sent_on_to_where_a_server_points(status, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "planted-key")
+    with serving(lambda body, number: "{}") as other:
+        answer = ("status", status, {"Location": f"{other.url}/x"})
+        with serving(lambda body, number: answer) as server, pytest.raises(UserError, match=f"HTTP {status}"):
+            client(key_variable="SOME_KEY").ask(f"{server.url}/x", {})
+        assert not other.headers and len(server.headers) == 1
+
+
 def headers(value):
     found = Message()
     if value is not None:

@@ -40,9 +40,9 @@ BUSY = {
 def started(tmp_path, busy, *argv, grace=1.0):
     """A process whose mode prints `in` and is then busy; it has `grace` seconds to end by itself."""
     body = textwrap.indent(textwrap.dedent(busy), "    ")
-    code = f"import sys, time\nfrom dlma import app, config, stopping\nstopping.GRACE = {grace}\n"
+    code = f"import sys, time\nfrom dlma import app, stopping\nfrom dlma.modes import check\nstopping.GRACE = {grace}\n"
     code += f"def show(cfg, /):\n    print('in', flush=True)\n{body}\n"
-    code += f"config.show = show\nsys.argv[1:] = {[MODE, *argv]!r}\nsys.exit(app.main())\n"
+    code += f"check.show = show\nsys.argv[1:] = {[MODE, *argv]!r}\nsys.exit(app.main())\n"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -104,7 +104,9 @@ def test_what_a_parent_ignores_stays_ignored(tmp_path):
 
 def test_a_forked_child_that_is_ended_does_not_end_its_parent(tmp_path):
     code = (
-        "import os, signal, time\nfrom dlma import stopping\nstopping.GRACE = 1.0\n"
+        # A slow child: the signal is there before it has given up its parent's handlers.
+        "import os, signal, time\nos.register_at_fork(after_in_child=lambda: time.sleep(0.5))\n"
+        "from dlma import stopping\nstopping.GRACE = 1.0\n"
         "with stopping.heeded():\n"
         "    child = os.fork()\n"
         "    if not child:\n        time.sleep(60)\n"

@@ -69,13 +69,14 @@ def _parse(file: Path, changed: int) -> ast.Module:
 
 
 def signature(target: str) -> Signature:
-    """The schema of a target; raises UserError when the file or the name does not exist."""
+    """The schema of a target; raises UserError for one that does not exist or is private."""
     file, name = source(target)
     tree = _parse(file, file.stat().st_mtime_ns)
-    found = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+    defined = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+    found = {n.name: n for n in defined if not n.name.startswith("_")}
     if name not in found:
-        public = ", ".join(sorted(n for n in found if not n.startswith("_")))
-        raise UserError(f"_target_ {target}: {file.stem} has no {name}; it has {public or 'nothing to offer'}")
+        offer = ", ".join(sorted(found)) or "nothing to offer"
+        raise UserError(f"_target_ {target}: {file.stem} has no {name}; it has {offer}")
     _refuse_plain_parameters(target, found[name])
     fields = _fields(found[name])
     classes = {n.name: Signature(_class_fields(n)) for n in tree.body if isinstance(n, ast.ClassDef)}

@@ -102,25 +102,31 @@ def _is_run(path: Path) -> bool:
 def read_cell(folder: Path) -> Cell:
     """One run folder as it stands; a run whose files are missing or unreadable has a reason and no arms."""
     status = RunFolder(folder).status()
+    cell = Cell(folder, folder.name, "unreadable", f"{STATUS}: not a run's", 0.0, 0, {})
+    try:
+        cell = _by_status(folder, status)
+        if cell.status == "done":
+            cell = _with_results(cell, (status.get("result") or {}).get("summary", []))
+    except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as reason:
+        lines = str(reason).splitlines() or [type(reason).__name__]
+        return replace(cell, status="unreadable", reason=f"{lines[0]}")
+    return cell
+
+
+def _by_status(folder: Path, status: dict) -> Cell:
     overrides = dict(_split(line) for line in status.get("overrides", []))
-    cell = Cell(
+    reason = status.get("reason")
+    return Cell(
         folder=folder,
         name=folder.name,
-        status=status.get("status", "done"),
-        reason=status.get("reason"),
-        started=status.get("started", 0.0),
-        number=status.get("number", 0),
+        status=str(status.get("status", "done")),
+        reason=None if reason is None else str(reason),
+        started=float(status.get("started") or 0.0),
+        number=int(status.get("number") or 0),
         overrides=overrides,
         method=overrides.get("method", ""),
         seed=int(overrides.get("seed", 0)),
     )
-    if cell.status != "done":
-        return cell
-    try:
-        return _with_results(cell, (status.get("result") or {}).get("summary", []))
-    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as reason:
-        lines = str(reason).splitlines() or [type(reason).__name__]
-        return replace(cell, status="unreadable", reason=f"{lines[0]}")
 
 
 def _split(line: str) -> tuple[str, str]:

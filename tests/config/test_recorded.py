@@ -281,6 +281,5 @@ def test_a_value_of_another_type_is_refused(recorded, key, value):
 
 def test_the_presets_say_what_may_stand_in_a_folder():
     assert targets("model") == {"dlma.model.load.hf_model", "dlma.model.load.lab_base"}
-    assert targets("prompts") == {"dlma.prompts.wording.Wording"} and targets("judge_prompt") == {
-        "dlma.judge_prompt.ABPrompt"
-    }
+    assert targets("prompts") == {"dlma.prompts.wording.Wording"}
+    assert targets("judge_prompt") == {"dlma.judge_prompt.ABPrompt"}

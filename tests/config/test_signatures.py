@@ -4,6 +4,7 @@ import pytest
 
 from dlma.config import signatures
 from dlma.config.build import scientific
+from dlma.errors import UserError
 
 SOURCE = """
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ def thing(tmp_path, monkeypatch):
         ("rate", 3.5, True),
         ("rate", False, False),
         ("rate", "3", False),
+        ("rate", float("inf"), False),
+        ("rate", float("nan"), False),
         ("kind", "a", True),
         ("kind", "c", False),
         ("inner", None, True),
@@ -123,3 +126,9 @@ def test_a_range_is_said_in_words(thing, name, words):
 def test_a_whole_number_is_keyed_as_a_number_where_the_range_is_one_of_numbers(thing):
     assert repr(signatures.cast(1, thing.fields["width"].annotation, thing)) == "1.0"
     assert repr(signatures.cast(1, thing.fields["low"].annotation, thing)) == "1"
+
+
+@pytest.mark.parametrize("target", ["dlma.app._unexpected", "dlma.stopping._Watch", "dlma.app.none"])
+def test_what_is_private_or_not_there_is_no_target(target):
+    with pytest.raises(UserError, match=f"_target_ {target}: {target.split('.')[1]} has no "):
+        signatures.signature(target)

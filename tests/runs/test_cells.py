@@ -65,6 +65,20 @@ def test_a_done_cell_without_its_files_is_unreadable_and_says_why(tmp_path, name
     assert run_folders.read_cell(folder).status == "unreadable"
 
 
+@pytest.mark.parametrize(
+    "status", [{"overrides": 5}, {"overrides": [5]}, {"overrides": ["seed=x"]}, {"status": ["done"]}, {"started": "x"}]
+)
+def test_a_status_that_no_run_wrote_is_unreadable(tmp_path, status):
+    cell = run_folders.read_cell(plant(tmp_path / "a", status=status))
+    assert cell.status != "done" and not cell.arms
+
+
+def test_numbers_without_a_row_are_unreadable(tmp_path):
+    folder = plant(tmp_path / "a")
+    (folder / "metrics.csv").write_text("metric\n")
+    assert run_folders.read_cell(folder).status == "unreadable"
+
+
 def test_a_column_that_an_older_run_lacks_has_its_default(tmp_path):
     folder = plant(tmp_path / "a")
     table = pq.read_table(folder / "answers.parquet")
