@@ -12,8 +12,9 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
+from dlma import files
 from dlma.errors import UserError
 from dlma.store.fingerprint import commit_of
 
@@ -130,6 +131,7 @@ def hf_model(
     if not folder.exists():
         folder, source = _snapshot(path, revision), path
     _require_causal_model(folder, path)
+    _require_packing(folder, path, bits)
     return ModelSpec(Path(path).name, folder.resolve(), dtype, trust_remote_code, _lora(lora), bits=bits, source=source)
 
 
@@ -141,6 +143,16 @@ def _check_bits(bits: int | None, lora: Lora | None) -> None:
         raise UserError(f"model.bits={bits}: such weights stay frozen; train an adapter: adapter=qlora")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(f"model.bits={bits}: needs bitsandbytes: pip install 'dlma[qlora]'")
+
+
+def _require_packing(folder: Path, path: str, bits: int | None) -> None:
+    """Weights that lie in few bits are frozen ones, and only those of bitsandbytes are read."""
+    held = files.read_json(folder / "config.json").get("quantization_config")
+    if not held or (bits == 4 and held.get("load_in_4bit")):
+        return
+    kind = held.get("quant_method", "unknown")
+    advice = "adapter=qlora trains an adapter on them; or " if held.get("load_in_4bit") else ""
+    raise UserError(f"model.path={path}: its weights are quantised ({kind}): {advice}take the model in full precision")
 
 
 def _lora(node: Lora | dict | None) -> Lora | None:
@@ -185,6 +197,20 @@ def _remedy(reason: Exception, path: str, revision: str) -> str:
     return f"could not be fetched from the hub ({_first(reason)}): try again, or give a folder"
 
 
+def _refuse_adapter(folder: Path, path: str, *, whole: bool) -> NoReturn:
+    """An adapter is no model; beside a whole one, transformers would put it on without being asked."""
+    if whole:
+        raise UserError(
+            f"model.path={path}: holds a whole model and an adapter (adapter_config.json) besides: move away the one "
+            "that is not meant"
+        )
+    base = files.read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "its base"
+    raise UserError(
+        f"model.path={path}: an adapter, not a model: merge it into {base} (merge_and_unload, save_pretrained), and "
+        "give that folder"
+    )
+
+
 def at_hand(path: str, revision: str) -> Path | None:
     """The folder of a model whose weights are on this machine, a folder or in the hub's cache; nothing is fetched."""
     folder = Path(path).expanduser()
@@ -213,7 +239,9 @@ def local_folder(path: str, revision: str) -> Path:
 
 
 def _require_causal_model(folder: Path, path: str) -> None:
-    config = folder / "config.json"
+    config, adapter = folder / "config.json", folder / "adapter_config.json"
+    if adapter.is_file():
+        _refuse_adapter(folder, path, whole=config.is_file())
     if not config.is_file():
         raise UserError(f"model.path={path}: not a model folder: it has no config.json")
     try:

@@ -62,9 +62,15 @@ def way_of_decoding(model: LanguageModel, room: int) -> Style | Way:
 
 
 def _rows(model: LanguageModel, length: int) -> list[list[int]]:
-    """The rows of a trial: one as long as those to come, one half as long, one of hardly a token."""
+    """The rows of a trial: one as long as those to come, one half as long, one of hardly a token.
+
+    And one that grows past the length at which rotary factors change: what was cached before has the former ones.
+    """
     ids = original.random_row(model, length)
-    return [ids, ids[: max(_SHORTEST, length // 2)], ids[:_SHORTEST]]
+    turns = [
+        ids[: limit + _COMPARED - 1] for limit in original.rotary_turns(model.config) if _SHORTEST < limit < length
+    ]
+    return [ids, ids[: max(_SHORTEST, length // 2)], ids[:_SHORTEST], *turns]
 
 
 @torch.no_grad()
