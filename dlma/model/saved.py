@@ -25,5 +25,6 @@ def save(model: LanguageModel, folder: Path, *, network: nn.Module, state: Mappi
     # As text: a config that is valid only as long as nobody changes it (sampling flags without do_sample) stays so.
     path = folder / GENERATION_CONFIG_NAME
     held = files.read_json(path) or model.causal.generation_config.to_diff_dict()
+    held.pop("_from_model_config", None)  # older versions of transformers then go by config.json instead
     held["eos_token_id"] = [*sorted(model.eos_ids - {model.added_end}), model.added_end]
     files.write_bytes(path, (json.dumps(held, indent=2, sort_keys=True) + "\n").encode())

@@ -49,7 +49,7 @@ def way_of_decoding(model: LanguageModel, room: int) -> Style | Way:
             return way
         if (way, length) not in reasons:
             rows = rows or _rows(model, length)
-            wanted = wanted or [original.last_logits(model, row, _COMPARED) for row in rows]
+            wanted = wanted or [_wanted(model, row) for row in rows]
             reasons[way, length] = _reason_against(model, way, rows, wanted)
         if not reasons[way, length]:
             break
@@ -71,6 +71,14 @@ def _rows(model: LanguageModel, length: int) -> list[list[int]]:
         ids[: limit + _COMPARED - 1] for limit in original.rotary_turns(model.config) if _SHORTEST < limit < length
     ]
     return [ids, ids[: max(_SHORTEST, length // 2)], ids[:_SHORTEST], *turns]
+
+
+def _wanted(model: LanguageModel, row: list[int]) -> Tensor:
+    """The last logits of a row; each by a pass that ends there, where a longer one has other rotary factors."""
+    if not original.rotary_turns(model.config):
+        return original.last_logits(model, row, _COMPARED)
+    ends = range(len(row) - _COMPARED + 1, len(row) + 1)
+    return torch.cat([original.last_logits(model, row[:end], 1) for end in ends])
 
 
 @torch.no_grad()

@@ -98,7 +98,6 @@ LAYOUTS = {
     "qwen3_next": ("qwen3_next", dict(layer_types=LINEAR), "dense", "own cache"),
     "phi, partial rotary": ("phi", {}, "tree", "full"),
     "phi3, window": ("phi3", {}, "tree", "full"),
-    "phi3, longrope": ("phi3", LONG_ROPE, "dense", "whole rows"),  # huggingface/transformers#33129
     "phimoe": ("phimoe", {}, "tree", "full"),
     "stablelm, partial rotary": ("stablelm", {}, "tree", "full"),
     "persimmon": ("persimmon", {}, "tree", "full"),
