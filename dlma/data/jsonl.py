@@ -11,11 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dlma.data.split import Found
-from dlma.data.text import BadRow, column, conversation, conversation_turns, is_blank, prompt_id, verbatim
+from dlma.data.text import (
+    BadRow,
+    column,
+    conversation,
+    conversation_turns,
+    is_blank,
+    prompt_id,
+    require_text_only,
+    verbatim,
+)
 from dlma.errors import UserError
 from dlma.records import Turn
 
 CUT_ANSWER = "a last assistant turn taken off the prompt"
+_BESIDE_A_PROMPT = ("system", "tools", "images", "image", "videos", "audios")
 UNEQUAL = "prompts differ within the pair"
 
 
@@ -56,6 +66,7 @@ def answered(row: Mapping, names: tuple[str, str], *, prompt_column: str) -> tup
     from its beginning, and must be the same on both sides.
     raises: BadRow where the row holds no such conversation, UserError where it holds no text or turns at all
     """
+    require_text_only(row, _BESIDE_A_PROMPT, "a row with")
     sides = {name: _parted(row.get(name), name) for name in names}
     has_prompt = row.get(prompt_column) is not None or row.get("messages") is not None
     if not has_prompt and sides[names[0]].turns:

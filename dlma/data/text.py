@@ -23,6 +23,7 @@ from dlma.records import Account, Turn, content_id
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".json", ".json.gz", ".json.xz")
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")
+_BESIDE_A_TURN = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 _MARKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
@@ -186,14 +187,35 @@ def hh_turns(text: str) -> list[Turn]:
 
 
 def chat_turns(messages: object, name: str) -> list[Turn]:
-    """The turns of a chat: a list of {role, content} with the roles user and assistant."""
+    """The turns of a chat: a list of {role, content}, or one of them, with the roles user and assistant."""
+    messages = [messages] if isinstance(messages, Mapping) else messages
     if not isinstance(messages, list) or not all(isinstance(m, Mapping) for m in messages):
         raise UserError(f"{name} is neither text nor a list of turns with role and content")
-    turns = [Turn(clean(column(m, "role"), "role"), clean(column(m, "content"), "content")) for m in messages]
+    for message in messages:
+        require_text_only(message, _BESIDE_A_TURN, "a turn with")
+    turns = [Turn(clean(column(m, "role"), "role"), _content(column(m, "content"))) for m in messages]
     for turn in turns:
         if turn.role not in ("user", "assistant"):
             raise BadRow("a role other than user and assistant")
     return turns
+
+
+def require_text_only(held: Mapping, names: Sequence[str], where: str) -> None:
+    """Raises BadRow where a row or a turn says something beside its text, which would be lost."""
+    found = next((name for name in names if held.get(name)), None)
+    if found is not None:
+        raise BadRow(f"{where} {found}, of which only the text would be read")
+
+
+def _content(value: object) -> str:
+    """The text of a turn's content: text, or a list of parts that are text."""
+    if value is None:
+        raise BadRow("a turn without text")
+    if isinstance(value, list) and all(isinstance(part, Mapping) for part in value):
+        if any(part.get("type", "text") != "text" for part in value):
+            raise BadRow("a turn with parts that are no text")
+        return "".join(verbatim(column(part, "text"), "text") for part in value).strip()
+    return clean(value, "content")
 
 
 def conversation_turns(value: object, name: str) -> list[Turn]:

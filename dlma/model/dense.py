@@ -61,9 +61,9 @@ def reason_against_padding(model: LanguageModel, width: int) -> str:
 
 
 def _compare(model: LanguageModel, width: int) -> str:
-    """Two rows of unequal length side by side, against each alone."""
+    """Rows of unequal length side by side, against each alone."""
     ids = original.random_row(model, width)
-    rows = [ids, ids[: max(1, width // 2)]]
+    rows = [ids, ids[: max(1, width // 2)], ids[:_COMPARED]]
     lengths = torch.tensor([len(row) for row in rows], device=model.device)
     padded = torch.tensor([row + [model.pad_id] * (width - len(row)) for row in rows], device=model.device)
     last = [min(_COMPARED, len(row)) for row in rows]

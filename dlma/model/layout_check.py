@@ -4,7 +4,8 @@ A row of its own is one under the model's own mask and positions, which dense.py
 pass. The probe is as long as the longest planned row, so longer than any window that matters, and lies beside a shorter
 one. One of its two answers is compared, the one that has the other as a sibling before it; the gradient is that of one
 weight matrix of the last layers, one of each kind, so that the check costs little more than a few forward passes; all
-else is frozen meanwhile, so that the layers before it keep nothing for a backward pass.
+else is frozen meanwhile, so that the layers before it keep nothing for a backward pass. A short row beside a longer one
+is compared too: rotary factors may follow the longest row of a pass.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dlma.model.engine import Engine
 
 _ANSWER = 16  # tokens compared
+_SHORTEST = 4  # tokens of the shortest row's context, and of its answer
 
 
 def reason_against_sharing(engine: Engine, longest: int, tolerance: float) -> str:
@@ -50,10 +52,11 @@ def _difference(engine: Engine, longest: int) -> float:
     alone = [trees.Completion(ids[:length], second)]
     beside = [trees.Completion(ids[:length], first), *alone]
     shorter = [trees.Completion(ids[: max(1, length // 2)], first)]
+    shortest = [trees.Completion(ids[:_SHORTEST], first[:_SHORTEST])]
     with engine.forced("dense"):
-        dense = _probe(engine, [alone])
+        dense = [*_probe(engine, [alone]), _first(engine, [shortest])]
     with engine.forced("tree"):
-        tree = _probe(engine, [shorter, beside])
+        tree = [*_probe(engine, [shorter, beside]), _first(engine, [shortest, beside])]
     return max(original.relative(a, b) for a, b in zip(tree, dense, strict=True))
 
 
@@ -64,6 +67,12 @@ def _probe(engine: Engine, groups: list[list[trees.Completion]]) -> list[Tensor]
         logp = engine.response_logp(engine.collate(engine.plan(groups)))[-1]
         gradient = torch.autograd.grad(logp, watched, allow_unused=True) if watched else ()
     return [logp.detach(), *(g for g in gradient if g is not None)]
+
+
+@torch.no_grad()
+def _first(engine: Engine, groups: list[list[trees.Completion]]) -> Tensor:
+    """The first sequence's log-prob."""
+    return engine.response_logp(engine.collate(engine.plan(groups)))[0]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from dlma import files
 from dlma.errors import UserError
@@ -139,6 +139,7 @@ def hf_model(
     if not folder.exists():
         folder, source = _snapshot(path, revision), path
     weights = _require_causal_model(folder, path)
+    _require_packing(folder, path, bits)
     adapter = _lora(lora)
     if adapter is not None:
         headers.require_targets(weights, adapter.rank, adapter.targets)
@@ -153,6 +154,16 @@ def _check_bits(bits: int | None, lora: Lora | None) -> None:
         raise UserError(f"model.bits={bits}: such weights stay frozen; train an adapter: adapter=qlora")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(f"model.bits={bits}: needs bitsandbytes: pip install 'dlma[qlora]'")
+
+
+def _require_packing(folder: Path, path: str, bits: int | None) -> None:
+    """Weights that lie in few bits are frozen ones, and only those of bitsandbytes are read."""
+    held = files.read_json(folder / "config.json").get("quantization_config")
+    if not held or (bits == 4 and held.get("load_in_4bit")):
+        return
+    kind = held.get("quant_method", "unknown")
+    advice = "adapter=qlora trains an adapter on them; or " if held.get("load_in_4bit") else ""
+    raise UserError(f"model.path={path}: its weights are quantised ({kind}): {advice}take the model in full precision")
 
 
 def _lora(node: Lora | dict | None) -> Lora | None:
@@ -197,6 +208,20 @@ def _remedy(reason: Exception, path: str, revision: str) -> str:
     return f"could not be fetched from the hub ({_first(reason)}): try again, or give a folder"
 
 
+def _refuse_adapter(folder: Path, path: str, *, whole: bool) -> NoReturn:
+    """An adapter is no model; beside a whole one, transformers would put it on without being asked."""
+    if whole:
+        raise UserError(
+            f"model.path={path}: holds a whole model and an adapter (adapter_config.json) besides: move away the one "
+            "that is not meant"
+        )
+    base = files.read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "its base"
+    raise UserError(
+        f"model.path={path}: an adapter alone, trained on {base}: give that model, or a folder into which the "
+        "adapter was merged (PEFT's merge_and_unload, then save_pretrained)"
+    )
+
+
 def at_hand(path: str, revision: str) -> Path | None:
     """The folder of a model whose weights are on this machine, a folder or in the hub's cache; nothing is fetched."""
     place = Path(path).expanduser()
@@ -226,12 +251,8 @@ def local_folder(path: str, revision: str) -> Path:
 def _require_causal_model(folder: Path, path: str) -> headers.Shapes:
     """The shapes of the model's tensors, by the files' headers; raises UserError for a folder that is no model."""
     config, adapter = folder / "config.json", folder / "adapter_config.json"
-    if not config.is_file() and adapter.is_file():
-        base = files.read_json(adapter).get("base_model_name_or_path") or "its base"
-        raise UserError(
-            f"model.path={path}: an adapter alone, trained on {base}: give that model, or a folder into which the "
-            "adapter was merged (PEFT's merge_and_unload, then save_pretrained)"
-        )
+    if adapter.is_file():
+        _refuse_adapter(folder, path, whole=config.is_file())
     if not config.is_file():
         raise UserError(f"model.path={path}: not a model folder: it has no config.json")
     try:

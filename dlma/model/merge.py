@@ -13,6 +13,7 @@ from dlma.errors import UserError
 from dlma.model.engine import TOLERANCE
 from dlma.model.language import LanguageModel, read_weights
 from dlma.model.load import ModelSpec
+from dlma.model.saved import save
 
 _PROBED = 128  # tokens of the row on which both models are compared
 
@@ -39,8 +40,7 @@ def save_merged(model: LanguageModel, folder: Path) -> None:
         merged = model.network.merge_and_unload()
     if tied:
         _tie_if_equal(merged)
-    merged.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
+    save(model, folder, network=merged)
     spec = ModelSpec(model.name, folder, str(model.dtype).removeprefix("torch."))
     found = _logits(read_weights(spec).to(model.device), model)
     gap = ((found - wanted).norm() / wanted.norm()).item()

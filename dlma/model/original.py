@@ -37,6 +37,14 @@ def random_row(model: LanguageModel, tokens: int) -> list[int]:
     return torch.randint(model.config.vocab_size, (tokens,), generator=draw).tolist()
 
 
+def rotary_turns(config) -> set[int]:
+    """The lengths beyond which a network's rotary factors may be others (longrope, dynamic), by its config."""
+    found = getattr(config, "rope_parameters", None) or {}
+    kinds = [found, *(kind for kind in found.values() if isinstance(kind, dict))]
+    held = [kind.get("original_max_position_embeddings") for kind in kinds]
+    return {int(limit) for limit in (*held, getattr(config, "original_max_position_embeddings", None)) if limit}
+
+
 def relative(one: Tensor, other: Tensor) -> float:
     """How far `one` is from `other`, by the norm of `other`."""
     return ((one - other).float().norm() / other.float().norm().clamp_min(1e-12)).item()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dlma.errors import UserError
-from dlma.model import today
+from dlma.model import chat_template
 from dlma.model.load import local_folder
 from dlma.model.tokens import Characters, tokenized
 from dlma.ranges import Count, Whole
@@ -133,8 +133,10 @@ class ScoreModel:
         if self.tokenizer.chat_template is None:
             raise UserError(f"{self.spec.name}: its tokenizer has no chat template; give a template of your own")
         chat = [{"role": turn.role, "content": turn.content} for turn in turns]
-        with today.pinned():
-            text = self.tokenizer.apply_chat_template(chat, tokenize=False)
+        try:
+            text = chat_template.written(self.tokenizer, chat, {})
+        except chat_template.Refused as reason:
+            raise UserError(f"{self.spec.name}: its chat template refuses a conversation: {reason}") from None
         return tokenized(self.tokenizer, [text])[0]
 
 

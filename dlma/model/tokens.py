@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from dlma.errors import BadRow
+from dlma.model import chat_template
 from dlma.records import Turn
 
 MOVED = "moved boundary"
@@ -34,10 +35,15 @@ def encode(tokenizer, texts: Iterable[str], *, chat: bool = False) -> list[list[
 
 def in_front(tokenizer) -> list[int]:
     """The ids that the tokenizer itself puts in front of a text: its BOS, if it adds one."""
+    return _around(tokenizer)[0]
+
+
+def _around(tokenizer) -> tuple[list[int], list[int]]:
+    """The ids that the tokenizer itself puts in front of a text and behind it."""
     alone = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]
     places = [i for i in range(len(whole)) if whole[i : i + len(alone)] == alone]
-    return list(whole[: places[0]]) if places else []
+    return (list(whole[: places[0]]), list(whole[places[0] + len(alone) :])) if places else ([], [])
 
 
 def tokenized(tokenizer, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
@@ -46,10 +52,22 @@ def tokenized(tokenizer, texts: Sequence[str], *, special: bool = False) -> list
     rows = [list(row) for row in tokenizer(list(texts), **options)["input_ids"]]
     for number, text in enumerate(texts):
         if GUARD in text:
-            found = tokenizer(text, return_offsets_mapping=True, **options)
-            places = zip(found["input_ids"], found["offset_mapping"], strict=True)
-            rows[number] = [token for token, (start, end) in places if set(text[start:end]) != {GUARD}]
+            rows[number] = _unguarded(tokenizer, text, options) if tokenizer.is_fast else _in_pieces(tokenizer, text)
+            if special and not tokenizer.is_fast:
+                front, back = _around(tokenizer)
+                rows[number] = [*front, *rows[number], *back]
     return rows
+
+
+def _unguarded(tokenizer, text: str, options: Mapping[str, bool]) -> list[int]:
+    found = tokenizer(text, return_offsets_mapping=True, **options)
+    places = zip(found["input_ids"], found["offset_mapping"], strict=True)
+    return [token for token, (start, end) in places if set(text[start:end]) != {GUARD}]
+
+
+def _in_pieces(tokenizer, text: str) -> list[int]:
+    """The ids of the text's pieces between guards, for a tokenizer in Python, which does not say where a token lies."""
+    return [i for piece in text.split(GUARD) for i in tokenizer(piece, add_special_tokens=False)["input_ids"]]
 
 
 def _one_bos(front: Sequence[int], ids: list[int], bos: int | None) -> list[int]:
@@ -86,14 +104,12 @@ def turn_end(tokenizer, options: Mapping[str, object]) -> int | None:
 
 def _written(tokenizer, talk: Sequence[tuple[str, str]], options: Mapping[str, object]) -> str:
     """A conversation by the tokenizer's chat template; empty where there is none, or none for such a talk."""
-    from jinja2.exceptions import TemplateError
-
     if not tokenizer.chat_template:
         return ""
     messages = [{"role": role, "content": content} for role, content in talk]
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    except TemplateError:
+        return chat_template.written(tokenizer, messages, options)
+    except chat_template.Refused:
         return ""
 
 

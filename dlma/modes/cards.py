@@ -27,9 +27,14 @@ def model_card(run: FinishedRun, *, adapter: bool, merged: bool) -> str:
         head |= {"base_model": run.hub_base, "base_model_relation": "adapter" if adapter else "finetune"}
     kind = "LoRA adapter" if adapter else "model with its adapter merged in" if merged else "model"
     about = f"A {kind}, aligned by {code(run.method)} from {code(_base(run))} with dlma (run {code(run.name)})."
-    usage = _ADAPTER if adapter else _MODEL
+    usage = _MODEL if not adapter else _ADAPTER_WITH_ENDS if _names_ends(run) else _ADAPTER
     parts = [about, CONTENT, "## Use", usage, *_body(run, results=True)]
     return _page({**head, "tags": ["dlma", run.method]}, run.name, parts)
+
+
+def _names_ends(run: FinishedRun) -> bool:
+    """Whether an adapter comes with ends of answers that its base does not know."""
+    return (run.policy / "generation_config.json").is_file()
 
 
 def pairs_card(run: FinishedRun, account: Account, changed: int, *, format: str, negative: bool) -> str:
@@ -157,6 +162,13 @@ _ADAPTER = """```python
 from peft import AutoPeftModelForCausalLM
 
 model = AutoPeftModelForCausalLM.from_pretrained(FOLDER)
+```"""
+_ADAPTER_WITH_ENDS = """```python
+from peft import AutoPeftModelForCausalLM
+from transformers import GenerationConfig
+
+model = AutoPeftModelForCausalLM.from_pretrained(FOLDER)
+model.base_model.model.generation_config = GenerationConfig.from_pretrained(FOLDER)  # ends a turn as the template does
 ```"""
 _COLUMNS = """## Use
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from dlma.errors import UserError
-from dlma.model import today
+from dlma.model import chat_template
 from dlma.model.tokens import encode, turn_end
 from dlma.prompts.wording import Wording
 from dlma.records import Turn
@@ -18,8 +18,6 @@ def rendered(tokenizer, wording: Wording, turns: Sequence[Turn], side: str, inde
     """
     if wording.format == "template":
         return wording.render(turns, side, index)
-    from jinja2.exceptions import TemplateError
-
     if not tokenizer.chat_template:
         name = _name(tokenizer)
         raise UserError(
@@ -27,11 +25,8 @@ def rendered(tokenizer, wording: Wording, turns: Sequence[Turn], side: str, inde
         )
     messages = wording.messages(turns, side, index)
     try:
-        with today.pinned():
-            return tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **wording.chat_options
-            )
-    except TemplateError as reason:
+        return chat_template.written(tokenizer, messages, {"add_generation_prompt": True, **wording.chat_options})
+    except chat_template.Refused as reason:
         line = f"prompts.format=chat: the chat template of {_name(tokenizer)} refuses a conversation: {reason}"
         if messages[0]["role"] == "system":
             line += "; prompts.chat_affix=user and pairs without a system text need no system turn"

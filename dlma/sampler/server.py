@@ -103,6 +103,7 @@ class ServerSampler:
         )
         self._stop = threading.Event()
         self._gaps: list[float] = []
+        self._overrun = 0  # tokens behind an answer's end
         self._retries: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -140,17 +141,18 @@ class ServerSampler:
         return [reply.sampled for reply in replies]
 
     def report(self) -> dict[str, object]:
-        """Parity with the local engine on the compared rows, nats per token, and the tries that failed, by reason."""
+        """Parity with the local engine on the compared rows, nats per token; failed tries, by reason; tokens cut."""
         rows = len(self._gaps)
         mean = sum(self._gaps) / rows if rows else None
         gaps = {"rows": rows, "mean_gap": mean, "max_gap": max(self._gaps, default=None)}
-        return {"parity": gaps, "failed_tries": dict(self._retries), "servers": len(self.urls)}
+        tries = {"failed_tries": dict(self._retries), "tokens_behind_ends": self._overrun}
+        return {"parity": gaps, **tries, "servers": len(self.urls)}
 
     def _persist(
         self, index: int, request: Request, name: str, model: LanguageModel, progress: Callable[[int], object]
     ) -> Reply:
         """Ask until there is an answer; each try goes to the next server."""
-        body = self._body(request, name)
+        body = self._body(request, name, model)
 
         def once(number: int) -> Reply:
             url = self.urls[(index + number) % len(self.urls)]
@@ -172,7 +174,7 @@ class ServerSampler:
         with self._lock:
             self._retries[kind] = self._retries.get(kind, 0) + 1
 
-    def _body(self, request: Request, name: str) -> dict:
+    def _body(self, request: Request, name: str, model: LanguageModel) -> dict:
         body = {
             "model": name,
             "prompt": list(request.context_ids),
@@ -183,7 +185,9 @@ class ServerSampler:
             "logprobs": 1,
             **self.extra,
         }
-        return body | ({"top_k": self.top_k} if self.top_k else {})
+        # an end that only the chat template names is none to a server; one that knows no such field is cut
+        ends = {} if model.added_end is None else {"stop_token_ids": [model.added_end]}
+        return body | ends | ({"top_k": self.top_k} if self.top_k else {})
 
     def _listed(self) -> str:
         """The name of the only model that the servers have."""
@@ -216,6 +220,7 @@ class ServerSampler:
                 "(vLLM, SGLang; docs/scale.md)"
             )
         sampled = _ended(ids, ended, choice, model.eos_ids)
+        self._overrun += max(0, len(ids) - len(sampled.ids))
         if len(sampled.ids) > self.max_new_tokens or not (sampled.finished or len(sampled.ids) == self.max_new_tokens):
             raise UserError(
                 f"sampler.urls: an answer of {len(sampled.ids)} tokens that is not ended, where recipe.max_new_tokens="

@@ -49,7 +49,7 @@ def way_of_decoding(model: LanguageModel, room: int) -> Style | Way:
             return way
         if (way, length) not in reasons:
             rows = rows or _rows(model, length)
-            wanted = wanted or [original.last_logits(model, row, _COMPARED) for row in rows]
+            wanted = wanted or [_wanted(model, row) for row in rows]
             reasons[way, length] = _reason_against(model, way, rows, wanted)
         if not reasons[way, length]:
             break
@@ -62,9 +62,23 @@ def way_of_decoding(model: LanguageModel, room: int) -> Style | Way:
 
 
 def _rows(model: LanguageModel, length: int) -> list[list[int]]:
-    """The rows of a trial: one as long as those to come, one half as long, one of hardly a token."""
+    """The rows of a trial: one as long as those to come, one half as long, one of hardly a token.
+
+    And one that grows past the length at which rotary factors change: what was cached before has the former ones.
+    """
     ids = original.random_row(model, length)
-    return [ids, ids[: max(_SHORTEST, length // 2)], ids[:_SHORTEST]]
+    turns = [
+        ids[: limit + _COMPARED - 1] for limit in original.rotary_turns(model.config) if _SHORTEST < limit < length
+    ]
+    return [ids, ids[: max(_SHORTEST, length // 2)], ids[:_SHORTEST], *turns]
+
+
+def _wanted(model: LanguageModel, row: list[int]) -> Tensor:
+    """The last logits of a row; each by a pass that ends there, where a longer one has other rotary factors."""
+    if not original.rotary_turns(model.config):
+        return original.last_logits(model, row, _COMPARED)
+    ends = range(len(row) - _COMPARED + 1, len(row) + 1)
+    return torch.cat([original.last_logits(model, row[:end], 1) for end in ends])
 
 
 @torch.no_grad()

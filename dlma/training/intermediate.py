@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pytorch_lightning.callbacks import Callback
 
+from dlma.model.saved import save
 from dlma.trainer import collectives
 
 
@@ -25,5 +26,4 @@ class KeepAlong(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if trainer.global_step in self.steps and not collectives.rank():
             place = self.folder / f"step-{trainer.global_step:06d}"
-            pl_module.network.save_pretrained(place)
-            pl_module.model.tokenizer.save_pretrained(place)
+            save(pl_module.model, place, network=pl_module.network)

@@ -22,6 +22,7 @@ from dlma.model.engine import say_once
 from dlma.model.language import LanguageModel
 from dlma.model.meter import Meter
 from dlma.model.reward_model import RewardModel
+from dlma.model.saved import save
 from dlma.records import ScoredPair
 from dlma.store.owned import TRAIN
 from dlma.store.shards import SCRATCH
@@ -184,8 +185,7 @@ class TrainingRule(pl.LightningModule):
 
     def save(self, folder: Path) -> None:
         """Leave the trained model in the stage's folder."""
-        self.network.save_pretrained(folder / "policy", state_dict=self.whole)
-        self.model.tokenizer.save_pretrained(folder / "policy")
+        save(self.model, folder / "policy", network=self.network, state=self.whole)
 
     def point_every(self, steps: int) -> int:
         """Steps between two resume points, where the runtime asks for `steps`."""

@@ -62,6 +62,17 @@ LLAMA4 = dict(attention_chunk_size=WINDOW, no_rope_layers=[1, 0], layer_types=["
 MLA = dict(num_key_value_heads=4)
 RW = dict(alibi=True, multi_query=False, parallel_attn=False, new_decoder_architecture=False, bias=True)
 MIXED = ["sliding_attention", "full_attention"]
+LONG_ROPE = dict(  # other rotary factors as soon as a row is longer than 32 tokens
+    sliding_window=None,
+    original_max_position_embeddings=32,
+    rope_parameters=dict(
+        rope_type="longrope",
+        rope_theta=10000.0,
+        short_factor=[1.0] * 4,
+        long_factor=[4.0] * 4,
+        original_max_position_embeddings=32,
+    ),
+)
 LINEAR = ["linear_attention", "full_attention"]
 GPT_NEO = dict(window_size=WINDOW, attention_types=[[["global", "local"], 1]])
 

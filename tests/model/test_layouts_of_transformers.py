@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 import torch
-from tiny_layouts import LAYOUTS, REFUSED, tiny_model
+from tiny_layouts import LAYOUTS, LONG_ROPE, REFUSED, tiny_model
 
 from dlma.errors import UserError
 from dlma.model import engine as engine_module
@@ -83,6 +83,23 @@ def test_a_network_that_looks_ahead_is_refused_for_that(name):
     kind, reason = REFUSED[name]
     with pytest.raises(UserError, match=f"model.path: {kind}: {reason}"):
         tiny_model(kind)
+
+
+@torch.no_grad()
+def test_rotary_factors_that_follow_the_length_of_a_pass_are_those_of_the_row_alone():
+    """Phi-3's longrope: a row past 32 tokens has others from its first token on (huggingface/transformers#33129)."""
+    model = tiny_model("phi3", **LONG_ROPE)
+    assert scored(model) == "dense"
+    requests = [Request(key, row(tokens, 4 + key)) for key, tokens in enumerate((9, 28, 75))]
+    model.eos_ids = frozenset()  # so that the second row grows past 32
+    answers = GREEDY.sample(model, requests)
+    for request, answer in zip(requests, answers, strict=True):
+        ids = list(request.context_ids)
+        for token in answer.ids:
+            assert plain(model, ids)[-1].argmax() == token
+            ids.append(token)
+    assert way_of_decoding(model, 128) == "whole rows"
+    assert way_of_decoding(tiny_model("phi3", sliding_window=None), 128) == "full"
 
 
 LONG = 6 * 16  # tokens, beyond a window of 64

@@ -178,6 +178,23 @@ def test_an_answer_that_the_server_broke_off_is_asked_for_again(model, reason):
     assert ours.report()["failed_tries"] == {f"an answer that ended with {reason}": 1}
 
 
+def test_an_end_that_only_the_template_names_is_asked_for_and_cut_where_the_server_goes_on(model):
+    """The small server knows no `stop_token_ids`: what it says behind the turn's end is cut, and counted."""
+    rows, plain = requests(), small_model(vocabulary=12, spread=0.6)
+    plain.added_end, plain.eos_ids = 2, frozenset({1, 2})
+    wanted = [ids[: ids.index(2) + 1] if 2 in ids else ids for ids in expected(plain, rows)]
+    behind = sum(map(len, expected(plain, rows))) - sum(map(len, wanted))
+    assert behind > 0
+    with SmallServer(plain.network) as server:
+        ours, other = sampler(server), sampler(server)
+        answers = ours.sample(plain, rows)
+        other.sample(model, rows)
+    assert [answer.ids for answer in answers] == wanted
+    assert [answer.finished for answer in answers] == [ids[-1] in (1, 2) for ids in wanted]
+    assert [body.get("stop_token_ids") for body, _ in server.asked] == [[2]] * len(rows) + [None] * len(rows)
+    assert (ours.report()["tokens_behind_ends"], other.report()["tokens_behind_ends"]) == (behind, 0)
+
+
 @pytest.mark.parametrize("name", ["stop", "n", "stream", "ignore_eos"])
 def test_an_extra_field_that_makes_another_thing_of_an_answer_is_refused(name):
     with pytest.raises(UserError, match=rf"sampler\.extra: {name}: an answer is one, whole"):

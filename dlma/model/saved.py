@@ -1,0 +1,30 @@
+"""A model as it is handed out: weights, tokenizer, and every id at which an answer ends in `generation_config.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+from transformers.utils import GENERATION_CONFIG_NAME
+
+from dlma import files
+from dlma.model.language import LanguageModel
+
+
+def save(model: LanguageModel, folder: Path, *, network: nn.Module, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write a network of the model's kind, or its adapter, so that `generate()` ends where dlma ends an answer.
+
+    state: its weights, where they were put together from several processes
+    """
+    network.save_pretrained(folder, state_dict=state)
+    model.tokenizer.save_pretrained(folder)
+    if model.added_end is None:
+        return
+    # As text: a config that is valid only as long as nobody changes it (sampling flags without do_sample) stays so.
+    path = folder / GENERATION_CONFIG_NAME
+    held = files.read_json(path) or model.causal.generation_config.to_diff_dict()
+    held.pop("_from_model_config", None)  # older versions of transformers then go by config.json instead
+    held["eos_token_id"] = [*sorted(model.eos_ids - {model.added_end}), model.added_end]
+    files.write_bytes(path, (json.dumps(held, indent=2, sort_keys=True) + "\n").encode())
