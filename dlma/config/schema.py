@@ -113,7 +113,7 @@ class Component:
 class Root:
     seed: int
     name: str | None
-    along: int
+    intermediate: int
     iterations: int
     iteration: IterationNode
     store: StoreNode
