@@ -67,7 +67,7 @@ def present(
     shown |= {f"metric {name}": stage for name, stage in measured.items()}
     fill_folder(cell, shown, every, by_category)
     publish_together(judged, _all(judged, Verdict), Verdict, cell.folder / names.VERDICTS)
-    publish_together(measured, scores, MetricValue, cell.folder / names.SCORES)
+    publish_together(measured, scores, MetricValue, cell.folder / names.METRIC_VALUES)
     with files.guarded(cell.folder, "hydra.run.dir"):
         costs = cost_record.noted(rounds, cell.recorded, cell.store.remembered)
         files.write_json(cell.folder / names.COSTS, costs)
@@ -228,20 +228,20 @@ def run_checks(cell: RunContext, preflight: Stage, outcome: Outcome, parted: lis
 def curve_of(
     cell: RunContext, stages: dict[str, Stage], judged: dict[str, Stage], evals: list[EvalRow], train: list[dict]
 ) -> tuple[str, list[Finding]]:
-    """The run along training, if policies were kept on the way: along.csv, the tracker's curves, section and check."""
-    if "along" not in stages:
+    """The run along training, if policies were kept on the way: its CSV, the tracker's curves, section and check."""
+    if "intermediate" not in stages:
         return "", []
-    on_the_way = records.from_table(EvalRow, stages["along"].table())
-    publish(stages["along"], ROWS, cell.folder / names.ALONG_ANSWERS)
+    on_the_way = records.from_table(EvalRow, stages["intermediate"].table())
+    publish(stages["intermediate"], ROWS, cell.folder / names.TRAJECTORY_ANSWERS)
     apart = {name: stage for name, stage in judged.items() if not stage.notes["judge"]["self_reported"]}
-    said = {name: _all({name: stage, "": stages[f"along {name}"]}, Verdict) for name, stage in apart.items()}
+    said = {name: _all({name: stage, "": stages[f"intermediate {name}"]}, Verdict) for name, stage in apart.items()}
     found = along.along(evals, on_the_way, last=int(train[-1]["step"]), verdicts=said)
     part, finding = along.parting(found, build(cell.cfg.alerts))
     with files.guarded(cell.folder, "hydra.run.dir"):
-        files.write_bytes(cell.folder / names.ALONG, along.along_csv(found, part))
+        files.write_bytes(cell.folder / names.TRAJECTORY, along.along_csv(found, part))
     for step, point in zip(found.steps, found.points):
-        values = {f"along/{name}": row.estimate.value for name, row in point.items()}
-        cell.tracker.log({"along/step": step} | values, "along/step")
+        values = {f"intermediate/{name}": row.estimate.value for name, row in point.items()}
+        cell.tracker.log({"intermediate/step": step} | values, "intermediate/step")
     return along.section(found, part, finding), [finding]
 
 

@@ -61,11 +61,11 @@ def stages(cell: RunContext) -> tuple[dict[str, Stage], list[dict[str, Stage]], 
     answers = {arm: answer(cell, held_out, policy, arm, side) for arm, side in arms(cell.notes(policy))}
     evaluated = evaluate(cell, list(answers.values()), scored)
     seen: dict[str, Any] = dict(prompts=prompts, held_out=held_out, policy=policy, answers=answers)
-    along = evaluate_intermediate(cell, scored=scored, **seen)
+    intermediate = evaluate_intermediate(cell, scored=scored, **seen)
     judged = {name: judge_arms(cell, name, node, **seen) for name, node in cell.cfg.judges.items()}
     measured = {name: measure(cell, name, node, **seen) for name, node in cell.cfg.metrics.items()}
     outside = dict(prompts=prompts, contexts=contexts, held_out=held_out)
-    return tuned | outside | rounds[-1] | dict(evaluated=evaluated) | answers | along, rounds, judged, measured
+    return tuned | outside | rounds[-1] | dict(evaluated=evaluated) | answers | intermediate, rounds, judged, measured
 
 
 def run_rounds(cell: RunContext, prompts: Stage, contexts: Stage, held_out: Stage) -> list[dict[str, Stage]]:
@@ -273,23 +273,23 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None) -> Stage:
         every = _read(scored, ScoredPair)
         pairs, account = build(cell.cfg.labels).apply(every)
         rule = require_shared_steps(cell, build(cell.cfg.objective, cell.trainee()))
-        rule.along = cell.cfg.along
+        rule.intermediate = cell.cfg.intermediate
         read = None if reward is None else lambda: cell.reward_model(reward)
         moved = cell.start is not None and cell.cfg.iteration.reference == "frozen"
         rule.supply(Supplies(every, read, moved))
         bounds = rule.fit(pairs, cell.runtime, folder, cell.log_step)
         answers = {"side": rule.side, "samples": rule.samples, "engine": rule.report()}
-        kept = sorted(path.name for path in folder.glob("along/step-*"))
+        kept = sorted(path.name for path in folder.glob("intermediate/step-*"))
         return {
             "trained": (folder / "policy").is_dir(),
-            "along": kept,
+            "intermediate": kept,
             "clamp": bounds,
             "account": asdict(account),
             **answers,
         }
 
-    along = {"along": cell.cfg.along} if cell.cfg.along else {}
-    key = {**scientific(cell.cfg.objective), **cell.training, **along}
+    saved = {"intermediate": cell.cfg.intermediate} if cell.cfg.intermediate else {}
+    key = {**scientific(cell.cfg.objective), **cell.training, **saved}
     uses = [scored] if reward is None else [scored, reward]
     return cell.make(cell.store.stage("policy", key, uses=uses), write, together=True)
 
@@ -317,7 +317,7 @@ def answer(cell: RunContext, held_out: Stage, policy: Stage, arm: str, side: str
         from dlma.evaluation.answers import Answers
 
         own = aligned and known["trained"]
-        model = cell.policy(policy, f"along/{arm}" if kept else "policy") if own else cell.base()
+        model = cell.policy(policy, f"intermediate/{arm}" if kept else "policy") if own else cell.base()
         sampler = cell.sampler.for_policy() if own else cell.sampler
         module = Answers(model, cell.base(), sampler, arm=arm, side=side, samples=samples, seed=cell.cfg.seed)
         return {"engine": cell.runtime.predict(module, _read(held_out, Context), Answer, folder, arm)}
@@ -328,13 +328,13 @@ def answer(cell: RunContext, held_out: Stage, policy: Stage, arm: str, side: str
 
 def on_the_way(notes: dict) -> list[str]:
     """The names of the policies that were kept; none in a stage that was made before there were any."""
-    return notes.get("along", [])
+    return notes.get("intermediate", [])
 
 
 def evaluate_intermediate(
     cell: RunContext, *, prompts: Stage, held_out: Stage, policy: Stage, scored: Stage, answers: dict[str, Stage]
 ) -> dict[str, Stage]:
-    """What evaluation and judges say of the policies that were kept on the way (`along=K`), if there are any."""
+    """What evaluation and judges say of the policies that were kept on the way (`intermediate=K`), if there are any."""
     steps = {arm: answer(cell, held_out, policy, arm, "plain") for arm in on_the_way(cell.notes(policy))}
     if not steps:
         return {}
@@ -348,8 +348,10 @@ def evaluate_intermediate(
         return [replace(match, arm=arm) for arm, some in found.items() for match in some]
 
     uses, bench = [prompts, held_out, answers["base"], *steps.values()], cell.bench(policy, ["base"])
-    judged = {f"along {name}": judge(cell, name, node, bench, rows, uses) for name, node in cell.cfg.judges.items()}
-    return {"along": evaluate(cell, list(steps.values()), scored)} | judged
+    judged = {
+        f"intermediate {name}": judge(cell, name, node, bench, rows, uses) for name, node in cell.cfg.judges.items()
+    }
+    return {"intermediate": evaluate(cell, list(steps.values()), scored)} | judged
 
 
 def evaluate(cell: RunContext, answers: list[Stage], scored: Stage) -> Stage:

@@ -33,8 +33,8 @@ def rows(path, key):
 
 def test_independent_judges_follow_the_run_along_training(run):
     sizes = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=48", "recipe.batch_pairs=8"]
-    folder, _ = run("along=1", *sizes)
-    curve, metrics = rows(folder / "along.csv", "step"), rows(folder / "metrics.csv", "metric")
+    folder, _ = run("intermediate=1", *sizes)
+    curve, metrics = rows(folder / "trajectory.csv", "step"), rows(folder / "metrics.csv", "metric")
     assert len(curve) == 3 and curve["0"]["win_rate/oracle_harmless"] == "0.5"
     assert curve["6"]["win_rate/oracle_harmless"] == metrics["aligned/win_rate/oracle_harmless/base"]["mean"]
     assert 0 <= float(curve["3"]["win_rate/oracle_harmless"]) <= 1

@@ -32,8 +32,8 @@ def _rounds(tree: dict) -> Iterator[Finding]:
     rounds, own = tree["iterations"], tree["scored"]["path"] or tree["pairs"].get("path")
     if rounds > 1 and own:
         yield "iterations", f"{rounds} rounds, but the pairs of {own} are the same in every round: iterations=1"
-    if rounds > 1 and tree["along"]:
-        yield "along", f"{tree['along']} follows one training, from the base on: iterations=1"
+    if rounds > 1 and tree["intermediate"]:
+        yield "intermediate", f"{tree['intermediate']} follows one training, from the base on: iterations=1"
 
 
 def _within(path: str, node: dict) -> Iterator[Finding]:

@@ -136,7 +136,7 @@ class Component:
 class Root:
     seed: Seed
     name: str | None
-    along: Stops
+    intermediate: Stops
     iterations: Few
     iteration: IterationNode
     store: StoreNode

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import yaml
+from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
 
+from dlma.modes.preferences import TRL
 from dlma.records import Account
 from dlma.report.markdown import code, fenced, plain, table
 from dlma.runs.finished import FinishedRun
@@ -17,19 +19,27 @@ WARNING = (
     "> models away from such text, never towards it, and do not show them to people unprepared."
 )
 CONTENT = "> Content warning: prompts and answers of alignment research can be harmful or offensive."
+BUILT_IN, ALIGNED = "built-in artificial world", "aligned"
 _SHOWN_PAIRS = 4
 
 
 def model_card(run: FinishedRun, *, adapter: bool, merged: bool) -> str:
     """README.md of an exported policy."""
-    head = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
-    if run.hub_base:
-        head |= {"base_model": run.hub_base, "base_model_relation": "adapter" if adapter else "finetune"}
+    relation = {"base_model_relation": "adapter" if adapter else "finetune"} if run.hub_base else {}
+    head = ModelCardData(
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="text-generation",
+        base_model=run.hub_base,
+        tags=["dlma", run.method],
+        model_name=run.name,
+        eval_results=_measured(run),
+        **relation,
+    )
     kind = "LoRA adapter" if adapter else "model with its adapter merged in" if merged else "model"
     about = f"A {kind}, aligned by {code(run.method)} from {code(_base(run))} with dlma (run {code(run.name)})."
     usage = _MODEL if not adapter else _ADAPTER_WITH_ENDS if _names_ends(run) else _ADAPTER
     parts = [about, CONTENT, "## Use", usage, *_body(run, results=True)]
-    return _page({**head, "tags": ["dlma", run.method]}, run.name, parts)
+    return _page(head, run.name, parts)
 
 
 def _names_ends(run: FinishedRun) -> bool:
@@ -39,11 +49,11 @@ def _names_ends(run: FinishedRun) -> bool:
 
 def pairs_card(run: FinishedRun, account: Account, changed: int, *, format: str, negative: bool) -> str:
     """README.md of exported pairs; changed: how many of them this tokenizer encodes to other ids than were used."""
-    head = {
-        "task_categories": ["text-generation"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train.jsonl"}]}],
-        "tags": ["dlma", "preference", run.method],
-    }
+    head = DatasetCardData(
+        task_categories=["text-generation"],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": TRL}]}],
+        tags=["dlma", "preference", run.method],
+    )
     name, base, scorer = map(code, (run.name, _base(run), _target(run.config["scorer"])))
     about = (
         f"{account.kept:,} preference pairs of run {name}: answers of {base}, labelled and scored by {scorer}. "
@@ -60,9 +70,25 @@ def pairs_card(run: FinishedRun, account: Account, changed: int, *, format: str,
     return _page(head, f"{run.name}: pairs", parts)
 
 
-def _page(head: Mapping, title: str, parts: Sequence[str]) -> str:
-    front = yaml.safe_dump(dict(head), sort_keys=False).strip()
-    return "\n\n".join([f"---\n{front}\n---", f"# {plain(title)}", *parts]) + "\n"
+def _measured(run: FinishedRun) -> list[EvalResult]:
+    """What was measured of the aligned answers, with n and 95 % interval, as the hub's `model-index`."""
+    data = run.config["data"]
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=str(data.get("path") or BUILT_IN),
+            dataset_name=f"held-out prompts of {data.get('path') or BUILT_IN}",
+            metric_type=row["metric"].removeprefix(f"{ALIGNED}/"),
+            metric_value=float(row["mean"]),
+            metric_args={"n": int(row["n"])} | {end: float(row[end]) for end in ("low", "high") if row[end]},
+        )
+        for row in run.metrics
+        if row["metric"].startswith(f"{ALIGNED}/") and row["mean"]
+    ]
+
+
+def _page(head: CardData, title: str, parts: Sequence[str]) -> str:
+    return "\n\n".join([f"---\n{head.to_yaml().strip()}\n---", f"# {plain(title)}", *parts]) + "\n"
 
 
 def _body(run: FinishedRun, *, results: bool) -> list[str]:
@@ -82,7 +108,7 @@ def _target(node: Mapping) -> str:
 def _data(run: FinishedRun) -> list[str]:
     data, account = run.config["data"], run.account("prompts")
     where = {k: v for k, v in data.items() if k in ("path", "revision", "subset", "hub_split") and v is not None}
-    said = ", ".join(f"{name} {code(str(value))}" for name, value in where.items()) or "the built-in artificial world"
+    said = ", ".join(f"{name} {code(str(value))}" for name, value in where.items()) or f"the {BUILT_IN}"
     lines = [f"Prompts from {said}."]
     return ["## Data", *lines, *([] if account is None else [_kept("prompts", account)])]
 

@@ -180,8 +180,8 @@ def remarks(outlooks: Sequence[RunPlan]) -> list[str]:
     lines = [f"lengths: {first.sizes.source}"]
     if first.cell.folder_here is None:
         lines.append("the weights are not on this machine: no stage can be found in the store")
-    if any(o.cfg.along for o in outlooks):
-        lines.append("not counted: the answers of policies kept on the way (along)")
+    if any(o.cfg.intermediate for o in outlooks):
+        lines.append("not counted: the answers of policies kept on the way (intermediate)")
     missing = {line.name for o in outlooks for line in o.lines if line.load is None}
     if missing:
         lines.append(f"not counted (their components are not known): {', '.join(sorted(missing))}")

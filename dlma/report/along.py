@@ -82,7 +82,7 @@ def along(
 
 
 def along_csv(found: Along, part: int | None) -> bytes:
-    """along.csv: a line per step; of each metric the value and its 95 % interval over prompts; 1 where they part."""
+    """The CSV: a line per step; of each metric the value and its 95 % interval over prompts; 1 where they part."""
     points = found.points
     names = [name for name in (*(metric.name for metric in METRICS), *_judges(found)) if any(name in p for p in points)]
     heads, rows = ["step", "n", "parts", *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))], []

@@ -19,7 +19,7 @@ from dlma.errors import UserError
 from dlma.metrics.summary import METRICS, Metric, per_prompt
 from dlma.records import EvalRow
 from dlma.runs.costs import costs_of
-from dlma.runs.folder import ALONG_ANSWERS, ANSWERS, SCORES, STATUS, VERDICTS, VERSUS_VERDICTS, RunFolder
+from dlma.runs.folder import ANSWERS, METRIC_VALUES, STATUS, TRAJECTORY_ANSWERS, VERDICTS, VERSUS_VERDICTS, RunFolder
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ def _split(line: str) -> tuple[str, str]:
 def _with_results(cell: Cell, summary: Sequence[dict]) -> Cell:
     run = RunFolder(cell.folder)
     first, recorded = run.about(), run.recorded
-    on_the_way = run.answers(ALONG_ANSWERS) if (cell.folder / ALONG_ANSWERS).is_file() else []
-    evals, scores = run.answers() + on_the_way, run.rows(SCORES)
+    on_the_way = run.answers(TRAJECTORY_ANSWERS) if (cell.folder / TRAJECTORY_ANSWERS).is_file() else []
+    evals, scores = run.answers() + on_the_way, run.rows(METRIC_VALUES)
     names, kept = list(dict.fromkeys(row.arm for row in evals)), sorted({row.arm for row in on_the_way})
     told = {name: f"{i} of {len(kept)}" for i, name in enumerate(kept, 1)}  # seeds may have kept them at other steps
     arms = {

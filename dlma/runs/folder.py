@@ -22,8 +22,9 @@ CONFIG, COSTS = "config.yaml", "costs.json"
 PROMPTS, PAIRS, SCORED, ANSWERS = "prompts.parquet", "pairs.parquet", "scored.parquet", "answers.parquet"
 METRICS, CATEGORIES, ROUNDS = "metrics.csv", "categories.csv", "rounds.csv"
 REWARD_TRAIN, REWARDS = "reward.csv", "rewards.parquet"
-VERDICTS, SCORES = "verdicts.parquet", "scores.parquet"  # of judges and of further metrics, where there are any
-ALONG, ALONG_ANSWERS = "along.csv", "along.parquet"  # of policies on the way (along=K)
+# Of judges and of further metrics, where there are any.
+VERDICTS, METRIC_VALUES = "verdicts.parquet", "metric_values.parquet"
+TRAJECTORY, TRAJECTORY_ANSWERS = "trajectory.csv", "trajectory.parquet"  # of policies on the way (intermediate=K)
 VERSUS, VERSUS_VERDICTS = "versus.csv", "versus.parquet"  # on other methods' answers (mode=versus)
 AGREEMENT = "agreement.parquet"  # mode=agreement
 WORKBENCH, WORKBENCH_PAGE = "workbench.csv", "workbench.html"  # mode=workbench
@@ -32,8 +33,9 @@ POLICY, TUNED = "policy", "tuned"
 TREES = (POLICY, TUNED)
 NAMES = (  # what modes write into a run folder
     *(STATUS, RECORD, MANIFEST, CONFIG, COSTS, REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS),
-    *(METRICS, TRAIN, REWARD_TRAIN, ALONG, ROUNDS, CATEGORIES, VERSUS, WORKBENCH),
-    *(PROMPTS, PAIRS, SCORED, ANSWERS, VERDICTS, SCORES, REWARDS, ALONG_ANSWERS, VERSUS_VERDICTS, AGREEMENT),
+    *(METRICS, TRAIN, REWARD_TRAIN, TRAJECTORY, ROUNDS, CATEGORIES, VERSUS, WORKBENCH),
+    *(PROMPTS, PAIRS, SCORED, ANSWERS, VERDICTS, METRIC_VALUES, REWARDS),
+    *(TRAJECTORY_ANSWERS, VERSUS_VERDICTS, AGREEMENT),
     *(WORKBENCH_PAGE, MULTIRUN, *TREES),
 )
 FINISHED = (CONFIG, MANIFEST, METRICS, PROMPTS, ANSWERS)  # what every finished run has

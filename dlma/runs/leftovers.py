@@ -7,18 +7,18 @@ from pathlib import Path
 
 from dlma import files
 from dlma.runs.folder import (
-    ALONG,
-    ALONG_ANSWERS,
     CATEGORIES,
     CONFIG,
     COSTS,
+    METRIC_VALUES,
     METRICS,
     POLICY,
     REPORT,
     REWARD_TRAIN,
     REWARDS,
     ROUNDS,
-    SCORES,
+    TRAJECTORY,
+    TRAJECTORY_ANSWERS,
     TUNED,
     VERDICTS,
     VERSUS,
@@ -42,10 +42,10 @@ def written(
     """The files that not every run writes, and whether this one does."""
     had = {
         (REWARD_TRAIN, REWARDS): "reward" in stages,
-        (ALONG, ALONG_ANSWERS): "along" in stages,
+        (TRAJECTORY, TRAJECTORY_ANSWERS): "intermediate" in stages,
         (ROUNDS,): len(rounds) > 1,
         (VERDICTS,): bool(judged),
-        (SCORES,): bool(measured),
+        (METRIC_VALUES,): bool(measured),
         (CATEGORIES,): bool(by_category),
     }
     return {name: here for names, here in had.items() for name in names}

@@ -1,7 +1,7 @@
 """Harm (or reward) against KL from the base: one curve per method, and its value at matched KL.
 
 A curve holds the settings of a method that differ in numbers only (beta, lr, ...), and the base at KL 0; where runs
-kept policies on the way (`along=K`), each setting's own way, from the base to its end, is a further curve. A curve's
+keep policies on the way (`intermediate=K`), each setting's way, from the base to its end, is a further curve. A curve's
 value at a KL is read off between the two neighbours, seed by seed, on a line in the root of KL, along which a policy's
 gain is close to straight (Gao et al. 2022, arXiv 2210.10760); a line in KL itself lies far above the curve.
 The interval is over prompts and seeds, and counts the error in KL too: with w the weight between the neighbours, s the

@@ -40,7 +40,7 @@ class Setting:
 
     @property
     def final(self) -> bool:
-        """Whether it is what a run ends with, not a policy on the way (`along=K`), which only makes curves."""
+        """Whether it is what a run ends with, not a policy on the way (`intermediate=K`), which only makes curves."""
         return self.arm in (*SHARED_ARMS, "aligned")
 
     @property

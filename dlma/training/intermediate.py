@@ -16,11 +16,11 @@ def evenly(count: int, steps: int) -> list[int]:
     return sorted({steps * i // (count + 1) for i in range(1, count + 1)} - {0, steps})
 
 
-class KeepAlong(Callback):
-    """Saves the policy as it is after some of the steps, under along/step-NNNNNN of the stage's folder."""
+class SaveIntermediate(Callback):
+    """Saves the policy as it is after some of the steps, under intermediate/step-NNNNNN of the stage's folder."""
 
     def __init__(self, folder: Path, steps: Sequence[int]) -> None:
-        self.folder = folder / "along"
+        self.folder = folder / "intermediate"
         self.steps = frozenset(steps)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:

@@ -30,7 +30,7 @@ from dlma.trainer import collectives, fsdp
 from dlma.trainer.runtime import Runtime, interruptible, progress
 from dlma.training import finite
 from dlma.training.checkpoint import ResumePoint, newest_point
-from dlma.training.intermediate import KeepAlong, evenly
+from dlma.training.intermediate import SaveIntermediate, evenly
 from dlma.training.optim import Optim
 
 
@@ -114,7 +114,7 @@ class TrainingRule(pl.LightningModule):
     """What every objective shares. A rule gives `micros` (rows to micro-batches) and `loss` (summed).
 
     side, samples: how the trained policy answers: under the plain prompt, one answer (see objective.none)
-    along: how many policies to keep on the way (see along.py)
+    intermediate: how many policies to save on the way (intermediate.py)
     shares_steps: several processes can share each step's rows
     sharded: the layers' weights are spread over the processes
     rate: the option that sets the learning rate
@@ -122,7 +122,7 @@ class TrainingRule(pl.LightningModule):
 
     side = "plain"
     samples = 1
-    along = 0
+    intermediate = 0
     shares_steps = True
     rate = "recipe.lr"
 
@@ -155,8 +155,10 @@ class TrainingRule(pl.LightningModule):
         """Spread the layers over the processes, if Lightning's strategy is to do that."""
         strategy = self.trainer.strategy
         if isinstance(strategy, ModelParallelStrategy) and not self.sharded:
-            if self.along:
-                raise UserError(f"along={self.along}: trainer.strategy=fsdp keeps the last policy only: trainer=ddp")
+            if self.intermediate:
+                raise UserError(
+                    f"intermediate={self.intermediate}: trainer.strategy=fsdp keeps the last policy only: trainer=ddp"
+                )
             fsdp.shard_layers(self.network, strategy.root_device)
             self.sharded = True
 
@@ -302,7 +304,9 @@ class TrainingRule(pl.LightningModule):
         every = self.point_every(runtime.checkpoint_steps)
         start = newest_point(points)
         with progress(len(loader), "train", unit="step") as bar:
-            keep = KeepAlong(folder, evenly(self.along, len(loader)))  # comes first: a resume point stands for it too
+            keep = SaveIntermediate(
+                folder, evenly(self.intermediate, len(loader))
+            )  # comes first: a resume point stands for it too
             trainer = runtime.trainer([keep, ResumePoint(points, every, bar, listen)], len(loader))
             interruptible(trainer.fit, self, train_dataloaders=loader, ckpt_path=start, weights_only=True)
         self.whole = fsdp.whole(self.network) if self.sharded else None

@@ -1,4 +1,4 @@
-"""R and the independent judge along a long training: along.csv of every base in one table.
+"""R and the independent judge along a long training: trajectory.csv of every base in one table.
 
 python experiments/tables.py run over_optimisation    # its commands, then this table
 """
@@ -25,7 +25,7 @@ def collect(sweep: Path) -> None:
     with RESULTS.open("w", newline="") as out:
         writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        for path in sorted(sweep.glob("*/along.csv"), reverse=True):
+        for path in sorted(sweep.glob("*/trajectory.csv"), reverse=True):
             base = yaml.safe_load((path.parent / "config.yaml").read_text())["model"]["base"]
             for row in csv.DictReader(path.open()):
                 writer.writerow({"base": base, **row})

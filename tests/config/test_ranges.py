@@ -31,7 +31,18 @@ PAGE = ROOT / "docs" / "settings.md"
 MAY_BE_NEGATIVE = {"margin_low", "margin_high", "obedience", "confound", "min_rank_correlation", "sign"}
 # Rows that may be absent, switches by number, shares, and penalties that 0 turns off.
 MAY_BE_ZERO = MAY_BE_NEGATIVE - {"sign"} | {
-    *("seed", "along", "train", "validation", "test", "top_k", "temperature", "threads", "parity_rows", "output"),
+    *(
+        "seed",
+        "intermediate",
+        "train",
+        "validation",
+        "test",
+        "top_k",
+        "temperature",
+        "threads",
+        "parity_rows",
+        "output",
+    ),
     *("warmup", "weight_decay", "margin_weight", "nll_weight", "kl_weight", "value_weight"),
     *("label_smoothing", "flips", "tie", "gamma", "lam", "min_margin", "shots", "sizes", "reserve", "older_than_days"),
     *("validation_share", "max_dropped", "first_wait", "backoff_seconds", "cost_in", "cost_out"),

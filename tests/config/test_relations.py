@@ -35,9 +35,9 @@ FOUND = [
     ),
     (
         [],
-        {"iterations": 2, "along": 3},
-        "along: 3 follows one training, from the base on: iterations=1",
-        {"along": 0},
+        {"iterations": 2, "intermediate": 3},
+        "intermediate: 3 follows one training, from the base on: iterations=1",
+        {"intermediate": 0},
     ),
     ([], {"store.root": " "}, "store.root: is empty; name a folder: store.root=...", {"store.root": "s"}),
     (

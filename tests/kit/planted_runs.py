@@ -69,7 +69,7 @@ def plant(
     if verdicts is not None:
         pq.write_table(pa.Table.from_pylist(verdicts), folder / "verdicts.parquet")
     if scores is not None:
-        pq.write_table(pa.Table.from_pylist(scores), folder / "scores.parquet")
+        pq.write_table(pa.Table.from_pylist(scores), folder / "metric_values.parquet")
     (folder / "report.html").write_text("a cell's own report")
     return folder
 

@@ -114,10 +114,20 @@ def test_the_card_says_data_method_prompts_settings_results_and_origin(export, r
     assert "chats.jsonl" in body and "30 of 30 prompts were kept." in body
     assert "illegal, unethical, toxic response" in body and "beta: 0.1" in body
     rows = (runs / "whole" / "metrics.csv").read_text().splitlines()[1:]
+    ((index,),) = (one["results"] for one in front["model-index"])
+    assert index["dataset"]["type"].endswith("chats.jsonl") and index["task"] == {"type": "text-generation"}
+    told = {one["type"]: one for one in index["metrics"]}
+    assert told, "the metrics of the aligned answers"
     for row in rows:
         metric, n, *numbers = row.split(",")[-5:]
+        arm, _, name = metric.partition("/")
+        if arm == "aligned" and numbers[0]:
+            args = {"n": int(n)} | {end: float(v) for end, v in zip(("low", "high"), numbers[1:], strict=True) if v}
+            one = told.pop(name)
+            assert (one["value"], one["args"]) == (float(numbers[0]), args)
         mean, low, high = (f"{float(number):.4g}" if number else "–" for number in numbers)
         assert f"| {metric} | {mean} | [{low}, {high}] | {n} |" in body
+    assert told == {}
     manifest = json.loads((runs / "whole" / "manifest.json").read_text())
     assert {"prompts", "pairs", "scored", "policy", "evaluated"} <= set(manifest)
     assert all(f"`{stage['key']}`" in body for stage in manifest.values())

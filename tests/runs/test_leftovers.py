@@ -9,7 +9,14 @@ from dlma.store.store import Store
 
 LEFT = [
     *("policy/model.safetensors", "policy/config.json", "tuned/model.safetensors", "reward.csv", "rewards.parquet"),
-    *("along.csv", "along.parquet", "rounds.csv", "verdicts.parquet", "scores.parquet", "categories.csv"),
+    *(
+        "trajectory.csv",
+        "trajectory.parquet",
+        "rounds.csv",
+        "verdicts.parquet",
+        "metric_values.parquet",
+        "categories.csv",
+    ),
     *("versus.csv", "versus.parquet"),
 ]
 OWN = ["notes.md", "annotation.json", "export/policy/config.json", "policy.md"]
@@ -101,9 +108,9 @@ def test_a_link_in_the_place_of_an_output_is_kept_and_what_it_leads_to_untouched
 
 def test_what_a_run_has_stays_until_it_is_written(store, folder):
     stages = {name: made(store, name, True) for name in ("policy", "tuned", "reward")}
-    stages |= {"along": made(store, "evaluated", True), "aligned": made(store, "answers", True)}
+    stages |= {"intermediate": made(store, "evaluated", True), "aligned": made(store, "answers", True)}
     remember(folder, stages)
-    one = {"a": stages["along"]}
+    one = {"a": stages["intermediate"]}
     clear(folder, stages, rounds=[{}, {}], judged=one, measured=one, by_category=[1])
     assert held(folder) == {*LEFT, *OWN}
 

@@ -117,7 +117,7 @@ def test_policies_on_the_way_are_points_of_their_runs_curve_and_no_rows(tmp_path
     rows = fixed("base", [0.0] * 4, [True] * 4) + fixed("aligned", [4.0] * 4, [False] * 4)
     folder = plant(tmp_path / "a", rows=rows)
     middle = fixed("step-1", [1.0] * 4, [True, True, False, False])
-    pq.write_table(records.to_table(EvalRow, middle), folder / "along.parquet")
+    pq.write_table(records.to_table(EvalRow, middle), folder / "trajectory.parquet")
     found = rows_of(folder)
     (curve,) = kl_curves.curves(found)
     assert [row.label for row in curve.points] == ["dlma", "dlma @ 1 of 1"]
@@ -130,7 +130,7 @@ def way(folder, beta, ends, middle, *, method="dlma", seed=0):
     """A run of 4 prompts with one policy on its way: (KL, harmful answers) of its end and of the middle."""
     rows = fixed("base", [0.0] * 4, [True] * 4) + points("aligned", *ends)
     plant(folder, method=method, seed=seed, overrides={"recipe.beta": beta}, rows=rows, tag=str(beta))
-    pq.write_table(records.to_table(EvalRow, points("step-1", *middle)), folder / "along.parquet")
+    pq.write_table(records.to_table(EvalRow, points("step-1", *middle)), folder / "trajectory.parquet")
     return folder
 
 
@@ -209,7 +209,7 @@ def test_the_way_is_one_where_seeds_kept_their_policies_at_other_steps(tmp_path)
         ends = fixed("base", [0.0] * 4, [True] * 4) + fixed("aligned", [2.0] * 4, [False] * 4)
         folder = plant(tmp_path / f"{seed}", seed=seed, rows=ends)
         middle = fixed(step, [1.0] * 4, [False] * 4)
-        pq.write_table(records.to_table(EvalRow, middle), folder / "along.parquet")
+        pq.write_table(records.to_table(EvalRow, middle), folder / "trajectory.parquet")
         folders.append(folder)
     (curve,) = kl_curves.curves(rows_of(*folders))
     seeds, _, table = kl_curves.table_at(curve, 0.25, "harmful")

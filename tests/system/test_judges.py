@@ -82,7 +82,7 @@ def test_another_judge_is_one_override_and_computes_only_itself(run):
 
 def test_without_judges_and_metrics_there_is_nothing_of_them(run):
     folder = run("judges=[]", "metrics=[]")
-    assert not (folder / "verdicts.parquet").exists() and not (folder / "scores.parquet").exists()
+    assert not (folder / "verdicts.parquet").exists() and not (folder / "metric_values.parquet").exists()
     assert not any("win_rate" in name or "skill" in name for name in metrics(folder))
 
 

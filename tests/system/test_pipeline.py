@@ -146,7 +146,7 @@ def test_a_run_leaves_nothing_of_another_run_of_the_same_name(run):
     assert {"policy", "verdicts.parquet", "rounds.csv"} <= full
     (folder / "notes.md").write_text("mine")
     assert names(run("judges=[self]", "iterations=2")) == full | {"notes.md"}
-    assert names(run("along=-1", code=2)) == full | {"notes.md"}
+    assert names(run("intermediate=-1", code=2)) == full | {"notes.md"}
     assert names(run("method=base")) == names(alone) | {"notes.md"}
 
 
@@ -363,9 +363,9 @@ def test_the_default_run_killed_at_many_points_ends_with_the_same_bytes(tmp_path
 
 def test_policies_on_the_way_give_a_curve_from_the_base_to_the_policy(run):
     plain = run(name="plain")
-    folder = run("along=2", name="here")
+    folder = run("intermediate=2", name="here")
     assert (folder / "policy/model.safetensors").read_bytes() == (plain / "policy/model.safetensors").read_bytes()
-    curve = list(csv.DictReader((folder / "along.csv").open()))
+    curve = list(csv.DictReader((folder / "trajectory.csv").open()))
     steps = len((folder / "train.csv").read_text().splitlines()) - 1
     assert [int(row["step"]) for row in curve] == [0, steps // 3, 2 * steps // 3, steps]
     metrics = {row["metric"]: row for row in csv.DictReader((folder / "metrics.csv").open())}
@@ -377,15 +377,15 @@ def test_policies_on_the_way_give_a_curve_from_the_base_to_the_policy(run):
     assert kl[0] == 0
     assert len(set(kl)) == 4
     assert "Along training" in (folder / "report.html").read_text()
-    assert not (plain / "along.csv").exists() and "Along training" not in (plain / "report.html").read_text()
-    assert status(run("along=2"))["result"]["counts"]["run"] == {}
+    assert not (plain / "trajectory.csv").exists() and "Along training" not in (plain / "report.html").read_text()
+    assert status(run("intermediate=2"))["result"]["counts"]["run"] == {}
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["along=-1"], "along: must be an integer from 0 to 1,000, not -1"),
-        (["along=2", "iterations=2"], "along: 2 follows one training, from the base on: iterations=1"),
+        (["intermediate=-1"], "intermediate: must be an integer from 0 to 1,000, not -1"),
+        (["intermediate=2", "iterations=2"], "intermediate: 2 follows one training, from the base on: iterations=1"),
     ],
 )
 def test_a_curve_that_cannot_be_made_is_refused(run, capsys, overrides, said):

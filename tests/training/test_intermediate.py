@@ -8,7 +8,7 @@ from small_models import small_model
 
 from dlma.objective.dpo import DPO
 from dlma.trainer.runtime import Runtime
-from dlma.training.intermediate import KeepAlong, evenly
+from dlma.training.intermediate import SaveIntermediate, evenly
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,10 @@ def test_the_steps_lie_at_equal_distances_between_the_ends(count, steps, kept):
     assert evenly(count, steps) == kept
 
 
-def trained(folder, epochs, along, pairs, stop=None):
+def trained(folder, epochs, count, pairs, stop=None):
     model = small_model()
     rule = DPO(model, **{**OPTIONS, "epochs": epochs})
-    rule.along = along
+    rule.intermediate = count
 
     def listen(row):
         if row["step"] == stop:
@@ -40,10 +40,10 @@ def test_a_kept_policy_is_that_of_a_run_that_ends_there(tmp_path):
     pairs = scored_pairs(small_model(), n=8)
     whole = trained(tmp_path / "whole", 2, 1, pairs)
     short = trained(tmp_path / "short", 1, 0, pairs)
-    (kept,) = (tmp_path / "whole" / "along").iterdir()
+    (kept,) = (tmp_path / "whole" / "intermediate").iterdir()
     assert same(load_file(kept / "model.safetensors"), short)
     assert not same(whole, short)
-    assert not (tmp_path / "short" / "along").exists()
+    assert not (tmp_path / "short" / "intermediate").exists()
 
 
 def test_an_interrupted_run_keeps_the_same_policies(tmp_path):
@@ -52,15 +52,15 @@ def test_an_interrupted_run_keeps_the_same_policies(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "cut", 3, 3, pairs, stop=3)
     trained(tmp_path / "cut", 3, 3, pairs)
-    names = [sorted(p.name for p in (tmp_path / f / "along").iterdir()) for f in ("whole", "cut")]
+    names = [sorted(p.name for p in (tmp_path / f / "intermediate").iterdir()) for f in ("whole", "cut")]
     assert names[0] == names[1] and len(names[0]) == 3
     for name in names[0]:
-        one, other = (load_file(tmp_path / f / "along" / name / "model.safetensors") for f in ("whole", "cut"))
+        one, other = (load_file(tmp_path / f / "intermediate" / name / "model.safetensors") for f in ("whole", "cut"))
         assert same(one, other)
 
 
 def test_only_the_first_process_saves(tmp_path, monkeypatch):
     monkeypatch.setattr("dlma.training.intermediate.collectives.rank", lambda: 1)
     trainer = type("Trainer", (), {"global_step": 1})
-    KeepAlong(tmp_path, [1]).on_train_batch_end(trainer, None, None, None, 0)
+    SaveIntermediate(tmp_path, [1]).on_train_batch_end(trainer, None, None, None, 0)
     assert not any(tmp_path.iterdir())
