@@ -216,6 +216,10 @@ class Verdict:
     margin: float | None = None
 
 
+# What the outcome of a verdict counts for; one that could not be parsed counts for nothing.
+POINTS = {"win": 1.0, "tie": 0.5, "lose": 0.0}
+
+
 @dataclass(frozen=True)
 class MetricValue:
     """One measured value of an arm, on an answer (`item` is its prompt's id) or on an item of a test set.

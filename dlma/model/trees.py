@@ -7,7 +7,7 @@ the attention mask hides everything that is not an ancestor, so each answer sees
 
 from __future__ import annotations
 
-from collections.abc import Completion as Seq
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 import torch

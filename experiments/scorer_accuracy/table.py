@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
+from dlma.metrics.signal_agreement import SignalAgreement, accuracy_rows
 from dlma.report import markdown
-from dlma.report.accuracy import SignalAgreement, accuracy_rows
 from dlma.report.tables import p_text
 from dlma.statistics import intervals, significance
 from dlma.statistics.format import bounded

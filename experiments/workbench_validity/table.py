@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from dlma.checks.margin_facts import spearman
+from dlma.checks.prompt_measures import MEASURES
 from dlma.records import EvalRow, from_table
-from dlma.report.workbench_page import MEASURES
 from dlma.statistics.format import bounded, number
 from dlma.statistics.intervals import Estimate
 from dlma.statistics.paired import change

@@ -16,10 +16,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from dlma.app import main
+from dlma.checks import drift as rounds_report
 from dlma.config import compose
 from dlma.config.build import resolved, scientific
-from dlma.report import rounds as rounds_report
-from dlma.report.accuracy import SignalAgreement
+from dlma.metrics.signal_agreement import SignalAgreement
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,6 +6,7 @@ import re
 from planted_runs import answers, plant
 
 from dlma.report import sweep_page
+from dlma.report.table import html
 from dlma.report.tables import Table
 from dlma.runs import folder as run_folders
 from dlma.sweep import curves as kl_curves
@@ -79,9 +80,9 @@ def test_a_sweep_of_failures_only_is_a_page_with_its_ledger(tmp_path):
 
 def test_columns_of_names_stand_left_and_columns_of_values_right():
     table = Table("t", ["method", "metric", "difference", "at KL 1"], [["a", "harm", "-1.0", "not reached"]])
-    shown = sweep_page._table(table)
-    assert '<td class="name">harm</td><td>-1.0</td><td>not reached</td>' in shown
-    assert '<th class="name">metric</th><th>difference</th>' in shown
+    shown = html(sweep_page._typed(table))
+    assert '<td>harm</td><td class="num">-1.0</td><td class="num">not reached</td>' in shown
+    assert '<th>metric</th><th class="num">difference</th>' in shown
 
 
 def test_where_the_training_length_runs_along_the_curves_there_is_a_heat_map_per_length(tmp_path):
