@@ -4,6 +4,7 @@ Each rule is run over the whole package, and over a small wrong source that it h
 """
 
 import ast
+import re
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -100,7 +101,26 @@ def method_name(node: ast.AST) -> Iterator[str]:
             yield f"line {part.lineno}: the method {name!r} is asked for by name; make it a YAML"
 
 
-RULES = [get_on_config, silent_except, open_constructor, method_name]
+TAGS = (
+    "a article b body br button code dd div dl dt h1 h2 h3 h4 head html i img input label li main nav ol option p"
+)
+TAGS += " pre script section select span style svg table tbody td th thead tr ul circle line path polyline rect text"
+TAG = re.compile(rf"</?({'|'.join(TAGS.split())})(?=[\s>/]|$)")
+
+
+def html_tag(node: ast.AST) -> Iterator[str]:
+    docstrings = {
+        part.body[0].value
+        for part in ast.walk(node)
+        if isinstance(part, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(part)
+    }
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and part not in docstrings:
+            for tag in TAG.finditer(part.value):
+                yield f"line {part.lineno}: {tag[0]} in a string: pages are templates, which escape what they are given"
+
+
+RULES = [get_on_config, silent_except, open_constructor, method_name, html_tag]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -125,6 +145,9 @@ def test_nowhere_in_the_package(rule: Callable):
         (method_name, "if cfg.method == 'base': pass", 1),
         (method_name, "if arm == 'base': pass", 0),
         (method_name, "if kind == 'other': pass", 0),
+        (html_tag, "x = f'<td class=\"{css}\">{value}</td>'", 2),
+        (html_tag, "x = '<br>' + '<svg viewBox'", 2),
+        (html_tag, "def f():\n    \"\"\"Writes <b>.\"\"\"\n    return '<s>' + '<bos>' + 'a < b'", 0),
     ],
 )
 def test_each_rule_catches_what_it_should(rule, source, count):

@@ -39,7 +39,7 @@ def grid(tmp_path):
 
 def test_all_sections_are_there_and_the_same_runs_give_the_same_bytes(tmp_path):
     said = [{"prompt_id": "p0", "judge": "oracle", "arm": "aligned", "against": "base", "outcome": "win"}]
-    cells = [*grid(tmp_path), plant(tmp_path / "judged", seed=1, verdicts=said, overrides={"labels": "sign"})]
+    cells = [*grid(tmp_path), plant(tmp_path / "judged", seed=1, verdicts=said, method="rlcd")]
     page = page_of(tmp_path, *cells)
     assert re.findall(r'<section id="(\w+)">', page) == [
         *("tables", "bars", "wins", "frontier", "grids", "cells", "answers"),
