@@ -135,27 +135,28 @@ def print_table(table: Table, console: Console, *, stacked: bool = False) -> Non
 def _rich(cell: Text, stacked: bool) -> str:
     text = escape(", ".join(filter(None, (cell.text, cell.unit))))
     bounds = f"{chr(10) if stacked else ' '}[dim]{escape(cell.bounds)}[/dim]" if cell.bounds else ""
-    return text + bounds + "".join(f"\n[dim]{escape(line)}[/dim]" for line in cell.below)
+    return text + bounds + "".join(f"\n[dim]{escape(under)}[/dim]" for under in cell.below)
 
 
 # Plain text
 
 
-def _plain(table: Table) -> tuple[list[str], list[list[str]]]:
+def plain(table: Table) -> tuple[list[str], list[list[str]]]:
     """Heads and cells on one line each, charts left out."""
     kept = [i for i, column in enumerate(table.columns) if column.kind != "chart"]
     heads = [" ".join(filter(None, (table.columns[i].head, table.columns[i].below))) for i in kept]
-    return heads, [[_line(row[i]) for i in kept] for row in texts(table)]
+    return heads, [[line(row[i]) for i in kept] for row in texts(table)]
 
 
-def _line(cell: Text) -> str:
+def line(cell: Text) -> str:
+    """All that a cell says, but for its chart."""
     text = ", ".join(filter(None, (cell.text, cell.unit)))
     return " ".join(filter(None, (text, cell.bounds, *cell.below)))
 
 
 def markdown(table: Table) -> str:
     """With its title as a heading, where it has one."""
-    heads, rows = _plain(table)
+    heads, rows = plain(table)
     head = f"### {md.plain(table.title)}\n\n" if table.title else ""
     body = md.table(list(map(md.plain, heads)), [list(map(md.plain, row)) for row in rows])
     return "\n\n".join([head + body, *map(md.paragraph, table.notes)])
@@ -183,7 +184,7 @@ def _exact(cell: Cell, column: Column) -> list[object]:
 
 def latex(table: Table) -> str:
     """A tabular (booktabs) under its title as a comment."""
-    heads, rows = _plain(table)
+    heads, rows = plain(table)
     parts = [
         latex_comment(table.title),
         r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
@@ -216,5 +217,5 @@ def _tex(text: str) -> str:
 
 def _tex_row(cells: Sequence[str]) -> str:
     """A row; a first cell like `[2cm]` or `*` would be read as an argument of the line before."""
-    line = " & ".join(map(_tex, cells))
-    return (f"{{{line[0]}}}{line[1:]}" if line.startswith(("[", "*")) else line) + r" \\"
+    text = " & ".join(map(_tex, cells))
+    return (f"{{{text[0]}}}{text[1:]}" if text.startswith(("[", "*")) else text) + r" \\"
