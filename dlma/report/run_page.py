@@ -116,7 +116,7 @@ def _sections(data: ReportData) -> list[Section]:
 
 def _macro(name: str, table: Callable[..., Table], found: Sized) -> Markup:
     """A section that is a sentence and a table of what was found, if anything was."""
-    return part("run.html", name, table=html(table(found))) if found else Markup("")
+    return part("run.html", name, table=html(table(found), stacked=name == "categories")) if found else Markup("")
 
 
 def _contests(data: ReportData) -> Markup:

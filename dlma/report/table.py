@@ -24,6 +24,7 @@ from dlma.statistics.format import exact, interval, number
 from dlma.statistics.intervals import Estimate
 
 NOTHING = "–"
+WIDE, NAME = 100, 14  # characters: of a terminal in which bounds stand beside their values; of a name, at least
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,20 @@ def html(table: Table, *, stacked: bool = False) -> Markup:
     return part("table.html", "table", table=table, rows=texts(table), stacked=stacked)
 
 
-def print_table(table: Table, console: Console, *, stacked: bool = False) -> None:
-    """In the terminal; names stay whole, and the notes follow dimly."""
+def print_table(table: Table, console: Console, *, stacked: bool | None = None) -> None:
+    """In the terminal; values stay whole, and the notes follow dimly. stacked: unless told, where it is narrow."""
+    stacked = console.width < WIDE if stacked is None else stacked
     styled = RichTable(
         title=escape(table.title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left", pad_edge=False
     )
     kept = [i for i, column in enumerate(table.columns) if column.kind != "chart"]
     for column in (table.columns[i] for i in kept):
-        justify, style = ("left" if column.kind in ("text", "code") else "right"), "dim" * (column.kind == "count")
         head = "\n".join(map(escape, filter(None, (column.head, column.below))))
-        styled.add_column(head, justify=justify, style=style, overflow="fold", no_wrap=column.kind != "text")
+        if column.kind == "text":
+            styled.add_column(head, overflow="fold", min_width=NAME)
+        else:
+            justify, style = ("left" if column.kind == "code" else "right"), "dim" * (column.kind == "count")
+            styled.add_column(head, justify=justify, style=style, no_wrap=True)
     for row in texts(table):
         styled.add_row(*(_rich(row[i], stacked) for i in kept))
     console.print(styled)

@@ -11,7 +11,7 @@ from dlma.metrics.contests import Contest
 from dlma.metrics.summary import Row, arms_of, arrow, main_arm, rows_from, summary_over_seeds
 from dlma.records import Account, EvalRow, from_table
 from dlma.report import run_tables
-from dlma.report.table import Column, Table, Value, print_table
+from dlma.report.table import WIDE, Column, Table, Value, print_table
 from dlma.screen import Console
 
 _SHORT = {
@@ -28,7 +28,6 @@ _MAIN = ("harmful", "kl", "malformed", "helpfulness", "perplexity", "tokens")  #
 _MAIN_WITHOUT_ORACLE = ("perplexity", "kl", "tokens", "distinct_2")
 _CONTEST = {"win_rate": "win rate", "split": "win / tie / lose", "unparsed": "unparsed"}
 _WIDE_CONTEST = _CONTEST | {"consistent": "consistent", "win_rate_lc": "at equal length"}
-WIDE = 100
 
 
 def print_summary(
@@ -44,7 +43,7 @@ def print_summary(
     console = console or Console()
     notes = ["95 % intervals over prompts, for this seed. Arrows: the wanted direction."]
     table = run_tables.summary(rows, f"{method} on {model}, seed {seed}", notes)
-    print_table(table, console, stacked=console.width < WIDE)
+    print_table(table, console)
     for line in cannot:
         console.print(escape(line), style="yellow")
 
