@@ -41,9 +41,9 @@ from dlma.report import tables as sweep_tables
 from dlma.runs import folder as run_folders
 from dlma.runs.folder import Cell
 from dlma.sweep import costs, reference_curve
-from dlma.sweep import results as sweep_results
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import settings as sweep_settings
-from dlma.sweep.results import Result
+from dlma.sweep.estimates import Result
 from dlma.sweep.results_csv import results
 
 HERE = Path(__file__).resolve().parent

@@ -28,7 +28,7 @@ from benchmarks import targets
 from dlma.errors import UserError
 from dlma.report.tables import MARGIN
 from dlma.statistics.intervals import Estimate
-from dlma.sweep.results import Result
+from dlma.sweep.estimates import Result
 from dlma.sweep.rows import AT
 
 HERE = Path(__file__).resolve().parent

@@ -19,10 +19,10 @@ from dlma.report import markdown, sweep_page
 from dlma.report import tables as sweep_tables
 from dlma.runs import folder as run_folders
 from dlma.runs.folder import Cell
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import published, reference_curve
-from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings
-from dlma.sweep.results import Result
+from dlma.sweep.estimates import Result
 from dlma.sweep.results_csv import results
 from dlma.sweep.settings import Setting
 

@@ -17,7 +17,7 @@ from dlma.runs.folder import Cell, read_evals
 from dlma.statistics.intervals import Estimate
 from dlma.sweep import curves as kl_curves
 from dlma.sweep import rows as result_rows
-from dlma.sweep.results import Result, estimate, tested_metrics
+from dlma.sweep.estimates import Result, estimate, tested_metrics
 from dlma.sweep.settings import SHARED_ARMS, Setting, metrics_of
 
 SAMPLE_PROMPTS, SAMPLE_COLUMNS = 200, 12

@@ -13,7 +13,7 @@ from dlma.screen import visible
 from dlma.statistics.format import bounded, number
 from dlma.statistics.significance import non_inferiority
 from dlma.sweep import costs
-from dlma.sweep.results import BY_NAME, Result
+from dlma.sweep.estimates import BY_NAME, Result
 from dlma.sweep.rows import AT, EFFECT, READ_AT, VERSUS, Versus, bases, effects_of, plain, versuses, whole, wins
 
 Known = Mapping[tuple[str, str, str], str]  # (method, base, metric): the paper's number with its mark

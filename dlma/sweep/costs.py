@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dlma.cost.spent import Costs
-from dlma.sweep.results import Result, seeds_of
+from dlma.sweep.estimates import Result, seeds_of
 from dlma.sweep.settings import SHARED_ARMS, Setting, baseline_of
 
 PREFIX, OVER = "cost ", "cost flops over "

@@ -21,7 +21,7 @@ import numpy as np
 from dlma.runs.folder import Arm
 from dlma.statistics import intervals
 from dlma.statistics.intervals import Estimate
-from dlma.sweep.results import Result, common_prompts, estimate, seeds_of, with_tests
+from dlma.sweep.estimates import Result, common_prompts, estimate, seeds_of, with_tests
 from dlma.sweep.settings import SHARED_ARMS, Setting, baseline_of, metrics_of
 
 LEVELS = (0.5, 1.0, 2.0)

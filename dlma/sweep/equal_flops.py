@@ -18,7 +18,7 @@ import numpy as np
 from dlma.statistics import intervals
 from dlma.sweep.costs import mean, of_run
 from dlma.sweep.curves import difference, height, is_number, values_of
-from dlma.sweep.results import Result, common_prompts, seeds_of, with_tests
+from dlma.sweep.estimates import Result, common_prompts, seeds_of, with_tests
 from dlma.sweep.settings import SHARED_ARMS, Setting, metrics_of
 
 DEARER = 1.1  # a number moves the cost if two settings that differ in it alone differ by more than this factor

@@ -19,7 +19,7 @@ import numpy as np
 from dlma.metrics.summary import BEYOND
 from dlma.statistics import intervals, significance
 from dlma.sweep.curves import height
-from dlma.sweep.results import Result, seeds_of, tables_of
+from dlma.sweep.estimates import Result, seeds_of, tables_of
 from dlma.sweep.settings import SHARED_ARMS, Setting, metrics_of
 
 EFFECT = " effect against "

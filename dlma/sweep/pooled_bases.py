@@ -18,7 +18,7 @@ from dlma.runs.folder import Arm
 from dlma.statistics import intervals, significance
 from dlma.statistics.intervals import Estimate
 from dlma.statistics.variance_components import components, nested_interval
-from dlma.sweep.results import NEEDED, Result, paired_table, seeds_of, tables_of, tested_metrics, versus
+from dlma.sweep.estimates import NEEDED, Result, paired_table, seeds_of, tables_of, tested_metrics, versus
 from dlma.sweep.settings import Setting, baseline_of, metrics_of
 
 

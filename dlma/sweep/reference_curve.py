@@ -19,7 +19,7 @@ from dlma.errors import UserError
 from dlma.metrics.summary import BEYOND
 from dlma.runs.folder import Arm, Cell
 from dlma.sweep.curves import is_number, off, root, values_of
-from dlma.sweep.results import Result, read_csv
+from dlma.sweep.estimates import Result, read_csv
 from dlma.sweep.rows import whole
 
 HARM = "harmful"

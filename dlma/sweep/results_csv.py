@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from dlma.sweep import costs, equal_flops, main_effects, pooled_bases
 from dlma.sweep import curves as kl_curves
-from dlma.sweep import results as sweep_results
-from dlma.sweep.results import Result
+from dlma.sweep import estimates as sweep_results
+from dlma.sweep.estimates import Result
 from dlma.sweep.settings import Setting
 
 

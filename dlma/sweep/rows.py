@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dlma.sweep.results import NEEDED, Result
+from dlma.sweep.estimates import NEEDED, Result
 
 READ_AT = {"kl": "KL", "flops": "FLOPs"}  # what a curve is read at
 AT = re.compile(r"(.+?) at (kl|flops) (\S+)")

@@ -14,9 +14,9 @@ import numpy as np
 from dlma.report import markdown
 from dlma.report.tables import bound_text, cell, change, p_text
 from dlma.runs import folder as run_folders
-from dlma.sweep import results as sweep_results
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import settings as sweep_settings
-from dlma.sweep.results import Result
+from dlma.sweep.estimates import Result
 from dlma.sweep.rows import Versus, versuses, whole
 from dlma.sweep.settings import Setting
 

@@ -15,9 +15,9 @@ from dlma.runs import folder as run_folders
 from dlma.runs.folder import Cell
 from dlma.statistics.format import bounded
 from dlma.statistics.intervals import Estimate, mean_interval
-from dlma.sweep import results as sweep_results
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import settings as sweep_settings
-from dlma.sweep.results import Result
+from dlma.sweep.estimates import Result
 
 HERE = Path(__file__).resolve().parent
 RESULTS, DRIFT = HERE / "results.csv", HERE / "drift.csv"

@@ -20,9 +20,9 @@ from dlma.statistics import significance
 from dlma.statistics.format import bounded
 from dlma.sweep import costs
 from dlma.sweep import curves as kl_curves
-from dlma.sweep import results as sweep_results
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import settings as sweep_settings
-from dlma.sweep.results import Result
+from dlma.sweep.estimates import Result
 from dlma.sweep.rows import Versus, versuses, whole
 
 HERE = Path(__file__).resolve().parent

@@ -17,9 +17,9 @@ from dlma.report import markdown
 from dlma.report.tables import cell, change, p_text
 from dlma.runs import folder as run_folders
 from dlma.statistics.format import number
-from dlma.sweep import results as sweep_results
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import settings as sweep_settings
-from dlma.sweep.results import Result
+from dlma.sweep.estimates import Result
 from dlma.sweep.rows import versuses
 
 HERE = Path(__file__).resolve().parent

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from dlma.report import tables as sweep_tables  # noqa: E402
 from dlma.statistics import intervals  # noqa: E402
-from dlma.sweep.results import Result  # noqa: E402
+from dlma.sweep.estimates import Result  # noqa: E402
 from experiments import tables, texts  # noqa: E402
 
 PAGES = sorted({ROOT / "README.md", *(ROOT / "experiments").glob("*/README.md")})

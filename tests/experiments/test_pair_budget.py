@@ -3,7 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
-from dlma.sweep import results as sweep_results
+from dlma.sweep import estimates as sweep_results
 
 SMALL = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=16", "recipe.batch_pairs=4"]
 CELLS = ["method=rlcd,dlma", "labels.max_pairs=8,24", "seed=0,1"]

@@ -8,7 +8,7 @@ from command_line import MODE
 from planted_runs import plant
 
 from dlma.report import tables as sweep_tables
-from dlma.sweep import results as sweep_results
+from dlma.sweep import estimates as sweep_results
 
 FILES = {"report.html", "report.md", "report.tex", "results.csv"}
 

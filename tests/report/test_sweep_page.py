@@ -9,7 +9,7 @@ from dlma.report import sweep_page
 from dlma.report.tables import Table
 from dlma.runs import folder as run_folders
 from dlma.sweep import curves as kl_curves
-from dlma.sweep import results as sweep_results
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import settings as sweep_settings
 
 EVIL = "</script><script>alert(1)</script> @@TITLE@@"

@@ -7,7 +7,7 @@ import pytest
 
 from dlma.report.tables import change, latex, markdown, tables
 from dlma.screen import visible
-from dlma.sweep.results import Result, read_csv, write_csv
+from dlma.sweep.estimates import Result, read_csv, write_csv
 from dlma.sweep.rows import versuses, whole
 
 

@@ -11,7 +11,7 @@ from dlma.cost.spent import Costs
 from dlma.report import tables as sweep_tables
 from dlma.runs import folder as run_folders
 from dlma.sweep import costs
-from dlma.sweep import results as sweep_results
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import settings as sweep_settings
 
 

@@ -7,8 +7,8 @@ from planted_runs import plant
 
 from dlma.report import tables as sweep_tables
 from dlma.runs import folder as run_folders
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import main_effects
-from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings
 
 HARM = {("plain", "none"): 0.6, ("plain", "scored"): 0.5, ("contrastive", "none"): 0.3, ("contrastive", "scored"): 0.2}

@@ -8,8 +8,8 @@ from dlma.report import tables as sweep_tables
 from dlma.runs import folder as run_folders
 from dlma.statistics import significance
 from dlma.statistics.variance_components import nested_interval
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import pooled_bases
-from dlma.sweep import results as sweep_results
 from dlma.sweep import rows as result_rows
 from dlma.sweep import settings as sweep_settings
 

@@ -7,10 +7,10 @@ from planted_runs import plant
 
 from dlma.errors import UserError
 from dlma.runs import folder as run_folders
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import main_effects, reference_curve
-from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings
-from dlma.sweep.results import Result
+from dlma.sweep.estimates import Result
 
 
 @pytest.fixture

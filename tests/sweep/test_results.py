@@ -14,7 +14,7 @@ from dlma.report import tables as sweep_tables
 from dlma.runs import folder as run_folders
 from dlma.statistics import significance
 from dlma.statistics.intervals import crossed_interval, ratio_interval
-from dlma.sweep import results as sweep_results
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import settings as sweep_settings
 
 
