@@ -24,10 +24,11 @@ from dlma.report import along, run_page, terminal, verdicts
 from dlma.report.categories import CategoryRow, categories_csv, category_rows
 from dlma.report.rounds import Round, drift, rounds_csv
 from dlma.report.scores import part_tax, print_tax, score_rows
-from dlma.runs import leftovers, policies, shards
+from dlma.runs import leftovers, policies
 from dlma.runs.publish import publish, publish_tree
 from dlma.runs.written import note
 from dlma.statistics.intervals import Estimate
+from dlma.store import shards
 from dlma.store.stage import Stage
 
 SAMPLES = 64  # answers of each arm that go to the tracker

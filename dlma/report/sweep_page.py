@@ -9,15 +9,17 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from dlma.config.schema import SweepOptions
 from dlma.report import run_page, sweep_charts
 from dlma.report import sections as page_sections
 from dlma.report import tables as sweep_tables
 from dlma.report.tables import Known, Table, head, unit
 from dlma.runs.folder import Cell, read_evals
 from dlma.statistics.intervals import Estimate
-from dlma.sweep import curves as kl_curves
-from dlma.sweep import rows as result_rows
-from dlma.sweep.estimates import Result, estimate, tested_metrics
+from dlma.sweep import curves
+from dlma.sweep.curves import KL, PERPLEXITY, Curve
+from dlma.sweep.estimates import estimate, tested_metrics
+from dlma.sweep.results import Result, bases
 from dlma.sweep.settings import SHARED_ARMS, Setting, metrics_of
 
 SAMPLE_PROMPTS, SAMPLE_COLUMNS = 200, 12
@@ -36,12 +38,9 @@ class SweepPage:
     cells: Sequence[Cell]
     rows: Sequence[Setting]
     found: Sequence[Result]
+    chosen: SweepOptions
     known: Known = field(default_factory=dict)
-    levels: Sequence[float] = kl_curves.LEVELS
-    margin: float = sweep_tables.MARGIN
     missing: int = 0
-    curves_over: Sequence[str] | None = None
-    height: str | None = None
 
     @property
     def final(self) -> list[Setting]:
@@ -53,7 +52,7 @@ def render(page: SweepPage) -> bytes:
     """The page's bytes: the same for the same runs."""
     sections = [section for section in _sections(page) if section[2]]
     done = sum(bool(cell.arms) for cell in page.cells)
-    artificial = any(name.startswith("lab-") for name in result_rows.bases(page.found))
+    artificial = any(name.startswith("lab-") for name in bases(page.found))
     lines = [run_page.CONTENT_WARNING, *([run_page.LAB_NOTE] if artificial else [])]
     slots = {
         "TITLE": escape(page.title),
@@ -77,8 +76,8 @@ def headline(cells: Sequence[Cell], missing: int) -> str:
 
 
 def _sections(page: SweepPage) -> list[tuple[str, str, str]]:
-    tables = sweep_tables.tables(page.found, page.known, page.margin)
-    said = "".join(f'<p class="note">{escape(line)}</p>' for line in sweep_tables.notes(page.found, page.margin))
+    tables = sweep_tables.tables(page.found, page.known, page.chosen.margin)
+    said = "".join(f'<p class="note">{escape(line)}</p>' for line in sweep_tables.notes(page.found, page.chosen.margin))
     return [
         ("tables", "Tables", STYLE + "".join(map(_table, tables)) + said if tables else ""),
         ("bars", "Methods", _bars(page)),
@@ -137,10 +136,11 @@ def _bars(page: SweepPage) -> str:
 
 def _wins(page: SweepPage) -> str:
     parts = []
-    for base in result_rows.bases(page.found):
-        for title, items in result_rows.wins(result_rows.whole(page.found, base)).items():
-            chart = sweep_charts.wins(items, title)
-            parts.append(f"<h3>{escape(f'{base}: {title}')}</h3>{chart}")
+    for base in bases(page.found):
+        own = [one for one in page.found if one.base == base]
+        for (against, judge), items in sweep_tables.wins(own).items():
+            title = f"against {against} by {judge}"
+            parts.append(f"<h3>{escape(f'{base}: {title}')}</h3>{sweep_charts.wins(items, title)}")
     keys = "".join(
         f'<span class="key k-{css}">{name}</span>'
         for css, name in (("better", "win"), ("tie", "tie"), ("worse", "lose"))
@@ -149,14 +149,14 @@ def _wins(page: SweepPage) -> str:
 
 
 def _frontier(page: SweepPage) -> str:
-    metric, parts = kl_curves.height(page.rows, page.height), []
+    metric, parts = curves.metric_of(page.rows, page.chosen.metric), []
     if metric is None:
         return ""
-    curves = kl_curves.curves(page.rows, page.curves_over)
-    for base in dict.fromkeys(curve.base for curve in curves):
-        inside = [curve for curve in curves if curve.base == base]
-        lines = [_line(curve, metric, "kl") for curve in inside]
-        chart = sweep_charts.frontier(lines, page.levels, unit(metric), head(metric))
+    drawn = curves.along_kl(page.rows, page.chosen.curve_axis)
+    for base in dict.fromkeys(curve.base for curve in drawn):
+        inside = [curve for curve in drawn if curve.base == base]
+        lines = [_line(curve, metric, KL.name) for curve in inside]
+        chart = sweep_charts.frontier(lines, page.chosen.kl_levels, unit(metric), head(metric))
         fluent = _against_perplexity(inside, metric)
         parts.append(f"<h3>{escape(base)}</h3>{sweep_charts.legend([line.name for line in lines])}{chart}{fluent}")
     lead = (
@@ -168,44 +168,43 @@ def _frontier(page: SweepPage) -> str:
     return lead + "".join(parts) if parts else ""
 
 
-def _against_perplexity(curves: Sequence[kl_curves.Curve], metric: str) -> str:
-    lines = [_line(curve, metric, kl_curves.BESIDE) for curve in curves]
+def _against_perplexity(drawn: Sequence[Curve], metric: str) -> str:
+    lines = [_line(curve, metric, PERPLEXITY) for curve in drawn]
     values = [x.value for line in lines for _, x, _ in line.points]
     if not values:
         return ""
-    label = head(kl_curves.BESIDE)
+    label = head(PERPLEXITY)
     return sweep_charts.frontier(lines, (), unit(metric), head(metric), label, 0.98 * min(values))
 
 
-def _line(curve: kl_curves.Curve, metric: str, across: str) -> sweep_charts.Line:
+def _line(curve: Curve, metric: str, across: str) -> sweep_charts.Line:
     """A curve's points in the order of their KL."""
-    rows = [*([curve.start] if curve.start else []), *curve.points]
-    points = [(row.label, both) for row in rows if (both := kl_curves.point(row, metric, across)) is not None]
-    return sweep_charts.Line(curve.name, [(label, x, y) for label, (x, y) in points])
+    points = [(row.label, both) for row in curve.every if (both := curves.point(row, metric, across)) is not None]
+    return sweep_charts.Line(curve.label, [(label, x, y) for label, (x, y) in points])
 
 
 def _grids(page: SweepPage) -> str:
     """A heat map where the settings of a method vary in exactly two numbers that do not run along a curve."""
     parts = []
-    for curve in kl_curves.curves(page.final, _beside_the_curves(page)):
+    for curve in curves.along_kl(page.final, _beside_the_curves(page)):
         axes = _axes(curve.points)
         if axes is None:
             continue
         for metric in [*tested_metrics(curve.points), "kl"]:
             values = _grid(curve.points, axes, metric)
             chart = sweep_charts.heat(*axes, values, unit(metric), head(metric))
-            title = f"{curve.base}, {curve.name}: {head(metric)}"
+            title = f"{curve.base}, {curve.label}: {head(metric)}"
             parts.append(f"<div><h3>{escape(title)}</h3>{chart}</div>" if chart else "")
     return f'<div class="grid2">{"".join(parts)}</div>' if any(parts) else ""
 
 
 def _beside_the_curves(page: SweepPage) -> list[str] | None:
     """Where it is told which overrides run along a curve, the others that are numbers everywhere."""
-    if page.curves_over is None:
+    if page.chosen.curve_axis is None:
         return None
     keys = dict.fromkeys(key for row in page.final for key in row.overrides)
     values = {key: [row.overrides[key] for row in page.final if key in row.overrides] for key in keys}
-    return [k for k in keys if k not in page.curves_over and all(map(kl_curves.is_number, values[k]))]
+    return [k for k in keys if k not in page.chosen.curve_axis and all(map(curves.is_number, values[k]))]
 
 
 def _axes(points: Sequence[Setting]) -> tuple[sweep_charts.Axis, sweep_charts.Axis] | None:

@@ -1,56 +1,22 @@
-"""The table of a sweep: per setting and metric one estimate over prompts and seeds, and its tests against a baseline.
-
-`results` gives rows with the fixed columns of results.csv; everything shown (Markdown, LaTeX, HTML) is rendered from
-such rows, so a committed results.csv gives its tables back byte for byte (`read_csv`, `sweep_text`).
-The metric of a row is a metric's name, or one of
-    "harmful minus base"                  the paired difference from the baseline, mean and bounds
-    "perplexity over base"                the ratio, for metrics that are an exponential
-    "harmful minus base, prompts needed"  prompts with which a difference of this size is found (power 0.8)
-    "win against base by oracle"          the share of prompts on which a judge said so; tie, lose, unparsed likewise
-    "beyond_curve"                        harm less that of a reference curve at the same KL (sweep_reference.py)
-    "harmful at kl 1"                     read off the frontier at this KL (sweep_frontier.py), also "minus rlcd"
-"""
+"""Per setting and metric one estimate over prompts and seeds, its tests against a baseline, and judges' verdicts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from dlma import csv_text
 from dlma.metrics.summary import BEYOND, METRICS, Metric, kind_interval
 from dlma.runs.folder import Arm
 from dlma.statistics import intervals, significance
-from dlma.statistics.intervals import Estimate
+from dlma.statistics.intervals import Estimate, linearised_ratio
+from dlma.sweep.results import OUTCOMES, Result, result
 from dlma.sweep.settings import SHARED_ARMS, Setting, baseline_of, metrics_of
 
-COLUMNS = ("method", "base", "seed", "metric", "n", "mean", "low", "high", "p_holm")
 UNJUDGED = ("perplexity", "tokens", "distinct_2")  # tested where nothing has a wanted direction
-NEEDED = ", prompts needed"
-OUTCOMES = ("win", "tie", "lose", "unparsed")
 BY_NAME = {metric.name: metric for metric in (*METRICS, BEYOND)}
-
-
-@dataclass(frozen=True)
-class Result:
-    """One row of results.csv; `seed` is one seed, or several as "0+1+2"."""
-
-    method: str
-    base: str
-    seed: str
-    metric: str
-    n: int
-    mean: float
-    low: float
-    high: float
-    p_holm: float = math.nan
-
-    @property
-    def estimate(self) -> Estimate:
-        return Estimate(self.mean, self.low, self.high, self.n)
 
 
 @dataclass(frozen=True)
@@ -60,28 +26,32 @@ class Comparison:
     row: Setting
     baseline: Setting
     metric: Metric
-    seeds: str
+    seeds: list[int]
     estimate: Estimate
     p: float
     needed: float
     p_holm: float = math.nan
 
     @property
-    def name(self) -> str:
-        return versus(self.metric, self.baseline.label)
+    def results(self) -> list[Result]:
+        what = {"statistic": statistic_of(self.metric), "versus": self.baseline.label}
+        found = result(self.row, self.metric.name, self.estimate, self.seeds, **what)
+        return tested(found, self.p_holm, self.needed)
 
 
-def versus(metric: Metric, baseline: str) -> str:
-    """The name in results.csv of a metric's comparison with a baseline."""
-    return f"{metric.name} {'over' if metric.kind == 'exp_ratio' else 'minus'} {baseline}"
+def statistic_of(metric: Metric) -> str:
+    """How a metric is compared."""
+    return "ratio" if metric.kind == "exp_ratio" else "difference"
 
 
-def seeds_of(runs: Sequence[int]) -> str:
-    return "+".join(map(str, sorted(runs)))
+def tested(found: Result, p_holm: float, needed: float) -> list[Result]:
+    """A comparison with its p, and the prompts that a difference of its size takes."""
+    more = replace(found, statistic="needed", value=needed, low=math.nan, high=math.nan)
+    return [replace(found, p_holm=p_holm), more]
 
 
 def results(rows: Sequence[Setting], baseline: str | None = None, tested: Sequence[str] | None = None) -> list[Result]:
-    """All rows of results.csv but the frontier's: seeds, all seeds together, comparisons; Holm over all of them.
+    """Each seed, all seeds together, comparisons with the baseline (Holm over all of them), verdicts.
 
     `tested` names the metrics that are compared; None: those with a wanted direction (`tested_metrics`).
     """
@@ -97,7 +67,7 @@ def results(rows: Sequence[Setting], baseline: str | None = None, tested: Sequen
 
 
 def _wins(row: Setting) -> list[Result]:
-    """`win against base by oracle`, tie, lose and unparsed: shares of the prompts, of every judge and opponent."""
+    """The shares of prompts on which each judge said win, tie, lose or unparsed, per opponent."""
     found = []
     for arm, against, judge in dict.fromkeys(key for cell in row.runs.values() for key in cell.verdicts):
         said = {seed: cell.verdicts.get((arm, against, judge)) for seed, cell in row.runs.items()}
@@ -108,7 +78,7 @@ def _wins(row: Setting) -> list[Result]:
         for word in OUTCOMES:
             table = [[float(verdicts[prompt] == word) for verdicts in said.values()] for prompt in prompts]
             e = intervals.crossed_fraction(table)
-            found.append(_result(row, seeds_of(said), f"{word} against {against} by {judge}", e))
+            found.append(result(row, word, e, said, statistic="share", versus=against, judge=judge))
     return found
 
 
@@ -117,18 +87,9 @@ def _estimates(row: Setting, metric: Metric, own: Sequence[Comparison]) -> list[
     if whole is None:  # a seed lacks it: what the others have is no value of the setting
         return []
     seeds = {seed: estimate(metric, [arm]) for seed, arm in row.arms.items()}
-    lines = [_result(row, str(seed), metric.name, e) for seed, e in seeds.items() if e and len(seeds) > 1]
-    p_holm = own[0].p_holm if own else math.nan
-    lines.append(replace(_result(row, seeds_of(row.runs), metric.name, whole), p_holm=p_holm))
-    for one in own:
-        n = one.estimate.n
-        lines.append(replace(_result(row, one.seeds, one.name, one.estimate), p_holm=one.p_holm))
-        lines.append(Result(row.label, row.base, one.seeds, one.name + NEEDED, n, one.needed, math.nan, math.nan))
-    return lines
-
-
-def _result(row: Setting, seed: str, metric: str, e: Estimate) -> Result:
-    return Result(row.label, row.base, seed, metric, e.n, e.value, e.low, e.high)
+    lines = [result(row, metric.name, e, [seed]) for seed, e in seeds.items() if e and len(seeds) > 1]
+    lines.append(result(row, metric.name, whole, row.runs, p_holm=own[0].p_holm if own else math.nan))
+    return lines + [line for one in own for line in one.results]
 
 
 def tested_metrics(rows: Sequence[Setting]) -> list[str]:
@@ -160,12 +121,8 @@ def comparisons_of(rows: Sequence[Setting], baseline: str | None, tested: Sequen
 def with_tests(compared: Sequence[tuple[Result, np.ndarray]]) -> list[Result]:
     """Differences, each beside its (prompts, seeds) table, with p by Holm over them and the prompts that each takes."""
     adjusted = significance.holm([significance.p_value(table) for _, table in compared])
-    lines = []
-    for (row, table), p in zip(compared, adjusted, strict=True):
-        needed = significance.prompts_needed(table)
-        more = replace(row, metric=row.metric + NEEDED, mean=needed, low=math.nan, high=math.nan)
-        lines += [replace(row, p_holm=p), more]
-    return lines
+    pairs = zip(compared, adjusted, strict=True)
+    return [line for (row, table), p in pairs for line in tested(row, p, significance.prompts_needed(table))]
 
 
 def compare(row: Setting, other: Setting, metric: Metric) -> Comparison | None:
@@ -182,7 +139,7 @@ def compare(row: Setting, other: Setting, metric: Metric) -> Comparison | None:
     shown = intervals.exponential(e) if metric.kind == "exp_ratio" else e
     p = significance.p_value(table[0] if lonely else table)
     needed = math.inf if lonely else significance.prompts_needed(table)
-    return Comparison(row, other, metric, seeds_of(common), shown, p, needed)
+    return Comparison(row, other, metric, common, shown, p, needed)
 
 
 def paired_table(
@@ -204,12 +161,8 @@ def paired_table(
 def _difference(metric: Metric, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     if metric.kind in ("mean", "share"):
         return first[:, :, 0] - second[:, :, 0]
-    parts = []
-    for numbers in (first, second):
-        values, weights = numbers[:, :, 0], numbers[:, :, 1]
-        ratio = values.sum() / weights.sum()
-        parts.append(ratio + (values - ratio * weights) / weights.mean())
-    return parts[0] - parts[1]
+    (one, mine), (other, theirs) = (linearised_ratio(part[:, :, 0], part[:, :, 1]) for part in (first, second))
+    return (one + mine) - (other + theirs)
 
 
 def estimate(metric: Metric, arms: Sequence[Arm]) -> Estimate | None:
@@ -249,25 +202,3 @@ def common_prompts(name: str, arms: Sequence[Arm]) -> list[str]:
     ]
     shared = set.intersection(*having)
     return [prompt for prompt in arms[0].prompts if prompt in shared]
-
-
-def write_csv(found: Sequence[Result]) -> bytes:
-    """results.csv; what is unknown is empty."""
-    lines = []
-    for row in found:
-        numbers = [
-            "" if math.isnan(value) else repr(float(value)) for value in (row.mean, row.low, row.high, row.p_holm)
-        ]
-        lines.append([row.method, row.base, row.seed, row.metric, row.n, *numbers])
-    return csv_text.table(COLUMNS, lines)
-
-
-def read_csv(path: Path) -> list[Result]:
-    """The rows of a results.csv."""
-    with path.open(newline="", encoding="utf-8") as source:
-        lines = csv_text.read(source)
-    numbers = [{name: float(line[name] or "nan") for name in ("mean", "low", "high", "p_holm")} for line in lines]
-    return [
-        Result(line["method"], line["base"], line["seed"], line["metric"], int(line["n"]), **values)
-        for line, values in zip(lines, numbers, strict=True)
-    ]

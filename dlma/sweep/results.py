@@ -7,7 +7,7 @@ table is its base and its `row` (method, settings, arm); `label` is that row's n
     ratio       the same as a quotient, for metrics that are an exponential, such as perplexity
     needed      prompts with which a difference of this size is found (power 0.8), in `value`
     effect      a level of one factor less its level `versus`, over every other choice; `settings` is the one factor
-    share       the share of prompts on which `judge` said win, tie, lose or unparsed of the answers and those of `versus`
+    share       the share of prompts on which `judge` said win, tie, lose or unparsed against the answers of `versus`
     sd          the standard deviation of what `axis` (prompts, bases, seeds) does to the metric
     cost        what a run of the row cost, on average; with `versus`, the quotient to what that row cost
 """
@@ -17,9 +17,9 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 from urllib.parse import unquote
 
 from dlma import csv_text
@@ -77,7 +77,12 @@ class Result:
     @property
     def key(self) -> tuple:
         """What number this is, whatever its value; alike for one seed and for all of them."""
-        return self.base, self.row, self.metric, self.statistic, self.versus, self.axis, self.at, self.judge
+        return (*self.pair, self.statistic, self.judge)
+
+    @property
+    def pair(self) -> tuple:
+        """What is compared with what; alike for a difference and the prompts that it takes."""
+        return self.base, self.row, self.metric, self.versus, self.axis, self.at
 
     @property
     def label(self) -> str:
@@ -86,6 +91,22 @@ class Result:
     @property
     def estimate(self) -> Estimate:
         return Estimate(self.value, self.low, self.high, self.n, max(1, len(self.seeds)))
+
+
+class Row(Protocol):
+    """What numbers are of: a setting or a curve."""
+
+    base: str
+    method: str
+    settings: Settings
+    arm: str
+
+
+def result(row: Row, metric: str, e: Estimate, seeds: Iterable[int], **what: str | float | None) -> Result:
+    """An estimate of a row; `what` are further fields."""
+    own = (row.settings, row.arm, tuple(sorted(seeds)))
+    found = Result(row.base, row.method, metric, e.n, e.value, e.low, e.high, math.nan, *own)
+    return replace(found, **what)
 
 
 COLUMNS = ("base", "method", "settings", "arm", "seeds", "metric", "statistic", "versus", "axis", "at", "judge")
@@ -101,7 +122,7 @@ def over_seeds(found: Iterable[Result]) -> list[Result]:
     return list({one.key: one for one in found}.values())
 
 
-def rows(found: Iterable[Result]) -> dict[tuple[str, Settings, str], list[Result]]:
+def by_row(found: Iterable[Result]) -> dict[tuple[str, Settings, str], list[Result]]:
     """The numbers of each row of a table, in the order of the file; of one base."""
     table: dict[tuple[str, Settings, str], list[Result]] = {}
     for one in found:
@@ -117,12 +138,23 @@ def write_csv(found: Sequence[Result]) -> bytes:
 def _cell(name: str, value: object) -> object:
     match name:
         case "settings":
-            return ";".join(f"{_escaped(key)}={_escaped(chosen)}" for key, chosen in value)
+            return settings_text(value)
         case "seeds":
             return "+".join(map(str, value))
     if isinstance(value, float):
         return "" if math.isnan(value) else repr(float(value))
     return value
+
+
+def settings_text(settings: Settings) -> str:
+    """The canonical text of settings: "beta=1.2;lr=9e-05"."""
+    return ";".join(f"{_escaped(key)}={_escaped(value)}" for key, value in settings)
+
+
+def settings_of(text: str) -> Settings:
+    """The settings of a canonical text."""
+    pairs = (part.partition("=") for part in text.split(";") if part)
+    return tuple((unquote(key), unquote(value)) for key, _, value in pairs)
 
 
 def _escaped(text: str) -> str:
@@ -143,15 +175,9 @@ def _result(line: dict[str, str]) -> Result:
     if values["statistic"] not in STATISTICS:
         raise ValueError(f"statistic {values['statistic']!r} is none of {', '.join(STATISTICS)}")
     numbers = {name: float(values[name]) if values[name] else math.nan for name in ("value", "low", "high", "p_holm")}
-    settings = tuple(_pair(part) for part in values["settings"].split(";")) if values["settings"] else ()
     return Result(**values | numbers | {
-        "settings": settings,
+        "settings": settings_of(values["settings"]),
         "seeds": tuple(map(int, filter(None, values["seeds"].split("+")))),
         "n": int(values["n"]),
         "at": float(values["at"]) if values["at"] else None,
     })  # fmt: skip
-
-
-def _pair(part: str) -> tuple[str, str]:
-    key, _, value = part.partition("=")
-    return unquote(key), unquote(value)

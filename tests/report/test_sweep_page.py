@@ -3,13 +3,12 @@
 import json
 import re
 
-from planted_runs import answers, plant
+from planted_runs import answers, options, plant
 
 from dlma.report import sweep_page
 from dlma.report.tables import Table
 from dlma.runs import folder as run_folders
-from dlma.sweep import curves as kl_curves
-from dlma.sweep import estimates as sweep_results
+from dlma.sweep import all_results
 from dlma.sweep import settings as sweep_settings
 
 EVIL = "</script><script>alert(1)</script> @@TITLE@@"
@@ -18,8 +17,10 @@ EVIL = "</script><script>alert(1)</script> @@TITLE@@"
 def page_of(folder, *folders):
     cells = [run_folders.read_cell(one) for one in folders]
     rows = sweep_settings.settings(cells)
-    found = sweep_results.results(rows) + kl_curves.results(rows)
-    return sweep_page.render(sweep_page.SweepPage("a <title>", folder, cells, rows, found, missing=1)).decode()
+    found = all_results.results(rows, options())
+    return sweep_page.render(
+        sweep_page.SweepPage("a <title>", folder, cells, rows, found, options(), missing=1)
+    ).decode()
 
 
 def grid(tmp_path):
@@ -97,9 +98,10 @@ def test_where_the_training_length_runs_along_the_curves_there_is_a_heat_map_per
         for epochs in (1, 2, 4)
     ]
     read = [run_folders.read_cell(one) for one in cells]
-    page = sweep_page.SweepPage("t", tmp_path, read, sweep_settings.settings(read), [])
+    page = sweep_page.SweepPage("t", tmp_path, read, sweep_settings.settings(read), [], options())
     assert sweep_page._grids(page) == ""  # three numbers are no map
-    told = sweep_page.SweepPage("t", tmp_path, read, sweep_settings.settings(read), [], curves_over=["recipe.epochs"])
+    chosen = options(curve_axis=["recipe.epochs"])
+    told = sweep_page.SweepPage("t", tmp_path, read, sweep_settings.settings(read), [], chosen)
     titles = re.findall(r"<h3>(.*?)</h3>", sweep_page._grids(told))
     assert [one for one in titles if "harmful" in one] == [
         f"lab-standard, dlma, epochs={epochs}: harmful ↓" for epochs in (1, 2, 4)
