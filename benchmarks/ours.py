@@ -39,7 +39,7 @@ def component(group: str, recipe: dict, *runtime: object):
 def train(model, pairs: Sequence[ScoredPair], clock: Clock, *, batch: int) -> dict:
     """The reference pass, then one epoch of DPO over the pairs."""
     from dlma.model.engine import Engine
-    from dlma.model.trees import Sequence as Branch
+    from dlma.model.trees import Completion as Branch
     from dlma.trainer.runtime import Runtime
 
     with tempfile.TemporaryDirectory() as scratch, clock.span("work"):

@@ -403,17 +403,17 @@ def judge(
     cell: RunContext, name: str, node: DictConfig, bench: EvaluationContext, rows: Callable[[], list], uses: list[Stage]
 ) -> Stage:
     """One judge's verdicts on matches that are made of the stages in `uses`."""
-    judge = build(node, bench)
-    own = sorted(set(evaluate.identity()) & set(cell.weights["weights"]))
+    made = build(node, bench)
+    own = sorted(set(made.identity()) & set(cell.weights["weights"]))
 
     def write(folder: Path) -> dict:
         from dlma.judges.module import JudgeModule
 
-        cell.runtime.predict(JudgeModule(evaluate, name=name), rows(), Verdict, folder, name)
-        said = {"criterion": judge.criterion, "identity": judge.identity(), "self_reported": bool(own)}
-        return {"judge": said, "report": judge.report()}
+        cell.runtime.predict(JudgeModule(made, name=name), rows(), Verdict, folder, name)
+        said = {"criterion": made.criterion, "identity": made.identity(), "self_reported": bool(own)}
+        return {"judge": said, "report": made.report()}
 
-    key = {"name": name, "identity": judge.identity(), **scientific(node)}
+    key = {"name": name, "identity": made.identity(), **scientific(node)}
     return cell.make(cell.store.stage("verdicts", key, uses=uses), write)
 
 

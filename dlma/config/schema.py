@@ -13,13 +13,16 @@ class StoreNode:
     keep_policies: Literal["all", "best", "adapter"]
 
 
-@dataclass
-class SweepNode:
+@dataclass(frozen=True)
+class SweepOptions:
+    """How the runs of a sweep are held against each other; said in conf/config.yaml, read as they are by dlma/sweep."""
+
     baseline: str | None
     tested: list[str] | None
-    kl: list[float]
-    curves_over: list[str] | None
-    height: str | None
+    metric: str | None
+    kl_levels: list[float]
+    curve_axis: list[str] | None
+    curves_against: str | None
     flops: list[float] | None
     margin: float
     known: str | None
@@ -123,7 +126,7 @@ class Root:
     iterations: int
     iteration: IterationNode
     store: StoreNode
-    sweep: SweepNode
+    sweep: SweepOptions
     runs: str | None
     scored: ScoredNode
     recipe: Recipe

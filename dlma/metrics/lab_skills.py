@@ -56,7 +56,7 @@ class LabSkills:
         import torch
 
         from dlma.model.predictions import predictions
-        from dlma.model.trees import Sequence as Row
+        from dlma.model.trees import Completion as Row
 
         whole = encode(model.tokenizer, [item.beginning + item.end for item in items])
         starts = [len(ids) for ids in encode(model.tokenizer, [item.beginning for item in items])]

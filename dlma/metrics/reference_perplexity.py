@@ -46,7 +46,7 @@ class ReferencePerplexity:
 
     def _arm(self, model: LanguageModel, arm: str, answers: Sequence[Answer], scene: MetricInput) -> list[MetricValue]:
         from dlma.model.engine import Engine
-        from dlma.model.trees import Sequence as Row
+        from dlma.model.trees import Completion as Row
         from dlma.model.trees import common_prefix
 
         contexts = [plain_text(scene.turns[row.prompt_id]) for row in answers]

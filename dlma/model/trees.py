@@ -7,7 +7,7 @@ the attention mask hides everything that is not an ancestor, so each answer sees
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +18,8 @@ from torch import Tensor
 class Completion:
     """A context and a response, as token ids; the response's tokens are the ones that are counted."""
 
-    context: Seq[int]
-    response: Seq[int]
+    context: Sequence[int]
+    response: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Tree:
         return len(self.ids)
 
 
-def common_prefix(left: Seq[int], right: Seq[int]) -> int:
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     """How many leading tokens two sequences share."""
     shared = 0
     for a, b in zip(left, right, strict=False):
@@ -51,7 +51,7 @@ def common_prefix(left: Seq[int], right: Seq[int]) -> int:
     return shared
 
 
-def build_tree(sequences: Seq[Completion]) -> Tree:
+def build_tree(sequences: Sequence[Completion]) -> Tree:
     """Merge sequences into one tree; raises ValueError for an empty context, which nothing can predict from."""
     if any(len(s.context) == 0 for s in sequences):
         raise ValueError("a sequence has an empty context: there is no token to predict its first one from")
@@ -120,7 +120,7 @@ def padded_width(longest: int, step: int = 16) -> int:
     return -(-longest // step) * step
 
 
-def collate(trees: Seq[Tree], pad_id: int, anchors: Seq[Seq[int]] | None = None) -> Rows:
+def collate(trees: Sequence[Tree], pad_id: int, anchors: Sequence[Sequence[int]] | None = None) -> Rows:
     """Stack trees into rows. Padding is known by length alone, so `pad_id` may equal any real token.
 
     anchors: for trees without their trunk, each node's trunk node
@@ -146,11 +146,11 @@ def collate(trees: Seq[Tree], pad_id: int, anchors: Seq[Seq[int]] | None = None)
     return Rows(ids, position, columns[0], end, *columns[1:], sequences, sum(lengths), seen, anchor)
 
 
-def _stacked(rows: Seq[Seq[int]], width: int, filler: int) -> Tensor:
+def _stacked(rows: Sequence[Sequence[int]], width: int, filler: int) -> Tensor:
     return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], dtype=torch.long)
 
 
-def token_budget_batches(lengths: Seq[int], budget: int, overhead: int = 64) -> list[list[int]]:
+def token_budget_batches(lengths: Sequence[int], budget: int, overhead: int = 64) -> list[list[int]]:
     """Indices grouped, longest first, so that rows times padded width stays within `budget` tokens.
 
     Of all ways to cut the sorted rows the one with the least padding, where each batch costs `overhead` tokens

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from dlma.config.schema import SweepOptions
 from dlma.report import sections
 from dlma.report import tables as sweep_tables
 from dlma.report.charts import sweep as charts
@@ -20,13 +21,13 @@ from dlma.report.table import Column, Table, Text, html
 from dlma.report.tables import Known, head, unit
 from dlma.runs.folder import Cell, read_evals
 from dlma.statistics.intervals import Estimate
-from dlma.sweep import curves as kl_curves
-from dlma.sweep import rows as result_rows
-from dlma.sweep.results import Result, estimate, tested_metrics
+from dlma.sweep import curves
+from dlma.sweep.curves import KL, PERPLEXITY, Curve
+from dlma.sweep.estimates import estimate, tested_metrics
+from dlma.sweep.results import Result, bases
 from dlma.sweep.settings import SHARED_ARMS, Setting, metrics_of
 
 SAMPLE_PROMPTS, SAMPLE_COLUMNS = 200, 12
-VALUES_IN_WORDS = ("not reached", "not shown", "more seeds, not prompts", "yes")
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,9 @@ class SweepPage:
     cells: Sequence[Cell]
     rows: Sequence[Setting]
     found: Sequence[Result]
+    chosen: SweepOptions
     known: Known = field(default_factory=dict)
-    levels: Sequence[float] = kl_curves.LEVELS
-    margin: float = sweep_tables.MARGIN
     missing: int = 0
-    curves_over: Sequence[str] | None = None
-    height: str | None = None
 
     @property
     def final(self) -> list[Setting]:
@@ -54,7 +52,7 @@ class SweepPage:
 def render(found: SweepPage) -> bytes:
     """The page's bytes: the same for the same runs."""
     done = sum(bool(cell.arms) for cell in found.cells)
-    artificial = any(name.startswith("lab-") for name in result_rows.bases(found.found))
+    artificial = any(name.startswith("lab-") for name in bases(found.found))
     notices = [CONTENT_WARNING, *([LAB_NOTE] if artificial else [])]
     return page(
         _sections(found),
@@ -96,8 +94,9 @@ def _figures(figures: Sequence[tuple[str, Markup]], **around: object) -> Markup:
 
 
 def _tables(page: SweepPage) -> Markup:
-    found = [html(_typed(one), stacked=True) for one in sweep_tables.tables(page.found, page.known, page.margin)]
-    notes = sweep_tables.notes(page.found, page.margin)
+    margin = page.chosen.margin
+    found = [html(one, stacked=True) for one in sweep_tables.tables(page.found, page.known, margin)]
+    notes = sweep_tables.notes(page.found, margin)
     return part("sweep.html", "tables", tables=found, notes=notes) if found else Markup("")
 
 
@@ -120,24 +119,25 @@ def _bars(page: SweepPage) -> Markup:
 
 
 def _wins(page: SweepPage) -> Markup:
-    figures = [
-        (f"{base}: {title}", charts.wins(items, title))
-        for base in result_rows.bases(page.found)
-        for title, items in result_rows.wins(result_rows.whole(page.found, base)).items()
-    ]
+    figures = []
+    for base in bases(page.found):
+        own = [one for one in page.found if one.base == base]
+        for (against, judge), items in sweep_tables.wins(own).items():
+            title = f"against {against} by {judge}"
+            figures.append((f"{base}: {title}", charts.wins(items, title)))
     keys = legend([("k-better", "win"), ("k-tie", "tie"), ("k-worse", "lose")])
     return _figures(figures, keys=keys, grid=False)
 
 
 def _frontier(page: SweepPage) -> Markup:
-    metric, figures = kl_curves.height(page.rows, page.height), []
+    metric, figures = curves.metric_of(page.rows, page.chosen.metric), []
     if metric is None:
         return Markup("")
-    curves = kl_curves.curves(page.rows, page.curves_over)
-    for base in dict.fromkeys(curve.base for curve in curves):
-        inside = [curve for curve in curves if curve.base == base]
-        lines = [_line(curve, metric, "kl") for curve in inside]
-        chart = charts.frontier(lines, page.levels, unit(metric), head(metric))
+    drawn = curves.along_kl(page.rows, page.chosen.curve_axis)
+    for base in dict.fromkeys(curve.base for curve in drawn):
+        inside = [curve for curve in drawn if curve.base == base]
+        lines = [_line(curve, metric, KL.name) for curve in inside]
+        chart = charts.frontier(lines, page.chosen.kl_levels, unit(metric), head(metric))
         keys = charts.legend([line.name for line in lines])
         figures.append((base, keys + chart + _against_perplexity(inside, metric)))
     lead = (
@@ -149,42 +149,41 @@ def _frontier(page: SweepPage) -> Markup:
     return _figures(figures, lead=lead, grid=False)
 
 
-def _against_perplexity(curves: Sequence[kl_curves.Curve], metric: str) -> Markup:
-    lines = [_line(curve, metric, kl_curves.BESIDE) for curve in curves]
+def _against_perplexity(drawn: Sequence[Curve], metric: str) -> Markup:
+    lines = [_line(curve, metric, PERPLEXITY) for curve in drawn]
     values = [x.value for line in lines for _, x, _ in line.points]
     if not values:
         return Markup("")
-    label = head(kl_curves.BESIDE)
+    label = head(PERPLEXITY)
     return charts.frontier(lines, (), unit(metric), head(metric), label, 0.98 * min(values))
 
 
-def _line(curve: kl_curves.Curve, metric: str, across: str) -> charts.Line:
+def _line(curve: Curve, metric: str, across: str) -> charts.Line:
     """A curve's points in the order of their KL."""
-    rows = [*([curve.start] if curve.start else []), *curve.points]
-    points = [(row.label, both) for row in rows if (both := kl_curves.point(row, metric, across)) is not None]
-    return charts.Line(curve.name, [(label, x, y) for label, (x, y) in points])
+    points = [(row.label, both) for row in curve.every if (both := curves.point(row, metric, across)) is not None]
+    return charts.Line(curve.label, [(label, x, y) for label, (x, y) in points])
 
 
 def _grids(page: SweepPage) -> Markup:
     """A heat map where the settings of a method vary in exactly two numbers that do not run along a curve."""
     figures = []
-    for curve in kl_curves.curves(page.final, _beside_the_curves(page)):
+    for curve in curves.along_kl(page.final, _beside_the_curves(page)):
         axes = _axes(curve.points)
         if axes is None:
             continue
         for metric in [*tested_metrics(curve.points), "kl"]:
             chart = charts.heat(*axes, _grid(curve.points, axes, metric), unit(metric), head(metric))
-            figures.append((f"{curve.base}, {curve.name}: {head(metric)}", chart))
+            figures.append((f"{curve.base}, {curve.label}: {head(metric)}", chart))
     return _figures(figures)
 
 
 def _beside_the_curves(page: SweepPage) -> list[str] | None:
     """Where it is told which overrides run along a curve, the others that are numbers everywhere."""
-    if page.curves_over is None:
+    if page.chosen.curve_axis is None:
         return None
     keys = dict.fromkeys(key for row in page.final for key in row.overrides)
     values = {key: [row.overrides[key] for row in page.final if key in row.overrides] for key in keys}
-    return [k for k in keys if k not in page.curves_over and all(map(kl_curves.is_number, values[k]))]
+    return [k for k in keys if k not in page.chosen.curve_axis and all(map(curves.is_number, values[k]))]
 
 
 def _axes(points: Sequence[Setting]) -> tuple[charts.Axis, charts.Axis] | None:
@@ -217,24 +216,6 @@ def _cells(page: SweepPage) -> Markup:
         state = Text(cell.status, badge="good" if cell.status == "done" else "bad")
         lines.append([Text(cell.name, link=link), state, cell.reason or ""])
     return html(Table("", [Column("cell"), Column("state"), Column("reason")], lines)) if lines else Markup("")
-
-
-def _typed(table: sweep_tables.Table) -> Table:
-    """A table of text: what begins with a letter is a name, and bounds follow their value."""
-    named = [any(_is_name(row[i]) for row in table.rows) for i in range(len(table.heads))]
-    columns = [Column(head, "text" if name else "value") for head, name in zip(table.heads, named, strict=True)]
-    rows = [[_cell(text) for text in row] for row in table.rows]
-    return Table(table.title, columns, rows)
-
-
-def _is_name(text: str) -> bool:
-    """Whether a cell names something, such as a metric; what begins with a digit, a sign or a dash is a value."""
-    return text[:1].isalpha() and text not in VALUES_IN_WORDS
-
-
-def _cell(text: str) -> Text:
-    value, bracket, bounds = text.partition(" [")
-    return Text(value, bounds=f"[{bounds}" if bracket else "", strong=bool(bracket))
 
 
 def _chosen(rows: Sequence[Setting]) -> tuple[list[Setting], int] | None:

@@ -77,6 +77,10 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
 
+    @property
+    def heads(self) -> list[str]:
+        return [column.head for column in self.columns]
+
 
 def measure(estimate: Estimate | None, unit: str) -> Value | None:
     """An estimate in a unit as a cell, where there is one."""

@@ -1,5 +1,6 @@
 """Run folders with planted answers, as a finished cell leaves them, for the tests of a sweep's report."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,8 +10,13 @@ import pyarrow.parquet as pq
 import yaml
 
 from dlma import records
+from dlma.config import check
+from dlma.config.schema import SweepOptions
+from dlma.cost.spent import Costs
 from dlma.metrics import summary
 from dlma.records import EvalRow
+from dlma.runs import folder as run_folders
+from dlma.sweep.settings import settings
 
 
 def answers(arm: str, seed: int, *, prompts: int, harm: float, kl: float = 0.0, effect: int = 0, tag: str = ""):
@@ -71,13 +77,31 @@ def plant(
 
 
 def _config(values: dict, seed: int, base: str) -> dict:
-    """The resolved config as a tree: defaults, then what is dotted."""
+    """The resolved config as a tree: defaults, then what is dotted; a group that was chosen is a node."""
     tree: dict = {"seed": seed, "model": {"path": base}, "recipe": {"beta": 0.5, "seed": seed}}
     for key, value in values.items():
         *above, leaf = key.split(".")
         node = tree
         for name in above:
             node = node.setdefault(name, {})
-        node[leaf] = value
+        node[leaf] = {"_target_": f"planted.{value}"} if key in check.components() else value
     tree.pop("method")
     return tree
+
+
+def costing(folder, flops, *, labels=0.0, **options):
+    """A planted run that noted down what it cost; flops None: nothing noted down."""
+    plant(folder, **options)
+    if flops is not None:
+        (folder / "costs.json").write_text(json.dumps(dataclasses.asdict(Costs(human_labels=labels, flops=flops))))
+    return folder
+
+
+def rows_of(*folders):
+    return settings([run_folders.read_cell(folder) for folder in folders])
+
+
+def options(**changes) -> SweepOptions:
+    """A sweep's options for a test; what is not said is not asked for."""
+    values = dict.fromkeys(SweepOptions.__dataclass_fields__) | {"kl_levels": [0.5], "margin": 0.03} | changes
+    return SweepOptions(**values)

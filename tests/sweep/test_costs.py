@@ -1,30 +1,14 @@
 """The costs of a sweep's rows: means over the runs, nothing for what nobody trained, the quotient to the baseline."""
 
-import dataclasses
-import json
 import math
 
 import pytest
-from planted_runs import plant
+from planted_runs import costing as run
+from planted_runs import rows_of
 
-from dlma.cost.spent import Costs
 from dlma.report import tables as sweep_tables
-from dlma.runs import folder as run_folders
 from dlma.sweep import costs
-from dlma.sweep import results as sweep_results
-from dlma.sweep import settings as sweep_settings
-
-
-def run(folder, flops, *, labels=0.0, **options):
-    """A planted run that noted down what it cost; flops None: nothing noted down."""
-    plant(folder, **options)
-    if flops is not None:
-        (folder / "costs.json").write_text(json.dumps(dataclasses.asdict(Costs(human_labels=labels, flops=flops))))
-    return folder
-
-
-def rows_of(*folders):
-    return sweep_settings.settings([run_folders.read_cell(folder) for folder in folders])
+from dlma.sweep.results import read_csv, write_csv
 
 
 @pytest.fixture
@@ -38,22 +22,23 @@ def rows(tmp_path):
 
 
 def by_name(found):
-    return {(row.method, row.metric): row for row in found}
+    assert {one.statistic for one in found} == {"cost"}
+    return {(one.label, one.metric, one.versus): one for one in found}
 
 
 def test_a_cost_is_the_mean_over_runs_without_an_interval(rows):
     found = by_name(costs.results(rows, "rlcd"))
-    one = found["dlma", "cost flops"]
-    assert (one.mean, one.n, one.seed) == (4.5e12, 2, "0+1") and math.isnan(one.low) and math.isnan(one.high)
-    assert found["dlma", "cost human labels"].mean == 50
-    assert found["dlma", "cost flops over rlcd"].mean == 1.5 and found["rlcd", "cost flops over rlcd"].mean == 1
+    one = found["dlma", "flops", ""]
+    assert (one.value, one.n, one.seeds) == (4.5e12, 2, (0, 1)) and math.isnan(one.low) and math.isnan(one.high)
+    assert found["dlma", "human_labels", ""].value == 50
+    assert found["dlma", "flops", "rlcd"].value == 1.5 and found["rlcd", "flops", "rlcd"].value == 1
     for arm in ("base", "prompted"):
-        assert all(row.mean == 0 for (name, _), row in found.items() if name == arm)
-        assert sum(name == arm for name, _ in found) == len(costs.NAMES) + 1
+        own = [one for one in found.values() if one.arm == arm]
+        assert len(own) == len(costs.HEADS) + 1 and all(one.value == 0 for one in own)
 
 
 def test_without_a_trained_baseline_the_cheapest_row_is_the_measure(rows):
-    assert by_name(costs.results(rows))["dlma", "cost flops over rlcd"].mean == 1.5
+    assert by_name(costs.results(rows))["dlma", "flops", "rlcd"].value == 1.5
 
 
 def test_what_a_run_does_not_say_is_not_made_up(tmp_path):
@@ -61,14 +46,14 @@ def test_what_a_run_does_not_say_is_not_made_up(tmp_path):
         run(tmp_path / "a", 2e12, seed=0), run(tmp_path / "b", None, seed=1), run(tmp_path / "c", 3e12, method="rlcd")
     )
     found = by_name(costs.results(half))
-    assert not any(method == "dlma" for method, _ in found) and found["rlcd", "cost flops"].mean == 3e12
+    assert not any(label == "dlma" for label, *_ in found) and found["rlcd", "flops", ""].value == 3e12
     assert costs.results(rows_of(run(tmp_path / "d", None))) == []
 
 
 def test_the_table_is_made_of_the_rows_of_the_csv_alone(rows, tmp_path):
     found = costs.results(rows, "rlcd")
-    (tmp_path / "results.csv").write_bytes(sweep_results.write_csv(found))
-    (table,) = [t for t in sweep_tables.tables(sweep_results.read_csv(tmp_path / "results.csv")) if "cost" in t.title]
+    (tmp_path / "results.csv").write_bytes(write_csv(found))
+    (table,) = [t for t in sweep_tables.tables(read_csv(tmp_path / "results.csv")) if "cost" in t.title]
     assert table.heads == ["method", *costs.HEADS.values(), "FLOPs over rlcd"]
     assert {row[0]: (row[1], row[-2], row[-1]) for row in table.rows} == {
         "base": ("0", "0", "×0.00"),
