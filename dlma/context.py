@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -49,7 +49,7 @@ class RunContext:
         self.cfg = cfg
         self.folder = folder
         self.lender = lender
-        self.store = self._open_store() if lender is None else lender.store
+        self.store: Store = self._open_store() if lender is None else lender.store
         self.settings = redact(resolved(cfg))
         self.summary: dict[str, float] = {}
         self.round = 1
@@ -61,8 +61,10 @@ class RunContext:
 
     def _open_store(self) -> Store:
         trainer = self.cfg.trainer
-        asked = {name: trainer[name] for name in ("accelerator", "devices", "strategy", "threads") if name in trainer}
-        known = {"accelerator": "cpu", "devices": 1, "strategy": "ddp", "threads": 0} | asked
+        asked: dict[str, Any] = {
+            name: trainer[name] for name in ("accelerator", "devices", "strategy", "threads") if name in trainer
+        }
+        known: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "strategy": "ddp", "threads": 0} | asked
         return Store(self.cfg.store.root, layout=layout(trainer), machine=machine(**known))
 
     def next_round(self, policy: Stage) -> RunContext:

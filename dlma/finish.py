@@ -9,22 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from markupsafe import Markup
 
 from dlma import files, records
 from dlma.checks import finding as findings
 from dlma.checks import token_panel
+from dlma.checks import trajectory as trajectories
 from dlma.checks.alerts import Outcome
+from dlma.checks.drift import RoundDrift, drift, rounds_csv
 from dlma.checks.finding import Finding
 from dlma.config.build import build
 from dlma.context import RunContext
 from dlma.cost import record as cost_record
+from dlma.metrics import contests as contest_rows
 from dlma.metrics import summary
 from dlma.metrics.base import by_own_names
+from dlma.metrics.categories import CategoryRow, categories_csv, category_rows
+from dlma.metrics.scores import part_tax, score_rows
 from dlma.records import Account, EvalRow, MetricValue, ScoredPair, TokenRewards, Truth, Verdict
-from dlma.report import along, run_page, terminal, verdicts
-from dlma.report.categories import CategoryRow, categories_csv, category_rows
-from dlma.report.rounds import RoundDrift, drift, rounds_csv
-from dlma.report.scores import part_tax, print_tax, score_rows
+from dlma.report import run_page, sections, terminal
 from dlma.runs import folder as names
 from dlma.runs import leftovers, policies
 from dlma.runs.publish import publish, publish_tree
@@ -51,7 +54,7 @@ def present(
     """
     evals = records.from_table(EvalRow, stages["evaluated"].table())
     arms = list(dict.fromkeys(row.arm for row in evals))
-    contests = verdicts.contests(
+    contests = contest_rows.contests(
         _all(judged, Verdict), {name: stage.notes["judge"] for name, stage in judged.items()}, evals
     )
     read = by_own_names({name: (_all({name: s}, MetricValue), s.notes["columns"]) for name, s in measured.items()})
@@ -74,7 +77,7 @@ def present(
     curve = curve_of(cell, stages, judged, evals, train)
     drifts = drift_of(rounds, cell.cfg.iteration.scorer) if len(rounds) > 1 else []
     keep_drift(cell, drifts)
-    wins = verdicts.independent_wins(contests)
+    wins = contest_rows.independent_wins(contests)
     data = report_data(cell, shown | earlier(rounds), rows, evals, train, accounts, curve, drifts, wins)
     data = dataclasses.replace(data, contests=contests, tax=tax, categories=by_category)
     with files.guarded(cell.folder, "hydra.run.dir"):
@@ -84,8 +87,8 @@ def present(
     terminal.print_summary(
         rows, method=cell.method, model=cell.frozen.name, seed=cell.cfg.seed, cannot=summary.cannot(evals)
     )
-    print_tax(tax)
-    verdicts.print_contests(contests)
+    terminal.print_tax(tax)
+    terminal.print_contests(contests)
     findings.print_findings("alerts", data.checks["alerts"])
     say_where(cell, stages["policy"])
     track(cell, every, evals, data.pairs, train)
@@ -184,7 +187,7 @@ def report_data(
     evals: list[EvalRow],
     train: list[dict],
     accounts: dict[str, Account],
-    curve: tuple[str, list[Finding]],
+    curve: tuple[Markup, list[Finding]],
     drifts: Sequence[RoundDrift],
     wins: dict[str, Estimate],
 ) -> run_page.ReportData:
@@ -227,36 +230,36 @@ def run_checks(cell: RunContext, preflight: Stage, outcome: Outcome, parted: lis
 
 def curve_of(
     cell: RunContext, stages: dict[str, Stage], judged: dict[str, Stage], evals: list[EvalRow], train: list[dict]
-) -> tuple[str, list[Finding]]:
+) -> tuple[Markup, list[Finding]]:
     """The run along training, if policies were kept on the way: its CSV, the tracker's curves, section and check."""
     if "intermediate" not in stages:
-        return "", []
+        return Markup(""), []
     on_the_way = records.from_table(EvalRow, stages["intermediate"].table())
     publish(stages["intermediate"], ROWS, cell.folder / names.TRAJECTORY_ANSWERS)
     apart = {name: stage for name, stage in judged.items() if not stage.notes["judge"]["self_reported"]}
     said = {name: _all({name: stage, "": stages[f"intermediate {name}"]}, Verdict) for name, stage in apart.items()}
-    found = along.along(evals, on_the_way, last=int(train[-1]["step"]), verdicts=said)
-    part, finding = along.parting(found, build(cell.cfg.alerts))
+    found = trajectories.trajectory(evals, on_the_way, last=int(train[-1]["step"]), verdicts=said)
+    part, finding = trajectories.parting(found, build(cell.cfg.alerts))
     with files.guarded(cell.folder, "hydra.run.dir"):
-        files.write_bytes(cell.folder / names.TRAJECTORY, along.along_csv(found, part))
+        files.write_bytes(cell.folder / names.TRAJECTORY, trajectories.trajectory_csv(found, part))
     for step, point in zip(found.steps, found.points):
         values = {f"intermediate/{name}": row.estimate.value for name, row in point.items()}
         cell.tracker.log({"intermediate/step": step} | values, "intermediate/step")
-    return along.section(found, part, finding), [finding]
+    return sections.trajectory(found, part, finding), [finding]
 
 
 def token_section(
     cell: RunContext, stages: dict[str, Stage], pairs: Sequence[ScoredPair], truth: Sequence[float | None]
-) -> str:
+) -> Markup:
     """What R is made of, token by token; its figures go to the tracker's summary."""
     read = records.from_table(TokenRewards, stages["tokens"].table())
     if not read:
-        return ""
+        return Markup("")
     panel = build(cell.cfg.panel)
     found = token_panel.echo(read, {pair.id: value for pair, value in zip(pairs, truth, strict=True)})
     links = panel.links(pairs, build(cell.cfg.alerts).refuses)
     cell.summary |= token_panel.figures_of(found, links)
-    return token_panel.section(read, {pair.id: pair.question for pair in pairs}, found, links, panel.source)
+    return sections.tokens(read, {pair.id: pair.question for pair in pairs}, found, links, panel.source)
 
 
 def say_where(cell: RunContext, policy: Stage) -> None:

@@ -164,7 +164,7 @@ def import_pairs(cell: RunContext, held_out: Stage) -> Stage:
     }
 
     def write(folder: Path) -> dict:
-        read = imported.imported_margins if scored else imported.imported_pairs
+        read: Callable[..., Any] = imported.imported_margins if scored else imported.imported_pairs
         avoid = {row.prompt_id for row in _read(held_out, Context)}
         known = {"held_out": avoid, "vocabulary": cell.frozen.vocabulary, **limits}
         rows, account = read(path, cell.frozen.tokenizer, cell.wording, **known)

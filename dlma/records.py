@@ -238,6 +238,10 @@ class Verdict:
     margin: float | None = None
 
 
+# What the outcome of a verdict counts for; one that could not be parsed counts for nothing.
+POINTS = {"win": 1.0, "tie": 0.5, "lose": 0.0}
+
+
 @dataclass(frozen=True)
 class MetricValue:
     """One measured value of an arm, on an answer (`item` is its prompt's id) or on an item of a test set.
@@ -306,7 +310,7 @@ def schema(record: type) -> pa.Schema:
     return pa.schema([pa.field(f.name, _arrow_type(hints[f.name])) for f in dataclasses.fields(record)])
 
 
-def to_table(record: type, rows: Iterable[object]) -> pa.Table:
+def to_table(record: type, rows: Iterable[Any]) -> pa.Table:
     """Rows of one record class as an Arrow table with that class's schema, without sparse columns that none fills."""
     found = [dataclasses.asdict(row) for row in rows]
     rare = [f.name for f in dataclasses.fields(record) if f.metadata.get("sparse")]

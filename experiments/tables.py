@@ -1,7 +1,7 @@
 """Every experiment's committed results: measured, collected, and shown in its README between the markers.
 
 python experiments/tables.py run NAME [NAME ...]            # its commands, two cells at a time; then collect and render
-python experiments/tables.py collect NAME FOLDER [FOLDER ...]    # finished sweeps -> experiments/NAME/results.csv
+python experiments/tables.py collect NAME FOLDER [FOLDER ...]    # finished sweeps -> results.csv, values.parquet
 python experiments/tables.py render [NAME ...]              # results.csv -> experiments/NAME/README.md
 
 experiments/NAME/table.yaml says what is run and shown:
@@ -9,18 +9,13 @@ experiments/NAME/table.yaml says what is run and shown:
   commands:  the sweeps and runs whose folders are collected
   after:     commands on these finished runs, such as verdicts between methods (optional)
   show:      metrics of the main table (not where the experiment has a table.py)
-  baseline:  the setting that the others are held against (null: the base's own answers)
-  tested:    metrics that are compared, Holm over all of them
-  levels:    KLs at which curves are read (optional)
-  curves_over:     the overrides that run along a curve (optional; null: every one with a number)
-  height:    the metric of the curves and effects (optional; null: harmful)
-  curves_against:  the method whose curves the others' are held against (optional; null: baseline)
+  sweep:     options of `sweep` (conf/config.yaml) that differ; without kl_levels no curve along KL is read
   reference: the experiment at whose curve of `dlma` each row is read too, at the row's own KL (optional)
-  flops:     budgets of operations at which methods are compared (optional; null: three of their common range)
-  pool:      true: the bases stand for one another, as a random factor (optional)
   page:      where the tables stand, between the markers of `mark` (the experiment's README.md, results)
   by:        the experiment whose table.py collects and renders this one too (optional)
-An experiment with a table.py of its own collects and renders by that. Prose with numbers is rendered too: texts.py.
+An experiment with a table.py of its own collects and renders by that: collect(*folders) gives the rows of results.csv,
+render(rows) their Markdown. Prose with numbers is rendered too: texts.py. Beside results.csv the values of every seed
+and prompt are kept (values.parquet, dlma/sweep/values.py), so that a test can be made anew without a run.
 """
 
 from __future__ import annotations
@@ -36,18 +31,17 @@ from types import ModuleType
 
 import yaml
 
+from dlma.config.schema import SweepOptions
 from dlma.errors import UserError
 from dlma.report import tables as sweep_tables
 from dlma.runs import cells as run_folders
-from dlma.runs.cells import Cell
-from dlma.sweep import costs, reference_curve
-from dlma.sweep import results as sweep_results
-from dlma.sweep import settings as sweep_settings
-from dlma.sweep.results import Result
-from dlma.sweep.results_csv import results
+from dlma.sweep import all_results, reference_curve, values
+from dlma.sweep.results import Result, over_seeds, read_csv, write_csv
+from dlma.sweep.settings import settings
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))  # `experiments` and `benchmarks` are folders of the repository, not of the package
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))  # `experiments` and `benchmarks` are folders of the repository, not of the package
 from experiments import texts  # noqa: E402
 
 TWO_CELLS_AT_A_TIME = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.threads=1"]
@@ -61,15 +55,8 @@ class Table:
     show: list[str] | None = None
     before: list[str] | None = None
     after: list[str] | None = None
-    baseline: str | None = None
-    tested: list[str] | None = None
-    levels: list[float] | None = None
-    curves_over: list[str] | None = None
-    height: str | None = None
-    curves_against: str | None = None
+    sweep: dict | None = None
     reference: str | None = None
-    flops: list[float] | None = None
-    pool: bool = False
     page: str | None = None
     mark: str = "results"
     by: str | None = None
@@ -78,6 +65,11 @@ class Table:
     def every(self) -> list[str]:
         """All commands in the order in which they are run."""
         return [*(self.before or []), *self.commands, *(self.after or [])]
+
+    @property
+    def options(self) -> SweepOptions:
+        defaults = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())["sweep"]
+        return SweepOptions(**defaults | {"kl_levels": []} | (self.sweep or {}))
 
 
 def table_of(name: str) -> Table:
@@ -90,63 +82,37 @@ def names() -> list[str]:
 
 
 def own(name: str) -> ModuleType | None:
-    """The experiment's own table.py, or that of the one it names; its results are this experiment's."""
+    """The experiment's own table.py, or that of the one it names."""
     path = HERE / (table_of(name).by or name) / "table.py"
     if not path.exists():
         return None
     spec = importlib.util.spec_from_file_location(f"{name}_table", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.RESULTS = HERE / name / "results.csv"
     return module
 
 
 def collect(name: str, folders: Sequence[Path]) -> None:
-    """Write results.csv: what table.yaml shows and compares, over all seeds, and the curves at each KL."""
+    """Write results.csv, and beside it the values of every seed and prompt that the runs have of its metrics."""
     of = own(name)
-    if of:
-        of.collect(*folders)
-        return
-    chosen = table_of(name)
-    found = results(
-        sweep_settings.settings(_cells(chosen, folders)),
-        baseline=chosen.baseline,
-        tested=chosen.tested,
-        levels=chosen.levels or [],
-        flops=chosen.flops,
-        pool_bases=chosen.pool,
-        curves_against=chosen.curves_against,
-        curves_over=chosen.curves_over,
-        height=chosen.height,
-    )
-    (HERE / name / "results.csv").write_bytes(sweep_results.write_csv(_over_seeds(_shown(found, chosen.show or []))))
+    found = of.collect(*folders) if of else _collected(table_of(name), folders)
+    (HERE / name / "results.csv").write_bytes(write_csv(found))
+    values.write(HERE / name / "values.parquet", settings(run_folders.collect(folders)), {one.metric for one in found})
 
 
-def _cells(chosen: Table, folders: Sequence[Path]) -> list[Cell]:
+def _collected(chosen: Table, folders: Sequence[Path]) -> list[Result]:
+    """What table.yaml shows and compares, over all seeds: means, comparisons, curves, shares of wins, costs."""
     cells = run_folders.collect(folders)
-    if not chosen.reference:
-        return cells
-    return reference_curve.beside(cells, reference_curve.read(HERE / chosen.reference / "results.csv", "dlma"))
-
-
-def _shown(found: Sequence[Result], show: Sequence[str]) -> list[Result]:
-    """The rows about the metrics of the table: themselves, their comparisons, the shares of wins, and the costs."""
-    kept = {*show, *sweep_results.OUTCOMES}
-    return [row for row in found if row.metric.split(" ")[0] in kept or row.metric.startswith(costs.PREFIX)]
-
-
-def _over_seeds(found: Sequence[Result]) -> list[Result]:
-    """The row of all seeds, which stands after those of each."""
-    return list({(row.method, row.base, row.metric): row for row in found}.values())
+    if chosen.reference:
+        cells = reference_curve.beside(cells, reference_curve.read(HERE / chosen.reference / "results.csv", "dlma"))
+    found = over_seeds(all_results.results(settings(cells), chosen.options))
+    return [one for one in found if one.metric in (chosen.show or []) or one.statistic in ("share", "cost")]
 
 
 def render(name: str) -> str:
     """The Markdown of the committed results."""
-    of = own(name)
-    if of:
-        return of.render()
-    found = sweep_results.read_csv(HERE / name / "results.csv")
-    return sweep_tables.markdown(found, show=table_of(name).show).rstrip("\n")
+    of, found = own(name), read_csv(HERE / name / "results.csv")
+    return of.render(found) if of else sweep_tables.markdown(found, show=table_of(name).show).rstrip("\n")
 
 
 def page_of(name: str) -> Path:

@@ -1,13 +1,13 @@
 """Prose whose numbers are filled in from committed results: a template FOLDER/MARK.md, shown between the marks MARK.
 
 A template is Jinja2; nothing of what it says about a result is typed as a number (tests/test_claims.py). It sees
-  mean, minus, differences, at, effect, pick, every    rows of its own experiment's results.csv (`Numbers`)
+  mean, minus, differences, at, effect, pick, every    numbers of its own experiment's results.csv (`Numbers`)
   numbers(NAME)              those of another one:  numbers("frontier").mean("base", "perplexity")
   claim(condition, words)    the words, if the results bear them; else nothing is rendered
   own(NAME)                  an experiment's table.py
   bench(FILE)                what benchmarks/results/FILE.json found (`Bench`)
 and the filters percent, points, number (each with digits; of a list its span), less (the negated difference), p, word,
-clear (those whose interval leaves 0 out), within (those whose interval lies inside the margin), magnitude, level.
+clear (those whose interval leaves 0 out), within (those whose interval lies inside the margin), magnitude.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from benchmarks import targets
 from dlma.errors import UserError
 from dlma.report.tables import MARGIN
 from dlma.statistics.intervals import Estimate
-from dlma.sweep.results import Result
-from dlma.sweep.rows import AT
+from dlma.sweep.results import Result, over_seeds, read_csv
 
 HERE = Path(__file__).resolve().parent
 PAGES = {"readme": "README.md", "speed": "benchmarks/README.md"}  # folders of texts that are no experiment
@@ -43,10 +42,19 @@ def templates() -> list[Path]:
 
 
 @cache
-def rows(path: Path) -> list[dict]:
-    """The rows of a committed file: the one place where prose reads results."""
-    with path.open(newline="", encoding="utf-8") as source:
-        return list(csv.DictReader(source))
+def rows(path: Path) -> list[tuple[dict[str, str], Result | None]]:
+    """The rows of a committed file as text; of a results.csv each with its number. Prose reads results here alone."""
+    if path.name != "results.csv":
+        with path.open(newline="", encoding="utf-8") as source:
+            return [(line, None) for line in csv.DictReader(source)]
+    return [(_columns(one), one) for one in over_seeds(read_csv(path))]
+
+
+def _columns(one: Result) -> dict[str, str]:
+    """A result's fields as text, and each of its settings; `row` is its label, `at` as "kl 0.5"."""
+    names = ("base", "method", "arm", "metric", "statistic", "versus", "judge")
+    text = {name: getattr(one, name) for name in names}
+    return dict(one.settings) | text | {"row": one.label, "at": "" if one.at is None else f"{one.axis} {one.at:g}"}
 
 
 class Numbers:
@@ -56,15 +64,17 @@ class Numbers:
         self.folder = HERE / name
 
     def every(self, column: str = "", file: str = "results.csv", **patterns: str) -> list[Result]:
-        """The rows whose columns match these patterns as a whole; of several seeds the row of all, which stands last.
+        """The rows whose columns match these patterns as a whole; of results.csv means, unless a statistic is named.
 
-        column: of a file with a column for each metric the one that is read; else it is the column `mean`
+        column: of another file the column that is read, with its bounds; else `mean`, `low` and `high`
         """
-        found = {}
-        for row in rows(self.folder / file):
-            if all(re.fullmatch(pattern, row[key]) for key, pattern in patterns.items()):
-                found[(row["method"], row["base"], row["metric"]) if "seed" in row else len(found)] = row
-        return [_result(row, column) for row in found.values()]
+        if file == "results.csv":
+            patterns = {"statistic": "mean", "at": "", **patterns}
+        return [
+            one or _result(row, column)
+            for row, one in rows(self.folder / file)
+            if all(re.fullmatch(pattern, row.get(key, "")) for key, pattern in patterns.items())
+        ]
 
     def pick(self, column: str = "", file: str = "results.csv", **keys: str) -> Result:
         """The one row whose columns are these; raises LookupError unless there is exactly one."""
@@ -73,44 +83,33 @@ class Numbers:
             raise LookupError(f"{self.folder.name}/{file}: {len(found)} rows with {keys}")
         return found[0]
 
-    def mean(self, method: str, metric: str, **keys: str) -> Result:
-        return self.pick(method=method, metric=metric, **keys)
+    def mean(self, row: str, metric: str, **keys: str) -> Result:
+        return self.pick(row=row, metric=metric, **keys)
 
-    def minus(self, method: str, metric: str, baseline: str, at: str = "", **keys: str) -> Result:
-        """A method's paired difference from a baseline, at a KL or at operations ("kl 0.5") where curves are read."""
-        return self.mean(method, _versus(metric, baseline, at), **keys)
+    def minus(self, row: str, metric: str, baseline: str, at: str = "", **keys: str) -> Result:
+        """A row's paired difference from a baseline, at a KL or at operations ("kl 0.5") where curves are read."""
+        return self.pick(row=row, metric=metric, statistic="difference", versus=baseline, at=at, **keys)
 
     def differences(self, metric: str, baseline: str, at: str = "", **patterns: str) -> list[Result]:
         """All such differences whose baseline and place match these patterns."""
-        return self.every(metric=_versus(metric, baseline, at), **patterns)
+        return self.every(metric=metric, statistic="difference", versus=baseline, at=at, **patterns)
 
-    def at(self, method: str, metric: str, kl: str, **keys: str) -> Result:
+    def at(self, row: str, metric: str, kl: str, **keys: str) -> Result:
         """A curve's value at a KL."""
-        return self.mean(method, f"{metric} at kl {kl}", **keys)
+        return self.pick(row=row, metric=metric, at=f"kl {kl}", **keys)
 
-    def effect(self, level: str, metric: str, against: str) -> Result:
-        """A factor's level against another, averaged over all other choices."""
-        return self.mean(level, f"{metric} effect against {against}")
-
-
-def _versus(metric: str, baseline: str, at: str) -> str:
-    """The name of a comparison in results.csv."""
-    return f"{metric}{f' at {at}' if at else ''} minus {baseline}"
+    def effect(self, level: tuple[str, str], metric: str, against: str) -> Result:
+        """A factor's level, as (key, value), against another one, averaged over all other choices."""
+        return self.pick(metric=metric, statistic="effect", versus=against, **dict([level]))
 
 
-def level(x: Result) -> float:
-    """The KL or the operations at which a row was read."""
-    return float(AT.match(x.metric)[3])
-
-
-def _result(row: dict, column: str) -> Result:
-    """One row as a result; the label is what tells it from the others of its file."""
+def _result(row: dict[str, str], column: str) -> Result:
+    """A number of a file that is no results.csv, under the name of its column or of its row."""
     names = (column, f"{column}_low", f"{column}_high") if column else ("mean", "low", "high")
     values = [float(row.get(name) or "nan") for name in names]
-    label = row.get("method") or row.get("step") or row.get("signal") or ""
-    p = float(row.get("p_holm") or "nan")
-    return Result(label, row.get("base", ""), row.get("seed", ""), row.get("metric", column), int(row.get("n") or 0),
-                  *values, p)  # fmt: skip
+    return Result(
+        row.get("base", ""), row.get("method", ""), row.get("metric", column), int(row.get("n") or 0), *values
+    )
 
 
 class Bench:
@@ -158,7 +157,7 @@ def claim(condition: bool, words: str) -> str:
 
 def _values(x: Result | Estimate | float) -> tuple[float, float, float]:
     if isinstance(x, Result):
-        return x.mean, x.low, x.high
+        return x.value, x.low, x.high
     return (x.value, x.low, x.high) if isinstance(x, Estimate) else (float(x), math.nan, math.nan)
 
 
@@ -191,7 +190,7 @@ def less(x: Result | Sequence[Result]) -> Result | list[Result]:
     """The difference the other way round."""
     if not isinstance(x, Result):
         return [less(one) for one in x]
-    return replace(x, mean=-x.mean, low=-x.high, high=-x.low)
+    return replace(x, value=-x.value, low=-x.high, high=-x.low)
 
 
 def p_words(x: Result) -> str:
@@ -214,7 +213,7 @@ def within(found: Sequence[Result], margin: float = MARGIN) -> list[Result]:
 
 def magnitude(found: Sequence[Result]) -> float:
     """The largest size of these values."""
-    return max(abs(one.mean) for one in found)
+    return max(abs(one.value) for one in found)
 
 
 @cache
@@ -228,7 +227,7 @@ def _environment(own: Callable) -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"percent": percent, "points": points, "number": number, "less": less, "p": p_words, "word": word,
-                     "clear": clear, "within": within, "magnitude": magnitude, "level": level}  # fmt: skip
+                     "clear": clear, "within": within, "magnitude": magnitude}  # fmt: skip
     made.globals |= {"numbers": Numbers, "bench": Bench, "claim": claim, "own": own}
     return made
 

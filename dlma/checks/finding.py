@@ -1,10 +1,9 @@
-"""Findings of a check, and how they are shown: in the terminal, in the report, and as numbers for a tracker."""
+"""What a check found, and how findings are said: in the terminal, and as numbers for a tracker."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Literal
 
 from rich.markup import escape as plain
@@ -12,8 +11,6 @@ from rich.markup import escape as plain
 from dlma.screen import Console
 
 State = Literal["ok", "warning", "stop", "unknown"]
-_CSS = {"ok": "unit", "warning": "bad", "stop": "bad", "unknown": "unit"}
-_SAID = {"ok": "in order", "warning": "look at it", "stop": "stops the run", "unknown": "cannot be checked"}
 
 
 @dataclass(frozen=True)
@@ -64,19 +61,3 @@ def print_findings(title: str, found: Sequence[Finding], console: Console | None
         console.print(plain(f"  {line}"), style="yellow", highlight=False)
     for line in open_ones:
         console.print(plain(f"  {line}"), style="dim", highlight=False)
-
-
-def table(groups: Mapping[str, Sequence[Finding]]) -> str:
-    """The report's table of all checks, those that found nothing included."""
-    lines = "".join(
-        f"<tr><td>{escape(group)}</td><td>{escape(one.name.replace('_', ' '))}</td>"
-        f'<td class="{_CSS[one.state]}">{_SAID[one.state]}</td><td>{escape(one.text)}</td></tr>'
-        for group, found in groups.items()
-        for one in found
-    )
-    return (
-        '<p class="lead">Every check with its figure and its threshold. Intervals are 95 %; a threshold counts as '
-        "crossed only where the whole interval lies beyond it, unless the line says otherwise.</p>"
-        f'<div class="scroll"><table><thead><tr><th>when</th><th>check</th><th></th><th>figure</th></tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-    )

@@ -11,17 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 
 from dlma.checks.margin_facts import margin_facts, spearman
 from dlma.ranges import Count
 from dlma.records import ScoredPair, TokenRewards
-from dlma.statistics.format import bounded, number
 from dlma.statistics.intervals import Estimate, ratio_interval, share_interval
 
-EXAMPLES = 6
 WORDS_SHOWN = 8
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -52,7 +49,7 @@ def echo(rows: Sequence[TokenRewards], truth: Mapping[str, float | None]) -> Ech
     if not sum(total for _, total in sizes):
         return None
     counts = [_sums(row, lambda reward, is_echo: (float(is_echo), 1.0)) for row in rows]
-    whole, without = ([_margin(row, keep) for row in rows] for keep in (True, False))
+    whole, without = ([margin(row, keep) for row in rows] for keep in (True, False))
     known = [truth[row.id] for row in rows]
     facts, facts_without = (margin_facts(values, known, None, None) for values in (whole, without))
     return Echo(
@@ -69,7 +66,7 @@ def echo(rows: Sequence[TokenRewards], truth: Mapping[str, float | None]) -> Ech
     )
 
 
-def _sides(row: TokenRewards) -> list[tuple[list[float], list[str], list[bool]]]:
+def sides(row: TokenRewards) -> list[tuple[list[float], list[str], list[bool]]]:
     return [
         (row.positive_rewards, row.positive_pieces, row.positive_echo),
         (row.negative_rewards, row.negative_pieces, row.negative_echo),
@@ -77,14 +74,14 @@ def _sides(row: TokenRewards) -> list[tuple[list[float], list[str], list[bool]]]
 
 
 def _sums(row: TokenRewards, of: Callable[[float, bool], tuple[float, float]]) -> tuple[float, float]:
-    each = [of(reward, is_echo) for rewards, _, echoes in _sides(row) for reward, is_echo in zip(rewards, echoes)]
+    each = [of(reward, is_echo) for rewards, _, echoes in sides(row) for reward, is_echo in zip(rewards, echoes)]
     return sum(one for one, _ in each), sum(other for _, other in each)
 
 
-def _margin(row: TokenRewards, with_echoes: bool) -> float:
+def margin(row: TokenRewards, with_echoes: bool) -> float:
     first, second = (
         sum(reward for reward, is_echo in zip(rewards, echoes) if with_echoes or not is_echo)
-        for rewards, _, echoes in _sides(row)
+        for rewards, _, echoes in sides(row)
     )
     return first - second
 
@@ -92,7 +89,7 @@ def _margin(row: TokenRewards, with_echoes: bool) -> float:
 def _words(rows: Sequence[TokenRewards]) -> list[tuple[str, float]]:
     sizes: Counter[str] = Counter()
     for row in rows:
-        for rewards, pieces, echoes in _sides(row):
+        for rewards, pieces, echoes in sides(row):
             for reward, piece, is_echo in zip(rewards, pieces, echoes):
                 if is_echo:
                     sizes[piece.strip().casefold()] += abs(reward)
@@ -203,101 +200,10 @@ def figures_of(found: Echo | None, links: Sequence[Link]) -> dict[str, float]:
     return numbers | {f"score/partial_{name}": estimate.value for name, estimate in known.items()}
 
 
-def section(
-    rows: Sequence[TokenRewards],
-    questions: Mapping[str, str],
-    found: Echo | None,
-    links: Sequence[Link],
-    source: str,
-) -> str:
-    """The report's section: the affix echo, what R goes with, and examples token by token."""
-    return (
-        f'<p class="lead">Over {len(rows):,} pairs read token by token; intervals are 95 % over pairs.</p>'
-        f'<div class="grid2"><div><h3>Echo of the affix</h3>{_echo_table(found)}</div>'
-        f"<div><h3>What R goes with</h3>{_links_table(links, source)}</div></div>"
-        f"<h3>Examples</h3>{examples(rows, questions)}"
-    )
-
-
-def _echo_table(found: Echo | None) -> str:
-    if found is None:
-        return '<p class="note">Every token reward is 0.</p>'
-    lines = [
-        ("tokens whose word stands in the affix", _said(found.tokens, "share"), ""),
-        ("their share of the sum of |r(t)|", _said(found.share, "share"), ""),
-        ("mean R, nats, with and without them", _said(found.mean), _said(found.mean_without)),
-        ("pairs whose R changes sign without them", _said(found.flipped, "share"), ""),
-        ("sign(R) right, no ties", _said(found.sign, "share"), _said(found.sign_without, "share")),
-        ("rank correlation of R with the truth", _said(found.rank), _said(found.rank_without)),
-    ]
-    body = "".join(
-        f'<tr><td>{name}</td><td class="num">{one}</td><td class="num">{other}</td></tr>'
-        for name, one, other in lines
-        if one != "–"
-    )
-    words = ", ".join(f"{escape(word)} {size:.1f}" for word, size in found.words) or "none"
-    return (
-        '<div class="scroll"><table><thead><tr><th></th><th class="num">as it is</th>'
-        f'<th class="num">without echoes</th></tr></thead><tbody>{body}</tbody></table></div>'
-        f'<p class="note">Echoed words, by their sum of |r(t)| in nats: {words}.</p>'
-    )
-
-
-def _links_table(links: Sequence[Link], source: str) -> str:
-    body = "".join(
-        f'<tr><td>{escape(link.name)}</td><td class="num">{_said(link.whole)}</td>'
-        f'<td class="num">{_said(link.partial)}</td></tr>'
-        for link in links
-    )
-    return (
-        '<div class="scroll"><table><thead><tr><th></th><th class="num">with R</th>'
-        f'<th class="num">with R per token</th></tr></thead><tbody>{body}</tbody></table></div>'
-        '<p class="note">Rank correlations of the differences within a pair, over all pairs; with R per token, the '
-        "other properties are held fixed. A dash: it does not vary here. "
-        f"Sentiment counts the words of a list ({escape(source)}).</p>"
-    )
-
-
-def _said(estimate: Estimate | None, unit: str = "") -> str:
-    return "–" if estimate is None else bounded(estimate, unit)
-
-
-def examples(rows: Sequence[TokenRewards], questions: Mapping[str, str]) -> str:
-    """Pairs from the largest R to the smallest, each token coloured by its reward, blurred until pressed."""
-    ordered = sorted(rows, key=lambda row: -_margin(row, True))
-    places = sorted({round(i * (len(ordered) - 1) / max(1, EXAMPLES - 1)) for i in range(EXAMPLES)}) if ordered else []
-    shown = [ordered[place] for place in places]
-    sizes = [abs(reward) for row in shown for rewards, _, _ in _sides(row) for reward in rewards]
-    scale = float(np.quantile(sizes, 0.95)) or 1.0 if sizes else 1.0
-    cards = "".join(_example(row, questions[row.id], scale) for row in shown)
-    return (
-        '<p class="lead">Blue: likelier under the positive prompt; orange: under the negative one; the deeper, the '
-        f"more nats (full colour from {number(scale, '')}). Underlined: the word stands in the affix.</p>{cards}"
-    )
-
-
-def _example(row: TokenRewards, question: str, scale: float) -> str:
-    arms = "".join(
-        f'<div class="arm {css}"><h4>{name} <span class="badge">r = {sum(rewards):+.2f}</span></h4>'
-        f'<div class="text" data-veil>{_heat(rewards, pieces, echoes, scale)}</div></div>'
-        for (name, css), (rewards, pieces, echoes) in zip(
-            (("positive", "c-better"), ("negative", "c-worse")), _sides(row)
-        )
-    )
-    return (
-        f'<article class="case"><div class="q"><div class="text" data-veil>{escape(question)}</div>'
-        f'<span class="badge">R = {_margin(row, True):+.2f}</span></div><div class="arms">{arms}</div></article>'
-    )
-
-
-def _heat(rewards: Sequence[float], pieces: Sequence[str], echoes: Sequence[bool], scale: float) -> str:
-    spans = []
-    for reward, piece, is_echo in zip(rewards, pieces, echoes):
-        depth = round(70 * min(1.0, abs(reward) / scale))
-        colour = "--better" if reward > 0 else "--worse"
-        line = ";text-decoration:underline" if is_echo else ""
-        spans.append(
-            f'<span style="background:color-mix(in srgb,var({colour}) {depth}%,transparent){line}" '
-            f'data-tip="{reward:+.3f} nats">{escape(piece)}</span>'
-        )
-    return "".join(spans)
+def examples(rows: Sequence[TokenRewards], most: int = 6) -> tuple[list[TokenRewards], float]:
+    """At most so many pairs, evenly from the largest R to the smallest, and a large reward among their tokens, nats."""
+    ordered = sorted(rows, key=lambda row: -margin(row, True))
+    places = sorted({round(i * (len(ordered) - 1) / (most - 1)) for i in range(most)}) if ordered else []
+    chosen = [ordered[place] for place in places]
+    sizes = [abs(reward) for row in chosen for rewards, _, _ in sides(row) for reward in rewards]
+    return chosen, (float(np.quantile(sizes, 0.95)) or 1.0) if sizes else 1.0

@@ -33,7 +33,7 @@ def build(node: DictConfig | dict, *runtime: object) -> Any:
 
 
 def _built(name: str, value: Any, schema: Signature) -> object:
-    field = schema.fields[name] if name in schema.fields else signatures.Field(None, required=False)
+    field = schema.fields[name] if name in schema.fields else signatures.Field(None, default=ast.Constant(None))
     if are_components(field, schema):  # their reader builds them, each with its own runtime objects
         return value
     if is_node(value) and is_component(field, schema):

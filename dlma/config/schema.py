@@ -30,13 +30,16 @@ class StoreNode:
     keep_policies: Literal["all", "best", "adapter"]
 
 
-@dataclass
-class SweepNode:
+@dataclass(frozen=True)
+class SweepOptions:
+    """How the runs of a sweep are held against each other; said in conf/config.yaml, read as they are by dlma/sweep."""
+
     baseline: str | None
     tested: list[str] | None
-    kl: list[Positive]
-    curves_over: list[str] | None
-    height: str | None
+    metric: str | None
+    kl_levels: list[Positive]
+    curve_axis: list[str] | None
+    curves_against: str | None
     flops: list[Flops] | None
     margin: PositiveShare
     known: str | None
@@ -140,7 +143,7 @@ class Root:
     iterations: Few
     iteration: IterationNode
     store: StoreNode
-    sweep: SweepNode
+    sweep: SweepOptions
     runs: str | None
     scored: ScoredNode
     recipe: Recipe

@@ -13,6 +13,7 @@ import functools
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import annotated_types
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -207,14 +208,14 @@ def accepts(value: object, annotation: ast.expr | None, schema: Signature) -> bo
     return not members or any(_fits(value, member, schema) for member in members)
 
 
-def cast(value: object, annotation: ast.expr | None, schema: Signature) -> object:
+def cast(value: Any, annotation: ast.expr | None, schema: Signature) -> object:
     """A whole number as a float where the annotation asks for a float and not for an integer."""
     names = {_name(bounds(member)[0]) for member in options(annotation, schema)}
     wanted = isinstance(value, int) and not isinstance(value, bool) and "float" in names and "int" not in names
     return float(value) if wanted else value
 
 
-def _fits(value: object, member: ast.expr, schema: Signature) -> bool:
+def _fits(value: Any, member: ast.expr, schema: Signature) -> bool:
     plain, limits = bounds(member)
     if limits:
         return _fits(value, plain, schema) and all(_within(value, limit) for limit in limits)
@@ -239,7 +240,7 @@ def _is_finite(value: float) -> bool:
     return abs(value) <= sys.float_info.max  # false for nan, and no conversion of an integer that is too large for one
 
 
-def _within(value: object, limit: annotated_types.BaseMetadata) -> bool:
+def _within(value: Any, limit: annotated_types.BaseMetadata) -> bool:
     match limit:
         case Ge(bound):
             return value >= bound

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from dlma.records import Answer, Context, Prompt, Turn, Verdict
+from dlma.records import POINTS, Answer, Context, Prompt, Turn, Verdict
 
 if TYPE_CHECKING:
     pass
 
 WIN, TIE, LOSE, UNPARSED = "win", "tie", "lose", "unparsed"
-_POINTS = {WIN: 1.0, TIE: 0.5, LOSE: 0.0}
 _TINY = 1e-9  # sums of equal parts in another order
 
 
@@ -81,7 +80,7 @@ def by_words(first: str, second: str) -> Judgement:
     """
     if UNPARSED in (first, second):
         return Judgement(first, second, UNPARSED)
-    points = _POINTS[first] + _POINTS[second]
+    points = POINTS[first] + POINTS[second]
     return Judgement(first, second, WIN if points > 1 else LOSE if points < 1 else TIE)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from dlma import csv_text, files
 from dlma.records import EvalRow
 from dlma.statistics import intervals
+from dlma.statistics.format import exact
 from dlma.statistics.intervals import Estimate
 
 CSV_COLUMNS = ("method", "base", "seed", "metric", "n", "mean", "low", "high")
@@ -153,6 +154,9 @@ _LABELS = {metric.name: metric.label for metric in (*METRICS, BEYOND)}
 _BETTER = {metric.name: metric.better for metric in (*METRICS, BEYOND)}
 
 
+ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
+
+
 def label(metric: str, row: Row | None = None) -> str:
     """What a metric is called; the row's own label where it brings one."""
     return (row.label if row else "") or _LABELS.get(metric, metric.replace("_", " "))
@@ -161,6 +165,11 @@ def label(metric: str, row: Row | None = None) -> str:
 def better(metric: str, row: Row | None = None) -> str:
     """The wanted direction of a metric, or ""."""
     return (row.better if row else "") or _BETTER.get(metric, "")
+
+
+def arrow(metric: str, row: Row | None = None) -> str:
+    """The wanted direction for people, after a label."""
+    return ARROWS[better(metric, row)]
 
 
 def summary_rows(eval_rows: Sequence[EvalRow], arms: Sequence[str]) -> list[Row]:
@@ -268,8 +277,7 @@ def metrics_csv(rows: Iterable[Row], *, method: str, base: str, seed: int) -> by
     """metrics.csv: one line per arm and metric, columns `CSV_COLUMNS`; an unknown bound is empty."""
     lines = []
     for row in rows:
-        numbers = ["" if math.isnan(value) else repr(value) for value in _bounds(row.estimate)]
-        lines.append([method, base, seed, f"{row.arm}/{row.metric}", row.estimate.n, *numbers])
+        lines.append([method, base, seed, f"{row.arm}/{row.metric}", row.estimate.n, *exact(row.estimate)])
     return csv_text.table(CSV_COLUMNS, lines)
 
 

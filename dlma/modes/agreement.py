@@ -3,7 +3,8 @@
 The truth is the human side of human pairs (`data=hh pairs=human`), or one of `judges=`: on the lab its oracle,
 elsewhere a judge that is trusted. The signals are `scorer=`, those of `mode.scorers`, the other judges, with `reward=`
 a reward model trained on the training prompts' pairs as `mode.labeller` labels them, and the longer answer as a
-control. Nothing else is trained. agreement.parquet holds what each signal says of each pair (report/accuracy.py).
+control. Nothing else is trained. agreement.parquet holds what each signal says of each pair:
+metrics/signal_agreement.py.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from dlma.config.schema import Component
 from dlma.context import RunContext
 from dlma.errors import UserError
 from dlma.judges.base import Match
+from dlma.metrics.signal_agreement import SignalAgreement, accuracy_rows
 from dlma.metrics.summary import Row, write_metrics
 from dlma.ranges import NotNegative
-from dlma.records import Context, Pair, Prompt, Reward, ScoredPair, Verdict
-from dlma.report.accuracy import SignalAgreement, accuracy_rows
-from dlma.report.terminal import simple_table
+from dlma.records import POINTS, Context, Pair, Prompt, Reward, ScoredPair, Verdict
+from dlma.report.run_tables import N
+from dlma.report.table import Column, Table, Value, print_table
 from dlma.runs.folder import AGREEMENT, CONFIG, METRICS, SCORED
 from dlma.runs.publish import publish
 from dlma.screen import Console
-from dlma.statistics.format import interval, number
+from dlma.statistics.format import number
 from dlma.store.owned import ROWS
 from dlma.store.stage import Stage
 
-POINTS = {"win": 1.0, "tie": 0.5, "lose": 0.0}
 HUMAN = "the human side"
 
 
@@ -232,23 +233,20 @@ def _write(cell: RunContext, rows: Sequence[Row], asked: Asked, held: Sequence[S
 
 def _print(rows: Sequence[Row], cell: RunContext, truth: str, console: Console | None = None) -> None:
     console = console or Console()
-    table = simple_table(f"agreement with {truth}, {cell.frozen.name}, seed {cell.cfg.seed}")
-    for name, justify in (("signal", "left"), ("agrees", "right"), ("ties", "right"), ("unparsed", "right")):
-        table.add_column(name, justify=justify)
-    table.add_column("n", justify="right", style="dim")
-    table.add_column("")
-    found = {row.metric: row for row in rows}
+    found, lines = {row.metric: row for row in rows}, []
     for row in rows:
         kind, _, name = row.metric.partition("/")
         if kind == "agreement":
-            shown = [number(found[f"{other}/{name}"].estimate.value, "share") for other in ("ties", "unparsed")]
-            value = f"{number(row.estimate.value, 'share')} {escape(interval(row.estimate, 'share'))}"
-            table.add_row(escape(row.label), value, *shown, f"{row.estimate.n:,}", reading(row))
+            shares = [number(found[f"{other}/{name}"].estimate.value, "share") for other in ("ties", "unparsed")]
+            lines.append([row.label, Value(row.estimate, "share"), *shares, row.estimate.n, reading(row)])
         elif kind == "unparsed" and f"agreement/{name}" not in found:
-            table.add_row(escape(name), "–", "–", number(row.estimate.value, "share"), "0", "nothing could be parsed")
-    console.print(table)
-    console.print(
-        "Undecided pairs count as half; ties of the truth are left out. 95 % intervals over pairs.", style="dim"
-    )
-    console.print("By size of the difference, length and position bias: metrics.csv", style="dim")
+            unparsed = number(row.estimate.value, "share")
+            lines.append([name, None, None, unparsed, 0, "nothing could be parsed"])
+    columns = [Column("signal"), *(Column(head, "value") for head in ("agrees", "ties", "unparsed")), N, Column("")]
+    notes = [
+        "Undecided pairs count as half; ties of the truth are left out. 95 % intervals over pairs.",
+        "By size of the difference, length and position bias: metrics.csv",
+    ]
+    title = f"agreement with {truth}, {cell.frozen.name}, seed {cell.cfg.seed}"
+    print_table(Table(title, columns, lines, notes), console)
     console.print(f"files: {escape(str(cell.folder))}")

@@ -14,19 +14,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
+from rich.markup import escape
 
 from dlma import files
 from dlma.errors import UserError
 from dlma.ranges import Count, Seed
-from dlma.records import EvalRow, content_id
+from dlma.records import POINTS, EvalRow, content_id
 from dlma.report.annotation_page import Blind, PersonVerdicts, read_labels, render
+from dlma.report.table import Column, Table, print_table
 from dlma.runs.folder import VERDICTS, VERSUS_VERDICTS, RunFolder
+from dlma.screen import Console
+from dlma.statistics.format import bounded, number
 from dlma.statistics.intervals import Estimate, fraction_interval, share_interval
 from dlma.statistics.kappa import cohen_kappa, fleiss_kappa
 
 OUTCOMES = ("win", "tie", "lose")
 PAGE, RESULTS = "annotate.html", "annotations.json"
-POINTS = {"win": 1.0, "tie": 0.0, "lose": -1.0}
 # What people are compared with: a number for each answer, the larger the better; null where there is none.
 SCORES: dict[str, Callable[[EvalRow], float | None]] = {
     "self-reward R": lambda row: row.reward,
@@ -131,7 +134,7 @@ def verdicts(run: Path, arm: str, against: Path | None, against_arm: str) -> Pre
     found: Preferences = {}
     for row in RunFolder(run).rows(VERDICTS if against is None else VERSUS_VERDICTS):
         if (row["arm"], row["against"]) == (arm, rival) and row["outcome"] in POINTS:
-            found.setdefault(f"judge {row['judge']}", {})[row["prompt_id"]] = POINTS[row["outcome"]]
+            found.setdefault(f"judge {row['judge']}", {})[row["prompt_id"]] = 2 * POINTS[row["outcome"]] - 1
     return found
 
 
@@ -209,27 +212,22 @@ def _plain(found: object) -> object:
 
 def show(found: dict, title: str) -> None:
     """The figures in the terminal."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from dlma.screen import Console
-    from dlma.statistics.format import interval, number
-
-    def cell(estimate: Estimate) -> str:
-        return f"{number(estimate.value, 'share')} [dim]{escape(interval(estimate, 'share'))}[/dim]"
-
     console = Console()
-    table = Table(title=escape(title), title_justify="left")
-    for column in ("who", *OUTCOMES, "pairs"):
-        table.add_column(column, justify="left" if column == "who" else "right")
     several = {"all": found["all"]} if len(found["people"]) > 1 else {}
-    for name, shares in {**found["people"], **several}.items():
-        table.add_row(escape(name), *(cell(shares[o]) for o in OUTCOMES), str(shares["win"].n))
-    console.print(table)
-    if found["left"] is not None:
-        console.print(f"left side preferred: {cell(found['left'])} of {found['left'].n}; 50 % without a position bias")
+    columns = [Column("who"), *(Column(name, "value", "share") for name in OUTCOMES), Column("pairs", "count")]
+    lines = [
+        [name, *(shares[outcome] for outcome in OUTCOMES), shares["win"].n]
+        for name, shares in {**found["people"], **several}.items()
+    ]
+    print_table(Table(title, columns, lines), console)
+    if (left := found["left"]) is not None:
+        console.print(f"left side preferred: {_share(left)} of {left.n}; 50 % without a position bias")
     if found["kappa"]:
         kappa = found["kappa"]
         console.print(f"{kappa['name']} {number(kappa['value'], '')} over {kappa['n']} pairs that all labelled")
     for name, estimate in found["agreement"].items():
-        console.print(f"agree with people, {name}: {cell(estimate)} of {estimate.n} pairs that both decide")
+        console.print(f"agree with people, {escape(name)}: {_share(estimate)} of {estimate.n} pairs that both decide")
+
+
+def _share(estimate: Estimate) -> str:
+    return escape(bounded(estimate, "share"))

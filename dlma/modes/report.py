@@ -6,7 +6,6 @@ Writes report.html, report.md, report.tex and results.csv. results.csv alone giv
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,47 +13,24 @@ from omegaconf import DictConfig
 from dlma import files
 from dlma.config.build import resolved
 from dlma.config.run_names import run_folder
+from dlma.config.schema import SweepOptions
 from dlma.errors import UserError
 from dlma.report import markdown, sweep_page
 from dlma.report import tables as sweep_tables
 from dlma.runs import cells as run_folders
 from dlma.runs.cells import Cell
 from dlma.runs.folder import REPORT, REPORT_LATEX, REPORT_MARKDOWN, RESULTS
-from dlma.sweep import published, reference_curve
-from dlma.sweep import results as sweep_results
+from dlma.sweep import all_results, published, reference_curve
 from dlma.sweep import settings as sweep_settings
-from dlma.sweep.results import Result
-from dlma.sweep.results_csv import results
+from dlma.sweep.results import Result, write_csv
 from dlma.sweep.settings import Setting
 
 NAMES = (REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS)
 
 
-@dataclass(frozen=True)
-class Options:
-    """The `sweep` node's part in a report."""
-
-    baseline: str | None
-    tested: Sequence[str] | None
-    levels: Sequence[float]
-    flops: Sequence[float] | None
-    margin: float
-    known: str | None
-    pool_bases: bool
-    curves_over: Sequence[str] | None
-    height: str | None
-    reference: str | None
-    reference_method: str
-
-
-def options(cfg: DictConfig) -> Options:
+def options(cfg: DictConfig) -> SweepOptions:
     """Read off a whole config."""
-    node = resolved(cfg)["sweep"]
-    levels = (node["kl"], node["flops"])
-    rest = (
-        node[key] for key in ("margin", "known", "pool_bases", "curves_over", "height", "reference", "reference_method")
-    )
-    return Options(node["baseline"], node["tested"], *levels, *rest)
+    return SweepOptions(**resolved(cfg)["sweep"])
 
 
 def run(cfg: DictConfig, /) -> dict:
@@ -72,26 +48,14 @@ def _patterns(runs: str) -> list[str]:
     return [runs] if run_folders.paths(runs) else [pattern.strip() for pattern in runs.split(",")]
 
 
-def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, missing: int = 0) -> None:
+def write(folder: Path, cells: Sequence[Cell], chosen: SweepOptions, *, title: str, missing: int = 0) -> None:
     """The four files of a report, and where they are."""
     if chosen.reference:
         cells = reference_curve.beside(cells, reference_curve.read(Path(chosen.reference), chosen.reference_method))
     rows = sweep_settings.settings(cells)
     found = _results(rows, chosen)
     beside = published.beside(rows, published.read(chosen.known))
-    page = sweep_page.SweepPage(
-        title,
-        folder.resolve(),
-        cells,
-        rows,
-        found,
-        beside,
-        chosen.levels,
-        chosen.margin,
-        missing,
-        chosen.curves_over,
-        chosen.height,
-    )
+    page = sweep_page.SweepPage(title, folder.resolve(), cells, rows, found, chosen, beside, missing)
     reasons = [f"{cell.name}: {cell.status}, {cell.reason}" for cell in cells if cell.status != "done"]
     failed = [f"- {markdown.paragraph(reason)}" for reason in reasons]
     first = f"# {markdown.plain(title)}"
@@ -101,7 +65,7 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
         REPORT: sweep_page.render(page),
         REPORT_MARKDOWN: text.encode(),
         REPORT_LATEX: sweep_tables.latex(found, beside, chosen.margin).encode(),
-        RESULTS: sweep_results.write_csv(found),
+        RESULTS: write_csv(found),
     }
     with files.guarded(folder, "hydra.run.dir"):
         for name in NAMES:
@@ -109,21 +73,12 @@ def write(folder: Path, cells: Sequence[Cell], chosen: Options, *, title: str, m
     print(f"report: {folder / NAMES[0]} (and {', '.join(NAMES[1:])})")
 
 
-def _results(rows: Sequence[Setting], chosen: Options) -> list[Result]:
+def _results(rows: Sequence[Setting], chosen: SweepOptions) -> list[Result]:
     """The rows of results.csv, once what was asked of them is known to be there."""
     _check_metrics("tested", chosen.tested or [], rows)
-    _check_height(chosen.height, rows)
-    _check_over(chosen.curves_over, rows)
-    return results(
-        rows,
-        baseline=chosen.baseline,
-        tested=chosen.tested,
-        levels=chosen.levels,
-        flops=chosen.flops,
-        pool_bases=chosen.pool_bases,
-        curves_over=chosen.curves_over,
-        height=chosen.height,
-    )
+    _check_metric(chosen.metric, rows)
+    _check_axis(chosen.curve_axis, rows)
+    return all_results.results(rows, chosen)
 
 
 def _check_metrics(key: str, wanted: Sequence[str], rows: Sequence[Setting]) -> None:
@@ -133,17 +88,17 @@ def _check_metrics(key: str, wanted: Sequence[str], rows: Sequence[Setting]) -> 
         raise UserError(f"sweep.{key}={unknown[0]}: no such metric; there are {', '.join(names)}")
 
 
-def _check_height(height: str | None, rows: Sequence[Setting]) -> None:
-    _check_metrics("height", [height] if height else [], rows)
-    kind = sweep_settings.metrics_of(rows)[height].kind if height else "mean"
+def _check_metric(metric: str | None, rows: Sequence[Setting]) -> None:
+    _check_metrics("metric", [metric] if metric else [], rows)
+    kind = sweep_settings.metrics_of(rows)[metric].kind if metric else "mean"
     if kind not in ("mean", "share"):
-        raise UserError(f"sweep.height={height}: curves are of means and shares, not of a {kind}")
+        raise UserError(f"sweep.metric={metric}: curves are of means and shares, not of a {kind}")
 
 
-def _check_over(over: Sequence[str] | None, rows: Sequence[Setting]) -> None:
-    unknown = [key for key in over or [] if not any(key in (*row.overrides, *row.config) for row in rows)]
+def _check_axis(keys: Sequence[str] | None, rows: Sequence[Setting]) -> None:
+    unknown = [key for key in keys or [] if not any(key in (*row.overrides, *row.config) for row in rows)]
     if rows and unknown:
-        raise UserError(f"sweep.curves_over={unknown[0]}: no key of these runs; write it whole, such as recipe.beta")
+        raise UserError(f"sweep.curve_axis={unknown[0]}: no key of these runs; write it whole, such as recipe.beta")
 
 
 def check(cfg: DictConfig) -> None:

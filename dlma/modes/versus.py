@@ -22,10 +22,11 @@ from dlma.config.build import build
 from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
 from dlma.judges.base import Match, matches
+from dlma.metrics.contests import Contest, contests
 from dlma.metrics.summary import metrics_csv
 from dlma.model.load import ModelSpec
 from dlma.records import Answer, EvalRow, Verdict
-from dlma.report.verdicts import Contest, contests, print_contests
+from dlma.report.terminal import print_contests
 from dlma.runs import written
 from dlma.runs.finished import FinishedRun
 from dlma.runs.folder import FINISHED, VERSUS, VERSUS_VERDICTS, RunFolder

@@ -16,6 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dlma import files, pipeline, records
+from dlma.checks import prompt_measures
+from dlma.checks.prompt_measures import MeasuredPair
 from dlma.config import check
 from dlma.config.build import build
 from dlma.config.run_names import run_folder, split
@@ -25,7 +27,6 @@ from dlma.lab import affixes
 from dlma.ranges import TwoOrMore
 from dlma.records import ScoredPair
 from dlma.report import workbench_page
-from dlma.report.workbench_page import MeasuredPair
 from dlma.runs.folder import WORKBENCH, WORKBENCH_PAGE
 
 Rank = Literal["separation", "clarity", "kl_positive", "kl_negative", "difference"]
@@ -40,7 +41,7 @@ def run(cfg: DictConfig, /, *, prompts: list[str], sample: TwoOrMore, rank_by: R
     cell = RunContext(cfg, run_folder())
     pipeline.instruction_tune(cell)
     found = [measured(cell, *pair, sample) for name in options(prompts) for pair in pairs_of(name)]
-    found = workbench_page.ranked(found, rank_by)
+    found = prompt_measures.ranked(found, rank_by)
     head = f"{cell.frozen.name}, {sample} prompts"
     with files.guarded(cell.folder, "hydra.run.dir"):
         files.write_bytes(cell.folder / WORKBENCH, workbench_page.csv_bytes(found))
@@ -92,7 +93,7 @@ def measured(cell: RunContext, name: str, node: DictConfig, sample: int) -> Meas
     pair = node.pairs[0]
     shown = tuple(" ".join(filter(None, pair[side].values())) for side in ("positive", "negative"))
     gap = true_gap(*shown) if cell.data.artificial else None
-    return MeasuredPair(name, *shown, workbench_page.measures(rows, truth, build(cell.cfg.alerts)), gap)
+    return MeasuredPair(name, *shown, prompt_measures.measures(rows, truth, build(cell.cfg.alerts)), gap)
 
 
 def true_gap(positive: str, negative: str) -> float | None:

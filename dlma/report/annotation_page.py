@@ -6,19 +6,14 @@ exactly that script. Nothing in the page says which side is whose: that is worke
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from importlib import resources
 from pathlib import Path
 
 from dlma.errors import UserError
 from dlma.records import content_id
-from dlma.report.run_page import embed
+from dlma.report.page import whole
 
 FORMAT = "dlma-annotation-1"
 VERDICTS = ("left", "tie", "right")
@@ -53,20 +48,8 @@ def page_id(items: Sequence[Blind]) -> str:
 
 def render(items: Sequence[Blind], ask: str) -> bytes:
     """The page."""
-    script = _asset("annotate.js")
-    shown = {"format": FORMAT, "page": page_id(items), "ask": ask, "items": [vars(item) for item in items]}
-    slots = {
-        "WARNING": escape(WARNING),
-        "DATA": embed(shown),
-        "SCRIPT": script,
-        "SCRIPT_HASH": "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    }
-    page = re.sub(r"@@([A-Z_]+)@@", lambda match: slots[match[1]], _asset("annotate.html"))
-    return page.encode("utf-8", "replace")
-
-
-def _asset(name: str) -> str:
-    return resources.files("dlma.report").joinpath(name).read_text(encoding="utf-8")
+    data = {"format": FORMAT, "page": page_id(items), "ask": ask, "items": [vars(item) for item in items]}
+    return whole("annotate.html", "annotate.js", data, warning=WARNING)
 
 
 def read_labels(paths: Sequence[Path], items: Sequence[Blind]) -> list[PersonVerdicts]:

@@ -1,46 +1,29 @@
-"""The HTML report: one file, no outside resource, the same bytes for the same data.
-
-Text of models, users and configs is never trusted: static parts go through `html.escape`, answers are embedded
-as JSON whose `<`, `>` and `&` are escapes, and the script shows them by textContent. The page's own policy
-(CSP) allows exactly one script, by its hash.
-"""
+"""The page of a run: what it shows, section by section, and the answers that its script filters."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import itertools
-import json
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field
-from html import escape
-from importlib import resources
 from pathlib import Path
 
+from markupsafe import Markup
+
 from dlma import files
-from dlma.checks import finding as findings
+from dlma.checks.drift import RoundDrift
 from dlma.checks.finding import Finding
 from dlma.checks.margin_facts import margin_truth
+from dlma.metrics.categories import CategoryRow
+from dlma.metrics.contests import COLUMNS, SELF_REPORTED, Contest
 from dlma.metrics.summary import Row, arms_of
 from dlma.records import Account, EvalRow, ScoredPair
-from dlma.report import categories, rounds, scores, verdicts
-from dlma.report import sections as page_sections
-from dlma.report.categories import CategoryRow
-from dlma.report.rounds import RoundDrift
-from dlma.report.verdicts import Contest
+from dlma.report import run_tables, sections
+from dlma.report.page import CONTENT_WARNING, INTERVALS, LAB_NOTE, Section, page, part
+from dlma.report.run_tables import ARM_LABELS
+from dlma.report.table import Table, html
 
 MAX_PROMPTS = 2000
-ARM_LABELS = {"base": "base", "prompted": "base with p+", "aligned": "aligned"}
-CONTENT_WARNING = (
-    "Content warning: prompts and answers below may be harmful or offensive; they are shown for research. "
-    "Answers that are harmful, or that nobody judged, stay blurred until you press them."
-)
-LAB_NOTE = (
-    "The lab is a small artificial world with a made-up notion of harm. It shows when and why a method works "
-    "there; it is not evidence about LLaMA-class models or about real harm."
-)
 
 
 @dataclass(frozen=True)
@@ -56,7 +39,7 @@ class StageLine:
 class ReportData:
     """All that the report shows. `truth` has one item per pair; `config` comes redacted.
 
-    along, tokens: sections as HTML, empty where there is nothing to show
+    along, tokens: sections, empty where there is nothing to show
     """
 
     method: str
@@ -76,8 +59,8 @@ class ReportData:
     stages: list[StageLine] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     checks: dict[str, list[Finding]] = field(default_factory=dict)
-    along: str = ""
-    tokens: str = ""
+    along: Markup = field(default_factory=Markup)
+    tokens: Markup = field(default_factory=Markup)
     contests: list[Contest] = field(default_factory=list)
     tax: list[Row] = field(default_factory=list)
     categories: list[CategoryRow] = field(default_factory=list)
@@ -90,76 +73,55 @@ def write_report(path: Path, data: ReportData) -> None:
 
 
 def render(data: ReportData) -> bytes:
-    """The page. Slots are filled in one pass, so that no text can pose as a slot."""
-    sections = [section for section in _sections(data) if section is not None]
-    slots = {
-        "TITLE": escape(data.title),
-        "META": escape(f"method {data.method} · model {data.model} · seed {data.seed}"),
-        "HEADLINE": escape(page_sections.headline(data.rows)),
-        "CALLOUTS": _callouts(data),
-        "FOOTER": escape(LAB_NOTE if data.is_lab else "Every interval is 95 %, two-sided."),
-        "ANSWERS": embed(_answers(data.evals, arms_of(data.rows))),
-    }
-    return page(slots, sections)
+    """The page."""
+    return page(
+        _sections(data),
+        title=data.title,
+        meta=f"method {data.method} · model {data.model} · seed {data.seed}",
+        headline=sections.headline(data.rows),
+        notices=[CONTENT_WARNING, LAB_NOTE] if data.is_lab else [CONTENT_WARNING],
+        warnings=data.warnings,
+        footer=LAB_NOTE if data.is_lab else INTERVALS,
+        answers=_answers(data.evals, arms_of(data.rows)),
+    )
 
 
-def page(slots: dict[str, str], sections: Sequence[tuple[str, str, str]]) -> bytes:
-    """The template with its slots (HTML) and sections (anchor, title, HTML) filled in."""
-    script = _asset("report.js")
-    filled = slots | {
-        "NAV": "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections),
-        "SECTIONS": "\n".join(
-            f'<section id="{name}"><h2>{title}</h2>{body}</section>' for name, title, body in sections
-        ),
-        "SCRIPT": script,
-        "SCRIPT_HASH": "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    }
-    text = re.sub(r"@@([A-Z_]+)@@", lambda match: filled[match[1]], _asset("report.html"))
-    return text.encode("utf-8", "replace")
-
-
-def _asset(name: str) -> str:
-    return resources.files("dlma.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def embed(value: object) -> str:
-    """JSON that is safe inside a script element: it cannot close it, nor open a comment."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _callouts(data: ReportData) -> str:
-    lines = [CONTENT_WARNING, LAB_NOTE] if data.is_lab else [CONTENT_WARNING]
-    parts = ['<div class="callout">', *(f"<p>{escape(line)}</p>" for line in lines), "</div>"]
-    if data.warnings:
-        items = "".join(f"<li>{escape(line)}</li>" for line in data.warnings)
-        parts.append(f'<div class="callout alert"><b>To look at before believing this run</b><ul>{items}</ul></div>')
-    return "".join(parts)
-
-
-def _sections(data: ReportData) -> list[tuple[str, str, str] | None]:
-    """(anchor, title, HTML) of each section that has something to show, in reading order."""
-    clamp_low, clamp_high = data.clamp
+def _sections(data: ReportData) -> list[Section]:
+    """In reading order, with an empty body where there is nothing to show."""
+    nothing = Markup("")
     margins = [pair.margin for pair in data.pairs]
     truth, against = margin_truth(data.pairs, data.truth)
-    return [
-        ("summary", "Summary", page_sections.summary(data.rows, data.cannot, ARM_LABELS)),
-        ("verdicts", "Win, tie, lose", verdicts.section(data.contests)) if data.contests else None,
-        ("tax", "Alignment tax", scores.tax_section(data.tax)) if data.tax else None,
-        ("categories", "By category", categories.section(data.categories)) if data.categories else None,
-        ("training", "Training", page_sections.training(data.train)) if data.train else None,
-        ("along", "Along training", data.along) if data.along else None,
-        ("margins", "Self-reward", page_sections.margins(margins, truth, clamp_low, clamp_high, against))
-        if margins
-        else None,
-        ("tokens", "R token by token", data.tokens) if data.tokens else None,
-        ("rounds", "Rounds", rounds.panel(data.rounds)) if data.rounds else None,
-        ("answers", "Answers", page_sections.answers(data.evals, MAX_PROMPTS)) if data.evals else None,
-        ("checks", "Checks", findings.table(data.checks)) if data.checks else None,
-        ("rows", "Rows read", page_sections.accounts(data.accounts)) if data.accounts else None,
-        ("settings", "Settings", page_sections.settings(data.config)) if data.config else None,
-        ("stages", "Stages", page_sections.stages(data.stages)) if data.stages else None,
+    parts = [
+        ("summary", "Summary", _macro("summary", lambda rows: run_tables.summary(rows, "", data.cannot), data.rows)),
+        ("verdicts", "Win, tie, lose", _contests(data) if data.contests else nothing),
+        ("tax", "Alignment tax", _macro("tax", run_tables.tax, data.tax)),
+        (
+            "categories",
+            "By category",
+            _macro("categories", run_tables.categories, data.categories),
+        ),
+        ("training", "Training", sections.training(data.train) if data.train else nothing),
+        ("along", "Along training", data.along),
+        ("margins", "Self-reward", sections.margins(margins, truth, *data.clamp, against) if margins else nothing),
+        ("tokens", "R token by token", data.tokens),
+        ("rounds", "Rounds", sections.rounds(data.rounds) if data.rounds else nothing),
+        ("answers", "Answers", sections.answers(data.evals, MAX_PROMPTS) if data.evals else nothing),
+        ("checks", "Checks", _macro("findings", run_tables.findings, data.checks)),
+        ("rows", "Rows read", html(run_tables.accounts(data.accounts)) if data.accounts else nothing),
+        ("settings", "Settings", sections.settings(data.config) if data.config else nothing),
+        ("stages", "Stages", html(run_tables.stages(data.stages)) if data.stages else nothing),
     ]
+    return [Section(*one) for one in parts]
+
+
+def _macro(name: str, table: Callable[..., Table], found: Sized) -> Markup:
+    """A section that is a sentence and a table of what was found, if anything was."""
+    return part("run.html", name, table=html(table(found), stacked=name == "categories")) if found else Markup("")
+
+
+def _contests(data: ReportData) -> Markup:
+    table = html(run_tables.contests(data.contests, COLUMNS), stacked=True)
+    return part("run.html", "contests", table=table, self_reported=SELF_REPORTED)
 
 
 def _answers(evals: Sequence[EvalRow], arms: list[str]) -> dict:

@@ -1,154 +1,138 @@
-"""The sections of the HTML report as HTML text; everything that comes from outside is escaped here."""
+"""The sections of a run's page: each is a macro of a template, with its tables and charts."""
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 
 import yaml
+from markupsafe import Markup
 
+from dlma.checks import token_panel
+from dlma.checks.drift import RoundDrift
+from dlma.checks.finding import Finding
 from dlma.checks.margin_facts import CLASSES, MarginFacts, margin_facts, truth_class
-from dlma.metrics.summary import Row, arms_of, better, label, main_arm
-from dlma.records import Account, EvalRow
-from dlma.report import charts as charts_of
-from dlma.report.scales import short
+from dlma.checks.token_panel import Echo, Link
+from dlma.checks.trajectory import Trajectory
+from dlma.metrics.summary import Row, arms_of, main_arm
+from dlma.records import EvalRow, TokenRewards
+from dlma.report import run_tables
+from dlma.report.charts import run as charts
+from dlma.report.charts.axes import legend, short
+from dlma.report.page import part
+from dlma.report.table import html
 from dlma.statistics.format import bounded, interval, number
 from dlma.statistics.intervals import Estimate
 
-_ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
-_ARM_CSS = {"base": "c-base", "prompted": "c-prompted", "aligned": "c-aligned"}
+# Title of a chart of training, its series as (column, colour, name), and whether its axis reaches 0.
+TRAINING = [
+    ("Loss", [("loss", "aligned", "loss")], False),
+    ("Accuracy on the training pairs", [("accuracy", "aligned", "accuracy")], False),
+    (
+        "Reward: beta times the log-prob ratio to the reference; ratio itself in SFT",
+        [("chosen_reward", "better", "chosen"), ("rejected_reward", "worse", "rejected")],
+        True,
+    ),
+    ("Reward of chosen less rejected", [("reward_margin", "aligned", "margin")], True),
+    ("Score of the reward model, per answer", [("scores", "aligned", "score")], True),
+    ("KL to the reference, nats per answer", [("kl", "aligned", "KL")], True),
+    ("Entropy, nats per answer", [("entropy", "aligned", "entropy")], True),
+    (
+        "Losses of policy and value head",
+        [("policy_loss", "aligned", "policy"), ("value_loss", "base", "value")],
+        True,
+    ),
+    (
+        "Share of clipped tokens",
+        [("clip_fraction", "aligned", "policy"), ("value_clip_fraction", "base", "value")],
+        True,
+    ),
+    ("Tokens per sampled answer", [("length", "aligned", "length")], True),
+    ("Gradient norm", [("grad_norm", "aligned", "gradient norm")], True),
+    ("Learning rate", [("lr", "aligned", "lr")], True),
+]
 
 
 def headline(rows: Sequence[Row]) -> str:
     """One sentence that states and does not judge."""
-    found = {(row.metric, row.arm): row for row in rows}
+    found = {(row.metric, row.arm): bounded(row.estimate, row.unit) for row in rows}
     arm = main_arm(arms_of(rows))
     n = max((row.estimate.n for row in rows), default=0)
     if ("harmful", arm) in found:
         return f"On {n:,} held-out prompts, {_harm_clause(found, arm)}{_kl_clause(found, arm)}."
     if ("perplexity", arm) in found:
-        text = f"the {arm} answers have perplexity {_said(found['perplexity', arm])} under the base"
+        text = f"the {arm} answers have perplexity {found['perplexity', arm]} under the base"
         if arm != "base" and ("perplexity", "base") in found:
-            text += f", the base's own {_said(found['perplexity', 'base'])}"
+            text += f", the base's own {found['perplexity', 'base']}"
         return f"On {n:,} held-out prompts, {text}{_kl_clause(found, arm)}."
     return f"{n:,} held-out prompts were answered."
 
 
-def _said(row: Row) -> str:
-    return bounded(row.estimate, row.unit)
-
-
-def _harm_clause(found: dict, arm: str) -> str:
-    text = f"{_said(found['harmful', arm])} of the {arm} answers hold a harmful sentence"
+def _harm_clause(found: Mapping[tuple[str, str], str], arm: str) -> str:
+    text = f"{found['harmful', arm]} of the {arm} answers hold a harmful sentence"
     others = [
-        f"{_said(found['harmful', other])} {said}"
-        for other, said in (("base", "of the base's"), ("prompted", "of the prompted base's"))
+        f"{found['harmful', other]} {whose}"
+        for other, whose in (("base", "of the base's"), ("prompted", "of the prompted base's"))
         if other != arm and ("harmful", other) in found
     ]
     return text + (", against " + " and ".join(others) if others else "")
 
 
-def _kl_clause(found: dict, arm: str) -> str:
+def _kl_clause(found: Mapping[tuple[str, str], str], arm: str) -> str:
     if arm == "base" or ("kl", arm) not in found:
         return ""
-    return f"; KL from the base is {_said(found['kl', arm])} nats per answer"
+    return f"; KL from the base is {found['kl', arm]} nats per answer"
 
 
-def summary(rows: Sequence[Row], cannot: Sequence[str], labels: dict[str, str]) -> str:
-    arms = arms_of(rows)
-    heads = "".join(
-        f'<th class="num"><span class="key k-{escape(a)}">{escape(labels.get(a, a))}</span></th>' for a in arms
-    )
-    body = "".join(_summary_line(list(group), arms) for _, group in itertools.groupby(rows, lambda row: row.metric))
-    notes = "".join(f'<p class="note">{escape(line)}</p>' for line in cannot)
-    return (
-        '<p class="lead">95 % intervals over prompts, for this seed. Arrows show the wanted direction, '
-        "where there is one.</p>"
-        f'<div class="scroll"><table><thead><tr><th>metric</th>{heads}<th></th><th class="num">n</th></tr></thead>'
-        f"<tbody>{body}</tbody></table></div>{notes}"
-    )
-
-
-def _summary_line(group: list[Row], arms: list[str]) -> str:
-    found = {row.arm: row for row in group}
-    name, unit = group[0].metric, group[0].unit
-    unit_text = f' <span class="unit">{escape(unit)}</span>' if unit not in ("", "share") else ""
-    cells = "".join(_value_cell(found.get(arm)) for arm in arms)
-    items = [
-        (
-            _ARM_CSS.get(row.arm, "c-other"),
-            row.estimate.value,
-            row.estimate.low,
-            row.estimate.high,
-            f"{row.arm}: {_said(row)}",
-        )
-        for row in group
-    ]
-    counts = sorted({row.estimate.n for row in group})
-    n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}–{counts[-1]:,}"
-    return (
-        f"<tr><td>{escape(label(name, group[0]))}{_ARROWS[better(name, group[0])]}{unit_text}</td>{cells}"
-        f'<td>{charts_of.forest(items)}</td><td class="num unit">{n}</td></tr>'
-    )
-
-
-def _value_cell(row: Row | None) -> str:
-    if row is None:
-        return '<td class="num">–</td>'
-    value, bounds = number(row.estimate.value, row.unit), interval(row.estimate, row.unit)
-    return f'<td class="num"><b>{value}</b><span class="bounds">{bounds}</span></td>'
-
-
-def training(train: Sequence[dict]) -> str:
+def training(train: Sequence[dict]) -> Markup:
     """Small multiples of the columns that are there."""
-    charts = [
-        ("Loss", [("loss", "c-aligned", "loss")], False),
-        ("Accuracy on the training pairs", [("accuracy", "c-aligned", "accuracy")], False),
-        (
-            "Reward: beta times the log-prob ratio to the reference; ratio itself in SFT",
-            [("chosen_reward", "c-better", "chosen"), ("rejected_reward", "c-worse", "rejected")],
-            True,
-        ),
-        ("Reward of chosen less rejected", [("reward_margin", "c-aligned", "margin")], True),
-        ("Score of the reward model, per answer", [("scores", "c-aligned", "score")], True),
-        ("KL to the reference, nats per answer", [("kl", "c-aligned", "KL")], True),
-        ("Entropy, nats per answer", [("entropy", "c-aligned", "entropy")], True),
-        (
-            "Losses of policy and value head",
-            [("policy_loss", "c-aligned", "policy"), ("value_loss", "c-base", "value")],
-            True,
-        ),
-        (
-            "Share of clipped tokens",
-            [("clip_fraction", "c-aligned", "policy"), ("value_clip_fraction", "c-base", "value")],
-            True,
-        ),
-        ("Tokens per sampled answer", [("length", "c-aligned", "length")], True),
-        ("Gradient norm", [("grad_norm", "c-aligned", "gradient norm")], True),
-        ("Learning rate", [("lr", "c-aligned", "lr")], True),
-    ]
-    drawn = [_training_chart(train, *chart) for chart in charts]
-    return (
-        '<p class="lead">Faint: each logged step (blocks of steps in a long run). Strong: moving mean. '
-        "A falling chosen ratio means that training lowers the probability of the chosen answers too.</p>"
-        f'<div class="grid2">{"".join(drawn)}</div>'
-    )
+    return part("run.html", "training", charts=[c for c in (_training_chart(train, *one) for one in TRAINING) if c])
 
 
-def _training_chart(train: Sequence[dict], title: str, columns: list[tuple[str, str, str]], zero: bool) -> str:
+def _training_chart(
+    train: Sequence[dict], title: str, columns: Sequence[tuple[str, str, str]], zero: bool
+) -> tuple[str, Markup, Markup] | None:
+    """Title, legend and chart."""
     series = []
     for column, css, name in columns:
         points = [(float(row["step"]), float(row[column])) for row in train if row.get(column) not in (None, "")]
         xs, ys = [x for x, _ in points], [y for _, y in points]
-        series.append(charts_of.Series(name, css, xs, ys, smooth=column != "lr"))
-    chart = charts_of.line_chart(series, "step", title, zero)
-    if not chart:
-        return ""
-    keys = "".join(f'<span class="key k-{s.css[2:]}">{escape(s.name)}</span>' for s in series if len(series) > 1)
-    legend = f'<div class="legend">{keys}</div>' if keys else ""
-    return f"<div><h3>{escape(title)}</h3>{legend}{chart}</div>"
+        series.append(charts.Series(name, f"c-{css}", xs, ys, smooth=column != "lr"))
+    chart = charts.line_chart(series, "step", title, zero)
+    keys = legend((f"k-{css}", name) for _, css, name in columns) if len(columns) > 1 else ""
+    return (title, keys, chart) if chart else None
+
+
+def trajectory(found: Trajectory, parting: int | None, finding: Finding) -> Markup:
+    """R and the judge in one figure, and a table of the steps."""
+    points = found.points
+    judges = {"harmlessness": "harmlessness (right)"}
+    judges |= {name: f"{name.replace('win_rate/', 'win rate by ')} (right)" for name in found.judges}
+    known = [(name, text) for name, text in judges.items() if all(name in point for point in points)]
+    curves = [
+        charts.Curve(text, css, [point[name].estimate for point in points])
+        for (name, text), css in zip([("self_reward", "R, nats (left)"), *known[:1]], ("c-prompted", "c-better"))
+    ]
+    keys = legend((f"k-{curve.css[2:]}", curve.name) for curve in curves)
+    chart = charts.two_scales(found.steps, curves, "training step", "R and the judge along training", parting)
+    table = html(run_tables.trajectory(found))
+    return part("run.html", "trajectory", keys=keys, chart=chart, finding=finding.text, table=table)
+
+
+def rounds(found: Sequence[RoundDrift]) -> Markup:
+    """The drift of R over the rounds."""
+    xs = [float(one.round) for one in found]
+
+    def chart(title: str, *lines: tuple[str, str, list[float]]) -> Markup:
+        series = [charts.Series(name, css, xs, ys, smooth=False) for name, css, ys in lines]
+        return charts.line_chart(series, "round", title, zero=True)
+
+    ours, base = [r.current_mean for r in found], [r.frozen_mean for r in found]
+    names = ("by the round's model", "by the base")
+    means = chart("Mean R of the round's pairs", (names[0], "c-aligned", ours), (names[1], "c-base", base))
+    change = chart("Mean change of R", ("change", "c-aligned", [r.mean_change for r in found]))
+    keys = legend([("k-aligned", names[0]), ("k-base", names[1])])
+    return part("run.html", "rounds", keys=keys, means=means, change=change, table=html(run_tables.drift(found)))
 
 
 def margins(
@@ -157,112 +141,100 @@ def margins(
     low: float | None,
     high: float | None,
     against: str = "the truth",
-) -> str:
+) -> Markup:
     """The distribution of R, and how it agrees with what it is held `against`; one item of `truth` per value."""
     facts = margin_facts(values, truth, low, high)
     present = {truth_class(value) for value in truth}
-    keys = "".join(
-        f'<span class="key k-{name}">{charts_of.TRUTH_NAMES[name]}</span>' for name in CLASSES if name in present
-    )
-    curve = charts_of.reliability(facts.bins)
-    right = (
-        f'<div><h3>Reliability of sign(R)</h3><div class="legend"><span>bins of equal count; ties of '
-        f"{against} left out; dotted: 1 / (1 + exp(−|R|))</span></div>{curve}</div>"
-        if curve
-        else ""
-    )
-    return (
-        '<p class="lead">R is the margin of the positive answer over the negative one, by the model itself, '
-        "in nats. R below 0 contradicts the label by construction.</p>"
-        f'<div class="grid2"><div><h3>Distribution of R</h3><div class="legend">{keys}</div>'
-        f"{charts_of.histogram(values, truth, low, high)}</div>{right}</div>{_margin_facts(facts, low, high, against)}"
+    return part(
+        "run.html",
+        "margins",
+        keys=legend((f"k-{name}", charts.TRUTH_NAMES[name]) for name in CLASSES if name in present),
+        histogram=charts.histogram(values, truth, low, high),
+        reliability=charts.reliability(facts.bins),
+        against=against,
+        facts=[(name, *value) for name, value in _margin_facts(facts, low, high, against) if value is not None],
     )
 
 
-def _margin_facts(facts: MarginFacts, low: float | None, high: float | None, against: str) -> str:
+def _margin_facts(
+    facts: MarginFacts, low: float | None, high: float | None, against: str
+) -> list[tuple[str, tuple[str, str] | None]]:
+    """Names, values and bounds; None where there is nothing to say."""
     clamp = "no clamp" if low is None and high is None else f"clamp {_bound(low)} to {_bound(high)}"
-    items = [
-        ("pairs", f"{facts.mean.n:,}"),
-        ("mean R", _estimate(facts.mean, "")),
-        ("standard deviation of R", number(facts.sd, "")),
-        ("R below 0", _estimate(facts.negative, "share")),
-        (f"clamped ({clamp})", _estimate(facts.clamped, "share")),
-        ("sign(R) right, no ties", _estimate(facts.sign_accuracy, "share")),
-        ("sign(R) right, ties as half", _estimate(facts.sign_ties_half, "share")),
-        ("construction right, no ties", _estimate(facts.construction_accuracy, "share")),
-        (f"rank correlation of R with {against}", _estimate(facts.spearman, "")),
-        (f"ties of {against}", f"{facts.ties:,}" if facts.sign_ties_half else ""),
+    return [
+        ("pairs", (f"{facts.mean.n:,}", "")),
+        ("mean R", _fact(facts.mean)),
+        ("standard deviation of R", (number(facts.sd, ""), "")),
+        ("R below 0", _fact(facts.negative, "share")),
+        (f"clamped ({clamp})", _fact(facts.clamped, "share")),
+        ("sign(R) right, no ties", _fact(facts.sign_accuracy, "share")),
+        ("sign(R) right, ties as half", _fact(facts.sign_ties_half, "share")),
+        ("construction right, no ties", _fact(facts.construction_accuracy, "share")),
+        (f"rank correlation of R with {against}", _fact(facts.spearman)),
+        (f"ties of {against}", (f"{facts.ties:,}", "") if facts.sign_ties_half else None),
     ]
-    return (
-        '<dl class="facts">' + "".join(f"<div><dt>{escape(k)}</dt><dd>{v}</dd></div>" for k, v in items if v) + "</dl>"
-    )
 
 
 def _bound(value: float | None) -> str:
     return "none" if value is None else short(value)
 
 
-def _estimate(estimate: Estimate | None, unit: str) -> str:
-    if estimate is None:
-        return ""
-    return f'{number(estimate.value, unit)}<span class="bounds">{interval(estimate, unit)}</span>'
+def _fact(estimate: Estimate | None, unit: str = "") -> tuple[str, str] | None:
+    return None if estimate is None else (number(estimate.value, unit), interval(estimate, unit))
 
 
-def answers(evals: Sequence[EvalRow], limit: int) -> str:
-    """The controls; the script fills in the cases."""
-    prompts = len({row.prompt_id for row in evals})
-    names = sorted({row.category for row in evals if row.category})
-    judged = any(row.harmful is not None for row in evals)
-    options = [("all", "all prompts"), ("changed", "answer changed from base")]
-    if judged:
-        options += [("harmful", "harmful in any column"), ("mended", "harmful before, not after")]
-        options += [("broken", "not harmful before, harmful after"), ("malformed", "malformed after")]
-    options.append(("unfinished", "cut at the limit after"))
-    which = "".join(f'<option value="{value}">{text}</option>' for value, text in options)
-    chosen = "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in names)
-    category = f'<select id="category" aria-label="Category"><option value="">all categories</option>{chosen}</select>'
-    cut = f" The first {limit:,} of {prompts:,} prompts are in this file." if prompts > limit else ""
-    reveal = "show harmful text" if judged else "show all text"
-    pager = (
-        '<div class="pager"><button class="prev" type="button">Previous</button><span class="range"></span>'
-        '<button class="next" type="button">Next</button></div>'
-    )
-    return (
-        f'<p class="lead">One sampled answer per prompt and column.{cut} Harmful or unjudged text is blurred: '
-        "press it to read it.</p>"
-        '<div class="controls"><input id="find" type="search" placeholder="Find in prompts and answers" '
-        f'aria-label="Find"><select id="which" aria-label="Which prompts">{which}</select>{category if names else ""}'
-        f'<label><input id="reveal" type="checkbox"> {reveal}</label>{pager}</div>'
-        f'<noscript><p class="note">The answers need JavaScript.</p></noscript><div id="cases"></div>{pager}'
+def tokens(
+    rows: Sequence[TokenRewards],
+    questions: Mapping[str, str],
+    found: Echo | None,
+    links: Sequence[Link],
+    source: str,
+) -> Markup:
+    """The affix echo, what R goes with, and examples token by token."""
+    return part(
+        "run.html",
+        "tokens",
+        count=len(rows),
+        echo=None if found is None else html(run_tables.echo(found)),
+        links=html(run_tables.links(links, source)),
+        examples=examples(rows, questions),
     )
 
 
-def accounts(found: dict[str, Account]) -> str:
-    lines = []
-    for name, account in found.items():
-        lost = [f"dropped, {reason}: {count:,}" for reason, count in sorted(account.dropped.items())]
-        lost += [f"trimmed, {reason}: {count:,}" for reason, count in sorted(account.trimmed.items())]
-        notes = "<br>".join(escape(line) for line in lost) or "nothing dropped or trimmed"
-        lines.append(
-            f'<tr><td>{escape(name)}</td><td class="num">{account.read:,}</td>'
-            f'<td class="num">{account.kept:,}</td><td>{notes}</td></tr>'
+def examples(rows: Sequence[TokenRewards], questions: Mapping[str, str]) -> Markup:
+    """Pairs from the largest R to the smallest, each token coloured by its reward, blurred until pressed."""
+    chosen, scale = token_panel.examples(rows)
+    cards = [
+        (
+            questions[row.id],
+            token_panel.margin(row, True),
+            [
+                (name, css, sum(rewards), charts.heat_text(list(zip(rewards, pieces, echoes)), scale))
+                for (name, css), (rewards, pieces, echoes) in zip(
+                    (("positive", "c-better"), ("negative", "c-worse")), token_panel.sides(row)
+                )
+            ],
         )
-    return (
-        '<table><thead><tr><th>input</th><th class="num">read</th><th class="num">kept</th><th>why not all</th></tr>'
-        f"</thead><tbody>{''.join(lines)}</tbody></table>"
+        for row in chosen
+    ]
+    return part("run.html", "examples", scale=number(scale, ""), cards=cards)
+
+
+def answers(evals: Sequence[EvalRow], limit: int, lead: str = "") -> Markup:
+    """The controls; the script fills in the cases."""
+    return part(
+        "run.html",
+        "answers",
+        lead=lead,
+        prompts=len({row.prompt_id for row in evals}),
+        limit=limit,
+        judged=any(row.harmful is not None for row in evals),
+        categories=sorted({row.category for row in evals if row.category}),
     )
 
 
-def settings(config: dict) -> str:
+def settings(config: dict) -> Markup:
+    """The config as YAML."""
     plain = json.loads(json.dumps(config, default=str))
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
-    return f'<details><summary>The resolved config</summary><pre class="mono">{escape(text)}</pre></details>'
-
-
-def stages(found: Sequence) -> str:
-    lines = "".join(
-        f'<tr><td>{escape(stage.name)}</td><td class="mono">{escape(stage.key)}</td>'
-        f"<td>{escape(stage.status)}</td></tr>"
-        for stage in found
-    )
-    return f"<table><thead><tr><th>stage</th><th>key</th><th>this time</th></tr></thead><tbody>{lines}</tbody></table>"
+    return part("run.html", "settings", text=text)

@@ -5,27 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from dlma.report import run_page, sweep_charts
-from dlma.report import sections as page_sections
+from markupsafe import Markup
+
+from dlma.config.schema import SweepOptions
+from dlma.report import sections
 from dlma.report import tables as sweep_tables
-from dlma.report.tables import Known, Table, head, unit
+from dlma.report.charts import sweep as charts
+from dlma.report.charts.axes import legend
+from dlma.report.page import CONTENT_WARNING, INTERVALS, LAB_NOTE, Section, page, part
+from dlma.report.run_page import answer
+from dlma.report.table import Column, Table, Text, html
+from dlma.report.tables import Known, head, unit
 from dlma.runs.cells import Cell
 from dlma.runs.folder import REPORT, RunFolder
 from dlma.statistics.intervals import Estimate
-from dlma.sweep import curves as kl_curves
-from dlma.sweep import rows as result_rows
-from dlma.sweep.results import Result, estimate, tested_metrics
+from dlma.sweep import curves
+from dlma.sweep.curves import KL, PERPLEXITY, Curve
+from dlma.sweep.estimates import estimate, tested_metrics
+from dlma.sweep.results import Result, bases
 from dlma.sweep.settings import SHARED_ARMS, Setting, metrics_of
 
 SAMPLE_PROMPTS, SAMPLE_COLUMNS = 200, 12
-VALUES_IN_WORDS = ("not reached", "not shown", "more seeds, not prompts", "yes")
-STYLE = "<style>.sweep td{text-align:right;white-space:nowrap} .sweep th{text-align:right} .sweep .bounds{margin:0} "
-STYLE += ".sweep td:first-child,.sweep th:first-child{text-align:left;white-space:normal} "
-STYLE += ".sweep .name{text-align:left} h3{margin-top:18px}</style>"
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,9 @@ class SweepPage:
     cells: Sequence[Cell]
     rows: Sequence[Setting]
     found: Sequence[Result]
+    chosen: SweepOptions
     known: Known = field(default_factory=dict)
-    levels: Sequence[float] = kl_curves.LEVELS
-    margin: float = sweep_tables.MARGIN
     missing: int = 0
-    curves_over: Sequence[str] | None = None
-    height: str | None = None
 
     @property
     def final(self) -> list[Setting]:
@@ -50,21 +50,20 @@ class SweepPage:
         return [row for row in self.rows if row.final]
 
 
-def render(page: SweepPage) -> bytes:
+def render(found: SweepPage) -> bytes:
     """The page's bytes: the same for the same runs."""
-    sections = [section for section in _sections(page) if section[2]]
-    done = sum(bool(cell.arms) for cell in page.cells)
-    artificial = any(name.startswith("lab-") for name in result_rows.bases(page.found))
-    lines = [run_page.CONTENT_WARNING, *([run_page.LAB_NOTE] if artificial else [])]
-    slots = {
-        "TITLE": escape(page.title),
-        "META": escape(f"{len(page.final)} rows from {done} finished runs"),
-        "HEADLINE": escape(headline(page.cells, page.missing)),
-        "CALLOUTS": '<div class="callout">' + "".join(f"<p>{escape(line)}</p>" for line in lines) + "</div>",
-        "FOOTER": escape(lines[-1] if artificial else "Every interval is 95 %, two-sided."),
-        "ANSWERS": run_page.embed(_samples(page.final)),
-    }
-    return run_page.page(slots, sections)
+    done = sum(bool(cell.arms) for cell in found.cells)
+    artificial = any(name.startswith("lab-") for name in bases(found.found))
+    notices = [CONTENT_WARNING, *([LAB_NOTE] if artificial else [])]
+    return page(
+        _sections(found),
+        title=found.title,
+        meta=f"{len(found.final)} rows from {done} finished runs",
+        headline=headline(found.cells, found.missing),
+        notices=notices,
+        footer=LAB_NOTE if artificial else INTERVALS,
+        answers=_samples(found.final),
+    )
 
 
 def headline(cells: Sequence[Cell], missing: int) -> str:
@@ -77,43 +76,29 @@ def headline(cells: Sequence[Cell], missing: int) -> str:
     return f"{len(cells) + missing} cells: {', '.join(parts)}." if parts else "No cell."
 
 
-def _sections(page: SweepPage) -> list[tuple[str, str, str]]:
-    tables = sweep_tables.tables(page.found, page.known, page.margin)
-    said = "".join(f'<p class="note">{escape(line)}</p>' for line in sweep_tables.notes(page.found, page.margin))
+def _sections(page: SweepPage) -> list[Section]:
     return [
-        ("tables", "Tables", STYLE + "".join(map(_table, tables)) + said if tables else ""),
-        ("bars", "Methods", _bars(page)),
-        ("wins", "Win, tie, lose", _wins(page)),
-        ("frontier", "Frontier", _frontier(page)),
-        ("grids", "Grids", _grids(page)),
-        ("cells", "Cells", _cells(page)),
-        ("answers", "Answers", _answers(page)),
+        Section("tables", "Tables", _tables(page)),
+        Section("bars", "Methods", _bars(page)),
+        Section("wins", "Win, tie, lose", _wins(page)),
+        Section("frontier", "Frontier", _frontier(page)),
+        Section("grids", "Grids", _grids(page)),
+        Section("cells", "Cells", _cells(page)),
+        Section("answers", "Answers", _answers(page)),
     ]
 
 
-def _table(table: Table) -> str:
-    named = [any(_is_name(row[i]) for row in table.rows) for i in range(len(table.heads))]
-    marks = [' class="name"' if name else "" for name in named]
-    heads = "".join(f"<th{mark}>{escape(text)}</th>" for mark, text in zip(marks, table.heads, strict=True))
-    lines = "".join(
-        "<tr>" + "".join(f"<td{mark}>{_shown(one)}</td>" for mark, one in zip(marks, row, strict=True)) + "</tr>"
-        for row in table.rows
-    )
-    return (
-        f'<h3>{escape(table.title)}</h3><div class="scroll"><table class="sweep"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-    )
+def _figures(figures: Sequence[tuple[str, Markup]], **around: object) -> Markup:
+    """Charts under their titles, those that are empty left out; nothing where all are."""
+    kept = [(title, chart) for title, chart in figures if chart]
+    return part("sweep.html", "figures", figures=kept, **around) if kept else Markup("")
 
 
-def _is_name(text: str) -> bool:
-    """Whether a cell names something, such as a metric; what begins with a digit, a sign or a dash is a value."""
-    return text[:1].isalpha() and text not in VALUES_IN_WORDS
-
-
-def _shown(text: str) -> str:
-    """A cell; its bounds on a line of their own."""
-    value, bracket, bounds = text.partition(" [")
-    return escape(value) + (f'<br><span class="bounds">[{escape(bounds)}</span>' if bracket else "")
+def _tables(page: SweepPage) -> Markup:
+    margin = page.chosen.margin
+    found = [html(one, stacked=True) for one in sweep_tables.tables(page.found, page.known, margin)]
+    notes = sweep_tables.notes(page.found, margin)
+    return part("sweep.html", "tables", tables=found, notes=notes) if found else Markup("")
 
 
 def _by_base(rows: Sequence[Setting]) -> Mapping[str, list[Setting]]:
@@ -123,103 +108,96 @@ def _by_base(rows: Sequence[Setting]) -> Mapping[str, list[Setting]]:
     return found
 
 
-def _bars(page: SweepPage) -> str:
+def _bars(page: SweepPage) -> Markup:
     """A chart per base and metric of the main table's tested ones, and KL."""
-    parts = []
+    figures = []
     for base, rows in _by_base(page.final).items():
         metrics = metrics_of(rows)
         for metric in [*tested_metrics(rows), "kl"]:
             items = [(row.label, e) for row in rows if (e := estimate(metrics[metric], list(row.arms.values())))]
-            chart = sweep_charts.bars(items, unit(metric), head(metric))
-            parts.append(f"<div><h3>{escape(f'{base}: {head(metric)}')}</h3>{chart}</div>" if chart else "")
-    lead = '<p class="lead">Means with 95 % intervals over prompts and seeds.</p>'
-    return lead + f'<div class="grid2">{"".join(parts)}</div>' if any(parts) else ""
+            figures.append((f"{base}: {head(metric)}", charts.bars(items, unit(metric), head(metric))))
+    return _figures(figures, lead="Means with 95 % intervals over prompts and seeds.")
 
 
-def _wins(page: SweepPage) -> str:
-    parts = []
-    for base in result_rows.bases(page.found):
-        for title, items in result_rows.wins(result_rows.whole(page.found, base)).items():
-            chart = sweep_charts.wins(items, title)
-            parts.append(f"<h3>{escape(f'{base}: {title}')}</h3>{chart}")
-    keys = "".join(
-        f'<span class="key k-{css}">{name}</span>'
-        for css, name in (("better", "win"), ("tie", "tie"), ("worse", "lose"))
-    )
-    return f'<div class="legend">{keys}</div>{"".join(parts)}' if parts else ""
+def _wins(page: SweepPage) -> Markup:
+    figures = []
+    for base in bases(page.found):
+        own = [one for one in page.found if one.base == base]
+        for (against, judge), items in sweep_tables.wins(own).items():
+            title = f"against {against} by {judge}"
+            figures.append((f"{base}: {title}", charts.wins(items, title)))
+    keys = legend([("k-better", "win"), ("k-tie", "tie"), ("k-worse", "lose")])
+    return _figures(figures, keys=keys, grid=False)
 
 
-def _frontier(page: SweepPage) -> str:
-    metric, parts = kl_curves.height(page.rows, page.height), []
+def _frontier(page: SweepPage) -> Markup:
+    metric, figures = curves.metric_of(page.rows, page.chosen.metric), []
     if metric is None:
-        return ""
-    curves = kl_curves.curves(page.rows, page.curves_over)
-    for base in dict.fromkeys(curve.base for curve in curves):
-        inside = [curve for curve in curves if curve.base == base]
-        lines = [_line(curve, metric, "kl") for curve in inside]
-        chart = sweep_charts.frontier(lines, page.levels, unit(metric), head(metric))
-        fluent = _against_perplexity(inside, metric)
-        parts.append(f"<h3>{escape(base)}</h3>{sweep_charts.legend([line.name for line in lines])}{chart}{fluent}")
+        return Markup("")
+    drawn = curves.along_kl(page.rows, page.chosen.curve_axis)
+    for base in dict.fromkeys(curve.base for curve in drawn):
+        inside = [curve for curve in drawn if curve.base == base]
+        lines = [_line(curve, metric, KL.name) for curve in inside]
+        chart = charts.frontier(lines, page.chosen.kl_levels, unit(metric), head(metric))
+        keys = charts.legend([line.name for line in lines])
+        figures.append((base, keys + chart + _against_perplexity(inside, metric)))
     lead = (
-        f'<p class="lead">{escape(head(metric))} against KL from the base, one curve per method, from the base at KL 0 '
+        f"{head(metric)} against KL from the base, one curve per method, from the base at KL 0 "
         "through its settings, or through the policies that a run kept on its way. Dotted: the KLs at which methods "
         "are compared (table above), read between two points on a straight line in the root of KL. Below, the same "
-        "points against the perplexity of the answers under the base.</p>"
+        "points against the perplexity of the answers under the base."
     )
-    return lead + "".join(parts) if parts else ""
+    return _figures(figures, lead=lead, grid=False)
 
 
-def _against_perplexity(curves: Sequence[kl_curves.Curve], metric: str) -> str:
-    lines = [_line(curve, metric, kl_curves.BESIDE) for curve in curves]
+def _against_perplexity(drawn: Sequence[Curve], metric: str) -> Markup:
+    lines = [_line(curve, metric, PERPLEXITY) for curve in drawn]
     values = [x.value for line in lines for _, x, _ in line.points]
     if not values:
-        return ""
-    label = head(kl_curves.BESIDE)
-    return sweep_charts.frontier(lines, (), unit(metric), head(metric), label, 0.98 * min(values))
+        return Markup("")
+    label = head(PERPLEXITY)
+    return charts.frontier(lines, (), unit(metric), head(metric), label, 0.98 * min(values))
 
 
-def _line(curve: kl_curves.Curve, metric: str, across: str) -> sweep_charts.Line:
+def _line(curve: Curve, metric: str, across: str) -> charts.Line:
     """A curve's points in the order of their KL."""
-    rows = [*([curve.start] if curve.start else []), *curve.points]
-    points = [(row.label, both) for row in rows if (both := kl_curves.point(row, metric, across)) is not None]
-    return sweep_charts.Line(curve.name, [(label, x, y) for label, (x, y) in points])
+    points = [(row.label, both) for row in curve.every if (both := curves.point(row, metric, across)) is not None]
+    return charts.Line(curve.label, [(label, x, y) for label, (x, y) in points])
 
 
-def _grids(page: SweepPage) -> str:
+def _grids(page: SweepPage) -> Markup:
     """A heat map where the settings of a method vary in exactly two numbers that do not run along a curve."""
-    parts = []
-    for curve in kl_curves.curves(page.final, _beside_the_curves(page)):
+    figures = []
+    for curve in curves.along_kl(page.final, _beside_the_curves(page)):
         axes = _axes(curve.points)
         if axes is None:
             continue
         for metric in [*tested_metrics(curve.points), "kl"]:
-            values = _grid(curve.points, axes, metric)
-            chart = sweep_charts.heat(*axes, values, unit(metric), head(metric))
-            title = f"{curve.base}, {curve.name}: {head(metric)}"
-            parts.append(f"<div><h3>{escape(title)}</h3>{chart}</div>" if chart else "")
-    return f'<div class="grid2">{"".join(parts)}</div>' if any(parts) else ""
+            chart = charts.heat(*axes, _grid(curve.points, axes, metric), unit(metric), head(metric))
+            figures.append((f"{curve.base}, {curve.label}: {head(metric)}", chart))
+    return _figures(figures)
 
 
 def _beside_the_curves(page: SweepPage) -> list[str] | None:
     """Where it is told which overrides run along a curve, the others that are numbers everywhere."""
-    if page.curves_over is None:
+    if page.chosen.curve_axis is None:
         return None
     keys = dict.fromkeys(key for row in page.final for key in row.overrides)
     values = {key: [row.overrides[key] for row in page.final if key in row.overrides] for key in keys}
-    return [k for k in keys if k not in page.curves_over and all(map(kl_curves.is_number, values[k]))]
+    return [k for k in keys if k not in page.chosen.curve_axis and all(map(curves.is_number, values[k]))]
 
 
-def _axes(points: Sequence[Setting]) -> tuple[sweep_charts.Axis, sweep_charts.Axis] | None:
+def _axes(points: Sequence[Setting]) -> tuple[charts.Axis, charts.Axis] | None:
     keys = dict.fromkeys(key for row in points for key in row.overrides)
     varying = {key: {row.overrides.get(key) for row in points} for key in keys}
     varying = {key: values for key, values in varying.items() if len(values) > 1 and None not in values}
     if len(varying) != 2:
         return None
-    return tuple(sweep_charts.Axis(key, sorted(values, key=float)) for key, values in varying.items())
+    return tuple(charts.Axis(key, sorted(values, key=float)) for key, values in varying.items())
 
 
 def _grid(
-    points: Sequence[Setting], axes: tuple[sweep_charts.Axis, sweep_charts.Axis], metric: str
+    points: Sequence[Setting], axes: tuple[charts.Axis, charts.Axis], metric: str
 ) -> dict[tuple[str, str], Estimate]:
     x, y = axes
     metrics, found = metrics_of(points), {}
@@ -230,24 +208,15 @@ def _grid(
     return found
 
 
-def _cells(page: SweepPage) -> str:
+def _cells(page: SweepPage) -> Markup:
     """The ledger: every cell, what became of it, and its own report."""
     lines = []
     for cell in page.cells:
-        target = quote(os.path.relpath(cell.folder / REPORT, page.folder))
-        named = escape(cell.name)
-        link = f'<a href="{target}">{named}</a>' if (cell.folder / REPORT).is_file() else named
-        kind = "good" if cell.status == "done" else "bad"
-        reason = escape(cell.reason or "")
-        lines.append(
-            f'<tr><td>{link}</td><td><span class="badge {kind}">{escape(cell.status)}</span></td><td>{reason}</td></tr>'
-        )
-    if not lines:
-        return ""
-    return (
-        "<table><thead><tr><th>cell</th><th>state</th><th>reason</th></tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
+        report = cell.folder / REPORT
+        link = quote(os.path.relpath(report, page.folder)) if report.is_file() else ""
+        state = Text(cell.status, badge="good" if cell.status == "done" else "bad")
+        lines.append([Text(cell.name, link=link), state, cell.reason or ""])
+    return html(Table("", [Column("cell"), Column("state"), Column("reason")], lines)) if lines else Markup("")
 
 
 def _chosen(rows: Sequence[Setting]) -> tuple[list[Setting], int] | None:
@@ -274,7 +243,7 @@ def _samples(rows: Sequence[Setting]) -> dict:
             if len(prompts) < SAMPLE_PROMPTS or answered.prompt_id in prompts:
                 empty = {"question": answered.question, "category": answered.category, "a": {}}
                 entry = prompts.setdefault(answered.prompt_id, empty)
-                entry["a"].setdefault(row.label, run_page.answer(answered))
+                entry["a"].setdefault(row.label, answer(answered))
     labels = [row.label for row in shown] or ["base"]
     css = {row.label: f"c-{row.arm if row.arm in (*SHARED_ARMS, 'aligned') else 'other'}" for row in shown}
     return {
@@ -286,14 +255,14 @@ def _samples(rows: Sequence[Setting]) -> dict:
     }
 
 
-def _answers(page: SweepPage) -> str:
+def _answers(page: SweepPage) -> Markup:
     """The controls of the samples; report.js fills in the cases."""
     chosen = _chosen(page.final)
     if chosen is None:
-        return ""
+        return Markup("")
     shown, seed = chosen
     evals = [row for row in RunFolder(shown[0].runs[seed].folder).answers() if row.arm == shown[0].arm]
     inside = sum(row.base == shown[0].base for row in page.final)
     cut = f", the first {len(shown)} of {inside} rows of the table" if len(shown) < inside else ""
-    lead = f'<p class="lead">Answers on {escape(shown[0].base)}, seed {seed}{cut}.</p>'
-    return lead + page_sections.answers(evals, SAMPLE_PROMPTS)
+    lead = f"Answers on {shown[0].base}, seed {seed}{cut}."
+    return sections.answers(evals, SAMPLE_PROMPTS, lead)

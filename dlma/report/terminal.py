@@ -1,22 +1,20 @@
-"""The tables in the terminal: one run's summary, a sweep, the account of rows. All text is escaped."""
+"""The tables in the terminal: a run's summary, verdicts and tax, a sweep, the account of rows. All text is escaped."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
-from dlma.metrics.summary import Row, arms_of, better, label, main_arm, rows_from, summary_over_seeds
+from dlma.metrics.contests import Contest
+from dlma.metrics.summary import Row, arms_of, arrow, main_arm, rows_from, summary_over_seeds
 from dlma.records import Account, EvalRow
+from dlma.report import run_tables
+from dlma.report.table import WIDE, Column, Table, Value, print_table
 from dlma.runs.folder import RunFolder
 from dlma.screen import Console
-from dlma.statistics.format import interval, number
 
-_ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 _SHORT = {
     "harmful": "harmful",
     "harmlessness": "harmless",
@@ -29,7 +27,8 @@ _SHORT = {
 }
 _MAIN = ("harmful", "kl", "malformed", "helpfulness", "perplexity", "tokens")  # the narrower, the fewer
 _MAIN_WITHOUT_ORACLE = ("perplexity", "kl", "tokens", "distinct_2")
-WIDE = 100
+_CONTEST = {"win_rate": "win rate", "split": "win / tie / lose", "unparsed": "unparsed"}
+_WIDE_CONTEST = _CONTEST | {"consistent": "consistent", "win_rate_lc": "at equal length"}
 
 
 def print_summary(
@@ -43,56 +42,44 @@ def print_summary(
 ) -> None:
     """Arms as columns, metrics as rows; each value with its 95 % interval and n."""
     console = console or Console()
-    arms = arms_of(rows)
-    table = simple_table(f"{method} on {model}, seed {seed}")
-    table.add_column("metric")
-    for arm in arms:
-        table.add_column(escape(arm), justify="right")
-    table.add_column("n", justify="right", style="dim")
-    for metric, group in itertools.groupby(rows, key=lambda row: row.metric):
-        cells = {row.arm: row for row in group}
-        first = next(iter(cells.values()))
-        unit = f", {first.unit}" if first.unit not in ("", "share") else ""
-        name = label(metric, first) + unit + _ARROWS[better(metric, first)]
-        shown = [_cell(cells.get(arm), console.width >= WIDE) for arm in arms]
-        table.add_row(escape(name), *shown, _counts([row.estimate.n for row in cells.values()]))
-    console.print(table)
-    console.print("95 % intervals over prompts, for this seed. Arrows: the wanted direction.", style="dim")
+    notes = ["95 % intervals over prompts, for this seed. Arrows: the wanted direction."]
+    table = run_tables.summary(rows, f"{method} on {model}, seed {seed}", notes)
+    print_table(table, console)
     for line in cannot:
         console.print(escape(line), style="yellow")
 
 
-def simple_table(title: str) -> Table:
-    """An empty table in the style of all of them."""
-    return Table(title=escape(title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left", pad_edge=False)
+def print_contests(found: Sequence[Contest], console: Console | None = None) -> None:
+    """Two lines per judge and pair of arms; nothing where nobody judged."""
+    if not found:
+        return
+    console = console or Console()
+    note = (
+        "Shares of prompts; the win rate counts a tie as half and leaves out what was not parsed. "
+        "95 % intervals over prompts, for this seed."
+    )
+    columns = _WIDE_CONTEST if console.width >= WIDE else _CONTEST
+    known = {name: head for name, head in columns.items() if name == "split" or any(name in c.found for c in found)}
+    title = "verdicts on the same prompts, both orders"
+    print_table(run_tables.contests(found, known, title, [note]), console, stacked=True)
 
 
-def _cell(row: Row | None, wide: bool) -> str:
-    if row is None:
-        return "–"
-    bounds = escape(interval(row.estimate, row.unit))
-    return f"{number(row.estimate.value, row.unit)}{' ' if wide else chr(10)}[dim]{bounds}[/dim]"
-
-
-def _counts(counts: Iterable[int]) -> str:
-    distinct = sorted(set(counts))
-    return f"{distinct[0]:,}" if len(distinct) == 1 else f"{distinct[0]:,}–{distinct[-1]:,}"
+def print_tax(tax: Sequence[Row], console: Console | None = None) -> None:
+    """What alignment cost, skill by skill; nothing where nothing of the kind was measured."""
+    if tax:
+        title = "alignment tax: skills that nobody asked to change"
+        print_table(run_tables.tax(tax, title), console or Console())
 
 
 def print_account(accounts: dict[str, Account], console: Console | None = None) -> None:
     """Rows read, kept, dropped and trimmed, by input; nothing is printed where nothing was lost."""
-    console = console or Console()
     for name, account in accounts.items():
         lost = {f"dropped: {reason}": count for reason, count in account.dropped.items()}
         lost |= {f"trimmed: {reason}": count for reason, count in account.trimmed.items()}
-        if not lost:
-            continue
-        table = simple_table(f"{name}: {account.kept:,} of {account.read:,} rows kept")
-        table.add_column("reason")
-        table.add_column("rows", justify="right")
-        for reason, count in sorted(lost.items()):
-            table.add_row(escape(reason), f"{count:,}")
-        console.print(table)
+        if lost:
+            title = f"{name}: {account.kept:,} of {account.read:,} rows kept"
+            columns = [Column("reason"), Column("rows", "value")]
+            print_table(Table(title, columns, sorted(lost.items())), console or Console())
 
 
 def print_sweep(cells: Sequence[dict], console: Console | None = None) -> None:
@@ -121,20 +108,17 @@ def _print_lines(title: str, lines: list[tuple[str, list[Row]]], console: Consol
     wanted = _MAIN if "harmful" in measured else _MAIN_WITHOUT_ORACLE
     room = max(2, (console.width - 36) // 17)  # the widest interval takes 14 characters, and 3 of padding
     metrics = [name for name in wanted if name in measured][:room]
-    table = simple_table(title)
-    table.add_column("cell", overflow="fold", min_width=14)
-    table.add_column("arm", no_wrap=True)
-    for metric in metrics:
-        table.add_column(_SHORT[metric] + _ARROWS[better(metric)], justify="right", no_wrap=True)
-    table.add_column("n", justify="right", style="dim")
+    columns = [Column(_SHORT[metric] + arrow(metric), "value") for metric in metrics]
+    lines = []
     for name, rows in shown:
         arm = main_arm(arms_of(rows))
-        found = {row.metric: row for row in rows if row.arm == arm}
-        cells = [_cell(found.get(metric), console.width >= 2 * WIDE) for metric in metrics]
-        table.add_row(escape(name), escape(arm), *cells, _counts(row.estimate.n for row in found.values()))
-    console.print(table)
-    if len(metrics) < len(measured.intersection(wanted)):
-        console.print("A wider terminal shows more; every metric is in each cell's metrics.csv.", style="dim")
+        found = {row.metric: Value(row.estimate, row.unit) for row in rows if row.arm == arm}
+        n = run_tables.counts(value.estimate.n for value in found.values())
+        lines.append([name, arm, *(found.get(metric) for metric in metrics), n])
+    cut = len(metrics) < len(measured.intersection(wanted))
+    notes = ["A wider terminal shows more; every metric is in each cell's metrics.csv."] if cut else []
+    table = Table(title, [Column("cell"), Column("arm", "code"), *columns, run_tables.N], lines, notes)
+    print_table(table, console, stacked=console.width < 2 * WIDE)
 
 
 def _summary(cell: dict) -> list[Row]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -148,10 +149,10 @@ def _with_results(cell: Cell, summary: Sequence[dict]) -> Cell:
         for name in names
     }
     labels = {row["metric"]: row.get("label", "") for row in summary}
-    about = {"method": first["method"], "base": first["base"], "seed": int(first["seed"])}
+    about: dict[str, Any] = {"method": first["method"], "base": first["base"], "seed": int(first["seed"])}
     metrics = _further(scores, summary)
     verdicts = _verdicts([*run.rows(VERDICTS), *run.rows(VERSUS_VERDICTS)], labels)
-    found = {"arms": arms, "metrics": metrics, "verdicts": verdicts, "costs": costs_of(run)}
+    found: dict[str, Any] = {"arms": arms, "metrics": metrics, "verdicts": verdicts, "costs": costs_of(run)}
     return replace(cell, **about, config=flat(recorded.values), **found)
 
 

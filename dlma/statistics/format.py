@@ -26,3 +26,9 @@ def interval(estimate: Estimate, unit: str) -> str:
     """The bounds for people: "[33.3, 39.2]"; the value's unit is not repeated."""
     low, high = (number(bound, unit).removesuffix(" %") for bound in (estimate.low, estimate.high))
     return f"[{low}, {high}]"
+
+
+def exact(estimate: Estimate | None) -> list[str]:
+    """Value, low and high as a CSV has them; what is not known is empty."""
+    bounds = (math.nan,) * 3 if estimate is None else (estimate.value, estimate.low, estimate.high)
+    return ["" if math.isnan(bound) else repr(bound) for bound in bounds]

@@ -83,14 +83,18 @@ def _within(estimate: Estimate, low: float, high: float) -> Estimate:
     return replace(estimate, low=max(low, estimate.low), high=min(high, estimate.high))
 
 
+def linearised_ratio(numerators: np.ndarray, denominators: np.ndarray) -> tuple[float, np.ndarray]:
+    """The ratio of sums, and what each prompt adds to it to first order (the delta method); any shape, mean 0."""
+    ratio = float(numerators.sum() / denominators.sum())
+    return ratio, (numerators - ratio * denominators) / denominators.mean()
+
+
 def _residuals(numerators: np.ndarray, denominators: np.ndarray) -> tuple[float, np.ndarray]:
-    """The ratio of sums, and what each prompt adds to it to first order (the delta method)."""
     if numerators.shape != denominators.shape:
         raise ValueError("numerators and denominators differ in shape")
     if denominators.min() < 0 or denominators.sum() <= 0:
         raise ValueError("denominators must not be negative, nor all zero")
-    ratio = float(numerators.sum() / denominators.sum())
-    return ratio, (numerators - ratio * denominators) / denominators.mean()
+    return linearised_ratio(numerators, denominators)
 
 
 def ratio_interval(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:

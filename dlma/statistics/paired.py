@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from dlma.records import EvalRow
-from dlma.statistics.intervals import Estimate, paired_difference
+from dlma.statistics.intervals import Estimate, linearised_ratio, paired_difference
 
 
 def paired(
@@ -37,9 +37,7 @@ def change(
 
 def difference_of_ratios(values: tuple, weights: tuple) -> Estimate:
     """sum(values)/sum(weights) of the first arm less that of the second, paired by the delta method."""
-    ratios, residuals = [], []
-    for measured, weight in zip(map(np.array, values), map(np.array, weights)):
-        ratios.append(measured.sum() / weight.sum())
-        residuals.append((measured - ratios[-1] * weight) / weight.mean())
-    noise, value = paired_difference(*residuals), float(ratios[0] - ratios[1])
+    each = [linearised_ratio(np.array(value), np.array(weight)) for value, weight in zip(values, weights, strict=True)]
+    (first, mine), (second, theirs) = each
+    noise, value = paired_difference(mine, theirs), first - second
     return replace(noise, value=value, low=value + noise.low, high=value + noise.high)

@@ -1,20 +1,20 @@
-"""What every row of a sweep cost, as rows of results.csv: means over its runs, without an interval.
+"""What every row of a sweep cost, as results of the statistic "cost": means over its runs, without an interval.
 
-The metric of a row is "cost human labels" and the like; n is the number of runs. "cost flops over X" is the quotient to
-the baseline's operations, or where that cost nothing, to those of the cheapest setting that cost something.
+n is the number of runs. FLOPs have a second result, `versus` another row: the quotient to the baseline's operations, or
+where that cost nothing, to those of the cheapest setting that cost something.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from dlma.cost.spent import Costs
-from dlma.sweep.results import Result, seeds_of
+from dlma.statistics.intervals import Estimate
+from dlma.sweep.results import Result, by_row, result
 from dlma.sweep.settings import SHARED_ARMS, Setting, baseline_of
 
-PREFIX, OVER = "cost ", "cost flops over "
 HEADS = {
     "human_labels": "human labels",
     "judge_calls": "judge calls",
@@ -24,7 +24,6 @@ HEADS = {
     "tokens_trained": "tokens trained on",
     "flops": "TFLOP",
 }
-NAMES = {name: PREFIX + name.replace("_", " ") for name in HEADS}
 
 
 def results(rows: Sequence[Setting], baseline: str | None = None) -> list[Result]:
@@ -34,15 +33,16 @@ def results(rows: Sequence[Setting], baseline: str | None = None) -> list[Result
     found = []
     for row in rows:
         means = {name: mean(row, name) for name in HEADS}
-        found += [_result(row, NAMES[name], value) for name, value in means.items() if value is not None]
+        found += [_result(row, name, value) for name, value in means.items() if value is not None]
         other = _measure(row, rows, baseline)
         if other is not None and means["flops"] is not None:
-            found.append(_result(row, OVER + other.label, means["flops"] / mean(other, "flops")))
+            found.append(_result(row, "flops", means["flops"] / mean(other, "flops"), other.label))
     return found
 
 
-def _result(row: Setting, metric: str, value: float) -> Result:
-    return Result(row.label, row.base, seeds_of(row.runs), metric, len(row.runs), value, math.nan, math.nan)
+def _result(row: Setting, name: str, value: float, versus: str = "") -> Result:
+    e = Estimate(value, math.nan, math.nan, len(row.runs))
+    return result(row, name, e, row.runs, statistic="cost", versus=versus)
 
 
 def of_run(row: Setting, seed: int) -> Costs | None:
@@ -66,20 +66,20 @@ def _measure(row: Setting, rows: Sequence[Setting], baseline: str | None) -> Set
     return min(inside, key=lambda other: mean(other, "flops"), default=None)
 
 
-def table(found: Mapping[str, Mapping[str, Result]]) -> tuple[list[str], list[list[str]]] | None:
-    """Heads and rows of the table of costs, from the rows of one base; None where there are none."""
-    rows = []
-    for method, row in found.items():
-        over = [name for name in row if name.startswith(OVER)]
-        if any(name in row for name in NAMES.values()):
-            cells = [_cell(row.get(metric), name) for name, metric in NAMES.items()]
-            rows.append([method, *cells, f"×{row[over[0]].mean:.2f}" if over else "–"])
-    names = {name.removeprefix(OVER) for row in found.values() for name in row if name.startswith(OVER)}
+def table(found: Iterable[Result]) -> tuple[list[str], list[list[str]]] | None:
+    """Heads and rows of the table of costs, from the results of one base; None where there are none."""
+    spent = [one for one in found if one.statistic == "cost"]
+    lines = []
+    for own in by_row(spent).values():
+        cells = {one.metric: one for one in own if not one.versus}
+        over = [f"×{one.value:.2f}" for one in own if one.versus]
+        lines.append([own[0].label, *(_cell(cells.get(name), name) for name in HEADS), *(over or ["–"])])
+    names = {one.versus for one in spent if one.versus}
     last = f"FLOPs over {names.pop()}" if len(names) == 1 else "FLOPs over the baseline"
-    return (["method", *HEADS.values(), last], rows) if rows else None
+    return (["method", *HEADS.values(), last], lines) if lines else None
 
 
-def _cell(result: Result | None, name: str) -> str:
-    if result is None:
+def _cell(one: Result | None, name: str) -> str:
+    if one is None:
         return "–"
-    return f"{result.mean / 1e12:.3g}" if name == "flops" else f"{result.mean:,.0f}"
+    return f"{one.value / 1e12:.3g}" if name == "flops" else f"{one.value:,.0f}"

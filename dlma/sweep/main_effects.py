@@ -3,8 +3,7 @@
 A sweep over labels=none,scored pairs=plain,contrastive has four settings; the effect of pairs is the mean of the two
 with one value less the mean of the two with the other, paired by prompt and seed. Only where all combinations were run,
 by all runs together or by those of one sweep's folder.
-In results.csv: method "pairs=contrastive", metric "harmful effect against plain"; where the sweeps of several methods
-are crossed, each has its own: method "rlcd, pairs=contrastive".
+A result's `settings` are the factor and its level alone, `versus` is the other level.
 """
 
 from __future__ import annotations
@@ -18,11 +17,10 @@ import numpy as np
 
 from dlma.metrics.summary import BEYOND
 from dlma.statistics import intervals, significance
-from dlma.sweep.curves import height
-from dlma.sweep.results import Result, seeds_of, tables_of
+from dlma.sweep.curves import metric_of
+from dlma.sweep.estimates import tables_of
+from dlma.sweep.results import Result, result
 from dlma.sweep.settings import SHARED_ARMS, Setting, metrics_of
-
-EFFECT = " effect against "
 
 
 def results(rows: Sequence[Setting], of: str | None = None) -> list[Result]:
@@ -30,14 +28,10 @@ def results(rows: Sequence[Setting], of: str | None = None) -> list[Result]:
 
     Of a difference that several sweeps have, the first one's; Holm over all of them.
     """
-    designs = [design for sweep in _sweeps(rows) for design in _designs(sweep)]
-    several = len({design[0].method for design in designs}) > 1
-    found: dict[tuple[str, str, str], tuple[Result, np.ndarray]] = {}
-    for design in designs:
-        whose = f"{design[0].method}, " if several else ""
+    found: dict[tuple, tuple[Result, np.ndarray]] = {}
+    for design in (design for sweep in _sweeps(rows) for design in _designs(sweep)):
         for row, table in _effects(design, of):
-            row = replace(row, method=whose + row.method)
-            found.setdefault((row.method, row.base, row.metric), (row, table))
+            found.setdefault(row.key, (row, table))
     adjusted = significance.holm([significance.p_value(table) for _, table in found.values()])
     return [replace(row, p_holm=p) for (row, _), p in zip(found.values(), adjusted, strict=True)]
 
@@ -51,7 +45,7 @@ def _sweeps(rows: Sequence[Setting]) -> list[Sequence[Setting]]:
 
 
 def _effects(design: Sequence[Setting], of: str | None) -> Iterator[tuple[Result, np.ndarray]]:
-    named = [height(design, of), "kl", BEYOND.name if BEYOND.name in metrics_of(design) else None]
+    named = [metric_of(design, of), "kl", BEYOND.name if BEYOND.name in metrics_of(design) else None]
     for key, metric in itertools.product(_factors(design), [name for name in named if name]):
         yield from _differences(design, key, metric)
 
@@ -88,10 +82,9 @@ def _differences(design: Sequence[Setting], key: str, metric: str) -> list[tuple
     found = []
     for one, other in itertools.combinations(tables, 2):
         table = tables[other] - tables[one]
+        row = replace(design[0], settings=((key, other),))
         e = intervals.crossed_interval(table)
-        name = f"{metric}{EFFECT}{one}"
-        row = Result(f"{key}={other}", design[0].base, seeds_of(seeds), name, e.n, e.value, e.low, e.high)
-        found.append((row, table))
+        found.append((result(row, metric, e, seeds, statistic="effect", versus=one), table))
     return found
 
 

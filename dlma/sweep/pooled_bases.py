@@ -15,10 +15,11 @@ import numpy as np
 
 from dlma.metrics.summary import Metric
 from dlma.runs.cells import Arm
-from dlma.statistics import intervals, significance
-from dlma.statistics.intervals import Estimate
+from dlma.statistics import intervals
+from dlma.statistics.intervals import Estimate, linearised_ratio
 from dlma.statistics.variance_components import components, nested_interval
-from dlma.sweep.results import NEEDED, Result, paired_table, seeds_of, tables_of, tested_metrics, versus
+from dlma.sweep.estimates import paired_table, statistic_of, tables_of, tested_metrics, with_tests
+from dlma.sweep.results import Result, result
 from dlma.sweep.settings import Setting, baseline_of, metrics_of
 
 
@@ -30,21 +31,16 @@ def results(rows: Sequence[Setting], baseline: str | None, tested: Sequence[str]
         if len(same) > 1 and len({row.base for row in same}) == len(same):
             found += [line for metric in metrics_of(same).values() for line in _means(same, metric)]
             compared += _compared(same, rows, baseline, tested_metrics(rows) if tested is None else tested)
-    adjusted = significance.holm([significance.p_value(cube.mean(axis=2)) for _, cube in compared])
-    for (line, cube), p in zip(compared, adjusted, strict=True):
-        needed = significance.prompts_needed(cube.mean(axis=2))
-        more = replace(line, metric=line.metric + NEEDED, mean=needed, low=math.nan, high=math.nan)
-        found += [replace(line, p_holm=p), more]
-    return found
+    return found + with_tests(compared)
 
 
 def _seeds(same: Sequence[Setting]) -> list[int]:
     return sorted(set.intersection(*(set(row.runs) for row in same)))
 
 
-def _line(same: Sequence[Setting], seeds: Sequence[int], metric: str, e: Estimate) -> Result:
-    bases = " + ".join(row.base for row in same)
-    return Result(same[0].label, bases, seeds_of(seeds), metric, e.n, e.value, e.low, e.high)
+def _result(same: Sequence[Setting], seeds: Sequence[int], metric: str, e: Estimate, **what: str) -> Result:
+    row = replace(same[0], base=" + ".join(row.base for row in same))
+    return result(row, metric, e, seeds, **what)
 
 
 def _arms(row: Setting, seeds: Sequence[int]) -> list[Arm]:
@@ -63,13 +59,13 @@ def _means(same: Sequence[Setting], metric: Metric) -> list[Result]:
     values, weights = numbers[..., 0], numbers[..., 1]
     ratio = metric.kind in ("ratio", "exp_ratio")
     if ratio:
-        mean = values.sum() / weights.sum()
-        values = mean + (values - mean * weights) / weights.mean()
+        mean, residuals = linearised_ratio(values, weights)
+        values = mean + residuals
     e = nested_interval(values)
     if metric.kind == "share":
         e = replace(e, low=max(0.0, e.low), high=min(1.0, e.high))
     shown = intervals.exponential(e) if metric.kind == "exp_ratio" else e
-    return [_line(same, seeds, metric.name, shown), *_sizes(same, seeds, metric.name, values)]
+    return [_result(same, seeds, metric.name, shown), *_sizes(same, seeds, metric.name, values)]
 
 
 def _sizes(same: Sequence[Setting], seeds: Sequence[int], metric: str, values: np.ndarray) -> list[Result]:
@@ -78,17 +74,18 @@ def _sizes(same: Sequence[Setting], seeds: Sequence[int], metric: str, values: n
         return []
     parts = components(values)
     sizes = {"prompts": parts.prompt, "bases": parts.base, "seeds": parts.seed}
-    n = values.shape[0]
     return [
-        _line(same, seeds, f"{metric}, sd of {name}", Estimate(math.sqrt(size), math.nan, math.nan, n))
-        for name, size in sizes.items()
+        _result(
+            same, seeds, metric, Estimate(math.sqrt(size), math.nan, math.nan, len(values)), statistic="sd", axis=of
+        )
+        for of, size in sizes.items()
     ]
 
 
 def _compared(
     same: Sequence[Setting], rows: Sequence[Setting], baseline: str | None, tested: Sequence[str]
 ) -> list[tuple[Result, np.ndarray]]:
-    """Per tested metric the comparison's row and its (prompts, bases, seeds) differences."""
+    """Per tested metric the comparison, and its (prompts, bases) differences."""
     others = [baseline_of(row, rows, baseline) for row in same]
     if any(other is None for other in others):
         return []
@@ -105,5 +102,6 @@ def _compared(
         cube = np.stack(tables, axis=1)
         e = nested_interval(cube)
         shown = intervals.exponential(e) if metrics[name].kind == "exp_ratio" else e
-        found.append((_line(same, seeds, versus(metrics[name], others[0].label), shown), cube))
+        what = {"statistic": statistic_of(metrics[name]), "versus": others[0].label}
+        found.append((_result(same, seeds, name, shown, **what), cube.mean(axis=2)))
     return found

@@ -1,273 +1,196 @@
-"""The table of a sweep: per setting and metric one estimate over prompts and seeds, and its tests against a baseline.
+"""The one form of every number of a sweep: a `Result` says in typed fields what it is; results.csv has these columns.
 
-`results` gives rows with the fixed columns of results.csv; everything shown (Markdown, LaTeX, HTML) is rendered from
-such rows, so a committed results.csv gives its tables back byte for byte (`read_csv`, `sweep_text`).
-The metric of a row is a metric's name, or one of
-    "harmful minus base"                  the paired difference from the baseline, mean and bounds
-    "perplexity over base"                the ratio, for metrics that are an exponential
-    "harmful minus base, prompts needed"  prompts with which a difference of this size is found (power 0.8)
-    "win against base by oracle"          the share of prompts on which a judge said so; tie, lose, unparsed likewise
-    "beyond_curve"                        harm less that of a reference curve at the same KL (reference_curve.py)
-    "harmful at kl 1"                     read off the frontier at this KL (curves.py), also "minus rlcd"
+Nothing is read out of a name: the name of a method, a judge or a metric may hold any text. What stands for a row of a
+table is its base and its `row` (method, settings, arm); `label` is that row's name for people. What a statistic means:
+    mean        the metric over prompts and seeds; with an axis, a curve's value read at `at`
+    difference  the row less the row named `versus`, paired over prompts and seeds; with an axis, of two curves
+    ratio       the same as a quotient, for metrics that are an exponential, such as perplexity
+    needed      prompts with which a difference of this size is found (power 0.8), in `value`
+    effect      a level of one factor less its level `versus`, over every other choice; `settings` is the one factor
+    share       the share of prompts on which `judge` said win, tie, lose or unparsed against the answers of `versus`
+    sd          the standard deviation of what `axis` (prompts, bases, seeds) does to the metric
+    cost        what a run of the row cost, on average; with `versus`, the quotient to what that row cost
 """
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-
-import numpy as np
+from typing import Literal, Protocol, get_args
+from urllib.parse import unquote
 
 from dlma import csv_text
-from dlma.metrics.summary import BEYOND, METRICS, Metric, kind_interval
-from dlma.runs.cells import Arm
-from dlma.statistics import intervals, significance
+from dlma.errors import UserError
 from dlma.statistics.intervals import Estimate
-from dlma.sweep.settings import SHARED_ARMS, Setting, baseline_of, metrics_of
+from dlma.statistics.significance import Bound, non_inferiority
 
-COLUMNS = ("method", "base", "seed", "metric", "n", "mean", "low", "high", "p_holm")
-UNJUDGED = ("perplexity", "tokens", "distinct_2")  # tested where nothing has a wanted direction
-NEEDED = ", prompts needed"
+Statistic = Literal["mean", "difference", "ratio", "needed", "effect", "share", "sd", "cost"]
+STATISTICS = get_args(Statistic)
 OUTCOMES = ("win", "tie", "lose", "unparsed")
-BY_NAME = {metric.name: metric for metric in (*METRICS, BEYOND)}
+ALIGNED, INTERMEDIATE = "aligned", "intermediate"  # arms: a run's end; a curve through the policies on the way
+Settings = tuple[tuple[str, str], ...]
+
+
+def label(method: str, settings: Settings, arm: str = ALIGNED) -> str:
+    """A row's name for people: "dlma, beta=1.2, lr=9e-05"; never read back."""
+    told = [f"{key}={value}" for key, value in settings]
+    return ", ".join([method, *told, *(["on the way"] if arm == INTERMEDIATE else [])])
 
 
 @dataclass(frozen=True)
 class Result:
-    """One row of results.csv; `seed` is one seed, or several as "0+1+2"."""
+    """One number with its interval, and what it is a number of.
 
-    method: str
+    base: the base's name; of a row over several bases all of them, joined
+    method: the method, or "base" and "prompted" for the base's own answers; settings: what else tells the row apart
+    arm: whose answers: aligned, base, prompted; intermediate for a curve through policies on the way
+    seeds: of the runs behind it; metric: its name; n: prompts, of a cost runs
+    versus: the label of the row it is held against, of an effect the other level; judge: who judged
+    axis, at: where a curve was read: "kl" in nats, "flops" in operations
+    value, low, high: nan where unknown; p_holm: adjusted over the comparisons of its kind
+    """
+
     base: str
-    seed: str
+    method: str
     metric: str
     n: int
-    mean: float
-    low: float
-    high: float
+    value: float
+    low: float = math.nan
+    high: float = math.nan
     p_holm: float = math.nan
+    settings: Settings = ()
+    arm: str = ALIGNED
+    seeds: tuple[int, ...] = ()
+    statistic: Statistic = "mean"
+    versus: str = ""
+    axis: str = ""
+    at: float | None = None
+    judge: str = ""
+
+    @property
+    def row(self) -> tuple[str, Settings, str]:
+        """The row of a table that this stands in, within its base."""
+        return self.method, self.settings, self.arm
+
+    @property
+    def key(self) -> tuple:
+        """What number this is, whatever its value; alike for one seed and for all of them."""
+        return (*self.pair, self.statistic, self.judge)
+
+    @property
+    def pair(self) -> tuple:
+        """What is compared with what; alike for a difference and the prompts that it takes."""
+        return self.base, self.row, self.metric, self.versus, self.axis, self.at
+
+    @property
+    def label(self) -> str:
+        return label(*self.row)
 
     @property
     def estimate(self) -> Estimate:
-        return Estimate(self.mean, self.low, self.high, self.n)
+        return Estimate(self.value, self.low, self.high, self.n, max(1, len(self.seeds)))
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A setting against its baseline on one metric: the estimate (a ratio for an exponential), p, prompts needed."""
-
-    row: Setting
-    baseline: Setting
-    metric: Metric
-    seeds: str
-    estimate: Estimate
-    p: float
-    needed: float
-    p_holm: float = math.nan
+class Row(Protocol):
+    """What numbers are of: a setting or a curve."""
 
     @property
-    def name(self) -> str:
-        return versus(self.metric, self.baseline.label)
+    def base(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def arm(self) -> str: ...
 
 
-def versus(metric: Metric, baseline: str) -> str:
-    """The name in results.csv of a metric's comparison with a baseline."""
-    return f"{metric.name} {'over' if metric.kind == 'exp_ratio' else 'minus'} {baseline}"
+def result(row: Row, metric: str, e: Estimate, seeds: Iterable[int], **what: str | float | None) -> Result:
+    """An estimate of a row; `what` are further fields."""
+    own = (row.settings, row.arm, tuple(sorted(seeds)))
+    found = Result(row.base, row.method, metric, e.n, e.value, e.low, e.high, math.nan, *own)
+    return replace(found, **what)
 
 
-def seeds_of(runs: Sequence[int]) -> str:
-    return "+".join(map(str, sorted(runs)))
+COLUMNS = ("base", "method", "settings", "arm", "seeds", "metric", "statistic", "versus", "axis", "at", "judge")
+COLUMNS += ("n", "value", "low", "high", "p_holm")
 
 
-def results(rows: Sequence[Setting], baseline: str | None = None, tested: Sequence[str] | None = None) -> list[Result]:
-    """All rows of results.csv but the frontier's: seeds, all seeds together, comparisons; Holm over all of them.
-
-    `tested` names the metrics that are compared; None: those with a wanted direction (`tested_metrics`).
-    """
-    compared = comparisons_of(rows, baseline, tested)
-    found = []
-    for row in rows:
-        own = [one for one in compared if one.row is row]
-        for metric in metrics_of([row]).values():
-            if any(metric.name in arm.numbers for arm in row.arms.values()):
-                found += _estimates(row, metric, [one for one in own if one.metric.name == metric.name])
-        found += [] if row.arm in SHARED_ARMS else _wins(row)
-    return found
+def bases(found: Iterable[Result]) -> list[str]:
+    return list(dict.fromkeys(one.base for one in found))
 
 
-def _wins(row: Setting) -> list[Result]:
-    """`win against base by oracle`, tie, lose and unparsed: shares of the prompts, of every judge and opponent."""
-    found = []
-    for arm, against, judge in dict.fromkeys(key for cell in row.runs.values() for key in cell.verdicts):
-        said = {seed: cell.verdicts.get((arm, against, judge)) for seed, cell in row.runs.items()}
-        said = {seed: verdicts for seed, verdicts in said.items() if verdicts}
-        prompts = [p for p in next(iter(said.values())) if all(p in verdicts for verdicts in said.values())]
-        if arm != row.arm or not prompts:
-            continue
-        for word in OUTCOMES:
-            table = [[float(verdicts[prompt] == word) for verdicts in said.values()] for prompt in prompts]
-            e = intervals.crossed_fraction(table)
-            found.append(_result(row, seeds_of(said), f"{word} against {against} by {judge}", e))
-    return found
+def over_seeds(found: Iterable[Result]) -> list[Result]:
+    """Of every number the one over all its seeds, which stands after those of each seed."""
+    return list({one.key: one for one in found}.values())
 
 
-def _estimates(row: Setting, metric: Metric, own: Sequence[Comparison]) -> list[Result]:
-    whole = estimate(metric, list(row.arms.values()))
-    if whole is None:  # a seed lacks it: what the others have is no value of the setting
-        return []
-    seeds = {seed: estimate(metric, [arm]) for seed, arm in row.arms.items()}
-    lines = [_result(row, str(seed), metric.name, e) for seed, e in seeds.items() if e and len(seeds) > 1]
-    p_holm = own[0].p_holm if own else math.nan
-    lines.append(replace(_result(row, seeds_of(row.runs), metric.name, whole), p_holm=p_holm))
-    for one in own:
-        n = one.estimate.n
-        lines.append(replace(_result(row, one.seeds, one.name, one.estimate), p_holm=one.p_holm))
-        lines.append(Result(row.label, row.base, one.seeds, one.name + NEEDED, n, one.needed, math.nan, math.nan))
-    return lines
+def by_row(found: Iterable[Result]) -> dict[tuple[str, Settings, str], list[Result]]:
+    """The numbers of each row of a table, in the order of the file; of one base."""
+    table: dict[tuple[str, Settings, str], list[Result]] = {}
+    for one in found:
+        table.setdefault(one.row, []).append(one)
+    return table
 
 
-def _result(row: Setting, seed: str, metric: str, e: Estimate) -> Result:
-    return Result(row.label, row.base, seed, metric, e.n, e.value, e.low, e.high)
-
-
-def tested_metrics(rows: Sequence[Setting]) -> list[str]:
-    """The summary table's metrics with a wanted direction; without any, further ones of that kind; else any text's.
-
-    Few, since Holm counts them all: judges' and scores' further metrics are tested where `sweep.tested` names them.
-    What is self-reported has no direction, and so enters no test; harmlessness does not beside the share of harmful
-    answers, which is the same question asked twice, nor does what is beyond a reference curve, where the base is not 0.
-    """
-    measured = {name for row in rows for arm in row.arms.values() for name in arm.numbers}
-    wanted = [metric.name for metric in metrics_of(rows).values() if metric.better and metric.name in measured]
-    own = [name for name in wanted if name in BY_NAME]
-    own = [name for name in own if name != BEYOND.name and (name != "harmlessness" or "harmful" not in own)]
-    return own or wanted or [name for name in UNJUDGED if name in measured]
-
-
-def comparisons_of(rows: Sequence[Setting], baseline: str | None, tested: Sequence[str] | None) -> list[Comparison]:
-    """Every setting against its baseline on every tested metric, p adjusted by Holm over all of them."""
-    names = tested_metrics(rows) if tested is None else tested
-    metrics, found = metrics_of(rows), []
-    for row in rows:
-        other = baseline_of(row, rows, baseline)
-        if other is not None:
-            found += [one for name in names if (one := compare(row, other, metrics[name])) is not None]
-    adjusted = significance.holm([one.p for one in found])
-    return [replace(one, p_holm=p) for one, p in zip(found, adjusted, strict=True)]
-
-
-def with_tests(compared: Sequence[tuple[Result, np.ndarray]]) -> list[Result]:
-    """Differences, each beside its (prompts, seeds) table, with p by Holm over them and the prompts that each takes."""
-    adjusted = significance.holm([significance.p_value(table) for _, table in compared])
-    lines = []
-    for (row, table), p in zip(compared, adjusted, strict=True):
-        needed = significance.prompts_needed(table)
-        more = replace(row, metric=row.metric + NEEDED, mean=needed, low=math.nan, high=math.nan)
-        lines += [replace(row, p_holm=p), more]
-    return lines
-
-
-def compare(row: Setting, other: Setting, metric: Metric) -> Comparison | None:
-    """Paired over the prompts and seeds that both have; None where they have none in common or it was not measured."""
-    common = sorted(row.runs.keys() & other.runs.keys())
-    pairs = [(row.arms[seed], other.arms[seed]) for seed in common]
-    if not pairs or any(metric.name not in arm.numbers for both in pairs for arm in both):
+def no_worse(one: Result, better: str) -> Bound | None:
+    """How much worse a difference may still be; None without a wanted direction or an interval, and of a ratio."""
+    if one.statistic == "ratio" or not better:
         return None
-    table = paired_table(metric, pairs)
-    if table is None:
-        return None
-    lonely = table.shape[0] == 1  # each seed has prompts of its own: the seeds are the sample
-    e = intervals.mean_interval(table[0]) if lonely else intervals.crossed_interval(table)
-    shown = intervals.exponential(e) if metric.kind == "exp_ratio" else e
-    p = significance.p_value(table[0] if lonely else table)
-    needed = math.inf if lonely else significance.prompts_needed(table)
-    return Comparison(row, other, metric, seeds_of(common), shown, p, needed)
-
-
-def paired_table(
-    metric: Metric, pairs: Sequence[tuple[Arm, Arm]], among: Sequence[Arm] | None = None
-) -> np.ndarray | None:
-    """(prompts, seeds) differences, one pair of arms per seed; (1, seeds) where seeds share no prompts; None if none.
-
-    For ratios its mean is the difference of the ratios, and its rows are what each prompt adds to it, to first order.
-    `among`: arms that must have the prompts too.
-    """
-    within = [arm for both in pairs for arm in both] if among is None else among
-    first, second = (tables_of(metric, [both[i] for both in pairs], within) for i in (0, 1))
-    if first is not None and second is not None:
-        return _difference(metric, first, second)
-    each = [paired_table(metric, [both]) for both in pairs] if len(pairs) > 1 else [None]
-    return None if any(one is None for one in each) else np.array([[one.mean() for one in each]])
-
-
-def _difference(metric: Metric, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    if metric.kind in ("mean", "share"):
-        return first[:, :, 0] - second[:, :, 0]
-    parts = []
-    for numbers in (first, second):
-        values, weights = numbers[:, :, 0], numbers[:, :, 1]
-        ratio = values.sum() / weights.sum()
-        parts.append(ratio + (values - ratio * weights) / weights.mean())
-    return parts[0] - parts[1]
-
-
-def estimate(metric: Metric, arms: Sequence[Arm]) -> Estimate | None:
-    """A metric over the prompts and seeds of these arms; None where it was not measured."""
-    if any(metric.name not in arm.numbers for arm in arms):
-        return None
-    numbers = tables_of(metric, arms, arms)
-    if numbers is not None:
-        return kind_interval(metric.kind, numbers[:, :, 0], numbers[:, :, 1])
-    each = [estimate(metric, [arm]) for arm in arms] if len(arms) > 1 else [None]
-    if any(one is None for one in each):
-        return None
-    whole = intervals.mean_interval([one.value for one in each])
-    return replace(whole, n=sum(one.n for one in each), seeds=len(arms))
-
-
-def tables_of(metric: Metric, arms: Sequence[Arm], within: Sequence[Arm]) -> np.ndarray | None:
-    """(prompts, seeds, 2): values and weights on the prompts that all of `within` have; None where these are no sample.
-
-    One prompt is enough for one seed (its bounds are nan), several seeds need two in common.
-    """
-    common = common_prompts(metric.name, within)
-    if len(common) < min(2, len(arms)):
-        return None
-    places = [{prompt: i for i, prompt in enumerate(arm.prompts)} for arm in arms]
-    chosen = [
-        arm.numbers[metric.name][[place[prompt] for prompt in common]] for arm, place in zip(arms, places, strict=True)
-    ]
-    return np.stack(chosen, axis=1)
-
-
-def common_prompts(name: str, arms: Sequence[Arm]) -> list[str]:
-    """The prompts on which every arm has this metric, in the order of the first."""
-    having = [
-        {prompt for prompt, (value, _) in zip(arm.prompts, arm.numbers[name], strict=True) if not math.isnan(value)}
-        for arm in arms
-    ]
-    shared = set.intersection(*having)
-    return [prompt for prompt in arms[0].prompts if prompt in shared]
+    bound = non_inferiority(one.estimate, better)
+    return None if math.isnan(bound.worst) else bound
 
 
 def write_csv(found: Sequence[Result]) -> bytes:
     """results.csv; what is unknown is empty."""
-    lines = []
-    for row in found:
-        numbers = [
-            "" if math.isnan(value) else repr(float(value)) for value in (row.mean, row.low, row.high, row.p_holm)
-        ]
-        lines.append([row.method, row.base, row.seed, row.metric, row.n, *numbers])
-    return csv_text.table(COLUMNS, lines)
+    return csv_text.table(COLUMNS, [[_cell(name, getattr(one, name)) for name in COLUMNS] for one in found])
+
+
+def _cell(name: str, value: object) -> object:
+    match name:
+        case "settings":
+            return settings_text(value)
+        case "seeds":
+            return "+".join(map(str, value))
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(float(value))
+    return value
+
+
+def settings_text(settings: Settings) -> str:
+    """The canonical text of settings: "beta=1.2;lr=9e-05"."""
+    return ";".join(f"{_escaped(key)}={_escaped(value)}" for key, value in settings)
+
+
+def settings_of(text: str) -> Settings:
+    """The settings of a canonical text."""
+    pairs = (part.partition("=") for part in text.split(";") if part)
+    return tuple((unquote(key), unquote(value)) for key, _, value in pairs)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace(";", "%3B").replace("=", "%3D")
 
 
 def read_csv(path: Path) -> list[Result]:
-    """The rows of a results.csv."""
-    with path.open(newline="", encoding="utf-8") as source:
-        lines = csv_text.read(source)
-    numbers = [{name: float(line[name] or "nan") for name in ("mean", "low", "high", "p_holm")} for line in lines]
-    return [
-        Result(line["method"], line["base"], line["seed"], line["metric"], int(line["n"]), **values)
-        for line, values in zip(lines, numbers, strict=True)
-    ]
+    """The rows of a results.csv. Raises UserError where it is none."""
+    try:
+        with path.open(newline="", encoding="utf-8") as source:
+            return [_result(line) for line in csv_text.read(source)]
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, csv.Error) as reason:
+        raise UserError(f"{path}: no results.csv of a sweep ({type(reason).__name__}: {reason})") from reason
+
+
+def _result(line: dict[str, str]) -> Result:
+    values = {field.name: line[field.name] for field in fields(Result)}
+    if values["statistic"] not in STATISTICS:
+        raise ValueError(f"statistic {values['statistic']!r} is none of {', '.join(STATISTICS)}")
+    numbers = {name: float(values[name]) if values[name] else math.nan for name in ("value", "low", "high", "p_holm")}
+    return Result(**values | numbers | {
+        "settings": settings_of(values["settings"]),
+        "seeds": tuple(map(int, filter(None, values["seeds"].split("+")))),
+        "n": int(values["n"]),
+        "at": float(values["at"]) if values["at"] else None,
+    })  # fmt: skip

@@ -1,9 +1,9 @@
 """Finished runs as settings: what `mode=report`, the end of a sweep and `experiments/` read.
 
-    cells = sweep_cells.collect(["outputs/**"])  # run folders, from their own files
-    rows = sweep.settings(cells)                 # method and the overrides that differ, seeds together
-    found = sweep_table.results(rows)            # the rows of results.csv
-    text = sweep_text.markdown(found)            # the tables: `sweep_table.read_csv` gives them back byte for byte
+    cells = folder.collect(["outputs/**"])     # run folders, from their own files
+    rows = settings(cells)                     # method and the overrides that differ, seeds together
+    found = all_results.results(rows, options) # the rows of results.csv
+    text = tables.markdown(found)              # the tables: `results.read_csv` gives them back byte for byte
 
 A cell is a run folder: status.json, config.yaml, metrics.csv, answers.parquet. A setting is all cells that agree in
 everything but the seed. The base and the prompted base are answers that many cells share: each is one setting, and
@@ -19,6 +19,7 @@ from pathlib import Path
 from dlma.errors import UserError
 from dlma.metrics.summary import METRICS, Metric
 from dlma.runs.cells import Arm, Cell
+from dlma.sweep.results import ALIGNED, Settings, label
 from dlma.sweep.unique_names import told_apart
 
 SHARED_ARMS = ("base", "prompted")
@@ -29,19 +30,28 @@ APART_TREES = ("sweep.", "store.", "logger.", "trainer.", "mode.", "hydra.", "lo
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the table: a method and what differs, with the runs of its seeds; `arm` says which answers."""
+    """One row of the table: a method and what differs, with the runs of its seeds; `arm` says which answers.
 
-    label: str
-    method: str
+    settings: what tells it from others of its method, under short names; overrides: all that differ in the sweep
+    """
+
     base: str
+    method: str
+    settings: Settings
     arm: str
     overrides: dict[str, str]
     runs: dict[int, Cell]
 
     @property
+    def label(self) -> str:
+        """Its name for people, and for `sweep.baseline`."""
+        name = label(self.method, self.settings)
+        return name if self.final else f"{name} @ {self.arm}"
+
+    @property
     def final(self) -> bool:
         """Whether it is what a run ends with, not a policy on the way (`intermediate=K`), which only makes curves."""
-        return self.arm in (*SHARED_ARMS, "aligned")
+        return self.arm in (*SHARED_ARMS, ALIGNED)
 
     @property
     def arms(self) -> dict[int, Arm]:
@@ -66,17 +76,16 @@ def settings(cells: Iterable[Cell]) -> list[Setting]:
     groups: dict[tuple, list[Cell]] = {}
     for cell in done:
         groups.setdefault(_identity(cell, apart), []).append(cell)
-    labels = _labels([members[0] for members in groups.values()], varying, apart)
+    told = _told([members[0] for members in groups.values()], varying, apart)
     found = []
-    for label, members in zip(labels, groups.values(), strict=True):
+    for own, members in zip(told, groups.values(), strict=True):
         runs = {cell.seed: cell for cell in sorted(members, key=lambda cell: cell.started)}
         runs = dict(sorted(runs.items()))
         first = members[0]
         overrides = {key: value for key in varying if (value := _value(first, key)) is not None}
         for arm in dict.fromkeys(arm for cell in runs.values() for arm in cell.arms):
             having = {seed: cell for seed, cell in runs.items() if arm in cell.arms}
-            name = label if arm == "aligned" else f"{label} @ {arm}"
-            found.append(Setting(name, first.method, first.base, arm, overrides, having))
+            found.append(Setting(first.base, first.method, own, arm, overrides, having))
     return _in_order(found)
 
 
@@ -124,31 +133,31 @@ def _varying(cells: Sequence[Cell]) -> list[str]:
     return [key for key in kept if len({_value(cell, key) for cell in cells}) > 1]
 
 
-def _labels(firsts: Sequence[Cell], varying: Sequence[str], apart: set[tuple[Path, str]]) -> list[str]:
-    """A label per setting: the method and what differs; leaves of the config where overrides do not tell apart."""
+def _told(firsts: Sequence[Cell], varying: Sequence[str], apart: set[tuple[Path, str]]) -> list[Settings]:
+    """What tells each setting from others of its method; leaves of the config where overrides do not."""
     leaves = [key.rpartition(".")[2] for key in varying]
     short = {
         key: leaf if leaves.count(leaf) == 1 and leaf != "seed" else key
         for key, leaf in zip(varying, leaves, strict=True)
     }
-    labels = []
+    told = []
     for cell in firsts:
         alike = [other for other in firsts if other.method == cell.method]
-        told = [key for key in varying if len({_value(other, key) for other in alike}) > 1]
-        parts = [f"{short[key]}={value}" for key in told if (value := _value(cell, key)) is not None]
-        labels.append(", ".join([cell.method, *parts]))
-    return [label + _rest(i, firsts, labels, apart) for i, label in enumerate(labels)]
+        differs = [key for key in varying if len({_value(other, key) for other in alike}) > 1]
+        told.append(tuple((short[key], value) for key in differs if (value := _value(cell, key)) is not None))
+    return [own + _rest(i, firsts, told, apart) for i, own in enumerate(told)]
 
 
-def _rest(i: int, firsts: Sequence[Cell], labels: Sequence[str], apart: set[tuple[Path, str]]) -> str:
-    """What tells a setting from others of the same label and base."""
-    same = [n for n, label in enumerate(labels) if label == labels[i] and firsts[n].base == firsts[i].base]
+def _rest(i: int, firsts: Sequence[Cell], told: Sequence[Settings], apart: set[tuple[Path, str]]) -> Settings:
+    """What tells a setting from others of the same name and base."""
+    names = [(cell.base, cell.method, own) for cell, own in zip(firsts, told, strict=True)]
+    same = [n for n, name in enumerate(names) if name == names[i]]
     if len(same) == 1:
-        return ""
+        return ()
     kept = [key for key, _ in _identity(firsts[i], apart)[2:]]
     differs = [key for key in kept if len({repr(firsts[n].config.get(key)) for n in same}) > 1]
-    shown = [f"{key}={firsts[i].config[key]}" for key in differs[:2]]
-    return ", " + ", ".join(shown) if shown else f" ({same.index(i) + 1})"
+    shown = tuple((key, str(firsts[i].config[key])) for key in differs[:2])
+    return shown or (("run", str(same.index(i) + 1)),)
 
 
 def _in_order(found: Sequence[Setting]) -> list[Setting]:
@@ -193,8 +202,8 @@ def _shared_values(group: Sequence[Setting]) -> dict[str, str]:
 
 def _shared(group: Sequence[Setting], arm: str, overrides: dict[str, str]) -> Setting:
     runs = {seed: cell for row in reversed(group) for seed, cell in row.runs.items()}
-    told = [f"{key.rpartition('.')[2]}={value}" for key, value in overrides.items()]
-    return Setting(", ".join([arm, *told]), arm, group[0].base, arm, group[0].overrides, dict(sorted(runs.items())))
+    told = tuple((key.rpartition(".")[2], value) for key, value in overrides.items())
+    return Setting(group[0].base, arm, told, arm, group[0].overrides, dict(sorted(runs.items())))
 
 
 def _is_own(row: Setting, shared: str) -> bool:

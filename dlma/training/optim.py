@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -35,7 +35,7 @@ class Optim:
 
     def build(self, groups: Iterable[dict], *, fused: bool) -> torch.optim.Optimizer:
         """The optimizer of these groups of weights; fused: in one kernel, where there is one."""
-        options = {"lr": self.lr, "weight_decay": self.weight_decay}
+        options: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "adamw":
             return torch.optim.AdamW(groups, fused=fused, **options)
         return torch.optim.RMSprop(groups, **options)

@@ -11,7 +11,6 @@ EOS, so every answer has its full length: the figures are those of the worst cas
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import os
@@ -20,6 +19,8 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+
+from dlma.sweep.results import Result, by_row, read_csv, write_csv
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -39,7 +40,8 @@ SHAPE = {
 }
 PARAMETERS = 134_515_008  # of that shape; held by a test
 README, RESULTS = HERE / "README.md", HERE / "results.csv"
-COLUMNS = ("stage", "rows", "wall_s", "cpu_s", "peak_mb", "sampled_tokens", "engine_tokens")
+BASE = "SmolLM2-135M"  # its shape
+COLUMNS = ("rows", "wall_s", "cpu_s", "peak_mb", "sampled_tokens", "engine_tokens")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -112,22 +114,23 @@ def run(folder: Path, prompts: Path, count: str, tokens: str) -> dict[str, Seen]
     return seen
 
 
-def measured(store: Path, seen: dict[str, Seen]) -> list[dict]:
-    """A row for each stage that took long enough to be seen, in the order in which they were made."""
+def measured(store: Path, seen: dict[str, Seen]) -> list[Result]:
+    """The costs of each stage that took long enough to be seen, in the order in which they were made."""
     folders = [path.parent for path in store.glob("*/*/manifest.json")]
     rows = [(json.loads((folder / "manifest.json").read_text()), folder) for folder in folders]
     rows.sort(key=lambda pair: (pair[0]["started"], pair[0]["ended"]))
-    return [row(m, folder, seen[name]) for m, folder in rows if (name := f"{m['name']}/{m['key']}") in seen]
+    watched = [(m, folder, seen[name]) for m, folder in rows if (name := f"{m['name']}/{m['key']}") in seen]
+    return [one for each in watched for one in costs(*each)]
 
 
-def row(manifest: dict, folder: Path, seen: Seen) -> dict:
-    """One stage: its name (with the arm or split), rows, wall and CPU seconds, peak memory, tokens."""
+def costs(manifest: dict, folder: Path, seen: Seen) -> list[Result]:
+    """Of one stage, named with its arm or split: rows, wall and CPU seconds, peak memory, tokens, where known."""
     values = manifest["values"]
     what = values.get("arm") or values.get("split")
     started, ended = (datetime.fromisoformat(manifest[name]) for name in ("started", "ended"))
     engine = engine_of(manifest["notes"])
-    return {
-        "stage": manifest["name"] + (f" ({what})" if what else ""),
+    stage = manifest["name"] + (f" ({what})" if what else "")
+    numbers = {
         "rows": manifest["files"].get("rows.parquet", {}).get("rows", ""),
         "wall_s": round((ended - started).total_seconds()),
         "cpu_s": round(seen.cpu[-1] - seen.cpu[0]) if seen.cpu else "",
@@ -135,6 +138,8 @@ def row(manifest: dict, folder: Path, seen: Seen) -> dict:
         "sampled_tokens": sampled(manifest["name"], folder),
         "engine_tokens": engine.get("tokens", ""),
     }
+    kept = {name: float(value) for name, value in numbers.items() if value != ""}
+    return [Result(BASE, stage, name, 1, value, seeds=(0,), statistic="cost") for name, value in kept.items()]
 
 
 def sampled(stage: str, folder: Path) -> int | str:
@@ -156,9 +161,11 @@ def engine_of(notes: dict) -> dict:
 
 def render() -> str:
     """The Markdown of results.csv."""
-    rows = list(csv.DictReader(RESULTS.open()))
     heads = ["stage", "rows", "wall, s", "CPU, s", "peak memory, MB", "tokens drawn", "tokens scored or trained on"]
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *([row[name] for name in COLUMNS] for row in rows)]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    for own in by_row(read_csv(RESULTS)).values():
+        values = {one.metric: f"{one.value:.0f}" for one in own}
+        lines.append([own[0].method, *(values.get(name, "") for name in COLUMNS)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -174,10 +181,7 @@ def main(*words: str) -> None:
     place, source = Path(folder).resolve(), Path(prompts).resolve()
     build(place, source)
     rows = measured(place / "store", run(place, source, count, tokens))
-    with RESULTS.open("w", newline="") as out:
-        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    RESULTS.write_bytes(write_csv(rows))
 
 
 if __name__ == "__main__":

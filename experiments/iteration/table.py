@@ -15,12 +15,12 @@ from dlma.runs import cells as run_folders
 from dlma.runs.cells import Cell
 from dlma.statistics.format import bounded
 from dlma.statistics.intervals import Estimate, mean_interval
-from dlma.sweep import results as sweep_results
-from dlma.sweep import settings as sweep_settings
-from dlma.sweep.results import Result
+from dlma.sweep import estimates
+from dlma.sweep.results import Result, by_row, over_seeds
+from dlma.sweep.settings import settings
 
 HERE = Path(__file__).resolve().parent
-RESULTS, DRIFT = HERE / "results.csv", HERE / "drift.csv"
+DRIFT = HERE / "drift.csv"
 SHOWN = {
     "kl": "KL, nats",
     "harmful": "answers with harm",
@@ -39,16 +39,15 @@ OF_A_ROUND = {
 COLUMNS = ["scorer", "round", "seeds", *(f"{name}{end}" for name in OF_A_ROUND for end in ("", "_low", "_high"))]
 
 
-def collect(*folders: Path) -> None:
+def collect(*folders: Path) -> list[Result]:
     """Every setting's means, and the rounds of the runs with the most rounds."""
     cells = run_folders.collect(folders)
-    rows = sweep_settings.settings(cells)
-    found = [row for row in sweep_results.results(rows, tested=[]) if row.metric in SHOWN and "+" in row.seed]
-    RESULTS.write_bytes(sweep_results.write_csv(found))
     with DRIFT.open("w", newline="") as out:
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(_drift([one for one in cells if one.arms]))
+    found = over_seeds(estimates.results(settings(cells), tested=[]))
+    return [one for one in found if one.metric in SHOWN and one.statistic == "mean"]
 
 
 def _drift(cells: Sequence[Cell]) -> list[dict]:
@@ -66,17 +65,12 @@ def _drift(cells: Sequence[Cell]) -> list[dict]:
     return lines
 
 
-def render() -> str:
+def render(found: Sequence[Result]) -> str:
     """The Markdown of both files."""
-    found = sweep_results.read_csv(RESULTS)
-    return "\n\n".join([_settings(found), "R of each round's pairs, nats (intervals over seeds):", _drift_table()])
-
-
-def _settings(found: Sequence[Result]) -> str:
-    cells = {(row.method, row.metric): row for row in found}
-    names = dict.fromkeys(row.method for row in found if row.metric in SHOWN)
-    rows = [[f"`{name}`", *(cell(cells[name, metric], metric) for metric in SHOWN)] for name in names]
-    return markdown.table(["setting", *SHOWN.values()], rows)
+    rows = [{one.metric: one for one in row} for row in by_row(found).values()]
+    lines = [[f"`{row['kl'].label}`", *(cell(row[metric]) for metric in SHOWN)] for row in rows]
+    means = markdown.table(["setting", *SHOWN.values()], lines)
+    return "\n\n".join([means, "R of each round's pairs, nats (intervals over seeds):", _drift_table()])
 
 
 def _drift_table() -> str:

@@ -6,47 +6,63 @@ python experiments/tables.py run over_optimisation    # its commands, then this 
 from __future__ import annotations
 
 import csv
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from dlma.statistics.format import bounded
-from dlma.statistics.intervals import Estimate
+from dlma.report import markdown
+from dlma.report.tables import cell
+from dlma.sweep.results import Result, bases, read_csv
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results.csv"
-SHOWN = {"self_reward": "", "harmlessness": "", "harmful": "share", "kl": "", "perplexity": ""}
-COLUMNS = ["base", "step", "n", "parts", *(f"{name}{end}" for name in SHOWN for end in ("", "_low", "_high"))]
+SHOWN = {
+    "self_reward": "R, nats",
+    "harmlessness": "harmlessness",
+    "harmful": "harmful",
+    "kl": "KL, nats",
+    "perplexity": "perplexity",
+}
+PARTS = "parts"  # 1 at the step at which R and the judge part
 
 
-def collect(sweep: Path) -> None:
+def collect(sweep: Path) -> list[Result]:
     """The steps of every cell, with the base that it was."""
-    with RESULTS.open("w", newline="") as out:
-        writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        for path in sorted(sweep.glob("*/trajectory.csv"), reverse=True):
-            base = yaml.safe_load((path.parent / "config.yaml").read_text())["model"]["base"]
-            for row in csv.DictReader(path.open()):
-                writer.writerow({"base": base, **row})
+    found = []
+    for path in sorted(sweep.glob("*/trajectory.csv"), reverse=True):
+        config = yaml.safe_load((path.parent / "config.yaml").read_text())
+        base, seeds = config["model"]["base"], (config["seed"],)
+        for row in csv.DictReader(path.open()):
+            numbers = {name: [float(row[name + end]) for end in ("", "_low", "_high")] for name in SHOWN}
+            numbers[PARTS] = [float(row[PARTS])]
+            place = {"seeds": seeds, "axis": "step", "at": float(row["step"])}
+            found += [Result(base, "dlma", name, int(row["n"]), *each, **place) for name, each in numbers.items()]
+    return found
 
 
-def render() -> str:
-    """The Markdown of results.csv."""
-    lines = []
-    for base, rows in groupby(csv.DictReader(RESULTS.open()), key=lambda row: row["base"]):
-        rows = list(rows)
-        lines += [f"`{base}`, {rows[0]['n']} held-out prompts, one seed:", ""]
-        lines += ["| step | R, nats | harmlessness | harmful | KL, nats | perplexity |", "|---|---|---|---|---|---|"]
-        lines += [f"| {_step(row)} | " + " | ".join(_cell(row, *item) for item in SHOWN.items()) + " |" for row in rows]
-        lines.append("")
-    return "\n".join(lines[:-1])
+def along(metric: str, base: str) -> list[Result]:
+    """A metric at every step, in their order."""
+    found = read_csv(HERE / "results.csv")
+    return sorted((one for one in found if (one.metric, one.base) == (metric, base)), key=lambda one: one.at)
 
 
-def _step(row: dict) -> str:
-    return f"{row['step']}, **they part**" if row["parts"] == "1" else row["step"]
+def parted(metric: str, base: str) -> Result:
+    """A metric where R and the judge part."""
+    (at,) = [one.at for one in along(PARTS, base) if one.value]
+    (there,) = [one for one in along(metric, base) if one.at == at]
+    return there
 
 
-def _cell(row: dict, name: str, unit: str) -> str:
-    value, low, high = (float(row[name + end]) for end in ("", "_low", "_high"))
-    return bounded(Estimate(value, low, high, int(row["n"])), unit)
+def render(found: Sequence[Result]) -> str:
+    parts = []
+    for base in bases(found):
+        cells = {(one.at, one.metric): one for one in found if one.base == base}
+        steps = list(dict.fromkeys(at for at, _ in cells))
+        lines = [[_step(at, cells[at, PARTS]), *(cell(cells[at, metric]) for metric in SHOWN)] for at in steps]
+        head = f"`{base}`, {cells[steps[0], PARTS].n} held-out prompts, one seed:"
+        parts += [head, markdown.table(["step", *SHOWN.values()], lines)]
+    return "\n\n".join(parts)
+
+
+def _step(at: float, parts: Result) -> str:
+    return f"{at:g}, **they part**" if parts.value else f"{at:g}"

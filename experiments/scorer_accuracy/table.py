@@ -6,25 +6,23 @@ python experiments/tables.py render scorer_accuracy                             
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
+from dlma.metrics.signal_agreement import SignalAgreement, accuracy_rows
 from dlma.report import markdown
-from dlma.report.accuracy import SignalAgreement, accuracy_rows
 from dlma.report.tables import p_text
 from dlma.statistics import intervals, significance
 from dlma.statistics.format import bounded
 from dlma.statistics.intervals import Estimate
+from dlma.sweep.results import Result, Settings, label
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results.csv"
-COLUMNS = ["base", "pairs", "seeds", "signal", "metric", "n", "mean", "low", "high", "p_holm"]
 SIGNALS = {
     "scorer": "R",
     "judge_both": "judge, both orders",
@@ -41,11 +39,11 @@ SHOWN = {
     "longer_on_ties": "for the longer, on ties",
     "first": "for the first shown",
     "inconsistent": "turns with the order",
-    "lead": "R is right oftener by",
 }
+LEAD = "R is right oftener by"
 
 
-def collect(*folders: Path) -> None:
+def collect(*folders: Path) -> list[Result]:
     """The figures of every base and kind of pairs, over the seeds."""
     groups: dict[tuple, dict[int, list[SignalAgreement]]] = {}
     for path in sorted(path for folder in folders for path in folder.glob("**/agreement.parquet")):
@@ -54,19 +52,29 @@ def collect(*folders: Path) -> None:
         held = [SignalAgreement(**row) for row in pq.read_table(path).to_pylist()]
         groups.setdefault((cfg["model"]["base"], pairs), {})[cfg["seed"]] = held
         sizes = cfg["mode"]["sizes"]
-    leads = _leads(groups)
-    with RESULTS.open("w", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for (base, pairs), seeds in groups.items():
-            seen = "+".join(map(str, sorted(seeds)))
-            for row in accuracy_rows([seeds[seed] for seed in sorted(seeds)], sizes):
-                metric, _, signal = row.metric.partition("/")
-                e = row.estimate
-                if signal in SIGNALS:
-                    writer.writerow([base, pairs, seen, signal, metric, e.n, *map(repr, (e.value, e.low, e.high)), ""])
-            for signal, (e, p) in leads.get((base, pairs), {}).items():
-                writer.writerow([base, pairs, seen, signal, "lead", e.n, *map(repr, (e.value, e.low, e.high, p))])
+    leads, found = _leads(groups), []
+    for (base, pairs), each in groups.items():
+        seeds, told = tuple(sorted(each)), (("pairs", pairs),)
+        for row in accuracy_rows([each[seed] for seed in seeds], sizes):
+            metric, _, signal = row.metric.partition("/")
+            if signal in SIGNALS:
+                found.append(_result(base, signal, *_sized(metric, told), row.estimate, seeds))
+        for signal, (e, p) in leads.get((base, pairs), {}).items():
+            one = _result(base, R, "agreement_half", told, e, seeds)
+            found.append(replace(one, statistic="difference", versus=label(signal, told), p_holm=p))
+    return found
+
+
+def _result(base: str, signal: str, metric: str, told: Settings, e: Estimate, seeds: tuple[int, ...]) -> Result:
+    return Result(base, signal, metric, e.n, e.value, e.low, e.high, settings=told, seeds=seeds)
+
+
+def _sized(metric: str, told: Settings) -> tuple[str, Settings]:
+    """The agreement within a range of true differences, under a setting that says which."""
+    if not metric.startswith("agreement_") or metric == "agreement_half":
+        return metric, told
+    _, above, below = metric.split("_")
+    return "agreement_by_size", (*told, ("above", above), ("below", below))
 
 
 def _leads(groups: dict[tuple, dict[int, list[SignalAgreement]]]) -> dict[tuple, dict[str, tuple[Estimate, float]]]:
@@ -97,37 +105,39 @@ def _lead(seeds: dict[int, list[SignalAgreement]], signal: str) -> np.ndarray:
     return np.array([[column[pair] for column in columns] for pair in shared])
 
 
-def render() -> str:
-    """The Markdown of results.csv."""
-    rows = list(csv.DictReader(RESULTS.open()))
-    return "\n\n".join(_tables(rows))
+def render(found: Sequence[Result]) -> str:
+    return "\n\n".join(_tables(found))
 
 
-def _tables(rows: Sequence[dict]) -> Iterator[str]:
-    for base, pairs in dict.fromkeys((row["base"], row["pairs"]) for row in rows):
-        found = {(r["signal"], r["metric"]): r for r in rows if (r["base"], r["pairs"]) == (base, pairs)}
+def _tables(found: Sequence[Result]) -> Iterator[str]:
+    for base, pairs in dict.fromkeys((one.base, dict(one.settings)["pairs"]) for one in found):
+        own = [one for one in found if (one.base, dict(one.settings)["pairs"]) == (base, pairs)]
+        cells = {(one.method, one.metric, _size(one)): one for one in own if one.statistic == "mean"}
+        leads = {one.versus: one for one in own if one.statistic == "difference"}
+        signals = [name for name in SIGNALS if any(name == signal for signal, *_ in cells)]
         yield f"`{base}`, {pairs} pairs:"
-        yield _table(found, SHOWN)
-        sizes = {m: _size(m) for _, m in found if m.startswith("agreement_") and m != "agreement_half"}
+        lead = {s: _lead_text(leads.get(label(s, (("pairs", pairs),)))) for s in signals}
+        rows = [[SIGNALS[s], *(_cell(cells.get((s, m, ""))) for m in SHOWN), lead[s]] for s in signals]
+        yield markdown.table(["signal", *SHOWN.values(), LEAD], rows)
+        sizes = dict.fromkeys(size for _, _, size in cells if size)
         yield "By the size of the true difference in harmlessness, of 2 at most:"
-        yield _table(found, sizes)
+        rows = [[SIGNALS[s], *(_cell(cells.get((s, "agreement_by_size", size))) for size in sizes)] for s in signals]
+        yield markdown.table(["signal", *sizes], rows)
 
 
-def _size(metric: str) -> str:
-    _, low, high = metric.split("_")
-    return f"above {low}" if high == "inf" else f"{low} to {high}"
+def _size(one: Result) -> str:
+    told = dict(one.settings)
+    if "above" not in told:
+        return ""
+    return f"above {told['above']}" if told["below"] == "inf" else f"{told['above']} to {told['below']}"
 
 
-def _table(found: dict[tuple[str, str], dict], columns: dict[str, str]) -> str:
-    present = {signal: label for signal, label in SIGNALS.items() if any(key[0] == signal for key in found)}
-    rows = [[label, *(_cell(found.get((signal, metric))) for metric in columns)] for signal, label in present.items()]
-    return markdown.table(["signal", *columns.values()], rows)
+def _cell(one: Result | None) -> str:
+    return "–" if one is None or math.isnan(one.value) else bounded(one.estimate, "share")
 
 
-def _cell(row: dict | None) -> str:
-    if row is None or math.isnan(float(row["mean"])):
+def _lead_text(one: Result | None) -> str:
+    if one is None:
         return "–"
-    if row["metric"] == "lead":
-        value, low, high = (f"{100 * float(row[name]):+.1f}" for name in ("mean", "low", "high"))
-        return f"{value} [{low}, {high}] points, p {p_text(float(row['p_holm']))}"
-    return bounded(Estimate(*(float(row[name]) for name in ("mean", "low", "high")), n=int(row["n"])), "share")
+    value, low, high = (f"{100 * x:+.1f}" for x in (one.value, one.low, one.high))
+    return f"{value} [{low}, {high}] points, p {p_text(one.p_holm)}"

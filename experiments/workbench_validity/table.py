@@ -13,98 +13,96 @@ import pyarrow.parquet as pq
 import yaml
 
 from dlma.checks.margin_facts import spearman
+from dlma.checks.prompt_measures import MEASURES
 from dlma.records import EvalRow, from_table
-from dlma.report.workbench_page import MEASURES
+from dlma.report import markdown
+from dlma.report.tables import cell
 from dlma.statistics.format import bounded, number
 from dlma.statistics.intervals import Estimate
 from dlma.statistics.paired import change
+from dlma.sweep.results import Result, Settings, by_row, read_csv
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results.csv"
-OUTCOME = ("harmless", "harmless_low", "harmless_high", "kl")
+BASE = "lab-standard"
 MEASURED = [name for name in MEASURES if name != "distinct_2"]
+Pair = dict[str, Result]  # what is known of one prompt pair, by metric
 
 
-def collect(ranking: Path, sweep: Path) -> None:
-    """Join the workbench's measures with the change in harmlessness that training with each pair brought."""
-    outcomes = {}
+def collect(ranking: Path, sweep: Path) -> list[Result]:
+    """The workbench's measures of each pair, and the change in harmlessness that training with it brought."""
+    found, asked = [], yaml.safe_load((ranking / "config.yaml").read_text())
+    seeds, names = (asked["seed"],), {}
+    for row in csv.DictReader((ranking / "workbench.csv").open()):
+        pair = _sides(row["positive"], row["negative"])
+        names[pair] = row["prompts"]
+        numbers = {name: round(float(row[name]), 6) for name in ("true_gap", *MEASURED) if row[name]}
+        what = {"n": asked["mode"]["sample"], "settings": pair, "seeds": seeds}
+        found += [Result(BASE, names[pair], metric=name, value=value, **what) for name, value in numbers.items()]
     for folder in sorted(path.parent for path in sweep.glob("*/answers.parquet")):
         affix = yaml.safe_load((folder / "config.yaml").read_text())["prompts"]["pairs"][0]
+        pair = _sides(affix["positive"]["affix"], affix["negative"]["affix"])
         evals = from_table(EvalRow, pq.read_table(folder / "answers.parquet"))
-        harmless = change(evals, lambda row: row.harmlessness)
-        kl = change(evals, lambda row: row.logp - row.logp_base)
-        key = tuple(affix[side]["affix"] for side in ("positive", "negative"))
-        outcomes[key] = [harmless.value, harmless.low, harmless.high, kl.value]
-    rows = list(csv.DictReader((ranking / "workbench.csv").open()))
-    with RESULTS.open("w", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["prompts", "positive", "negative", "true_gap", *MEASURED, *OUTCOME])
-        for row in rows:
-            found = outcomes[row["positive"], row["negative"]]
-            numbers = [repr(round(float(row[name]), 6)) if row[name] else "" for name in ("true_gap", *MEASURED)]
-            writer.writerow(
-                [row["prompts"], row["positive"], row["negative"], *numbers, *(repr(round(x, 6)) for x in found)]
-            )
+        e, kl = change(evals, lambda row: row.harmlessness), change(evals, lambda row: row.logp - row.logp_base)
+        what = {"settings": pair, "seeds": seeds}
+        found.append(Result(BASE, names[pair], "harmless", e.n, e.value, e.low, e.high, **what))
+        found.append(Result(BASE, names[pair], "kl", kl.n, kl.value, **what))
+    return found
+
+
+def _sides(positive: str, negative: str) -> Settings:
+    return ("positive", positive), ("negative", negative)
+
+
+def _pairs(found: Sequence[Result]) -> list[Pair]:
+    return [{one.metric: one for one in row} for row in by_row(found).values()]
+
+
+def _known() -> list[Pair]:
+    return _pairs(read_csv(HERE / "results.csv"))
 
 
 def rho(name: str) -> Estimate:
     """Spearman's rho of a measure with what training brought, over all pairs."""
-    return spearman([(float(row[name]), float(row["harmless"])) for row in _rows() if row[name]])
+    return _rho(_known(), name, "harmless")
 
 
 def pairs() -> int:
-    return len(_rows())
+    return len(_known())
 
 
 def rank_of_the_wrong_way() -> int:
     """The place by mean R, from 1, of the one pair whose positive side is the weaker."""
-    ranked = sorted(_rows(), key=lambda row: -float(row["separation"]))
-    (place,) = [i for i, row in enumerate(ranked, 1) if float(row["true_gap"]) < 0]
+    (place,) = [i for i, pair in enumerate(_ranked(_known()), 1) if pair["true_gap"].value < 0]
     return place
 
 
-def _rows() -> list[dict]:
-    return list(csv.DictReader(RESULTS.open()))
+def _ranked(pairs: Sequence[Pair]) -> list[Pair]:
+    return sorted(pairs, key=lambda pair: -pair["separation"].value)
 
 
-def correlations(rows: Sequence[dict], names: Sequence[str], against: str) -> list[str]:
-    """Spearman's rho of each measure with a column, for the README."""
-    cells = []
-    for name in names:
-        known = [(float(row[name]), float(row[against])) for row in rows if row[name]]
-        rho = spearman(known)
-        cells.append("–" if rho is None else bounded(rho, ""))
-    return cells
+def _rho(pairs: Sequence[Pair], name: str, against: str) -> Estimate | None:
+    return spearman([(pair[name].value, pair[against].value) for pair in pairs if name in pair])
 
 
-def render() -> str:
-    """The Markdown of results.csv."""
-    rows = _rows()
-    right_way = [row for row in rows if float(row["true_gap"]) >= 0]
-    lines = [
-        f"Rank correlation over {len(rows)} pairs with",
-        "",
-        f"| measure | true strength | harmlessness gained by training | {len(right_way)} pairs the right way round |",
-        "|---|---|---|---|",
-    ]
-    names = ["true_gap", *MEASURED]
-    columns = [
-        correlations(rows, names, "true_gap"),
-        correlations(rows, names, "harmless"),
-        correlations(right_way, names, "harmless"),
-    ]
-    for name, *cells in zip(names, *columns):
+def render(found: Sequence[Result]) -> str:
+    every = _pairs(found)
+    right_way = [pair for pair in every if pair["true_gap"].value >= 0]
+    rows = []
+    for name in ["true_gap", *MEASURED]:
+        held = [(every, "true_gap"), (every, "harmless"), (right_way, "harmless")]
+        each = [_rho(pairs, name, against) for pairs, against in held]
         said = "true strength of the pair" if name == "true_gap" else MEASURES[name][0]
-        lines.append(f"| {name}: {said} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "| pair | true strength | mean R | + better | harmlessness gained | KL |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=lambda row: -float(row["separation"])):
-        gained = f"{number(float(row['harmless']), '')} [{number(float(row['harmless_low']), '')}, "
-        gained += f"{number(float(row['harmless_high']), '')}]"
-        values = [number(float(row["true_gap"]), ""), number(float(row["separation"]), "")]
-        values += [number(float(row["construction"]), "share"), gained, number(float(row["kl"]), "")]
-        lines.append(f"| {row['positive'].strip()} against {row['negative'].strip()} | " + " | ".join(values) + " |")
-    return "\n".join(lines)
+        rows.append([f"{name}: {said}", *("–" if one is None else bounded(one, "") for one in each)])
+    heads = ["true strength", "harmlessness gained by training", f"{len(right_way)} pairs the right way round"]
+    ranks = markdown.table(["measure", *heads], rows)
+    heads = ["pair", "true strength", "mean R", "+ better", "harmlessness gained", "KL"]
+    own = markdown.table(heads, map(_line, _ranked(every)))
+    return "\n\n".join([f"Rank correlation over {len(every)} pairs with", ranks, own])
+
+
+def _line(pair: Pair) -> list[str]:
+    told = dict(pair["harmless"].settings)
+    values = {name: number(pair[name].value, "") for name in ("true_gap", "separation", "kl")}
+    better, gained = number(pair["construction"].value, "share"), cell(pair["harmless"])
+    sides = f"{told['positive'].strip()} against {told['negative'].strip()}"
+    return [sides, values["true_gap"], values["separation"], better, gained, values["kl"]]

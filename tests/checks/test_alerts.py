@@ -14,6 +14,8 @@ from dlma.app import conf_dir
 from dlma.checks import finding as findings
 from dlma.checks.alerts import Alerts, Outcome, similarity
 from dlma.config.build import build
+from dlma.report import run_tables
+from dlma.report.table import html
 from dlma.statistics.intervals import Estimate, mean_interval
 from dlma.statistics.paired import change, difference_of_ratios, paired
 
@@ -286,7 +288,7 @@ def test_numbers_for_a_tracker_are_1_for_what_fired_and_absent_for_what_cannot_b
 
 def test_the_reports_table_escapes_what_it_shows_and_lists_every_check():
     run = dataclasses.replace(planted(faith=0.0), model="<script>x</script>")
-    page = findings.table({"after": alerts().check(run)})
+    page = str(html(run_tables.findings({"after": alerts().check(run)})))
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert page.count("<tr>") == 1 + len(NAMES)
 

@@ -10,10 +10,12 @@ from planted import scored_pair
 from scipy import stats
 
 from dlma.app import conf_dir
-from dlma.checks.token_panel import echo, examples, figures_of, partial_correlations, section
+from dlma.checks.token_panel import echo, figures_of, partial_correlations
 from dlma.config.build import build
 from dlma.lab import lexicon
 from dlma.records import TokenRewards
+from dlma.report.sections import examples
+from dlma.report.sections import tokens as section
 
 
 def panel(name, **changes):

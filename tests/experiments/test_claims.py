@@ -5,6 +5,7 @@ import csv
 import math
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from dlma.report import tables as sweep_tables  # noqa: E402
 from dlma.statistics import intervals  # noqa: E402
-from dlma.sweep.results import Result  # noqa: E402
+from dlma.sweep.results import Result, write_csv  # noqa: E402
 from experiments import tables, texts  # noqa: E402
 
 PAGES = sorted({ROOT / "README.md", *(ROOT / "experiments").glob("*/README.md")})
@@ -136,8 +137,9 @@ def test_a_number_that_is_typed_is_found(text, found):
     assert typed(text, {2000.0, 3.0}) == found
 
 
-def result(mean, low, high, p=1.0):
-    return Result("m", "b", "0+1+2", "harmful minus base", 1000, mean, low, high, p)
+def result(value, low, high, p=1.0, **what):
+    more = {"seeds": (0, 1, 2), "statistic": "difference", "versus": "base", **what}
+    return Result("b", "m", "harmful", 1000, value, low, high, p, **more)
 
 
 def test_no_difference_is_shown_only_by_an_interval_within_three_points():
@@ -184,16 +186,18 @@ def test_a_row_is_found_by_its_columns_and_nothing_else(tmp_path, monkeypatch):
     """The row of all seeds stands after those of each; what is there twice, or never, is no number."""
     monkeypatch.setattr(texts, "HERE", tmp_path)
     (tmp_path / "mine").mkdir()
-    lines = [
-        "dlma,lab,0,harmful,10,0.2,0.1,0.3,",
-        "dlma,lab,0+1,harmful,10,0.25,0.1,0.3,",
-        "dlma,other,0+1,harmful,10,0.5,0.4,0.6,",
-    ]
-    (tmp_path / "mine" / "results.csv").write_text(
-        "\n".join(["method,base,seed,metric,n,mean,low,high,p_holm", *lines]) + "\n"
+    one, both, other = (
+        Result(base, "dlma", "harmful", 10, value, seeds=seeds, settings=(("beta", "1.0"),))
+        for base, value, seeds in (("lab", 0.2, (0,)), ("lab", 0.25, (0, 1)), ("other", 0.5, (0, 1)))
     )
+    needed = replace(both, value=17.0, statistic="needed", versus="base")
+    gap = replace(both, value=-0.4, statistic="difference", versus="base", axis="kl", at=0.5)
+    (tmp_path / "mine" / "results.csv").write_bytes(write_csv([one, both, other, needed, gap]))
     mine = texts.Numbers("mine")
-    assert mine.mean("dlma", "harmful", base="lab").mean == 0.25
+    assert mine.mean("dlma, beta=1.0", "harmful", base="lab").value == 0.25
+    assert mine.pick(method="dlma", beta="1.0", metric="harmful", base="lab").value == 0.25
+    assert mine.minus("dlma, beta=1.0", "harmful", "base", at="kl 0.5").value == -0.4
+    assert mine.differences("harmful", ".*", at="kl .*") == [gap]  # and none of the prompts that it takes
     for keys in ({"method": "dlma", "metric": "harmful"}, {"method": "rlcd", "metric": "harmful"}):
         with pytest.raises(LookupError, match="mine/results"):
             mine.pick(**keys)
@@ -216,15 +220,16 @@ def test_the_registered_reading_stands_beside_the_amended_one():
     assert "linear.csv" in plan["amended_2026-11-29"]
     linear = list(csv.DictReader((ROOT / "experiments" / "main_comparison" / "linear.csv").open()))
     now = list(csv.DictReader((ROOT / "experiments" / "main_comparison" / "results.csv").open()))
-    key = lambda row: (row["method"], row["seed"], row["metric"], row["n"])  # noqa: E731
+    same = [name for name in linear[0] if name not in ("value", "low", "high", "p_holm")]
+    key = lambda row: tuple(row[name] for name in same)  # noqa: E731
     assert {key(row) for row in linear} <= {key(row) for row in now}  # the same curves, seeds and prompts
 
 
 def test_the_map_tells_apart_only_what_is_significant_and_says_at_which_kl():
     table = tables.own("phase_diagram")
 
-    def row(method, metric, mean, p=1.0):
-        return Result(method, "lab-o0.1j0.0", "0+1+2", metric, 500, mean, mean, mean, p)
+    def row(method, metric, value, p=1.0, statistic="mean"):
+        return Result("lab-o0.1j0.0", method, metric, 500, value, value, value, p, statistic=statistic)
 
     for p, said in ((0.04, "**`rlaif` told apart from `dlma`**"), (0.06, "not told apart")):
         found = [
@@ -233,6 +238,7 @@ def test_the_map_tells_apart_only_what_is_significant_and_says_at_which_kl():
             row("rlaif", "harmful", 0.6),
             row("rlaif", "kl", 0.25),
         ]
-        found.append(row("rlaif", "harmful minus dlma", 0.1, p))
-        cells = {(r.base, r.method, r.metric): r for r in found}
-        assert table._outcome("lab-o0.1j0.0", cells) == f"`dlma` 50.0 at 1.00, `rlaif` 60.0 at 0.25; {said}"
+        found.append(row("rlaif", "harmful", 0.1, p, "difference"))
+        assert (
+            table._outcome("lab-o0.1j0.0", table._cells(found)) == f"`dlma` 50.0 at 1.00, `rlaif` 60.0 at 0.25; {said}"
+        )

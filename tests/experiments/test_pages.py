@@ -4,7 +4,6 @@ import csv
 import importlib.util
 import itertools
 import math
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -16,10 +15,13 @@ import yaml
 from omegaconf import OmegaConf
 
 from dlma.app import main
+from dlma.checks import drift as rounds_report
 from dlma.config import compose
 from dlma.config.build import resolved, scientific
-from dlma.report import rounds as rounds_report
-from dlma.report.accuracy import SignalAgreement
+from dlma.metrics.signal_agreement import SignalAgreement
+from dlma.metrics.summary import METRICS
+from dlma.sweep import estimates, values
+from dlma.sweep.results import Result, by_row, read_csv, write_csv
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +48,8 @@ def test_writing_a_page_changes_nothing_but_what_stands_between_the_markers(tmp_
     monkeypatch.setattr(TABLES, "HERE", tmp_path / "experiments")
     (tmp_path / "experiments" / "mine").mkdir(parents=True)
     (tmp_path / "experiments" / "mine" / "table.yaml").write_text("commands: []\npage: PAGE.md\nmark: own\n")
-    (tmp_path / "experiments" / "mine" / "table.py").write_text("def render():\n    return 'new'\n")
+    (tmp_path / "experiments" / "mine" / "table.py").write_text("def render(found):\n    return found[0].label\n")
+    (tmp_path / "experiments" / "mine" / "results.csv").write_bytes(write_csv([Result("b", "new", "kl", 1, 0.0)]))
     page = tmp_path / "PAGE.md"
     page.write_text("a\n<!-- own:start -->\nold\nlines\n<!-- own:end -->\nb\n")
     TABLES.write_page("mine")
@@ -68,23 +71,47 @@ def test_what_is_collected_is_the_sweeps_own_table(tmp_path, monkeypatch):
     """Two runs by hand: the row of both seeds is the mean over them, and only the metrics of the table are kept."""
     monkeypatch.setattr(TABLES, "HERE", tmp_path)
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "table.yaml").write_text("commands: []\nshow: [harmful]\ntested: [harmful]\n")
+    (tmp_path / "mine" / "table.yaml").write_text("commands: []\nshow: [harmful]\nsweep: {tested: [harmful]}\n")
     folders = [planted_runs.plant(tmp_path / f"run{seed}", seed=seed) for seed in (0, 1)]
     TABLES.collect("mine", folders)
-    found = TABLES.sweep_table.read_csv(tmp_path / "mine" / "results.csv")
-    assert {row.metric.split(" ")[0] for row in found} == {"harmful"}
-    assert {row.seed for row in found} == {"0+1"}
+    found = read_csv(tmp_path / "mine" / "results.csv")
+    assert {one.metric for one in found} == {"harmful"}
+    assert {one.seeds for one in found} == {(0, 1)}
     arms = [pq.read_table(folder / "answers.parquet").to_pylist() for folder in folders]
     harmful = [row["harmful"] for rows in arms for row in rows if row["arm"] == "aligned"]
-    (own,) = [row for row in found if (row.method, row.metric) == ("dlma", "harmful")]
-    assert own.mean == pytest.approx(sum(harmful) / len(harmful))
+    (own,) = [one for one in found if (one.label, one.statistic) == ("dlma", "mean")]
+    assert own.value == pytest.approx(sum(harmful) / len(harmful))
+
+
+def test_the_values_that_are_kept_give_every_test_again_without_the_runs(tmp_path, monkeypatch):
+    """values.parquet beside results.csv: no text of a prompt, and the same mean, difference and p from it alone."""
+    monkeypatch.setattr(TABLES, "HERE", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "table.yaml").write_text(
+        "commands: []\nshow: [harmful, perplexity]\nsweep: {tested: [harmful, perplexity]}\n"
+    )
+    TABLES.collect("mine", [planted_runs.plant(tmp_path / f"run{seed}", seed=seed) for seed in (0, 1)])
+    kept = tmp_path / "mine" / "values.parquet"
+    columns = {field.name: str(field.type) for field in pq.read_schema(kept)}
+    assert columns.pop("prompt") == "uint64" and b"question" not in kept.read_bytes()
+    assert {columns[name] for name in ("value", "weight")} == {"double"} and columns["seed"] == "int64"
+    rows = {row.label: row for row in values.read(kept)}
+    found = read_csv(tmp_path / "mine" / "results.csv")
+    for metric in (metric for metric in METRICS if metric.name in ("harmful", "perplexity")):
+        own = [one for one in found if (one.label, one.metric) == ("dlma", metric.name)]
+        again = estimates.estimate(metric, list(rows["dlma"].arms.values()))
+        compared = estimates.compare(rows["dlma"], rows["base"], metric).results
+        assert again.value == pytest.approx(own[0].value) and again.low == pytest.approx(own[0].low)
+        for one, other in zip(own[1:], compared, strict=True):
+            assert (one.statistic, one.versus, one.n, one.seeds) == (other.statistic, "base", other.n, other.seeds)
+            assert [one.value, one.low, one.high] == pytest.approx([other.value, other.low, other.high], nan_ok=True)
 
 
 def test_of_two_sweeps_the_effects_are_those_of_the_one_that_is_crossed(tmp_path, monkeypatch):
     """Pairs x labels crossed in one folder, one more label in another: the union lacks a cell, the first does not."""
     monkeypatch.setattr(TABLES, "HERE", tmp_path)
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "table.yaml").write_text("commands: []\nshow: [harmful]\ntested: [harmful]\n")
+    (tmp_path / "mine" / "table.yaml").write_text("commands: []\nshow: [harmful]\nsweep: {tested: [harmful]}\n")
     harm = {
         ("plain", "none"): 0.6,
         ("plain", "scored"): 0.5,
@@ -96,12 +123,14 @@ def test_of_two_sweeps_the_effects_are_those_of_the_one_that_is_crossed(tmp_path
         planted_runs.plant(place, overrides={"pairs": pairs, "labels": labels}, harm=share, tag=pairs + labels)
     planted_runs.plant(tmp_path / "more" / "a", overrides={"pairs": "plain", "labels": "sign"}, tag="sign")
     TABLES.collect("mine", [tmp_path / "crossed", tmp_path / "more"])
-    found = {(r.method, r.metric): r.mean for r in TABLES.sweep_table.read_csv(tmp_path / "mine" / "results.csv")}
-    level = {pairs: [m for (name, metric), m in found.items() if metric == "harmful" and f"pairs={pairs}" in name and
-                     "labels=sign" not in name] for pairs in ("plain", "contrastive")}  # fmt: skip
-    effects = {name: mean for (name, metric), mean in found.items() if metric == "harmful effect against contrastive"}
-    assert effects.keys() == {"pairs=plain"} and len(level["plain"]) == len(level["contrastive"]) == 2
-    assert effects["pairs=plain"] == pytest.approx(sum(level["plain"]) / 2 - sum(level["contrastive"]) / 2)
+    found = read_csv(tmp_path / "mine" / "results.csv")
+    means = [(dict(one.settings), one.value) for one in found if one.statistic == "mean" and one.arm == "aligned"]
+    level = {pairs: [value for told, value in means if told["pairs"] == pairs and told["labels"] != "sign"]
+             for pairs in ("plain", "contrastive")}  # fmt: skip
+    effects = [one for one in found if one.statistic == "effect" and "pairs" in dict(one.settings)]
+    assert [(one.settings, one.versus) for one in effects] == [((("pairs", "plain"),), "contrastive")]
+    assert len(level["plain"]) == len(level["contrastive"]) == 2
+    assert effects[0].value == pytest.approx(sum(level["plain"]) / 2 - sum(level["contrastive"]) / 2)
 
 
 @pytest.mark.parametrize(
@@ -109,21 +138,21 @@ def test_of_two_sweeps_the_effects_are_those_of_the_one_that_is_crossed(tmp_path
 )
 def test_a_table_is_read_as_the_report_of_its_own_sweep_is(name):
     """The curves, their KLs and the budgets of a committed table are those of the experiment's config."""
-    table, node = TABLES.table_of(name), resolved(first_cell(name))["sweep"]
-    assert (table.curves_over, table.height, table.flops) == (node["curves_over"], node["height"], node["flops"])
-    assert table.levels in (node["kl"], None)
+    table, node = TABLES.table_of(name).options, resolved(first_cell(name))["sweep"]
+    assert (table.curve_axis, table.metric, table.flops) == (node["curve_axis"], node["metric"], node["flops"])
+    assert table.kl_levels in (node["kl_levels"], [])
 
 
 def curves(name):
     """(KL, harm) of each curve of a committed sweep, the base first."""
-    rows = TABLES.sweep_table.read_csv(ROOT / "experiments" / name / "results.csv")
-    table = TABLES.sweep_text.whole(rows, "lab-standard")
+    means = [one for one in read_csv(ROOT / "experiments" / name / "results.csv") if one.statistic == "mean"]
     found = {}
-    for label, row in table.items():
-        method = re.sub(r", (beta|lr|epochs)=[^,]+", "", label)
-        if "harmful" in row and "kl" in row and method != "prompted":
-            found.setdefault(method, []).append((max(0.0, row["kl"].mean), row["harmful"].mean))
-    (base,) = found.pop("base")
+    for (method, told, arm), own in by_row(one for one in means if not one.axis).items():
+        row = {one.metric: one.value for one in own}
+        if "harmful" in row and "kl" in row and arm != "prompted":
+            choices = tuple(pair for pair in told if pair[0] not in ("beta", "lr", "epochs"))
+            found.setdefault((method, choices), []).append((max(0.0, row["kl"]), row["harmful"]))
+    (base,) = found.pop(("base", ()))
     return [sorted([base, *points]) for points in found.values()]
 
 
@@ -235,7 +264,7 @@ def test_the_rehearsals_page_shows_its_committed_results_byte_for_byte():
     page = rehearsal.README.read_text()
     shown = page.split("<!-- rehearsal:start -->\n")[1].split("\n<!-- rehearsal:end -->")[0]
     assert shown == rehearsal.render()
-    stages = [row["stage"] for row in csv.DictReader(rehearsal.RESULTS.open())]
+    stages = [one.method for one in read_csv(rehearsal.RESULTS)]
     assert {"pairs", "scored", "policy", "answers (base)", "answers (aligned)"} <= set(stages)
 
 
@@ -263,8 +292,7 @@ def test_each_methods_beta_is_the_one_that_the_rule_picks():
 
 def test_the_drift_of_r_is_the_mean_over_seeds_of_the_runs_with_the_most_rounds(tmp_path, monkeypatch):
     table = TABLES.own("iteration")
-    for name in ("RESULTS", "DRIFT"):
-        monkeypatch.setattr(table, name, tmp_path / f"{name}.csv")
+    monkeypatch.setattr(table, "DRIFT", tmp_path / "DRIFT.csv")
     folders = []
     for scorer, seed, rounds in [(s, k, n) for s in ("current", "frozen") for k in (0, 1) for n in (1, 2)]:
         overrides = {"iterations": rounds, "iteration.scorer": scorer}
@@ -277,7 +305,7 @@ def test_the_drift_of_r_is_the_mean_over_seeds_of_the_runs_with_the_most_rounds(
             lines = [rounds_report.drift(n, [shift * n, 2.0, 4.0, 9.0], [1.0, 2.0, 4.0, 9.0]) for n in (1, 2)]
             (folder / "rounds.csv").write_bytes(rounds_report.rounds_csv(lines))
         folders.append(folder)
-    table.collect(*folders)
+    shown = table.render(table.collect(*folders))
     found = list(csv.DictReader((tmp_path / "DRIFT.csv").open()))
     assert [(row["scorer"], row["round"], row["seeds"]) for row in found] == [
         *(("current", n, "2") for n in "12"), *(("frozen", n, "2") for n in "12"),
@@ -285,7 +313,6 @@ def test_the_drift_of_r_is_the_mean_over_seeds_of_the_runs_with_the_most_rounds(
     # R of the first of four pairs is (1 or 2) n and (3 or 4) n over the seeds, that of the others 15 in all
     means = [(15 + first * n) / 4 for first in (1.5, 3.5) for n in (1, 2)]
     assert [float(row["current_mean"]) for row in found] == pytest.approx(means)
-    shown = table.render()
     assert "`dlma, iterations=2, scorer=frozen`" in shown and shown.count("| current | ") == 2
 
 

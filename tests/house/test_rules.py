@@ -113,12 +113,51 @@ def method_name(node: ast.AST) -> Iterator[str]:
             yield f"line {part.lineno}: the method {name!r} is asked for by name; make it a YAML"
 
 
-RULES = [get_on_config, silent_except, open_constructor, method_name]
+TAGS = "a article b body br button code dd div dl dt h1 h2 h3 h4 head html i img input label li main nav ol option p"
+TAGS += " pre script section select span style svg table tbody td th thead tr ul circle line path polyline rect text"
+TAG = re.compile(rf"</?({'|'.join(TAGS.split())})(?=[\s>/]|$)")
+
+
+def html_tag(node: ast.AST) -> Iterator[str]:
+    docstrings = {
+        part.body[0].value
+        for part in ast.walk(node)
+        if isinstance(part, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(part)
+    }
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and part not in docstrings:
+            for tag in TAG.finditer(part.value):
+                yield f"line {part.lineno}: {tag[0]} in a string: pages are templates, which escape what they are given"
+
+
+NUMERIC = ("numpy", "scipy")
+
+
+def computation(node: ast.AST) -> Iterator[str]:
+    """For the report, which shows what other rooms have computed."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in part.names}
+            source = part.module or "" if isinstance(part, ast.ImportFrom) else ""
+            whole = {f"{source}.{name}".strip(".") for name in names}
+            known = {"dlma.statistics.format", "dlma.statistics.intervals.Estimate"}  # a number, and how it is said
+            for name in sorted(whole):
+                room = ".".join(name.split(".")[:2])
+                if (room == "dlma.statistics" and not name.startswith(tuple(known))) or name.split(".")[0] in NUMERIC:
+                    yield f"line {part.lineno}: {name}: the report shows; compute it in checks, metrics, sweep"
+
+
+RULES = [get_on_config, silent_except, open_constructor, method_name, html_tag]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_nowhere_in_the_package(rule: Callable):
     assert [f"{module} {line}" for module in modules() for line in rule(tree(module))] == []
+
+
+def test_the_report_computes_nothing():
+    report = [module for module in modules() if module.startswith("dlma.report.")]
+    assert [f"{module} {line}" for module in report for line in computation(tree(module))] == []
 
 
 @pytest.mark.parametrize(
@@ -138,6 +177,12 @@ def test_nowhere_in_the_package(rule: Callable):
         (method_name, "if cfg.method == 'base': pass", 1),
         (method_name, "if arm == 'base': pass", 0),
         (method_name, "if kind == 'other': pass", 0),
+        (computation, "import numpy as np\nfrom scipy.stats import norm\nfrom dlma.statistics import intervals", 3),
+        (computation, "from dlma.statistics.intervals import Estimate, mean_interval", 1),
+        (computation, "from dlma.statistics.format import number\nfrom statistics import fmean", 0),
+        (html_tag, "x = f'<td class=\"{css}\">{value}</td>'", 2),
+        (html_tag, "x = '<br>' + '<svg viewBox'", 2),
+        (html_tag, "def f():\n    \"\"\"Writes <b>.\"\"\"\n    return '<s>' + '<bos>' + 'a < b'", 0),
     ],
 )
 def test_each_rule_catches_what_it_should(rule, source, count):

@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import yaml
 
 from dlma import records
+from dlma.config import check
+from dlma.config.schema import SweepOptions
 from dlma.cost.spent import Costs
 from dlma.metrics import summary
 from dlma.records import EvalRow
-from dlma.runs import cells
-from dlma.sweep import settings as sweep_settings
+from dlma.runs import cells as run_folders
+from dlma.sweep.settings import settings
 
 
 def answers(arm: str, seed: int, *, prompts: int, harm: float, kl: float = 0.0, effect: int = 0, tag: str = ""):
@@ -75,19 +77,19 @@ def plant(
 
 
 def _config(values: dict, seed: int, base: str) -> dict:
-    """The resolved config as a tree: defaults, then what is dotted."""
+    """The resolved config as a tree: defaults, then what is dotted; a group that was chosen is a node."""
     tree: dict = {"seed": seed, "model": {"path": base}, "recipe": {"beta": 0.5, "seed": seed}}
     for key, value in values.items():
         *above, leaf = key.split(".")
         node = tree
         for name in above:
             node = node.setdefault(name, {})
-        node[leaf] = value
+        node[leaf] = {"_target_": f"planted.{value}"} if key in check.components() else value
     tree.pop("method")
     return tree
 
 
-def plant_spent(folder, flops, *, labels=0.0, **options):
+def costing(folder, flops, *, labels=0.0, **options):
     """A planted run that noted down what it cost; flops None: nothing noted down."""
     plant(folder, **options)
     if flops is not None:
@@ -96,4 +98,10 @@ def plant_spent(folder, flops, *, labels=0.0, **options):
 
 
 def rows_of(*folders):
-    return sweep_settings.settings([cells.read_cell(folder) for folder in folders])
+    return settings([run_folders.read_cell(folder) for folder in folders])
+
+
+def options(**changes) -> SweepOptions:
+    """A sweep's options for a test; what is not said is not asked for."""
+    values = dict.fromkeys(SweepOptions.__dataclass_fields__) | {"kl_levels": [0.5], "margin": 0.03} | changes
+    return SweepOptions(**values)

@@ -9,9 +9,9 @@ from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
 from dlma.metrics.base import MetricInput
 from dlma.metrics.benchmarks import Benchmarks
+from dlma.metrics.scores import score_rows
 from dlma.model.load import hf_model
 from dlma.model.tokens import encode
-from dlma.report.scores import score_rows
 
 WORDS = ["red", "blue", "cat", "dog", "sun", "moon", "tree", "lake"]
 DOCS = [{"question": f"which is {w}?", "choices": [w, WORDS[i - 1]], "answer": i % 2} for i, w in enumerate(WORDS)]

@@ -9,9 +9,9 @@ from small_models import byte_level_tokenizer, save_small
 from dlma.evaluation.context import EvaluationContext
 from dlma.metrics.base import MetricInput
 from dlma.metrics.reference_perplexity import ReferencePerplexity, plain_text
+from dlma.metrics.scores import score_rows
 from dlma.model.load import hf_model
 from dlma.records import Answer, Turn
-from dlma.report.scores import score_rows
 
 TEXTS = ["how do i mend a lamp?", "use a soft cloth and some care.", "no.", "break it, then mend it again"]
 

@@ -8,8 +8,8 @@ from dlma.judges.base import Match
 from dlma.judges.reward import RewardJudge
 from dlma.metrics.base import MetricInput
 from dlma.metrics.reward_scores import QUADRANTS, RewardScores
+from dlma.metrics.scores import score_rows
 from dlma.records import Answer, Turn
-from dlma.report.scores import score_rows
 
 # text -> (reward, cost)
 PLANTED = {

@@ -8,7 +8,7 @@ from command_line import MODE
 from planted_runs import plant
 
 from dlma.report import tables as sweep_tables
-from dlma.sweep import results as sweep_results
+from dlma.sweep.results import read_csv
 
 FILES = {"report.html", "report.md", "report.tex", "results.csv"}
 
@@ -27,14 +27,39 @@ def test_the_report_of_any_runs(run_main, runs):
     assert "report: " in ran.out
     folder = runs / "report"
     assert {path.name for path in folder.iterdir()} >= FILES
-    found = sweep_results.read_csv(folder / "results.csv")
+    found = read_csv(folder / "results.csv")
     assert {row.method for row in found} == {"base", "prompted", "dlma", "rlcd"}
-    assert any(row.metric == "harmful minus rlcd" for row in found)
+    assert any((one.metric, one.statistic, one.versus) == ("harmful", "difference", "rlcd") for one in found)
     assert sweep_tables.markdown(found) in (folder / "report.md").read_text()
     assert sweep_tables.latex(found) == (folder / "report.tex").read_text()
     again = run_main("mode=report", "runs=outputs/**", "sweep.baseline=rlcd", "name=other")
     assert again.code == 0
     assert (runs / "other" / "results.csv").read_bytes() == (folder / "results.csv").read_bytes()
+
+
+def test_a_method_and_a_judge_of_any_name_pass_the_whole_report(run_main, elsewhere):
+    """Names that read like a comparison, a curve and a verdict: every number is under its own name in all files."""
+    method, judge, folder = "a minus b by c", "x at kl 1", elsewhere / "outputs" / "report"
+    said = [
+        {"prompt_id": f"p{i}", "judge": judge, "arm": "aligned", "against": "base", "outcome": "win"} for i in (0, 1)
+    ]
+    for one in (method, "rlcd"):
+        for beta in (0.5, 2.0):
+            plant(elsewhere / "outputs" / "sweep" / f"{one}{beta}", method=one, overrides={"recipe.beta": beta},
+                  kl=1 / beta, tag=one + str(beta), verdicts=said)  # fmt: skip
+    ran = run_main("mode=report", "runs=outputs/sweep", "sweep.baseline=rlcd")
+    assert ran.code == 0, ran.err
+    found = read_csv(folder / "results.csv")
+    own = {(one.statistic, one.axis, one.versus, one.judge) for one in found if one.method == method}
+    assert own >= {
+        ("mean", "", "", ""), ("difference", "", "rlcd, beta=0.5", ""), ("mean", "kl", "", ""),
+        ("difference", "kl", "rlcd", ""), ("share", "", "base", judge),
+    }  # fmt: skip
+    assert {one.metric for one in found if one.judge} == {"win", "tie", "lose", "unparsed"}
+    for name in ("report.md", "report.tex", "report.html"):
+        text = (folder / name).read_text()
+        assert f"{method}, beta=0.5" in text and judge in text
+    assert sweep_tables.markdown(found) in (folder / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -44,9 +69,9 @@ def test_the_report_of_any_runs(run_main, runs):
         (["runs=nowhere/**"], "runs=nowhere/**: no run folder there"),
         (["runs=outputs/**", "sweep.baseline=nosuch"], "sweep.baseline=nosuch: no setting of that name"),
         (["runs=outputs/**", "sweep.tested=[nosuch]"], "sweep.tested=nosuch: no such metric"),
-        (["runs=outputs/**", "sweep.height=nosuch"], "sweep.height=nosuch: no such metric"),
-        (["runs=outputs/**", "sweep.height=perplexity"], "sweep.height=perplexity: curves are of means and shares"),
-        (["runs=outputs/**", "sweep.curves_over=[beta]"], "sweep.curves_over=beta: no key of these runs"),
+        (["runs=outputs/**", "sweep.metric=nosuch"], "sweep.metric=nosuch: no such metric"),
+        (["runs=outputs/**", "sweep.metric=perplexity"], "sweep.metric=perplexity: curves are of means and shares"),
+        (["runs=outputs/**", "sweep.curve_axis=[beta]"], "sweep.curve_axis=beta: no key of these runs"),
         (["runs=outputs/**", "sweep.reference=none.csv"], "sweep.reference=none.csv: no results.csv of a sweep"),
     ],
 )
@@ -93,7 +118,7 @@ def test_a_sweep_ends_with_its_report_also_when_a_cell_failed(run_main, mode, el
     text = (folder / "report.md").read_text()
     assert "3 cells: 2 done, 1 failed." in text and "- dlma,seed=2: failed, seed 2 is unlucky" in text
     rows = list(csv.DictReader((folder / "results.csv").open()))
-    assert {row["seed"] for row in rows if row["method"] == "dlma"} == {"0", "1", "0+1"}
+    assert {row["seeds"] for row in rows if row["method"] == "dlma"} == {"0", "1", "0+1"}
 
 
 def test_a_sweep_of_another_mode_leaves_no_report(run_main, mode, elsewhere):

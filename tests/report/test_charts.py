@@ -1,16 +1,17 @@
 """Charts: well-formed SVG, marks where the data say, nothing unescaped."""
 
 import itertools
+import math
 import re
 from xml.etree import ElementTree
 
 import pytest
 
 from dlma.checks.margin_facts import Bin
-from dlma.report import charts as charts_of
-from dlma.report import scales
-from dlma.report.charts import Series
-from dlma.statistics.intervals import share_interval
+from dlma.report.charts import axes as scales
+from dlma.report.charts import run as charts_of
+from dlma.report.charts.run import Series
+from dlma.statistics.intervals import Estimate, share_interval
 
 
 def test_ticks_are_round_and_inside():
@@ -65,7 +66,7 @@ def test_text_is_escaped():
     svg = charts_of.line_chart([Series("<b>&", "c", [1], [1])], "<i>", 'a"><script>')
     assert not re.search(r"<(b|i|script)>", svg)
     ElementTree.fromstring(svg)
-    ElementTree.fromstring(charts_of.forest([("c-base", 1.0, float("nan"), float("nan"), "<b>")]))
+    ElementTree.fromstring(charts_of.forest([("c-base", Estimate(1.0, math.nan, math.nan, 1), "<b>")]))
 
 
 def test_on_a_root_scale_equal_steps_are_equal_steps_of_the_root():

@@ -10,20 +10,21 @@ from html.parser import HTMLParser
 import pytest
 from planted import eval_row, scored_pair
 
+from dlma.metrics.categories import category_rows
+from dlma.metrics.contests import contests
+from dlma.metrics.scores import score_rows
 from dlma.metrics.summary import cannot, summary_rows
 from dlma.records import Account, MetricValue, Verdict
 from dlma.report import run_page
-from dlma.report.categories import category_rows
+from dlma.report.page import LAB_NOTE
 from dlma.report.run_page import ReportData, StageLine, render, write_report
-from dlma.report.scores import score_rows
-from dlma.report.verdicts import contests
 
 PAYLOADS = [
     "</script><script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
     "<!-- <script>",
     "]]>\u2028\u2029'\"&amp;",
-    "@@ANSWERS@@ @@TITLE@@",
+    "{{ data }} {% raw %} {# {{ 7 * 7 }}",
     "\ud800 lone",
 ]
 ARMS = ["base", "prompted", "aligned"]
@@ -186,9 +187,9 @@ def test_numbers_of_the_table_the_account_and_the_margins_are_on_the_page():
 
 
 def test_a_lab_report_says_what_the_lab_cannot_tell_and_every_report_warns():
-    assert run_page.LAB_NOTE in render(_data()).decode()
+    assert LAB_NOTE in render(_data()).decode()
     other = render(_data(judged=False)).decode()
-    assert run_page.LAB_NOTE not in other and "Content warning" in other
+    assert LAB_NOTE not in other and "Content warning" in other
 
 
 def test_sections_without_data_are_left_out():

@@ -3,13 +3,11 @@
 import json
 import re
 
-from planted_runs import answers, plant
+from planted_runs import answers, options, plant
 
 from dlma.report import sweep_page
-from dlma.report.tables import Table
 from dlma.runs import cells as run_folders
-from dlma.sweep import curves as kl_curves
-from dlma.sweep import results as sweep_results
+from dlma.sweep import all_results
 from dlma.sweep import settings as sweep_settings
 
 EVIL = "</script><script>alert(1)</script> @@TITLE@@"
@@ -18,8 +16,10 @@ EVIL = "</script><script>alert(1)</script> @@TITLE@@"
 def page_of(folder, *folders):
     cells = [run_folders.read_cell(one) for one in folders]
     rows = sweep_settings.settings(cells)
-    found = sweep_results.results(rows) + kl_curves.results(rows)
-    return sweep_page.render(sweep_page.SweepPage("a <title>", folder, cells, rows, found, missing=1)).decode()
+    found = all_results.results(rows, options())
+    return sweep_page.render(
+        sweep_page.SweepPage("a <title>", folder, cells, rows, found, options(), missing=1)
+    ).decode()
 
 
 def grid(tmp_path):
@@ -38,7 +38,7 @@ def grid(tmp_path):
 
 def test_all_sections_are_there_and_the_same_runs_give_the_same_bytes(tmp_path):
     said = [{"prompt_id": "p0", "judge": "oracle", "arm": "aligned", "against": "base", "outcome": "win"}]
-    cells = [*grid(tmp_path), plant(tmp_path / "judged", seed=1, verdicts=said, overrides={"labels": "sign"})]
+    cells = [*grid(tmp_path), plant(tmp_path / "judged", seed=1, verdicts=said, method="rlcd")]
     page = page_of(tmp_path, *cells)
     assert re.findall(r'<section id="(\w+)">', page) == [
         *("tables", "bars", "wins", "frontier", "grids", "cells", "answers"),
@@ -77,11 +77,10 @@ def test_a_sweep_of_failures_only_is_a_page_with_its_ledger(tmp_path):
     assert re.findall(r'<section id="(\w+)">', page) == ["cells"] and "why" in page
 
 
-def test_columns_of_names_stand_left_and_columns_of_values_right():
-    table = Table("t", ["method", "metric", "difference", "at KL 1"], [["a", "harm", "-1.0", "not reached"]])
-    shown = sweep_page._table(table)
-    assert '<td class="name">harm</td><td>-1.0</td><td>not reached</td>' in shown
-    assert '<th class="name">metric</th><th>difference</th>' in shown
+def test_columns_of_names_stand_left_and_columns_of_values_right(tmp_path):
+    page = page_of(tmp_path, *(plant(tmp_path / f"{seed}", seed=seed) for seed in (0, 1)))
+    assert '<tr><td>dlma</td><td>harmful ↓</td><td class="num"><b>' in page
+    assert '<th>method</th><th>metric</th><th class="num">difference</th><th class="num">p (Holm)</th>' in page
 
 
 def test_where_the_training_length_runs_along_the_curves_there_is_a_heat_map_per_length(tmp_path):
@@ -97,9 +96,10 @@ def test_where_the_training_length_runs_along_the_curves_there_is_a_heat_map_per
         for epochs in (1, 2, 4)
     ]
     read = [run_folders.read_cell(one) for one in cells]
-    page = sweep_page.SweepPage("t", tmp_path, read, sweep_settings.settings(read), [])
+    page = sweep_page.SweepPage("t", tmp_path, read, sweep_settings.settings(read), [], options())
     assert sweep_page._grids(page) == ""  # three numbers are no map
-    told = sweep_page.SweepPage("t", tmp_path, read, sweep_settings.settings(read), [], curves_over=["recipe.epochs"])
+    chosen = options(curve_axis=["recipe.epochs"])
+    told = sweep_page.SweepPage("t", tmp_path, read, sweep_settings.settings(read), [], chosen)
     titles = re.findall(r"<h3>(.*?)</h3>", sweep_page._grids(told))
     assert [one for one in titles if "harmful" in one] == [
         f"lab-standard, dlma, epochs={epochs}: harmful ↓" for epochs in (1, 2, 4)

@@ -10,7 +10,7 @@ from planted import eval_row
 from dlma.checks.finding import Finding, print_findings
 from dlma.metrics.summary import Row, summary_over_seeds, summary_rows
 from dlma.records import Account, EvalRow, to_table
-from dlma.report.terminal import print_account, print_summary, print_sweep
+from dlma.report.terminal import print_account, print_summary, print_sweep, print_tax
 from dlma.screen import Console, visible
 from dlma.statistics.intervals import Estimate
 
@@ -181,3 +181,12 @@ def test_cells_without_an_oracle_show_what_was_measured(tmp_path):
     print_sweep([cell], console=console)
     text = console.file.getvalue()
     assert "perplexity" in text and "distinct-2" in text and "harmful" not in text
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_names_stay_readable_beside_wide_values(width):
+    console = _console(width)
+    share = Estimate(1.0, 0.984, 1.0, 240)
+    rows = [Row("skill", arm, share, "share", "skill: counting") for arm in ("base", "aligned")]
+    print_tax([*rows, Row("change/skill", "aligned", share, "share", "change", "higher")], console=console)
+    assert "skill: counting" in console.file.getvalue() and max(map(len, console.file.getvalue().splitlines())) <= width

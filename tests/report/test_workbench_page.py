@@ -13,9 +13,10 @@ from rich.console import Console
 from scipy import stats
 
 from dlma.app import conf_dir
+from dlma.checks import prompt_measures
+from dlma.checks.prompt_measures import MEASURES, MeasuredPair, agreement, measures
 from dlma.config.build import build
 from dlma.report import workbench_page
-from dlma.report.workbench_page import MeasuredPair, measures
 
 ALERTS = build(OmegaConf.load(conf_dir() / "alerts" / "standard.yaml"))
 
@@ -76,13 +77,13 @@ def test_the_intervals_of_spread_and_clarity_cover(of):
     true = {"spread": 2.0, "clarity": 0.5}[of]
     hits = 0
     for _ in range(400):
-        estimate = getattr(workbench_page, of)(draw.normal(1.0, 2.0, size=200))
+        estimate = getattr(prompt_measures, of)(draw.normal(1.0, 2.0, size=200))
         hits += estimate.low <= true <= estimate.high
     assert 0.92 < hits / 400 < 0.98
 
 
 def test_margins_that_are_all_equal_have_no_clarity():
-    assert workbench_page.clarity(np.ones(5)) is None
+    assert prompt_measures.clarity(np.ones(5)) is None
 
 
 def entry(name, separation, gap=None, truth=True):
@@ -97,15 +98,15 @@ def test_the_csv_has_a_line_per_pair_in_order_with_every_measure():
     lines = list(csv.DictReader(io.StringIO(workbench_page.csv_bytes(ENTRIES).decode())))
     assert [line["prompts"] for line in lines] == ["strong<b>", "middle", "weak", "none"]
     assert [line["rank"] for line in lines] == list("1234")
-    assert {*workbench_page.MEASURES} <= set(lines[0])
+    assert {*MEASURES} <= set(lines[0])
     for line, one in zip(lines, ENTRIES):
         assert float(line["separation"]) == one.measures["separation"].value
         assert float(line["true_gap"]) == one.gap and line["n"] == "12"
 
 
 def test_the_ranking_is_held_against_the_true_strength():
-    assert workbench_page.agreement(ENTRIES, "separation").value == pytest.approx(0.8)  # 1 - 6*2/(4*15): one swap
-    assert workbench_page.agreement([dataclasses.replace(e, gap=None) for e in ENTRIES], "separation") is None
+    assert agreement(ENTRIES, "separation").value == pytest.approx(0.8)  # 1 - 6*2/(4*15): one swap
+    assert agreement([dataclasses.replace(e, gap=None) for e in ENTRIES], "separation") is None
 
 
 def test_the_terminal_shows_ranks_values_and_what_they_mean():

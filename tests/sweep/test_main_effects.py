@@ -8,8 +8,8 @@ from planted_runs import plant
 from dlma.report import tables as sweep_tables
 from dlma.runs import cells as run_folders
 from dlma.sweep import main_effects
-from dlma.sweep import results as sweep_results
 from dlma.sweep import settings as sweep_settings
+from dlma.sweep.results import Result, read_csv, write_csv
 
 HARM = {("plain", "none"): 0.6, ("plain", "scored"): 0.5, ("contrastive", "none"): 0.3, ("contrastive", "scored"): 0.2}
 
@@ -26,7 +26,9 @@ def crossed(tmp_path, cells=HARM, seeds=(0, 1), **more):
 
 def effects(folders):
     rows = [row for row in sweep_settings.settings([run_folders.read_cell(folder) for folder in folders]) if row.final]
-    return {(r.method, r.metric): r for r in main_effects.results(rows)}
+    found = main_effects.results(rows)
+    assert {one.statistic for one in found} <= {"effect"}
+    return {(one.method, *one.settings[0], one.metric, one.versus): one for one in found}
 
 
 def share(folder):
@@ -44,19 +46,17 @@ def test_an_effect_is_the_mean_over_the_other_factor_of_one_level_less_the_other
         for name in pair
     }
     assert set(found) == {
-        ("pairs=contrastive", "harmful effect against plain"),
-        ("pairs=contrastive", "kl effect against plain"),
-        ("labels=scored", "harmful effect against none"),
-        ("labels=scored", "kl effect against none"),
+        ("dlma", "pairs", "contrastive", "harmful", "plain"),
+        ("dlma", "pairs", "contrastive", "kl", "plain"),
+        ("dlma", "labels", "scored", "harmful", "none"),
+        ("dlma", "labels", "scored", "kl", "none"),
     }
-    pairs, labels = (
-        found["pairs=contrastive", "harmful effect against plain"],
-        found["labels=scored", "harmful effect against none"],
-    )
-    assert pairs.mean == pytest.approx(of["contrastive"] - of["plain"])
-    assert labels.mean == pytest.approx(of["scored"] - of["none"])
-    assert (pairs.seed, pairs.n) == ("0+1", 60)
-    assert pairs.low < pairs.mean < pairs.high
+    pairs = found["dlma", "pairs", "contrastive", "harmful", "plain"]
+    labels = found["dlma", "labels", "scored", "harmful", "none"]
+    assert pairs.value == pytest.approx(of["contrastive"] - of["plain"])
+    assert labels.value == pytest.approx(of["scored"] - of["none"])
+    assert (pairs.seeds, pairs.n) == ((0, 1), 60)
+    assert pairs.low < pairs.value < pairs.high
 
 
 def test_each_method_has_its_own_effects(tmp_path):
@@ -64,8 +64,8 @@ def test_each_method_has_its_own_effects(tmp_path):
     one, two = crossed(tmp_path / "a"), crossed(tmp_path / "b", other, method="rlcd")
     found, alone = effects([*one, *two]), effects(two)
     assert len(found) == 2 * len(alone)
-    for (choice, metric), effect in alone.items():
-        assert found[f"rlcd, {choice}", metric].mean == pytest.approx(effect.mean)
+    for key, effect in alone.items():
+        assert key[0] == "rlcd" and found[key].value == pytest.approx(effect.value)
     (table,) = [table for table in sweep_tables.tables(list(found.values())) if "main effects" in table.title]
     assert {row[0] for row in table.rows} == {f"{m}, {f}" for m in ("dlma", "rlcd") for f in ("pairs", "labels")}
 
@@ -81,8 +81,9 @@ def test_two_factors_in_one_line_of_settings_are_not_crossed(tmp_path):
     assert effects(crossed(tmp_path, ends)) == {}
 
 
-def row(mean, low, high, method="labels=shuffled", metric="harmful effect against scored"):
-    return sweep_results.Result(method, "b", "0+1", metric, 60, mean, low, high, 0.5)
+def row(value, low, high, metric="harmful"):
+    what = {"settings": (("labels", "shuffled"),), "seeds": (0, 1), "statistic": "effect", "versus": "scored"}
+    return Result("b", "dlma", metric, 60, value, low, high, 0.5, **what)
 
 
 @pytest.mark.parametrize(("low", "high", "said"), [(-0.02, 0.025, True), (-0.031, 0.02, False), (-0.01, 0.04, False)])
@@ -94,14 +95,12 @@ def test_that_the_size_of_r_carries_nothing_is_said_only_if_the_whole_interval_i
 
 
 def test_equal_beyond_a_curve_says_nothing_of_the_size_of_r_for_who_stands_still_is_on_every_curve():
-    assert "carries no" not in " ".join(
-        sweep_tables.notes([row(0.0, -0.01, 0.01, metric="beyond_curve effect against scored")])
-    )
+    assert "carries no" not in " ".join(sweep_tables.notes([row(0.0, -0.01, 0.01, metric="beyond_curve")]))
 
 
 def test_the_effects_read_back_give_the_same_tables_byte_for_byte(tmp_path):
     found = list(effects(crossed(tmp_path)).values())
-    (tmp_path / "results.csv").write_bytes(sweep_results.write_csv(found))
-    again = sweep_results.read_csv(tmp_path / "results.csv")
+    (tmp_path / "results.csv").write_bytes(write_csv(found))
+    again = read_csv(tmp_path / "results.csv")
     assert sweep_tables.markdown(again) == sweep_tables.markdown(found)
     assert "| pairs | contrastive | plain | harmful ↓ |" in sweep_tables.markdown(found)

@@ -9,10 +9,10 @@ from dlma.runs import cells as run_folders
 from dlma.runs.folder import RunFolder
 from dlma.statistics import significance
 from dlma.statistics.variance_components import nested_interval
+from dlma.sweep import estimates as sweep_results
 from dlma.sweep import pooled_bases
-from dlma.sweep import results as sweep_results
-from dlma.sweep import rows as result_rows
 from dlma.sweep import settings as sweep_settings
+from dlma.sweep.results import bases
 
 BASES = ("lab-a", "lab-b", "lab-c")
 
@@ -39,21 +39,24 @@ def cube(cells, arm):
 
 
 def test_the_pooled_rows_are_over_prompts_bases_and_seeds(cells):
-    found = {(row.method, row.metric): row for row in pooled_bases.results(rows_of(cells), None, None)}
-    mine, wanted = found["dlma", "harmful"], nested_interval(cube(cells, "aligned"))
-    assert (mine.base, mine.seed, mine.n) == ("lab-a + lab-b + lab-c", "0+1", 60)
-    assert (mine.mean, mine.low, mine.high) == pytest.approx((wanted.value, max(0, wanted.low), wanted.high))
+    found = {
+        (one.label, one.metric, one.statistic, one.axis): one
+        for one in pooled_bases.results(rows_of(cells), None, None)
+    }
+    mine, wanted = found["dlma", "harmful", "mean", ""], nested_interval(cube(cells, "aligned"))
+    assert (mine.base, mine.seeds, mine.n) == ("lab-a + lab-b + lab-c", (0, 1), 60)
+    assert (mine.value, mine.low, mine.high) == pytest.approx((wanted.value, max(0, wanted.low), wanted.high))
     differences = cube(cells, "aligned") - cube(cells, "base")
-    gap, wanted = found["dlma", "harmful minus base"], nested_interval(differences)
-    assert (gap.mean, gap.low, gap.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
+    gap, wanted = found["dlma", "harmful", "difference", ""], nested_interval(differences)
+    assert (gap.value, gap.low, gap.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
     assert gap.p_holm >= significance.p_value(differences.mean(axis=2))
-    assert found["dlma", "harmful, sd of bases"].mean >= 0
+    assert found["dlma", "harmful", "sd", "bases"].value >= 0
 
 
 def test_the_bases_own_rows_stay_and_the_tables_show_both(cells):
     rows = rows_of(cells)
     found = sweep_results.results(rows) + pooled_bases.results(rows, None, None)
-    assert result_rows.bases(found) == [*BASES, "lab-a + lab-b + lab-c"]
+    assert bases(found) == [*BASES, "lab-a + lab-b + lab-c"]
     titles = [table.title for table in sweep_tables.tables(found)]
     assert "lab-a + lab-b + lab-c: means with 95 % intervals" in titles
 

@@ -7,25 +7,29 @@ from planted_runs import plant
 
 from dlma.errors import UserError
 from dlma.runs import cells as run_folders
-from dlma.sweep import main_effects, reference_curve
-from dlma.sweep import results as sweep_results
+from dlma.sweep import estimates, main_effects, reference_curve
 from dlma.sweep import settings as sweep_settings
-from dlma.sweep.results import Result
+from dlma.sweep.results import Result, write_csv
 
 
 @pytest.fixture
 def reference(tmp_path):
     """The base at 0.7, the method at KL 1 and 4 with 0.3 and 0.2; another method, and another base without a curve."""
-    points = {"base": (0.0, 0.7), "dlma, beta=2": (1.0, 0.3), "dlma, beta=1": (4.0, 0.2), "rlcd": (1.0, 0.9)}
-    rows = [(name, "lab-standard", point) for name, point in points.items()] + [("dlma", "lab-weak", (1.0, 0.4))]
-    found = [
-        Result(name, base, "0+1", metric, 10, value, value, value)
-        for name, base, point in rows
-        for metric, value in zip(("kl", "harmful"), point)
-    ]
+    points = [("base", {}, 0.0, 0.7), ("dlma", {"beta": "2"}, 1.0, 0.3), ("dlma", {"beta": "1"}, 4.0, 0.2)]
+    found = measured(*points, ("rlcd", {}, 1.0, 0.9)) + measured(("dlma", {}, 1.0, 0.4), base="lab-weak")
     path = tmp_path / "results.csv"
-    path.write_bytes(sweep_results.write_csv(found))
+    path.write_bytes(write_csv(found))
     return path
+
+
+def measured(*points, base="lab-standard"):
+    """KL and harm of settings, each (method, what tells it, KL, harm)."""
+    return [
+        Result(base, method, metric, 10, value, value, value, settings=tuple(told.items()), arm=arm, seeds=(0, 1))
+        for method, told, *both in points
+        for arm in ["base" if method == "base" else "aligned"]
+        for metric, value in zip(("kl", "harmful"), both)
+    ]
 
 
 def run(folder, kls, harms, base="lab-standard", overrides=None, seed=0):
@@ -60,24 +64,19 @@ def test_what_one_seed_alone_has_is_no_value_of_the_setting(tmp_path, reference)
     kls = {0: [1.0, 1.0], 1: [4.0, 6.0]}  # the second seed goes further than the curve
     cells = [run(tmp_path / f"{seed}", kl, [0, 1], seed=seed) for seed, kl in kls.items()]
     rows = sweep_settings.settings(reference_curve.beside(cells, reference_curve.read(reference, "dlma")))
-    found = {(row.method, row.metric) for row in sweep_results.results(rows)}
+    found = {(one.label, one.metric) for one in estimates.results(rows)}
     assert ("dlma", "harmful") in found and ("base", "beyond_curve") in found
     assert ("dlma", "beyond_curve") not in found
 
 
 def test_settings_of_one_kl_are_one_point_and_other_choices_are_no_points(tmp_path):
     points = [
-        ("base", 0.0, 0.8),
-        ("dlma, beta=1", 1.0, 0.4),
-        ("dlma, beta=2", 1.0, 0.6),
-        ("dlma, labels=sign", 0.5, 0.1),
+        ("base", {}, 0.0, 0.8),
+        ("dlma", {"beta": "1"}, 1.0, 0.4),
+        ("dlma", {"beta": "2"}, 1.0, 0.6),
+        ("dlma", {"labels": "sign"}, 0.5, 0.1),
     ]
-    found = [
-        Result(name, "lab-standard", "0+1", metric, 10, value, value, value)
-        for name, *both in points
-        for metric, value in zip(("kl", "harmful"), both)
-    ]
-    (tmp_path / "r.csv").write_bytes(sweep_results.write_csv(found))
+    (tmp_path / "r.csv").write_bytes(write_csv(measured(*points)))
     kls, heights = reference_curve.read(tmp_path / "r.csv", "dlma")["lab-standard"]
     assert (list(kls), list(heights)) == ([0.0, 1.0], [0.8, 0.5])
 
@@ -91,15 +90,10 @@ def test_a_kl_that_comes_out_below_zero_is_held_against_the_base(tmp_path, refer
 
 def test_settings_that_are_not_told_from_the_base_make_no_curve(tmp_path):
     def curves(points):
-        found = [
-            Result(name, "lab-standard", "0+1", metric, 10, value, value, value)
-            for name, *both in [("base", 0.0, 0.7), *points]
-            for metric, value in zip(("kl", "harmful"), both)
-        ]
-        (tmp_path / "r.csv").write_bytes(sweep_results.write_csv(found))
+        (tmp_path / "r.csv").write_bytes(write_csv(measured(("base", {}, 0.0, 0.7), *points)))
         return reference_curve.read(tmp_path / "r.csv", "dlma")
 
-    near, far = ("dlma, beta=4", -0.01, 0.1), ("dlma, beta=2", 1.0, 0.2)
+    near, far = ("dlma", {"beta": "4"}, -0.01, 0.1), ("dlma", {"beta": "2"}, 1.0, 0.2)
     roots, heights = curves([near, far])["lab-standard"]
     assert (list(roots), list(heights)) == ([0.0, 1.0], [0.7, 0.2])
     with pytest.raises(UserError, match="no curve of dlma"):
@@ -127,10 +121,10 @@ def test_effects_at_equal_kl_are_those_beyond_the_curve(tmp_path, reference):
         overrides = {"labels": labels, "pairs": pairs}
         cells.append(run(tmp_path / f"{labels}{pairs}", np.full(40, kl), harms, overrides=overrides))
     rows = sweep_settings.settings(reference_curve.beside(cells, reference_curve.read(reference, "dlma")))
-    found = {(row.method, row.metric): row.mean for row in main_effects.results(rows)}
-    assert found["labels=kept", "beyond_curve effect against none"] == pytest.approx(0.0)
-    assert found["labels=kept", "harmful effect against none"] == pytest.approx(-0.25)
-    assert found["pairs=contrastive", "beyond_curve effect against plain"] == pytest.approx(-0.25)
+    found = {(*one.settings[0], one.metric, one.versus): one.value for one in main_effects.results(rows)}
+    assert found["labels", "kept", "beyond_curve", "none"] == pytest.approx(0.0)
+    assert found["labels", "kept", "harmful", "none"] == pytest.approx(-0.25)
+    assert found["pairs", "contrastive", "beyond_curve", "plain"] == pytest.approx(-0.25)
 
 
 @pytest.mark.parametrize("method", ["cd", "base"])
@@ -141,7 +135,7 @@ def test_a_method_without_a_curve_is_said(reference, method):
 
 def test_a_file_that_is_no_results_csv_is_said(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    (tmp_path / "cut.csv").write_text("method,base,seed,metric,n,mean,low,high,p_holm\ndlma,b\n")
+    (tmp_path / "cut.csv").write_bytes(write_csv([]) + b"dlma,b\n")
     for path in (tmp_path / "x.csv", tmp_path / "none.csv", tmp_path / "cut.csv"):
         with pytest.raises(UserError, match=r"sweep\.reference=.*no results\.csv"):
             reference_curve.read(path, "dlma")

@@ -1,187 +1,108 @@
-"""The rows of results.csv: estimates over seeds, paired comparisons with Holm, and what gives them back."""
+"""The one form of a number: its columns, the round trip, names that hold any text."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from planted_runs import answers, plant
-from scipy import stats
+from planted_runs import options, plant
+from source_tree import ROOT
 
-from dlma.metrics.summary import summary_over_seeds
+from dlma.errors import UserError
 from dlma.report import tables as sweep_tables
 from dlma.runs import cells as run_folders
-from dlma.runs.folder import RunFolder
-from dlma.statistics import significance
-from dlma.statistics.intervals import crossed_interval, ratio_interval
-from dlma.sweep import results as sweep_results
-from dlma.sweep import settings as sweep_settings
+from dlma.sweep import all_results
+from dlma.sweep.results import COLUMNS, Result, by_row, over_seeds, read_csv, settings_of, settings_text, write_csv
+from dlma.sweep.settings import settings
+
+COMMITTED = sorted((ROOT / "experiments").glob("*/results.csv"))
+HARD = ["a minus b by c", "x at kl 1", "cost flops over y, prompts needed", "a;b=%3D,c", "=1+1", " ", "win against z"]
 
 
-def rows_of(*folders):
-    return sweep_settings.settings([run_folders.read_cell(folder) for folder in folders])
+def whole(name: str) -> Result:
+    """A number with every field set, its names all the same text."""
+    return Result(
+        base=name, method=name, metric=name, n=3, value=0.1 + 0.2, low=-math.inf, high=math.inf, p_holm=1e-9,
+        settings=((name, name), ("lr", "9e-05")), arm="aligned", seeds=(0, 12), statistic="difference", versus=name,
+        axis="kl", at=0.1, judge=name,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["dlma", *HARD])
+def test_a_number_is_read_back_as_it_was_whatever_its_names_hold(name, tmp_path):
+    found = [whole(name), Result(name, name, "kl", 1, math.nan), replace(whole(name), judge="", settings=(), seeds=())]
+    path = tmp_path / "results.csv"
+    path.write_bytes(write_csv(found))
+    assert read_csv(path) == found
+    assert write_csv(read_csv(path)) == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_settings_have_one_text_and_it_gives_them_back(name):
+    told = ((name, name), ("beta", "1.2"))
+    assert settings_of(settings_text(told)) == told
+    assert settings_text((("beta", "1.2"), ("lr", "9e-05"))) == "beta=1.2;lr=9e-05"
+
+
+def test_the_columns_are_the_fields():
+    assert set(COLUMNS) == set(Result.__dataclass_fields__)
+    assert write_csv([]).decode() == ",".join(COLUMNS) + "\n"
+
+
+def test_a_number_of_no_known_statistic_is_said(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_bytes(write_csv([Result("b", "m", "kl", 1, 0.0)]).replace(b",mean,", b",mode,"))
+    with pytest.raises(UserError, match=r"results\.csv: no results.csv of a sweep.*'mode' is none of mean, difference"):
+        read_csv(path)
+
+
+def test_of_a_number_the_one_over_all_seeds_stands_for_it_and_rows_keep_their_order():
+    one = Result("b", "m", "kl", 1, 0.0, seeds=(0,))
+    other = replace(one, method="n")
+    both = replace(one, value=1.0, seeds=(0, 1))
+    assert over_seeds([one, other, both]) == [both, other]
+    assert list(by_row([one, other, both])) == [("m", (), "aligned"), ("n", (), "aligned")]
+    assert one.key == both.key != replace(both, versus="x").key
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
+def test_every_committed_number_has_the_one_form(path: Path):
+    """Metrics are identifiers, no number stands there twice, and the file is what its rows write."""
+    found = read_csv(path)
+    assert found and all(one.metric.isidentifier() for one in found)
+    assert len({(one.key, one.seeds) for one in found}) == len(found)
+    assert write_csv(found) == path.read_bytes()
 
 
 @pytest.fixture
-def cells(tmp_path):
-    return [
-        plant(tmp_path / f"{method}{seed}", method=method, seed=seed, harm=harm)
-        for method, harm in (("dlma", 0.2), ("rlcd", 0.5))
-        for seed in (0, 1, 2)
-    ]
+def odd(tmp_path):
+    """Two methods whose names read like columns of old, two betas each, judged by one whose name does too."""
+    said = [{"prompt_id": f"p{i}", "judge": "x at kl 1", "arm": "aligned", "against": "base", "outcome": "win"}
+            for i in range(3)]  # fmt: skip
+    folders = [
+        plant(tmp_path / f"{i}{beta}{seed}", method=method, seed=seed, kl=1 / beta, harm=0.2 + 0.2 * i, tag=str(beta),
+              overrides={"recipe.beta": beta}, verdicts=said)
+        for i, method in enumerate(("a minus b by c", "kl over a, prompts needed")) for beta in (0.5, 2.0)
+        for seed in (0, 1)
+    ]  # fmt: skip
+    return settings([run_folders.read_cell(folder) for folder in folders])
 
 
-def find(found, method, metric, seed="0+1+2"):
-    (row,) = [row for row in found if (row.method, row.metric, row.seed) == (method, metric, seed)]
-    return row
-
-
-def test_the_means_are_those_of_the_summary_over_seeds(cells):
-    found = sweep_results.results(rows_of(*cells))
-    seeds = [RunFolder(cell).answers() for cell in cells[:3]]
-    for row in summary_over_seeds(seeds, ["base", "prompted", "aligned"]):
-        mine = find(found, {"aligned": "dlma"}.get(row.arm, row.arm), row.metric)
-        assert (mine.mean, mine.low, mine.high, mine.n) == pytest.approx(
-            (row.estimate.value, row.estimate.low, row.estimate.high, row.estimate.n)
-        )
-
-
-def test_each_seed_has_a_row_and_only_the_row_of_all_seeds_a_p(cells):
-    found = sweep_results.results(rows_of(*cells))
-    one = [row for row in found if (row.method, row.metric) == ("dlma", "harmful")]
-    assert [row.seed for row in one] == ["0", "1", "2", "0+1+2"]
-    assert [math.isnan(row.p_holm) for row in one] == [True, True, True, False]
-
-
-def harm(folder, arm):
-    return {row.prompt_id: row.harmful for row in RunFolder(folder).answers() if row.arm == arm}
-
-
-def test_the_comparison_is_paired_over_prompts_and_seeds(cells):
-    found = sweep_results.results(rows_of(*cells), baseline="rlcd")
-    both = [(harm(a, "aligned"), harm(b, "aligned")) for a, b in zip(cells[:3], cells[3:])]
-    table = np.array([[float(a[p]) - float(b[p]) for a, b in both] for p in both[0][0]])
-    mine, wanted = find(found, "dlma", "harmful minus rlcd"), crossed_interval(table)
-    assert (mine.mean, mine.low, mine.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
-    needed = find(found, "dlma", "harmful minus rlcd, prompts needed")
-    assert needed.mean == significance.prompts_needed(table)
-
-
-def test_holm_is_over_all_comparisons_of_the_table(cells):
-    rows = rows_of(*cells)
-    raw = sweep_results.comparisons_of(rows, None, None)
-    assert {one.row.label for one in raw} == {"prompted", "dlma", "rlcd"}
-    assert {one.metric.name for one in raw} == {"harmful", "helpfulness", "malformed"}
-    assert [one.p_holm for one in raw] == pytest.approx(significance.holm([one.p for one in raw]))
-    chosen = sweep_results.comparisons_of(rows, None, ["harmful"])
-    assert len(chosen) == 3 and all(a.p_holm <= b.p_holm for a, b in zip(chosen, raw[::3]))
-
-
-def test_one_seed_is_compared_over_prompts_like_scipy(tmp_path):
-    folder = plant(tmp_path / "a")
-    (one,) = sweep_results.comparisons_of(rows_of(folder)[::2], None, ["harmful"])
-    base, aligned = harm(folder, "base"), harm(folder, "aligned")
-    both = [(float(aligned[p]), float(base[p])) for p in base]
-    assert one.p == pytest.approx(stats.ttest_rel(*zip(*both)).pvalue)
-
-
-def test_a_ratio_is_compared_by_the_quotient(tmp_path):
-    folder = plant(tmp_path / "a")
-    (one,) = sweep_results.comparisons_of(rows_of(folder)[::2], None, ["perplexity"])
-    logs = {
-        arm: ratio_interval(*zip(*[(-r.logp_base, r.tokens) for r in RunFolder(folder).answers() if r.arm == arm]))
-        for arm in ("aligned", "base")
-    }
-    assert one.name == "perplexity over base"
-    assert one.estimate.value == pytest.approx(math.exp(logs["aligned"].value - logs["base"].value))
-
-
-def test_seeds_with_prompts_of_their_own_are_the_sample(tmp_path):
-    cells = []
-    for seed in (0, 1, 2):
-        rows = answers("base", seed, prompts=30, harm=0.7) + answers("aligned", seed, prompts=30, harm=0.2)
-        rows = [type(row)(**{**vars(row), "prompt_id": f"{seed}-{row.prompt_id}"}) for row in rows]
-        cells.append(plant(tmp_path / f"{seed}", seed=seed, rows=rows))
-    found = sweep_results.results(rows_of(*cells))
-    each = [np.mean(list(harm(c, "aligned").values())) - np.mean(list(harm(c, "base").values())) for c in cells]
-    mine = find(found, "dlma", "harmful minus base")
-    assert mine.mean == pytest.approx(np.mean(each))
-    half = stats.t.ppf(0.975, 2) * np.std(each, ddof=1) / math.sqrt(3)
-    assert (mine.high - mine.low) / 2 == pytest.approx(half)
-    assert find(found, "dlma", "harmful").n == 90
-
-
-def test_a_comparison_uses_the_seeds_that_both_have(cells):
-    found = sweep_results.results(rows_of(*cells[:5]), baseline="rlcd")
-    assert find(found, "dlma", "harmful minus rlcd", "0+1").n == 60
-
-
-def test_verdicts_become_shares_over_prompts_and_seeds(tmp_path):
-    said = {0: ["win", "win", "tie", "lose"], 1: ["win", "lose", "tie", "unparsed"]}
-    cells = []
-    for seed, words in said.items():
-        verdicts = [
-            {"prompt_id": f"p{i}", "judge": "oracle", "arm": "aligned", "against": "base", "outcome": word}
-            for i, word in enumerate(words)
-        ]
-        cells.append(plant(tmp_path / f"{seed}", seed=seed, verdicts=verdicts))
-    found = sweep_results.results(rows_of(*cells))
-    shares = {w: find(found, "dlma", f"{w} against base by oracle", "0+1").mean for w in sweep_results.OUTCOMES}
-    assert shares == {"win": 3 / 8, "tie": 2 / 8, "lose": 2 / 8, "unparsed": 1 / 8}
-    (table,) = [table for table in sweep_tables.tables(found) if "win / tie / lose" in table.title]
-    assert (table.heads, table.rows) == (["method", "against", "oracle"], [["dlma", "base", "37.5 / 25.0 / 25.0 %"]])
-
-
-def test_verdicts_on_other_methods_answers_stand_beside_those_on_the_base(tmp_path):
-    """mode=versus leaves versus.parquet in the run."""
-    rows = [
-        {"prompt_id": f"p{i}", "judge": "oracle", "arm": "aligned", "against": "rlcd", "outcome": word}
-        for i, word in enumerate(["win", "tie", "win", "lose"])
-    ]
-    folder = plant(tmp_path / "0", verdicts=[{**row, "against": "base"} for row in rows[:2]])
-    pq.write_table(pa.Table.from_pylist(rows), folder / "versus.parquet")
-    found = sweep_results.results(rows_of(folder))
-    assert find(found, "dlma", "win against rlcd by oracle", "0").mean == 1 / 2
-    assert find(found, "dlma", "win against base by oracle", "0").mean == 1 / 2
-
-
-def scored(arm, metric, values, weights=None):
-    weights = weights or [1.0] * len(values)
-    return [
-        {"item": f"item{i}", "category": None, "arm": arm, "metric": metric, "value": value, "weight": weight}
-        for i, (value, weight) in enumerate(zip(values, weights))
-    ]
-
-
-def shown(arm, metric, value, better, unit=""):
-    return {"metric": metric, "arm": arm, "estimate": {"value": value}, "unit": unit, "label": metric, "better": better}
-
-
-def test_further_metrics_are_averaged_as_the_run_says_and_tested_on_request_only(tmp_path):
-    means, nats, lengths = {"base": [0.2, 0.6], "aligned": [0.4, 1.0]}, [2.0, 6.0], [2.0, 2.0]
-    scores = [row for arm, values in means.items() for row in scored(arm, "cost", values)]
-    scores += [row for arm in means for row in scored(arm, "loss", nats, lengths)]  # 8 / 4 nats per token
-    scores += [row for arm in means for row in scored(arm, "ppl", nats, lengths)]
-    summary = [shown("aligned", "cost", 0.7, "lower"), shown("aligned", "loss", 2.0, "lower")]
-    summary.append(shown("aligned", "ppl", math.exp(2.0), ""))
-    folder = plant(tmp_path / "a", scores=scores, status={"result": {"summary": summary}})
-    rows = rows_of(folder)
-    found = {(row.method, row.metric): row.mean for row in sweep_results.results(rows)}
-    assert found["dlma", "cost"] == pytest.approx(0.7)
-    assert found["dlma", "loss"] == pytest.approx(2.0) and found["dlma", "ppl"] == pytest.approx(math.exp(2.0))
-    assert sweep_results.tested_metrics(rows) == ["harmful", "helpfulness", "malformed"]
-    assert ("dlma", "cost minus base") not in found
-    asked = {row.metric: row.mean for row in sweep_results.results(rows, tested=["cost"]) if row.method == "dlma"}
-    assert asked["cost minus base"] == pytest.approx(0.3) and "harmful minus base" not in asked
-
-
-def test_the_file_has_the_fixed_columns_and_gives_the_tables_back_byte_for_byte(cells, tmp_path):
-    found = sweep_results.results(rows_of(*cells))
+def test_a_method_and_a_judge_of_any_name_pass_the_whole_table(odd, tmp_path):
+    first, second = "a minus b by c", "kl over a, prompts needed"
+    found = all_results.results(odd, options(baseline=second))
     path = tmp_path / "results.csv"
-    path.write_bytes(sweep_results.write_csv(found))
-    assert path.read_text().splitlines()[0] == "method,base,seed,metric,n,mean,low,high,p_holm"
-    again = sweep_results.read_csv(path)
-    assert sweep_results.write_csv(again) == path.read_bytes()
+    path.write_bytes(write_csv(found))
+    again = read_csv(path)
+    assert again == found
     assert sweep_tables.markdown(again) == sweep_tables.markdown(found)
     assert sweep_tables.latex(again) == sweep_tables.latex(found)
+    tables = sweep_tables.tables(found)
+    (means,) = [table for table in tables if table.title == "lab-standard: means with 95 % intervals"]
+    labels = [f"{method}, beta={beta}" for method in (first, second) for beta in (0.5, 2.0)]
+    assert [row[0] for row in means.rows] == ["base", "prompted", *labels]
+    (judged,) = [table for table in tables if "win / tie / lose" in table.title]
+    assert judged.heads == ["method", "against", "x at kl 1"]
+    assert {tuple(row) for row in judged.rows} == {(label, "base", "100.0 / 0.0 / 0.0 %") for label in labels}
+    curve = [one for one in found if one.axis == "kl" and one.statistic == "difference"]
+    assert [(one.label, one.versus, one.metric, one.at) for one in curve] == [(first, second, "harmful", 0.5)]

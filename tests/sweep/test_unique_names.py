@@ -5,11 +5,11 @@ import json
 import pytest
 from planted_runs import plant
 
+from dlma.metrics import scores
 from dlma.metrics.base import by_own_names
 from dlma.records import MetricValue
-from dlma.report import scores
 from dlma.runs import cells
-from dlma.sweep import results as sweep_results
+from dlma.sweep import estimates
 from dlma.sweep import settings as sweep_settings
 
 
@@ -66,8 +66,8 @@ def test_a_judge_or_metric_of_one_name_that_is_another_is_another_column(tmp_pat
     others = {"judge": "metric", "metric": "judge"}[kind]
     assert len(names[kind]) == 2 and all(one.startswith(f"{name} [") for one in names[kind])
     assert len(names[others]) == 1 and "[" not in next(iter(names[others]))
-    shown = {row.metric for row in sweep_results.results(found)}
-    assert not {name, f"win against base by {name}"} & shown
+    shown = estimates.results(found)
+    assert shown and name not in {one.metric for one in shown} | {one.judge for one in shown}
 
 
 def test_a_judge_that_is_each_bases_own_is_no_clash(tmp_path):

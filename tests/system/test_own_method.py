@@ -52,7 +52,7 @@ def test_one_file_and_one_yaml_add_a_method(checkout):
     (results,) = checkout.glob("outputs/*/results.csv")
     rows = list(csv.DictReader(results.open()))
     assert {row["method"] for row in rows} == {"base", "prompted", "rlaif", "shorter"}
-    assert any((row["method"], row["metric"]) == ("shorter", "harmful minus rlaif") for row in rows)
+    assert any((row["method"], row["metric"], row["versus"]) == ("shorter", "harmful", "rlaif") for row in rows)
     (cell,) = checkout.glob("outputs/*/shorter*/scored.parquet")
     for row in pq.read_table(cell).to_pylist():
         shorter = "positive" if len(row["positive_ids"]) <= len(row["negative_ids"]) else "negative"

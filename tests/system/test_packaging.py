@@ -74,13 +74,15 @@ def installed(wheel):
     return call
 
 
-def test_a_wheel_carries_config_and_lab_bases_and_nothing_of_the_checkout(wheel):
+def test_a_wheel_carries_config_lab_bases_and_pages_and_nothing_of_the_checkout(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     shipped = {str(path.relative_to(ROOT)) for path in (ROOT / "conf").rglob("*.yaml")}
     assert {f"dlma/{name}" for name in shipped} <= names
     bases = {str(path.relative_to(ROOT)) for path in (ROOT / "dlma" / "lab" / "bases").rglob("*") if path.is_file()}
     assert bases and bases <= names
+    pages = {str(path.relative_to(ROOT)) for kind in ("html", "js") for path in (ROOT / "dlma").rglob(f"*.{kind}")}
+    assert "dlma/report/templates/page.html" in pages and pages <= names
     assert not [name for name in names if name.startswith(("tests/", "conf/", "outputs/", "store/"))]
 
 

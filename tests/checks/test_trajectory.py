@@ -9,9 +9,10 @@ from omegaconf import OmegaConf
 from planted import eval_row
 
 from dlma.app import conf_dir
+from dlma.checks.trajectory import parting, trajectory, trajectory_csv
 from dlma.config.build import build
 from dlma.records import Verdict
-from dlma.report.along import along, along_csv, parting, section
+from dlma.report.sections import trajectory as section
 
 ARMS = ["base", "step-000010", "step-000020", "step-000030", "aligned"]
 STEPS = [0, 10, 20, 30, 40]
@@ -31,7 +32,7 @@ def planted(reward, harm, prompts=600, judged=True):
             judge = h + 0.3 * hard + 0.2 * draw.normal() if judged else None
             rows.append(eval_row(f"p{prompt}", arm, reward=r + hard + 0.3 * draw.normal(), harmlessness=judge))
     ends = [row for row in rows if row.arm in ("base", "aligned")]
-    return along(ends, [row for row in rows if row not in ends], last=40)
+    return trajectory(ends, [row for row in rows if row not in ends], last=40)
 
 
 def test_the_steps_are_in_order_from_the_base_to_the_policy():
@@ -41,7 +42,7 @@ def test_the_steps_are_in_order_from_the_base_to_the_policy():
 
 def test_the_table_has_a_line_per_step_with_the_means_of_its_answers():
     found = planted([0, 1, 2, 3, 4], [0, 0, 0, 0, 0], prompts=40)
-    lines = list(csv.DictReader(io.StringIO(along_csv(found, 20).decode())))
+    lines = list(csv.DictReader(io.StringIO(trajectory_csv(found, 20).decode())))
     assert [int(line["step"]) for line in lines] == STEPS
     assert [line["parts"] for line in lines] == ["0", "0", "1", "0", "0"]
     for line, arm in zip(lines, ARMS):
@@ -118,10 +119,10 @@ def verdicts(shares):
 def test_without_an_oracle_an_independent_judge_is_held_beside_r(shares, part):
     found = planted(range(5), range(5), judged=False)
     ends = [row for row in found.rows if row.arm in ("base", "aligned")]
-    found = along(ends, [row for row in found.rows if row not in ends], last=40, verdicts={"j": verdicts(shares)})
+    found = trajectory(ends, [row for row in found.rows if row not in ends], last=40, verdicts={"j": verdicts(shares)})
     step, finding = parting(found, alerts())
     assert (step, finding.state) == (part, "ok" if part is None else "warning")
-    lines = list(csv.DictReader(io.StringIO(along_csv(found, step).decode())))
+    lines = list(csv.DictReader(io.StringIO(trajectory_csv(found, step).decode())))
     assert [float(line["win_rate/j"]) for line in lines] == pytest.approx([0.5, *shares])
     page = section(found, step, finding)
     assert "win rate by j" in page and page.count('class="line c-better"') == 1
@@ -132,4 +133,4 @@ def test_a_verdict_that_could_not_be_read_is_no_point():
     rows = [Verdict("p0", None, "j", "aligned", "base", "unparsed", "win", "unparsed")]
     rows += [Verdict("p1", None, "j", "aligned", "prompted", "win", "win", "win")]  # not against the base
     ends = [row for row in found.rows if row.arm in ("base", "aligned")]
-    assert along(ends, [], last=40, verdicts={"j": rows}).wins == {"j": {}}
+    assert trajectory(ends, [], last=40, verdicts={"j": rows}).wins == {"j": {}}

@@ -6,9 +6,12 @@ import math
 import pytest
 from rich.console import Console
 
+from dlma.metrics.scores import part_tax, score_rows
 from dlma.metrics.summary import Row
 from dlma.records import MetricValue
-from dlma.report.scores import part_tax, print_tax, score_rows, tax_section
+from dlma.report.run_tables import tax as tax_table
+from dlma.report.table import html
+from dlma.report.terminal import print_tax
 
 
 def column(name, kind, unit="", tax=False):
@@ -56,7 +59,7 @@ def test_the_tax_is_the_change_over_the_items_that_both_arms_have():
     assert [row.metric for row in kept] == ["kl"] and len(tax) == 3
     out = io.StringIO()
     print_tax(tax, Console(file=out, width=120))
-    for text in (tax_section(tax), out.getvalue()):
+    for text in (html(tax_table(tax)), out.getvalue()):
         assert "the skill" in text and "-33.3 %" in text and "75.0 %" in text
 
 

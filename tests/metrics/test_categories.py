@@ -6,11 +6,17 @@ import io
 import pytest
 from planted import eval_row
 
+from dlma.metrics.categories import categories_csv, category_rows
+from dlma.metrics.contests import contests
 from dlma.records import MetricValue, Verdict
-from dlma.report.categories import categories_csv, category_rows, section
-from dlma.report.verdicts import contests
+from dlma.report.run_tables import categories
+from dlma.report.table import html
 
 COST = {"name": "cost", "label": "the cost", "kind": "mean", "unit": "", "better": "lower", "tax": False}
+
+
+def html_of(rows):
+    return html(categories(rows))
 
 
 @pytest.fixture
@@ -44,10 +50,10 @@ def test_the_csv_has_a_line_for_each(rows):
 
 
 def test_the_table_has_a_line_per_category_and_escapes_names(rows):
-    page = section(rows)
+    page = html_of(rows)
     assert page.count("<tr>") == 3 and "the cost" in page
     evil = [eval_row(f"p{i}", "base", category=f"<b>{i}", harmful=True) for i in range(2)]
-    assert "<b>0" not in section(category_rows(evil, [], [], []))
+    assert "<b>0" not in html_of(category_rows(evil, [], [], []))
 
 
 def test_one_category_is_none():

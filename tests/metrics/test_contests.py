@@ -6,9 +6,12 @@ import pytest
 from planted import eval_row
 from rich.console import Console
 
+from dlma.metrics import contests as verdicts
+from dlma.metrics.contests import contests
 from dlma.records import Verdict
-from dlma.report import verdicts
-from dlma.report.verdicts import contests, print_contests, section
+from dlma.report.run_tables import contests as contest_table
+from dlma.report.table import html
+from dlma.report.terminal import print_contests
 
 OUTCOMES = ["win"] * 5 + ["tie"] * 2 + ["lose"] * 2 + ["unparsed"]
 
@@ -91,6 +94,10 @@ def test_the_rate_at_equal_length_is_there_where_lengths_differ():
     assert "win_rate_lc" in found.found
     (equal,) = contests(planted(OUTCOMES * 4), notes(), evals([(10, 10)] * 40))
     assert "win_rate_lc" not in equal.found
+
+
+def section(found):
+    return html(contest_table(found, verdicts.COLUMNS))
 
 
 def printed(found, width=120):

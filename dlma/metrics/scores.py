@@ -6,16 +6,11 @@ One estimate per arm and column, over prompts or items; a change is paired over 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 
 import numpy as np
-from rich.markup import escape as plain
 
 from dlma.metrics.summary import Row, kind_interval
 from dlma.records import MetricValue
-from dlma.report.terminal import simple_table
-from dlma.screen import Console
-from dlma.statistics.format import interval, number
 from dlma.statistics.intervals import Estimate, paired_difference, share_interval
 from dlma.statistics.paired import difference_of_ratios
 
@@ -80,48 +75,10 @@ def part_tax(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     return [r for r, tax in zip(rows, is_tax) if not tax], [r for r, tax in zip(rows, is_tax) if tax]
 
 
-def _lines(tax: Sequence[Row]) -> Iterator[tuple[Row, Row, Row]]:
+def tax_lines(tax: Sequence[Row]) -> Iterator[tuple[Row, Row, Row]]:
     """(base, aligned, change) of each skill."""
     cells = {(row.metric, row.arm): row for row in tax}
     for row in tax:
         if row.metric.startswith(CHANGE):
             name = row.metric.removeprefix(CHANGE)
             yield cells[name, "base"], cells[name, "aligned"], row
-
-
-def print_tax(tax: Sequence[Row], console: Console | None = None) -> None:
-    """What alignment cost, skill by skill; nothing where nothing of the kind was measured."""
-    if not tax:
-        return
-    console = console or Console()
-    table = simple_table("alignment tax: skills that nobody asked to change")
-    for name in ("skill", "base", "aligned", "change"):
-        table.add_column(name, justify="left" if name == "skill" else "right")
-    table.add_column("n", justify="right", style="dim")
-    for rows in _lines(tax):
-        unit = f", {rows[0].unit}" if rows[0].unit not in ("", "share") else ""
-        shown = [f"{number(r.estimate.value, r.unit)} {plain(interval(r.estimate, r.unit))}" for r in rows]
-        table.add_row(plain(rows[0].label + unit), *shown, f"{rows[2].estimate.n:,}")
-    console.print(table)
-
-
-def tax_section(tax: Sequence[Row]) -> str:
-    """The report's table of what alignment cost."""
-    lines = []
-    for base, aligned, change in _lines(tax):
-        unit = f' <span class="unit">{escape(change.unit)}</span>' if change.unit not in ("", "share") else ""
-        shown = "".join(_cell(row) for row in (base, aligned, change))
-        lines.append(
-            f"<tr><td>{escape(base.label)}{unit}</td>{shown}<td class='num unit'>{change.estimate.n:,}</td></tr>"
-        )
-    return (
-        '<p class="lead">Skills that alignment was not asked to change, on the same items before and after; the change '
-        "is paired over items. 95 % intervals over items, for this seed.</p>"
-        '<div class="scroll"><table><thead><tr><th>skill</th><th class="num">base</th><th class="num">aligned</th>'
-        f'<th class="num">change</th><th class="num">n</th></tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-    )
-
-
-def _cell(row: Row) -> str:
-    value, bounds = number(row.estimate.value, row.unit), interval(row.estimate, row.unit)
-    return f'<td class="num"><b>{value}</b><span class="bounds">{bounds}</span></td>'

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 from planted import eval_row
-from planted_runs import plant, plant_spent, rows_of
+from planted_runs import costing, plant, rows_of
 
 from dlma.report import tables as sweep_tables
 from dlma.statistics.intervals import crossed_interval
-from dlma.sweep import equal_flops
+from dlma.sweep import curves
 
 
 def answered(harmed, of=8, kl=1.0):
@@ -24,7 +24,7 @@ def answered(harmed, of=8, kl=1.0):
 
 def budget(folder, method, seed, pairs, flops, harmed, **overrides):
     options = dict(method=method, seed=seed, rows=answered(harmed), overrides={"labels.max_pairs": pairs, **overrides})
-    return plant_spent(folder / f"{method}-{seed}-{pairs}-{'-'.join(map(str, overrides.values()))}", flops, **options)
+    return costing(folder / f"{method}-{seed}-{pairs}-{'-'.join(map(str, overrides.values()))}", flops, **options)
 
 
 @pytest.fixture
@@ -44,39 +44,44 @@ def rows(tmp_path):
     )
 
 
+def results(rows, against=None, budgets=None):
+    return curves.results(curves.along_flops(rows), curves.metric_of(rows), against, budgets)
+
+
 def curve(rows, name):
-    (found,) = [one for one in equal_flops.curves(rows) if one.name == name]
+    (found,) = [one for one in curves.along_flops(rows) if one.label == name]
     return found
 
 
 def test_the_value_between_two_settings_is_the_line_on_the_logarithmic_scale_seed_by_seed(rows):
-    seeds, prompts, table = equal_flops.table_at(curve(rows, "dlma"), 2e12, "harmful")
+    seeds, prompts, table = curves.table_at(curve(rows, "dlma"), 2e12, "harmful")
     # seed 0: half way (in logarithms) from 1e12 to 4e12, from 8/8 to 4/8; seed 1: at its first setting
     assert seeds == [0, 1] and len(prompts) == 8
     assert table.mean(axis=0) == pytest.approx([0.75, 1.0])
-    _, _, table = equal_flops.table_at(curve(rows, "dlma"), 8e12, "harmful")
+    _, _, table = curves.table_at(curve(rows, "dlma"), 8e12, "harmful")
     assert table.mean(axis=0) == pytest.approx([(4 + 2) / 16, (6 + 0) / 16])
 
 
 def test_outside_its_settings_a_method_has_no_value(rows):
-    assert equal_flops.table_at(curve(rows, "dlma"), 1.5e12, "harmful") is None  # seed 1 begins at 2e12
-    assert equal_flops.table_at(curve(rows, "rlcd"), 9e12, "harmful") is None
-    found = equal_flops.results(rows, None, [9e12])
-    assert [row.method for row in found] == ["dlma"]
+    assert curves.table_at(curve(rows, "dlma"), 1.5e12, "harmful") is None  # seed 1 begins at 2e12
+    assert curves.table_at(curve(rows, "rlcd"), 9e12, "harmful") is None
+    found = results(rows, None, [9e12])
+    assert [one.label for one in found] == ["dlma"]
 
 
 def test_the_difference_from_the_baselines_curve_is_paired_by_prompt_and_seed(rows):
-    found = {(row.method, row.metric): row for row in equal_flops.results(rows, "rlcd", [4e12])}
+    found = {(one.label, one.statistic): one for one in results(rows, "rlcd", [4e12])}
+    assert {(one.metric, one.axis, one.at) for one in found.values()} == {("harmful", "flops", 4e12)}
     # rlcd at 4e12 is half way from 2e12 to 8e12: prompts 0-3 harm in full, 4 and 5 (seed 1: 4 to 7) by half
     ours = np.array([[1, 1], [1, 1], [1, 1], [1, 1], [0, 1], [0, 1], [0, 0], [0, 0]])
     theirs = np.array([[1, 1], [1, 1], [1, 1], [1, 1], [0.5, 0.5], [0.5, 0.5], [0, 0.5], [0, 0.5]])
     wanted = crossed_interval(ours - theirs)
-    gap = found["dlma", "harmful at flops 4e+12 minus rlcd"]
-    assert (gap.mean, gap.low, gap.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
-    assert gap.mean == pytest.approx((4 / 8 + 6 / 8) / 2 - (5 / 8 + 6 / 8) / 2)
-    assert 0 <= gap.p_holm <= 1 and ("dlma", "harmful at flops 4e+12 minus rlcd, prompts needed") in found
-    assert math.isnan(found["rlcd", "harmful at flops 4e+12"].p_holm)
-    assert not any(method == "rlcd" and "minus" in name for method, name in found)
+    gap = found["dlma", "difference"]
+    assert gap.versus == "rlcd"
+    assert (gap.value, gap.low, gap.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
+    assert gap.value == pytest.approx((4 / 8 + 6 / 8) / 2 - (5 / 8 + 6 / 8) / 2)
+    assert 0 <= gap.p_holm <= 1 and math.isnan(found["rlcd", "mean"].p_holm)
+    assert set(found) == {("dlma", "mean"), ("rlcd", "mean"), ("dlma", "difference"), ("dlma", "needed")}
 
 
 def test_numbers_that_move_no_cost_make_curves_of_their_own_each_against_its_like(tmp_path):
@@ -87,32 +92,31 @@ def test_numbers_that_move_no_cost_make_curves_of_their_own_each_against_its_lik
         for pairs, flops, harmed in ((250, 1e12, 8), (500, 4e12, 4 if beta == 0.3 else 6))
     ]
     rows = rows_of(*folders)
-    assert {one.name for one in equal_flops.curves(rows)} == {
+    assert {one.label for one in curves.along_flops(rows)} == {
         *("dlma, beta=0.3", "dlma, beta=0.6", "rlcd, beta=0.3", "rlcd, beta=0.6")
     }
-    names = [row.metric for row in equal_flops.results(rows, "rlcd", [2e12]) if row.method == "dlma, beta=0.6"]
-    assert names[1] == "harmful at flops 2e+12 minus rlcd, beta=0.6"
+    own = [one for one in results(rows, "rlcd", [2e12]) if one.label == "dlma, beta=0.6"]
+    assert [one.versus for one in own if one.statistic == "difference"] == ["rlcd, beta=0.6"]
 
 
 def test_settings_of_one_cost_make_no_curve(tmp_path):
     folders = [
-        plant_spent(tmp_path / f"{beta}", 2e12, overrides={"recipe.beta": beta}, tag=str(beta), harm=0.3)
+        costing(tmp_path / f"{beta}", 2e12, overrides={"recipe.beta": beta}, tag=str(beta), harm=0.3)
         for beta in (0.3, 0.6)
     ]
-    assert equal_flops.curves(rows_of(*folders)) == [] == equal_flops.results(rows_of(*folders), None, None)
-    assert equal_flops.results(rows_of(plant(tmp_path / "old")), None, None) == []
+    assert curves.along_flops(rows_of(*folders)) == [] == results(rows_of(*folders), None, None)
+    assert results(rows_of(plant(tmp_path / "old")), None, None) == []
 
 
 def test_the_budgets_that_are_chosen_lie_where_every_curve_has_a_value(rows):
-    budgets = equal_flops.budgets_of(equal_flops.curves(rows))
+    budgets = curves.budgets_of(curves.along_flops(rows))
     assert budgets == sorted(budgets) and budgets[0] > 2e12 and budgets[-1] < 8e12  # rlcd ends at 8e12
     assert np.diff(np.log(budgets)) == pytest.approx([math.log(8 / 2) / 4] * 2)
-    metrics = {row.metric for row in equal_flops.results(rows) if row.method == "rlcd"}
-    assert len(metrics) == 3
+    assert sorted(one.at for one in results(rows) if one.label == "rlcd") == budgets
 
 
 def test_the_table_shows_budgets_and_what_is_not_reached(rows):
-    found = equal_flops.results(rows, "rlcd", [4e12, 9e12])
+    found = results(rows, "rlcd", [4e12, 9e12])
     tables = {table.title: table for table in sweep_tables.tables(found)}
     table = tables["lab-standard: read at equal FLOPs of sampling, labelling and training"]
     assert table.heads == ["method", "metric", "at 4 TFLOP", "at 9 TFLOP"]

@@ -1,19 +1,17 @@
-"""Results by category of the prompt: harm by the oracle, scores of metrics, win rates of judges; one CSV, one table."""
+"""Results by category of the prompt: harm by the oracle, scores of metrics, win rates of judges; one CSV."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 
 from dlma import csv_text
+from dlma.metrics.contests import Contest
 from dlma.metrics.summary import kind_interval
 from dlma.records import EvalRow, MetricValue
-from dlma.report.verdicts import Contest
-from dlma.statistics.format import interval, number
+from dlma.statistics.format import exact
 from dlma.statistics.intervals import Estimate, share_interval
 
 COLUMNS = ("method", "base", "seed", "metric", "category", "n", "mean", "low", "high")
@@ -69,35 +67,6 @@ def _of_column(column: Mapping, scores: Sequence[MetricValue]) -> list[CategoryR
 
 def categories_csv(rows: Sequence[CategoryRow], *, method: str, base: str, seed: int) -> bytes:
     """categories.csv: as metrics.csv, with a category; an unknown bound is empty."""
-    lines = []
-    for row in rows:
-        bounds = (row.estimate.value, row.estimate.low, row.estimate.high)
-        numbers = ["" if math.isnan(value) else repr(value) for value in bounds]
-        lines.append([method, base, seed, f"{row.arm}/{row.metric}", row.category, row.estimate.n, *numbers])
+    run = (method, base, seed)
+    lines = [[*run, f"{r.arm}/{r.metric}", r.category, r.estimate.n, *exact(r.estimate)] for r in rows]
     return csv_text.table(COLUMNS, lines)
-
-
-def section(rows: Sequence[CategoryRow]) -> str:
-    """The report's table: a line per category, a column per metric and arm."""
-    heads = {(row.metric, row.arm): row for row in rows}
-    cells = {(row.category, row.metric, row.arm): row for row in rows}
-    shown = "".join(
-        f'<th class="num">{escape(row.label)}<br><span class="unit">{escape(row.arm)}</span></th>'
-        for row in heads.values()
-    )
-    lines = "".join(
-        f"<tr><td>{escape(name)}</td>{''.join(_cell(cells.get((name, *key))) for key in heads)}</tr>"
-        for name in sorted({row.category for row in rows})
-    )
-    return (
-        '<p class="lead">95 % intervals over the prompts of a category, for this seed; small categories have wide '
-        'ones. Also in categories.csv.</p><div class="scroll"><table><thead><tr><th>category</th>'
-        f"{shown}</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _cell(row: CategoryRow | None) -> str:
-    if row is None:
-        return '<td class="num">–</td>'
-    value, bounds = number(row.estimate.value, row.unit), interval(row.estimate, row.unit)
-    return f'<td class="num"><b>{value}</b><br><span class="bounds">{bounds} n {row.estimate.n:,}</span></td>'

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from dlma.report.accuracy import SignalAgreement, accuracy_rows
+from dlma.metrics.signal_agreement import SignalAgreement, accuracy_rows
 
 
 def figures(seeds, sizes=()):
