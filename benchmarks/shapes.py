@@ -51,7 +51,7 @@ class Shape:
 SHAPES = {
     shape.name: shape
     for shape in (
-        Shape("tiny", 32, 64, 2, 4, 2, 8, 512, True, 1024),
+        Shape("tiny", 32, 64, 2, 4, 2, 8, 8192, True, 1024),
         Shape("lab", 128, 352, 4, 4, 4, 32, 1007, True, 512),  # the standard base
         Shape("40M", 512, 1376, 8, 8, 8, 64, 32000, True),
         Shape("135M", 576, 1536, 30, 9, 3, 64, 49152, True),
