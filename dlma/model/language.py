@@ -246,15 +246,14 @@ def read_weights(spec: ModelSpec) -> PreTrainedModel:
 
 
 def _require_rows(network: PreTrainedModel, spec: ModelSpec) -> None:
-    """Raise UserError where a text, or an end of one, can have an id for which there is no embedding.
+    """Raise UserError where a text can have an id for which there is no embedding.
 
-    Tokens that were added to a tokenizer and stand in no template are left out: models in use have such.
+    Tokens that were added to a tokenizer are left out: models in use have such beyond their rows.
     """
-    tokenizer, rows = spec.tokenizer, network.get_input_embeddings().weight.shape[0]
-    used = [tokenizer.vocab_size - 1, *(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None)]
-    if max(used) >= rows:
+    tokens, rows = spec.tokenizer.vocab_size, network.get_input_embeddings().weight.shape[0]
+    if tokens > rows:
         raise UserError(
-            f"model.path={spec.folder}: the tokenizer has {max(used) + 1:,} tokens and the model embeddings for "
+            f"model.path={spec.folder}: the tokenizer has {tokens:,} tokens and the model embeddings for "
             f"{rows:,}: they do not belong together; fetch or save the folder again, whole"
         )
 

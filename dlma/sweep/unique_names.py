@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dlma import files
 from dlma.metrics.base import by_own_names
 from dlma.runs.cells import Arm, Cell
+from dlma.runs.folder import RunFolder
 from dlma.store.fingerprint import key_of
 
 _SHOWN = 6  # hex digits
@@ -30,7 +30,7 @@ class Prints:
 
 def read_prints(folder: Path) -> Prints:
     """The fingerprints of a run folder; those that it does not hold are left out."""
-    manifest = files.read_json(folder / "manifest.json")
+    manifest = RunFolder(folder).manifest()
     judges = {name: key_of(stage["values"]) for name, stage in _of_kind(manifest, "judge ").items()}
     measured = _of_kind(manifest, "metric ")
     named = by_own_names({own: ([], stage["notes"]["columns"]) for own, stage in measured.items()})

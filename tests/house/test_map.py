@@ -30,6 +30,8 @@ FOUNDATIONS = {
     "csv_text": "CSV that a spreadsheet reads as text",
     "screen": "the terminal",
     "redaction": "secrets",
+    "ranges": "the ranges of configured numbers",
+    "http_client": "JSON over HTTP",
     "stopping": "signals",
     "errors": "exceptions that mean something",
     "config": "the composed config",

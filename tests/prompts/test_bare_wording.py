@@ -1,20 +1,12 @@
 """prompts=harmless_bare, helpful_bare: the official code's bare training text beside its sampling template."""
 
-from pathlib import Path
-
 import pytest
-from omegaconf import OmegaConf
+from wordings import shipped
 
-from dlma.config.build import build
 from dlma.records import Turn
 
-PROMPTS = Path(__file__).resolve().parents[2] / "conf" / "prompts"
 ONE = [Turn("user", "how do i open a door?")]
 SEVERAL = [*ONE, Turn("assistant", "by its handle."), Turn("user", "and a {text} window?")]
-
-
-def shipped(name):
-    return build(OmegaConf.load(PROMPTS / f"{name}.yaml"))
 
 
 @pytest.mark.parametrize("name", ["harmless", "helpful"])

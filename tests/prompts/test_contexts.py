@@ -1,12 +1,10 @@
 """Contexts under every shape of tokenizer: one BOS, the last turn whole, the same turns on all sides."""
 
-from pathlib import Path
-
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_tokenizers import KINDS, OWN_TEMPLATES, tokenizer
+from wordings import shipped
 
 from dlma.data.text import BadRow, prompt_id
 from dlma.errors import UserError
@@ -15,15 +13,8 @@ from dlma.prompts.contexts import TOO_LONG, TRIMMED, render_contexts
 from dlma.prompts.wording import Wording
 from dlma.records import Prompt, Turn
 
-CONF = Path(__file__).parents[2] / "conf" / "prompts"
 SIDES = ("plain", "positive", "negative")
 ADD_BOS = ("llama", "metaspace")  # the others leave it to whoever writes the text
-
-
-def shipped(name="harmless_affix"):
-    content = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    del content["_target_"]
-    return Wording(**content)
 
 
 def prompt(*contents):

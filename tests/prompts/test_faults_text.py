@@ -4,11 +4,10 @@ The numbers are those of the list of faults: 1, 2, 3, 4, 8, 9 and 10.
 """
 
 import json
-from pathlib import Path
 
 import pytest
-import yaml
 from toy_tokenizers import KINDS, OWN_TEMPLATES, tokenizer
+from wordings import shipped
 
 from dlma.data.corpus import Corpus
 from dlma.data.hh import HH
@@ -19,7 +18,6 @@ from dlma.prompts.contexts import render_contexts
 from dlma.prompts.wording import Wording
 from dlma.records import Prompt, Turn
 
-CONF = Path(__file__).parents[2] / "conf" / "prompts"
 SETS = ["harmless_affix", "helpful_affix", "system", "affixes16"]
 READ = {
     "revision": "main",
@@ -35,12 +33,6 @@ READ = {
 COLUMNS = Columns(prompt_column="prompt", category_column="category")
 LIMITS = {"seed": 0, "max_prompt_tokens": 5000, "max_response_tokens": 200, "max_dropped": 0.5}
 TALK = [Turn("user", "Hello there"), Turn("assistant", "Hi"), Turn("user", "How do I bake bread?")]
-
-
-def shipped(name):
-    content = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    del content["_target_"]
-    return Wording(**content)
 
 
 def contexts(wording, kind="llama", prompts=None, limit=5000):

@@ -1,19 +1,17 @@
 """Wordings: what each side reads, that a person's braces survive, and that mistakes are named."""
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_tokenizers import OWN_TEMPLATES
+from wordings import NAMES, shipped
 
 from dlma.errors import UserError
 from dlma.prompts.wording import Wording
 from dlma.records import Turn
 
-CONF = Path(__file__).parents[2] / "conf" / "prompts"
 TEMPLATES = {
     "source": "this test",
     "system": "{system}\n\n",
@@ -24,12 +22,6 @@ TEMPLATES = {
 }
 PAIR = {"positive": {"affix": "(good)"}, "negative": {"system": "Be bad.", "affix": "(bad)"}}
 TALK = [Turn("user", "Hi"), Turn("assistant", "Hello"), Turn("user", "Bye")]
-
-
-def shipped(name):
-    content = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    assert content.pop("_target_") == "dlma.prompts.wording.Wording"
-    return Wording(**content)
 
 
 def test_the_sides_differ_only_in_system_text_and_affix():
@@ -84,7 +76,7 @@ def test_the_system_pair_stands_before_a_bare_question():
         assert rendered.endswith("\n\n" + plain) and len(rendered) > len(plain) + 200
 
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted(CONF.glob("*.yaml"))])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_shipped_set_says_its_source_and_contrasts(name):
     wording = shipped(name)
     assert wording.source
