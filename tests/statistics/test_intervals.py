@@ -58,6 +58,18 @@ def test_a_ratio_weighs_by_the_denominator_and_a_constant_rate_is_certain():
     assert wide.high - 2.5 == pytest.approx(12.7062047 * 0.75, rel=1e-6)
 
 
+def test_what_each_prompt_adds_to_a_ratio_is_its_derivative():
+    """n times the change of the ratio as a prompt's weight in both sums grows; of any shape, with mean 0."""
+    values, weights = np.array([[3.0, 1.0], [2.0, 8.0]]), np.array([[1.0, 2.0], [4.0, 3.0]])
+    ratio, parts = s.linearised_ratio(values, weights)
+    assert ratio == 14 / 10 and parts.mean() == pytest.approx(0)
+    for place in np.ndindex(values.shape):
+        more = np.ones_like(values)
+        more[place] += 1e-6
+        moved = (values * more).sum() / (weights * more).sum()
+        assert parts[place] == pytest.approx(values.size * (moved - ratio) / 1e-6, rel=1e-4)
+
+
 def test_perplexity_bounds_are_exponentials():
     got = s.exponential(s.Estimate(0.0, -math.log(2), math.log(3), 7))
     assert (got.value, got.low, got.high, got.n) == (1.0, pytest.approx(0.5), pytest.approx(3.0), 7)
