@@ -27,7 +27,7 @@ def prompt(**changes):
 
 
 def shipped(name):
-    folder = Path(conf_dir()) / "judge"
+    folder = Path(conf_dir()) / "judge_prompt"
     values = yaml.safe_load((folder / f"{name}.yaml").read_text())
     for base in values.pop("defaults", []):
         values = {**yaml.safe_load((folder / f"{base}.yaml").read_text()), **values}
