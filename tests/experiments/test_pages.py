@@ -18,13 +18,7 @@ from dlma.app import main
 from dlma.checks import drift as rounds_report
 from dlma.config import compose
 from dlma.config.build import resolved, scientific
-<<<<<<< HEAD
 from dlma.metrics.signal_agreement import SignalAgreement
-from dlma.metrics.summary import METRICS
-=======
-from dlma.report import rounds as rounds_report
-from dlma.report.accuracy import SignalAgreement
->>>>>>> 9be5c09 (The values kept beside results.csv have a law of their own; a ratio's linearisation is its derivative)
 from dlma.sweep import estimates, values
 from dlma.sweep.estimates import BY_NAME
 from dlma.sweep.results import Result, by_row, read_csv, write_csv
