@@ -129,7 +129,7 @@ def _schema(node: dict, path: str, found: list[Problem]) -> Signature | None:
     if "_target_" not in node or not isinstance(target, str | None):
         found.append(Problem(path, "needs a _target_: the class or function that it configures"))
         return None
-    if target is None and path in ("", *OPTIONAL):
+    if target is None and path in OPTIONAL:
         return Signature({})
     if target is None:
         found.append(Problem(f"{path}._target_", "is null, and a run needs one: choose an option of the group"))
@@ -174,7 +174,7 @@ def _known(tree: dict, schema: Signature, path: str = "") -> Iterator[str]:
         value = tree.get(name)
         inner = signatures.nested(field.annotation, schema)
         if is_component(field, schema):
-            inner = _schema(value, "", []) if isinstance(value, dict) else None
+            inner = _schema(value, path + name, []) if isinstance(value, dict) else None
         if inner is not None:
             yield from _known(value if isinstance(value, dict) else {}, inner, f"{path}{name}.")
         if are_components(field, schema) and isinstance(value, dict):

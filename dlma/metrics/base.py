@@ -18,7 +18,7 @@ Measured = tuple[Sequence[MetricValue], Sequence[Mapping]]  # a metric's scores 
 
 
 @dataclass(frozen=True)
-class Column:
+class MetricColumn:
     """How a metric's scores are summed up and shown; `kind` and `better` as in the summary table's own metrics.
 
     tax: a skill that alignment was not asked to change; its change from the base is a figure of its own
@@ -42,7 +42,7 @@ class MetricInput:
 
 
 class MetricComponent(Protocol):
-    columns: Sequence[Column]
+    columns: Sequence[MetricColumn]
 
     def identity(self) -> list[str]: ...
 

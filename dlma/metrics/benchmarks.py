@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
-from dlma.metrics.base import Column, MetricInput
+from dlma.metrics.base import MetricColumn, MetricInput
 from dlma.ranges import Count, Seed, Whole
 from dlma.records import MetricValue
 
@@ -57,7 +57,7 @@ class Benchmarks:
         self.options = {"num_fewshot": shots, "limit": limit, "apply_chat_template": chat}
         self.seed = seed
         self.batch_size = batch_size
-        self.columns: list[Column] = []
+        self.columns: list[MetricColumn] = []
         self.left_out: set[str] = set()
 
     def identity(self) -> list[str]:
@@ -80,10 +80,10 @@ class Benchmarks:
         self.columns = [self._column(name, [s.value for s in found if s.metric == name]) for name in names]
         return found
 
-    def _column(self, name: str, values: list[float]) -> Column:
+    def _column(self, name: str, values: list[float]) -> MetricColumn:
         is_share = all(0 <= value <= 1 for value in values)
         kind, unit = ("share", "share") if is_share else ("mean", "")
-        return Column(name, name, kind, unit, "lower" if name.endswith(_LOWER) else "higher", tax=True)
+        return MetricColumn(name, name, kind, unit, "lower" if name.endswith(_LOWER) else "higher", tax=True)
 
     def _arm(self, arm: str, model: LanguageModel) -> list[MetricValue]:
         import lm_eval

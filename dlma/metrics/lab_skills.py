@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dlma.evaluation.context import EvaluationContext
 from dlma.lab import skills
-from dlma.metrics.base import Column, MetricInput
+from dlma.metrics.base import MetricColumn, MetricInput
 from dlma.model.tokens import encode
 from dlma.records import MetricValue
 
@@ -24,9 +24,9 @@ class LabSkills:
     """Counting and facts, for the base and for a trained policy."""
 
     columns = (
-        Column("skill_counting", "skill: counting", "share", "share", "higher", tax=True),
-        Column("skill_facts", "skill: facts of the world", "share", "share", "higher", tax=True),
-        Column("skill_loss", "skill: loss of the endings", "ratio", "nats/token", "lower", tax=True),
+        MetricColumn("skill_counting", "skill: counting", "share", "share", "higher", tax=True),
+        MetricColumn("skill_facts", "skill: facts of the world", "share", "share", "higher", tax=True),
+        MetricColumn("skill_loss", "skill: loss of the endings", "ratio", "nats/token", "lower", tax=True),
     )
 
     def __init__(self, bench: EvaluationContext, /) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dlma.config.schema import Component
 from dlma.evaluation.context import EvaluationContext
-from dlma.metrics.base import Column, MetricInput
+from dlma.metrics.base import MetricColumn, MetricInput
 from dlma.model.tokens import Characters, encode
 from dlma.ranges import Count
 from dlma.records import Answer, MetricValue
@@ -29,7 +29,7 @@ class ReferencePerplexity:
         self.spec = model
         self.token_budget = token_budget
         label = f"perplexity under {model.name}"
-        self.columns = (Column("perplexity_reference", label, "exp_ratio", better="lower"),)
+        self.columns = (MetricColumn("perplexity_reference", label, "exp_ratio", better="lower"),)
 
     def identity(self) -> list[str]:
         """The fingerprints of the reference model."""

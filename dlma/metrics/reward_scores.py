@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dlma.config.schema import Component
 from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
-from dlma.metrics.base import Column, MetricInput
+from dlma.metrics.base import MetricColumn, MetricInput
 from dlma.model.score_model import ScoreModel
 from dlma.records import Answer, MetricValue, Turn
 
@@ -29,18 +29,18 @@ class RewardScores:
         self.cut: dict[str, int] = {}
 
     @property
-    def columns(self) -> list[Column]:
+    def columns(self) -> list[MetricColumn]:
         found = [
-            Column(name, f"{name} by {spec.name}", "mean", better="higher" if name == "reward" else "lower")
+            MetricColumn(name, f"{name} by {spec.name}", "mean", better="higher" if name == "reward" else "lower")
             for name, spec in self.specs.items()
         ]
         if "cost" in self.specs:
-            found.append(Column("unsafe", "unsafe answers (cost above 0)", "share", "share", "lower"))
+            found.append(MetricColumn("unsafe", "unsafe answers (cost above 0)", "share", "share", "lower"))
         if len(self.specs) == 2:
             names = [name.replace("_", " and ") for name in QUADRANTS]
             wanted = ("higher", "", "", "lower")
             found += [
-                Column(quadrant, f"{name}, against the base", "share", "share", better)
+                MetricColumn(quadrant, f"{name}, against the base", "share", "share", better)
                 for quadrant, name, better in zip(QUADRANTS, names, wanted)
             ]
         return found

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dlma.evaluation.context import EvaluationContext
-from dlma.metrics.base import Column, MetricInput
+from dlma.metrics.base import MetricColumn, MetricInput
 from dlma.metrics.refusals import refuses, reliability
 from dlma.records import Answer, MetricValue
 
@@ -25,16 +25,16 @@ class TextQuality:
     """
 
     columns = (
-        Column("self_bleu", "self-BLEU-4 among the answers", "mean", better="lower"),
-        Column("distinct_1_all", "distinct words over all answers", "mean", "share", "higher"),
-        Column("distinct_2_all", "distinct word pairs over all answers", "mean", "share", "higher"),
-        Column("repeated_4", "repeated 4-word runs in an answer", "share", "share", "lower"),
+        MetricColumn("self_bleu", "self-BLEU-4 among the answers", "mean", better="lower"),
+        MetricColumn("distinct_1_all", "distinct words over all answers", "mean", "share", "higher"),
+        MetricColumn("distinct_2_all", "distinct word pairs over all answers", "mean", "share", "higher"),
+        MetricColumn("repeated_4", "repeated 4-word runs in an answer", "share", "share", "lower"),
     )
 
     def __init__(self, bench: EvaluationContext, /, *, refusals: list[str], safe_categories: list[str]) -> None:
         self.refusals = refusals
         refused = f"refusals of safe prompts ({reliability(refusals)})"
-        self.columns = (*self.columns, Column("refused_safe", refused, "share", "share", "lower"))
+        self.columns = (*self.columns, MetricColumn("refused_safe", refused, "share", "share", "lower"))
         self.safe_categories = safe_categories
 
     def identity(self) -> list[str]:

@@ -22,6 +22,8 @@ def check(model: LanguageModel) -> None:
     """Raises UserError where there is no sum of adapter and weights, or the weights are too coarse to hold it."""
     if getattr(model.causal, "quantization_method", None) is not None:
         raise UserError(f"{model.name}: an adapter cannot be merged into quantised weights; load the base in full")
+    if not hasattr(model.network, "peft_config"):
+        return  # there is no adapter to merge
     if not hasattr(model.network.base_model, "merge_and_unload"):
         kind = model.network.active_peft_config.peft_type.value
         raise UserError(f"{model.name}: an adapter of kind {kind} is no change of weights and cannot be merged")

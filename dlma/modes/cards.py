@@ -30,7 +30,7 @@ def model_card(run: FinishedRun, *, adapter: bool, merged: bool) -> str:
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
         base_model=run.hub_base,
-        tags=["dlma", run.method],
+        tags=list(dict.fromkeys(["dlma", run.method])),
         model_name=run.name,
         eval_results=_measured(run),
         **relation,
@@ -52,7 +52,7 @@ def pairs_card(run: FinishedRun, account: Account, changed: int, *, format: str,
     head = DatasetCardData(
         task_categories=["text-generation"],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": TRL}]}],
-        tags=["dlma", "preference", run.method],
+        tags=list(dict.fromkeys(["dlma", "preference", run.method])),
     )
     name, base, scorer = map(code, (run.name, _base(run), _target(run.config["scorer"])))
     about = (

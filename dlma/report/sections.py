@@ -110,7 +110,7 @@ def trajectory(found: Trajectory, parting: int | None, finding: Finding) -> Mark
     judges |= {name: f"{name.replace('win_rate/', 'win rate by ')} (right)" for name in found.judges}
     known = [(name, text) for name, text in judges.items() if all(name in point for point in points)]
     curves = [
-        charts.Curve(text, css, [point[name].estimate for point in points])
+        charts.Steps(text, css, [point[name].estimate for point in points])
         for (name, text), css in zip([("self_reward", "R, nats (left)"), *known[:1]], ("c-prompted", "c-better"))
     ]
     keys = legend((f"k-{curve.css[2:]}", curve.name) for curve in curves)

@@ -187,17 +187,17 @@ def _beside_the_curves(page: SweepPage) -> list[str] | None:
     return [k for k in keys if k not in page.chosen.curve_axis and all(map(curves.is_number, values[k]))]
 
 
-def _axes(points: Sequence[Setting]) -> tuple[charts.Axis, charts.Axis] | None:
+def _axes(points: Sequence[Setting]) -> tuple[charts.Levels, charts.Levels] | None:
     keys = dict.fromkeys(key for row in points for key in row.overrides)
     varying = {key: {row.overrides.get(key) for row in points} for key in keys}
     varying = {key: values for key, values in varying.items() if len(values) > 1 and None not in values}
     if len(varying) != 2:
         return None
-    return tuple(charts.Axis(key, sorted(values, key=float)) for key, values in varying.items())
+    return tuple(charts.Levels(key, sorted(values, key=float)) for key, values in varying.items())
 
 
 def _grid(
-    points: Sequence[Setting], axes: tuple[charts.Axis, charts.Axis], metric: str
+    points: Sequence[Setting], axes: tuple[charts.Levels, charts.Levels], metric: str
 ) -> dict[tuple[str, str], Estimate]:
     x, y = axes
     metrics, found = metrics_of(points), {}

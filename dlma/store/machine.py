@@ -2,7 +2,7 @@
 
 Variables that libraries read to choose another arithmetic belong to a stage's key where they are set. The processor,
 the devices and the number of threads do not: they stand in the manifest, and a stage that was computed under others is
-used, with a line. Clock, time zone, locale and the order of hashes change nothing (tests/test_surroundings.py).
+used, with a line. Clock, time zone, locale and the order of hashes change nothing (tests/system/test_surroundings.py).
 """
 
 from __future__ import annotations

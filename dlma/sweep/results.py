@@ -94,7 +94,7 @@ class Result:
         return Estimate(self.value, self.low, self.high, self.n, max(1, len(self.seeds)))
 
 
-class Row(Protocol):
+class Measured(Protocol):
     """What numbers are of: a setting or a curve."""
 
     @property
@@ -107,7 +107,7 @@ class Row(Protocol):
     def arm(self) -> str: ...
 
 
-def result(row: Row, metric: str, e: Estimate, seeds: Iterable[int], **what: str | float | None) -> Result:
+def result(row: Measured, metric: str, e: Estimate, seeds: Iterable[int], **what: str | float | None) -> Result:
     """An estimate of a row; `what` are further fields."""
     own = (row.settings, row.arm, tuple(sorted(seeds)))
     found = Result(row.base, row.method, metric, e.n, e.value, e.low, e.high, math.nan, *own)

@@ -14,7 +14,8 @@ from source_tree import ROOT, closure, imports, imports_of, is_package, modules,
 
 # Groups whose components stand in a room of another name.
 ALIASES = {"mode": "modes", "preflight": "checks", "alerts": "checks", "panel": "checks"}
-THE_RUN = "dlma.pipeline.run"  # mode=run: the pipeline itself is the mode
+# The pipeline itself is the mode; a recipe is numbers, and its one part belongs to the trainings that it is for.
+APART = {("mode", "dlma.pipeline.run"), ("recipe", "dlma.training.optim.Optim")}
 
 # What stands in dlma/ and is no group of conf/, with what it is.
 FOUNDATIONS = {
@@ -77,7 +78,7 @@ CONFIGURED = {t for path in (ROOT / "conf").rglob("*.yaml") for t in targets(yam
 def strays(group: str, node: object) -> list[str]:
     """The targets of a YAML of a group that do not stand in the group's room."""
     room = f"dlma.{ALIASES.get(group, group)}."
-    return [t for t in targets(node) if not t.startswith(room) and (group, t) != ("mode", THE_RUN)]
+    return [t for t in targets(node) if not t.startswith(room) and (group, t) not in APART]
 
 
 def test_a_groups_components_stand_in_the_room_of_its_name():
@@ -100,6 +101,8 @@ def test_a_groups_components_stand_in_the_room_of_its_name():
         ("mode", "_target_: dlma.lab.build.run", ["dlma.lab.build.run"]),
         ("alerts", "_target_: dlma.checks.alerts.Alerts", []),
         ("sft", "_target_: null", []),
+        ("recipe", "{_target_: dlma.training.optim.Optim}", []),
+        ("sft", "{_target_: dlma.training.optim.Optim}", ["dlma.training.optim.Optim"]),
         ("method", "[a, {_target_: dlma.sft.X}]", ["dlma.sft.X"]),
     ],
 )
@@ -237,4 +240,4 @@ def declared(*extras: str) -> set[str]:
 def test_what_the_package_imports_is_declared_and_what_is_declared_is_imported():
     used = {i.name.split(".")[0] for module in modules() for i in imports(module)}
     used -= set(sys.stdlib_module_names) | {"dlma", ""}
-    assert used == declared("judge", "benchmarks", "qlora", "dashboard")
+    assert used == declared("benchmarks", "qlora", "dashboard")

@@ -299,7 +299,8 @@ def defined(module: str) -> set[str]:
 
 def test_names_of_the_package_in_strings_of_the_kit_and_the_experiments_lead_somewhere():
     folders = [ROOT / "dlma", ROOT / "tests" / "kit", ROOT / "experiments", ROOT / "benchmarks"]
-    found = {path: stale_names(ast.parse(path.read_text("utf-8"))) for f in folders for path in f.rglob("*.py")}
+    files = [path for f in folders for path in f.rglob("*.py") if not path.name.startswith("catalogue")]  # of bad input
+    found = {path: stale_names(ast.parse(path.read_text("utf-8"))) for path in files}
     assert {str(path): names for path, names in found.items() if names} == {}
 
 

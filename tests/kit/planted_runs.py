@@ -14,7 +14,7 @@ from dlma.config import check
 from dlma.config.schema import SweepOptions
 from dlma.cost.spent import Costs
 from dlma.metrics import summary
-from dlma.records import EvalRow
+from dlma.records import EvalRow, Prompt, Turn
 from dlma.runs import cells as run_folders
 from dlma.sweep.settings import settings
 
@@ -72,6 +72,9 @@ def plant(
         pq.write_table(pa.Table.from_pylist(verdicts), folder / "verdicts.parquet")
     if scores is not None:
         pq.write_table(pa.Table.from_pylist(scores), folder / "metric_values.parquet")
+    asked = {row.prompt_id: Prompt(row.prompt_id, [Turn("user", row.question)], split="test") for row in rows}
+    pq.write_table(records.to_table(Prompt, list(asked.values())), folder / "prompts.parquet")
+    (folder / "manifest.json").write_text("{}")
     (folder / "report.html").write_text("a cell's own report")
     return folder
 

@@ -7,8 +7,9 @@ import chromium
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from planted_runs import plant
 
-from dlma.records import EvalRow, to_table
+from dlma.records import EvalRow
 
 PAYLOAD = "</script><script>document.title = 'broken'</script><img src=x onerror=\"document.title='broken'\">"
 
@@ -17,9 +18,9 @@ def eval_row(prompt, arm, question="q", answer="a", reward=0.5):
     return EvalRow(prompt, arm, question, None, answer, 10, True, -9.0, -10.0, reward)
 
 
-def planted_run(folder, prompts=12, arms=("base", "aligned")):
-    """A finished run's answers: the reward of aligned is the prompt's number - 5.5, the base's 0."""
-    rows = [
+def planted_rows(prompts=12, arms=("base", "aligned")):
+    """A run's answers: the reward of aligned is the prompt's number - 5.5, the base's 0."""
+    return [
         eval_row(
             f"p{i:02}",
             arm,
@@ -30,13 +31,6 @@ def planted_run(folder, prompts=12, arms=("base", "aligned")):
         for i in range(prompts)
         for arm in arms
     ]
-    write_run(folder, rows)
-    return rows
-
-
-def write_run(folder, rows):
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(to_table(EvalRow, rows), folder / "answers.parquet")
 
 
 def page_data(folder):
@@ -65,7 +59,7 @@ def other(side):
 
 @pytest.fixture
 def page(elsewhere, run_main):
-    planted_run(elsewhere / "run")
+    plant(elsewhere / "run", rows=planted_rows())
     assert run_main("mode=annotate", "mode.run=run").code == 0
     return page_data(elsewhere / "run")
 
@@ -92,9 +86,9 @@ def test_the_same_command_gives_the_same_page_and_another_seed_another(page, els
 
 
 def test_fewer_pairs_on_request_and_identical_answers_left_out(elsewhere, run_main):
-    rows = planted_run(elsewhere / "run")
+    rows = planted_rows()
     same = [r if r.prompt_id != "p03" else eval_row("p03", r.arm, answer="both say this") for r in rows]
-    write_run(elsewhere / "run", same)
+    plant(elsewhere / "run", rows=same)
     done = run_main("mode=annotate", "mode.run=run")
     assert "1 prompts with two identical answers" in done.out
     assert len(page_data(elsewhere / "run")["items"]) == 11
@@ -163,8 +157,8 @@ def test_three_people_have_fleiss_kappa(page, elsewhere, run_main):
 
 
 def test_two_runs_are_compared(elsewhere, run_main):
-    planted_run(elsewhere / "one")
-    write_run(elsewhere / "two", [eval_row(f"p{i:02}", "aligned", answer=f"rival {i}") for i in range(3, 20)])
+    plant(elsewhere / "one", rows=planted_rows())
+    plant(elsewhere / "two", rows=[eval_row(f"p{i:02}", "aligned", answer=f"rival {i}") for i in range(3, 20)])
     line = ["mode=annotate", "mode.run=one", "mode.against=two", "mode.against_arm=aligned", "mode.out=both"]
     assert run_main(*line).code == 0
     items = page_data(elsewhere / "both")["items"]
@@ -193,7 +187,7 @@ def test_a_file_that_cannot_be_used_is_named(page, elsewhere, run_main, spoil, r
 def test_mistakes_are_told_in_one_line(page, elsewhere, run_main):
     label_file(elsewhere / "anna.json", page, "Anna", lambda item: "left")
     for line, reason in [
-        (["mode.run=nowhere"], "not a finished run"),
+        (["mode.run=nowhere"], "not the folder of a finished run"),
         (["mode.run=run", "mode.arm=alinged"], "there are base, aligned"),
         (["mode.run=run", "mode.labels=[gone.json]"], "No such file"),
         (["mode.run=run", "mode.labels=[anna.json,anna.json]"], "stands in two files"),
@@ -206,8 +200,8 @@ def test_mistakes_are_told_in_one_line(page, elsewhere, run_main):
 
 @pytest.mark.skipif(chromium.BINARY is None, reason="no Chromium here (Debian: apt-get install chromium)")
 def test_a_person_labels_in_a_browser_and_the_file_is_read_back(elsewhere, run_main):
-    rows = planted_run(elsewhere / "run", prompts=4)
-    write_run(elsewhere / "run", [*rows[:-1], eval_row("p03", "aligned", question="question 3", answer=PAYLOAD)])
+    rows = planted_rows(prompts=4)
+    plant(elsewhere / "run", rows=[*rows[:-1], eval_row("p03", "aligned", question="question 3", answer=PAYLOAD)])
     run_main("mode=annotate", "mode.run=run")
     asyncio.run(label_by_hand(elsewhere, elsewhere / "run" / "annotate.html"))
     (saved,) = (elsewhere / "downloads").glob("*.json")

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from markdown_it import MarkdownIt
+from omegaconf import OmegaConf
 from peft import AutoPeftModelForCausalLM, PeftModel
 from small_models import byte_level_tokenizer, save_small
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -108,7 +109,7 @@ def test_an_adapter_loads_in_peft_and_merged_it_is_the_same_model(export, runs):
 
 def test_the_card_says_data_method_prompts_settings_results_and_origin(export, runs):
     front, body = card(export("whole"))
-    assert front["tags"] == ["dlma", "dlma"] and "base_model" not in front  # a local base has no name on the hub
+    assert front["tags"] == ["dlma"] and "base_model" not in front  # a local base has no name on the hub
     for title in ("Use", "Data", "Method", "Prompts", "Settings", "Results", "Where it came from"):
         assert f"\n## {title}\n" in body
     assert "chats.jsonl" in body and "30 of 30 prompts were kept." in body
@@ -140,7 +141,9 @@ def test_a_hostile_wording_or_name_stays_text_in_the_card(runs, tmp_path):
     config["prompts"]["source"] = "```\n# Free\n<script>alert(1)</script>\n````"
     config["data"]["path"] = "`](javascript:alert(1))"
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    plain, card = (model_card(FinishedRun(f), adapter=False, merged=False) for f in (runs / "whole", folder))
+    present = OmegaConf.create({"model": {"_target_": "dlma.model.load.hf_model"}})
+    read = [FinishedRun(f, present, trust=False) for f in (runs / "whole", folder)]
+    plain, card = (model_card(run, adapter=False, merged=False) for run in read)
     reader = MarkdownIt("commonmark").enable("table")
     kinds = [[token.type for token in reader.parse(text.partition("\n---\n")[2])] for text in (plain, card)]
     assert kinds[0] == kinds[1] and "html_block" not in kinds[1]

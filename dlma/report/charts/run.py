@@ -30,7 +30,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Steps:
     """Estimates at the steps of a figure."""
 
     name: str
@@ -100,7 +100,7 @@ def _hits(lines: list[Series], x: Scale, x_label: str) -> list[Markup]:
     ]
 
 
-def two_scales(xs: Sequence[float], curves: Sequence[Curve], x_label: str, title: str, mark: float | None) -> Markup:
+def two_scales(xs: Sequence[float], curves: Sequence[Steps], x_label: str, title: str, mark: float | None) -> Markup:
     """One or two curves with whiskers, each on a scale of its own: the first on the left, the second on the right.
 
     mark: an x that gets a dashed line

@@ -69,14 +69,14 @@ def wins(items: Sequence[tuple[str, float, float, float]], title: str) -> Markup
 
 
 @dataclass(frozen=True)
-class Axis:
+class Levels:
     """One axis of a grid: the override and its values in order."""
 
     name: str
     values: Sequence[str]
 
 
-def heat(x: Axis, y: Axis, values: dict[tuple[str, str], Estimate], unit: str, title: str) -> Markup:
+def heat(x: Levels, y: Levels, values: dict[tuple[str, str], Estimate], unit: str, title: str) -> Markup:
     """A cell per (x, y), the deeper the larger; the number stands in it, the interval in its tooltip.
 
     The axes are named by the last part of their overrides.
