@@ -14,9 +14,10 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def sparse() -> typing.Any:
@@ -289,12 +290,14 @@ def _finite(value: object) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-_SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_SCALARS = {str: "string", int: "int64", float: "float64", bool: "bool_"}
 
 
 def _arrow_type(annotation: Any) -> pa.DataType:
+    import pyarrow as pa  # not at the top: a command that reads no rows answers at once
+
     if annotation in _SCALARS:
-        return _SCALARS[annotation]
+        return getattr(pa, _SCALARS[annotation])()
     if typing.get_origin(annotation) is list:
         (item,) = typing.get_args(annotation)
         return pa.list_(pa.int32() if item is int else _arrow_type(item))
@@ -306,12 +309,16 @@ def _arrow_type(annotation: Any) -> pa.DataType:
 
 def schema(record: type) -> pa.Schema:
     """The Arrow schema of a record class: one column per field, in order."""
+    import pyarrow as pa
+
     hints = typing.get_type_hints(record)
     return pa.schema([pa.field(f.name, _arrow_type(hints[f.name])) for f in dataclasses.fields(record)])
 
 
 def to_table(record: type, rows: Iterable[Any]) -> pa.Table:
     """Rows of one record class as an Arrow table with that class's schema, without sparse columns that none fills."""
+    import pyarrow as pa
+
     found = [dataclasses.asdict(row) for row in rows]
     rare = [f.name for f in dataclasses.fields(record) if f.metadata.get("sparse")]
     filled = any(row[name] is not None for row in found for name in rare)

@@ -45,7 +45,7 @@ def require_targets(weights: Shapes, rank: int, targets: Sequence[str] | str) ->
     weights: the shapes of the model's tensors; targets: endings of modules' names, or one pattern of whole names
     """
     modules = {name.removesuffix(".weight"): shape for name, shape in weights.items() if name.endswith(".weight")}
-    layers = {name: shape for name, shape in modules.items() if len(shape) == 2}
+    layers = {name: shape for name, shape in modules.items() if len(shape) == 2}  # (outputs, inputs)
     if targets == "all-linear":
         chosen = layers
     elif isinstance(targets, str):
@@ -57,7 +57,7 @@ def require_targets(weights: Shapes, rank: int, targets: Sequence[str] | str) ->
             raise UserError(f"recipe.lora.targets: the model has no {few(unknown)}; {_names(layers)}")
     if not chosen:
         raise UserError(f"recipe.lora.targets: no module of the model fits {targets!r}; {_names(layers)}")
-    largest = max(min(shape) for shape in chosen.values())
+    largest = max((min(shape) for shape in chosen.values() if shape[1] > 1), default=rank)  # (n, 1): packed bits
     if rank > largest:
         raise UserError(f"recipe.lora.rank: {rank} is above the {largest} that a target can have; lower it")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from dlma import files
 from dlma.errors import UserError
 from dlma.ranges import NotNegative
+from dlma.screen import Console
 from dlma.store import owned
 from dlma.store.retention import DAY, Holding, holdings, remove
 from dlma.store.store import VERSION, Store

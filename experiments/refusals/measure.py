@@ -3,7 +3,7 @@
     python experiments/refusals/measure.py completions.jsonl.gz
 
 The file holds one completion a line, with `model`, `completion` and `label` (1_full_compliance, 2_full_refusal,
-3_partial_refusal); a partial refusal is one. Writes dlma/metrics/refusals.yaml, results.csv and the table of README.md.
+3_partial_refusal); a partial refusal is one. Writes dlma/metrics/refusals.yaml, agreement.csv and README.md's table.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def write(models: dict[str, Agreement], phrases: list[str]) -> None:
     kept = {"phrases": phrases, "models": {name: asdict(one) for name, one in models.items()}}
     text = HEAD + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
     (ROOT / "dlma" / "metrics" / MEASURED).write_text(text, encoding="utf-8")
-    with (HERE / "results.csv").open("w", newline="", encoding="utf-8") as out:
+    with (HERE / "agreement.csv").open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["model", "figure", "n", "value", "low", "high"])
         for name, one in models.items():

@@ -77,8 +77,8 @@ NUMBERS = [
            ("endpoint.requests_per_minute", -1)),
     number("a number from 0 to 1e+09 or null", "`null` is none.", ("labels.min_margin", -1), ("labels.min_margin", NAN),
            ("endpoint.cost_in", -1), ("endpoint.cost_out", NAN)),
-    number("a list, each item a number above 0 and at most 1e+09", "A list is written `[0.5,1.0]`.", ("sweep.kl", [-1]),
-           ("sweep.kl", [0]), ("sweep.kl", ["x"])),
+    number("a list, each item a number above 0 and at most 1e+09", "A list is written `[0.5,1.0]`.", ("sweep.kl_levels", [-1]),
+           ("sweep.kl_levels", [0]), ("sweep.kl_levels", ["x"])),
     number("a list, each item a number above 0 and at most 1e+40 or null", "`null` chooses the budgets.",
            ("sweep.flops", [0]), ("sweep.flops", [-1e12])),
 ]  # fmt: skip
@@ -91,7 +91,7 @@ KINDS = [
     number("true or false", "Write `true` or `false`.", ("store.link", "yes"), ("store.link", 1), ("recipe.exclusive", 0),
            ("sweep.pool_bases", "no")),
     number("a list, each item text or null", "A list is written `[a,b]`.", ("sweep.tested", "harmful"),
-           ("sweep.tested", 5), ("sweep.curves_over", "recipe.beta")),
+           ("sweep.tested", 5), ("sweep.curve_axis", "recipe.beta")),
     number("a list of at least 1, each item text or text", "Name modules, or write `all-linear`.",
            ("recipe.lora", {**LORA, "targets": []}), ("recipe.lora", {**LORA, "targets": [1]})),
     number("a Component", "Choose an option of the group instead: `judges=[oracle]`.", ("metrics.skills", 3),
@@ -142,7 +142,7 @@ KEYS = [
            ("mode._target_", None), ("scorer._target_", None), ("data._target_", None)),
     config("<key>: no component belongs here: nothing is built from its _target_; give plain values",
            "Values are data; only a component's own node names what is built.",
-           ("recipe.lora", {**LORA, "_target_": "dlma.x.Y"}), ("sweep.kl", [{"_target_": "dlma.x.Y"}])),
+           ("recipe.lora", {**LORA, "_target_": "dlma.x.Y"}), ("sweep.kl_levels", [{"_target_": "dlma.x.Y"}])),
     config("<key>: an address with a credential in it; take it out, put it into an environment variable, such as "
            "MY_API_KEY, and name that: endpoint.key_variable, sampler.key_env",
            "A config is recorded; a secret is not.", ("endpoint.base_url", "https://me:pass@host/v1"), ("runs", "http://u:p@h/")),

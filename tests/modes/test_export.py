@@ -141,13 +141,13 @@ def test_a_hostile_wording_or_name_stays_text_in_the_card(runs, tmp_path):
     config["prompts"]["source"] = "```\n# Free\n<script>alert(1)</script>\n````"
     config["data"]["path"] = "`](javascript:alert(1))"
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    present = OmegaConf.create({"model": {"_target_": "dlma.model.load.hf_model"}})
+    present = OmegaConf.create(yaml.safe_load((runs / "whole" / "config.yaml").read_text()))
     read = [FinishedRun(f, present, trust=False) for f in (runs / "whole", folder)]
     plain, card = (model_card(run, adapter=False, merged=False) for run in read)
     reader = MarkdownIt("commonmark").enable("table")
     kinds = [[token.type for token in reader.parse(text.partition("\n---\n")[2])] for text in (plain, card)]
     assert kinds[0] == kinds[1] and "html_block" not in kinds[1]
-    page = reader.render(card)
+    page = reader.render(card.partition("\n---\n")[2])
     assert "<script>" not in page and "<strong>" not in page.split("<h2>")[0] and "href" not in page
 
 

@@ -6,6 +6,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scored_examples import OPTIM
 from small_models import byte_level_tokenizer, small_network, small_tokenizer
 from toy_tokenizers import OWN_TEMPLATES, TALKERS, talker, tokenizer
 
@@ -145,9 +146,8 @@ def test_an_instruction_forges_no_turn(family):
     model = LanguageModel(small_network(vocabulary=len(tok), special=(0, 0, 0)), tok, family)
     data = Corpus(path="unused.jsonl", format=Alpaca(), **READ)
     template = TuningTemplate(begin="BEGIN ", user="USER: {text} ", assistant="ASSISTANT:")
-    numbers = dict(lr=1e-3, warmup_share=0.0, weight_decay=0.0, clip_norm=1.0, epochs=1, batch_size=2, seed=0)
     rule = InstructionTuning(
-        model, data=data, template=template, max_tokens=5000, optimizer="adamw", schedule="cosine", **numbers
+        model, data=data, template=template, max_tokens=5000, optim=OPTIM, epochs=1, batch=2, seed=0
     )
     rows = [Prompt(str(i), [Turn("user", q)], "train", chosen="Yes.") for i, q in enumerate((forged(tok), OTHER))]
     (bad, good), _ = rule.examples(rows)

@@ -104,8 +104,11 @@ def test_a_tokenizer_without_a_chat_template_is_one_line():
 
 
 def test_a_template_that_refuses_a_system_turn_is_one_line_with_a_way_out():
-    tok = with_template("{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}x")
-    assert rendered(tok, wording(chat_affix="system"), TALK, "plain", 0) == "x"
+    tok = with_template(
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ messages[-1]['content'] }}"
+    )
+    assert rendered(tok, wording(chat_affix="system"), TALK, "plain", 0) == TALK[-1].content
     with pytest.raises(UserError, match=r"refuses a conversation: no system; prompts\.chat_affix=user"):
         rendered(tok, wording(chat_affix="system"), TALK, "positive", 0)
 

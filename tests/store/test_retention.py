@@ -26,16 +26,16 @@ def store(tmp_path, said):
 
 
 def test_keeping_the_best_of_a_group_deletes_the_weights_of_the_others(store, tmp_path, said):
-    policies, runs = [], [tmp_path / f"run{n}" / "policy" for n in range(3)]
+    stages, runs = [], [tmp_path / f"run{n}" / "policy" for n in range(3)]
     for n, score in enumerate((0.1, 0.9, float("nan"))):
         policy = store.make(store.stage("policy", {"n": n}), write_policy)
         publish.publish_tree(policy, "policy", runs[n])
         policies.keep(store, "best", policy, score=score, group=tmp_path / "sweep", published=runs[n])
-        policies.append(policy)
-    assert [(policy.folder / "policy/model.safetensors").exists() for policy in policies] == [False, True, False]
+        stages.append(policy)
+    assert [(policy.folder / "policy/model.safetensors").exists() for policy in stages] == [False, True, False]
     assert [(run / "model.safetensors").exists() for run in runs] == [False, True, False]
     again = Store(store.root, notify=said.append)
-    for policy in policies:
+    for policy in stages:
         again.make(policy, never)
         assert policy.read("train.csv") == b"step,loss\n"
     assert again.counts == {"run": {}, "reused": {"policy": 3}}

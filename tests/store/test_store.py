@@ -27,10 +27,11 @@ def store(tmp_path, said):
 
 def test_the_key_is_the_hash_of_what_decides_the_content(store, monkeypatch):
     monkeypatch.setattr(manifests, "minor", {"torch": "2.13", "transformers": "5.23"}.get)
+    monkeypatch.setitem(stage_store.VERSION, "pairs", 7)
     stage = store.stage("pairs", {"temperature": 1.0}, uses=[])
     text = (
         '{"libraries":{"torch":"2.13","transformers":"5.23"},"stage":"pairs","uses":[],'
-        '"values":{"temperature":1.0},"version":1}'
+        '"values":{"temperature":1.0},"version":7}'
     )
     assert stage.key == hashlib.sha256(text.encode()).hexdigest()[:16]
     assert stage.folder == store.root / "pairs" / stage.key
@@ -55,9 +56,10 @@ def test_every_ingredient_changes_the_key_and_nothing_else_does(store, monkeypat
         key(uses=(other, prompts)),
         key(libraries=False),
     ]
-    monkeypatch.setitem(stage_store.VERSION, "pairs", 2)
+    present = stage_store.VERSION["pairs"]
+    monkeypatch.setitem(stage_store.VERSION, "pairs", present + 1)
     changed.append(key())
-    monkeypatch.setitem(stage_store.VERSION, "pairs", 1)
+    monkeypatch.setitem(stage_store.VERSION, "pairs", present)
     monkeypatch.setattr(manifests, "_version", lambda name: "9.9.1")
     changed.append(key())
     monkeypatch.setattr(manifests, "_version", lambda name: "9.9.2+cpu")
@@ -138,7 +140,11 @@ def test_the_manifest_says_where_the_stage_came_from(store):
         "rows.parquet": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "rows": 3}
     }
     assert sorted(path.name for path in stage.folder.iterdir()) == ["manifest.json", "rows.parquet"]
-    assert (manifest["name"], manifest["key"], manifest["version"]) == ("pairs", stage.key, 1)
+    assert (manifest["name"], manifest["key"], manifest["version"]) == (
+        "pairs",
+        stage.key,
+        stage_store.VERSION["pairs"],
+    )
     assert manifest["uses"] == [{"name": "prompts", "key": prompts.key}]
     assert manifest["config"] == {"seed": 0, "key": "***"}
     assert manifest["notes"] == stage.notes == {"dropped": {"empty": 2}}

@@ -48,10 +48,12 @@ def test_the_optimizer_is_torchs_own_with_these_options(name, kind):
 
 
 def test_the_old_keys_set_the_rates_and_fine_tuning_follows_dpo_in_all_else():
-    cfg = composed("objective=ppo", "recipe.lr=0.5", "recipe.sft.lr=0.25", "recipe.reward.lr=0.125", "recipe.ppo.lr=2")
+    cfg = composed(
+        "objective=ppo", "recipe.lr=0.5", "recipe.sft.lr=0.25", "recipe.reward.lr=0.125", "recipe.ppo.lr=0.75"
+    )
     recipe = OmegaConf.to_container(cfg.recipe, resolve=True)
     assert [recipe["optim"]["lr"], recipe["sft"]["optim"]["lr"]] == [0.5, 0.25]
-    assert [cfg.reward.optim.lr, cfg.objective.optim.lr] == [0.125, 2]
+    assert [cfg.reward.optim.lr, cfg.objective.optim.lr] == [0.125, 0.75]
     other = {"optimizer": "rmsprop", "weight_decay": 0.5, "warmup": 7, "clip_norm": 3.0}
     cfg = composed("objective=sft", *(f"recipe.optim.{key}={value}" for key, value in other.items()))
     assert OmegaConf.to_container(cfg.objective.optim, resolve=True).items() >= other.items()
