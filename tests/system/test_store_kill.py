@@ -11,7 +11,7 @@ from pathlib import Path
 SCRIPT = """
 import sys, time
 import pyarrow as pa
-from dlma import shards
+from dlma.store import shards
 from dlma.store.store import Store
 
 root, pause = sys.argv[1], float(sys.argv[2])
