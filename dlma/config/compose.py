@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlma.config import foreign, run_names, yaml_files
 from dlma.config.check import listing, problems, suggestion
-from dlma.config.hydra_internals import ConfigLoaderImpl, create_config_search_path
+from dlma.config.hydra_internals import ConfigLoaderImpl, Loader, create_config_search_path
 from dlma.config.overrides import PRIMARY, Reading, by_slot, is_group, normal, read, singles_of, told
 from dlma.errors import UserError
 
@@ -79,7 +79,7 @@ def _check_folder(extra: Path) -> None:
 
 def refuse_foreign(path: ConfigSearchPath, lines: list[str]) -> None:
     """Raise UserError where a config file makes settings of Hydra's that only the command line may make."""
-    reading = Reading(ConfigLoaderImpl(path))
+    reading = Reading(Loader(path))
     reading.loader.ensure_main_config_source_available()
     asked = by_slot(override for line in lines if (override := read(line, reading)) and is_group(override))
     singles = {slot: singles_of(each) if each.is_sweep_override() else [each] for slot, each in asked.items()}
@@ -103,7 +103,7 @@ def _note_foreign(groups: list[str], reading: Reading) -> bool:
 
 def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
     """Check a whole command line; raises one UserError with every mistake in it."""
-    reading = Reading(ConfigLoaderImpl(path))
+    reading = Reading(Loader(path))
     reading.loader.ensure_main_config_source_available()
     written = by_slot(override for line in lines if (override := read(line, reading)))
     # The mistakes of the first reading may be none: an experiment's own sweep may give what is missing.
@@ -241,7 +241,7 @@ def _compose(cell: dict[str, Override], reading: Reading) -> DictConfig | None:
     groups = [o for o in cell.values() if is_group(o)]
     lines = [normal(o, reading) for o in groups]
     try:
-        cfg = reading.loader.load_configuration(PRIMARY, lines, RunMode.RUN, validate_sweep_overrides=False)
+        cfg = reading.loader.compose(PRIMARY, lines)
     except BROKEN as reason:
         reading.add(in_words(reason))
         return None

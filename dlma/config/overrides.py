@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 
 from dlma import redaction
-from dlma.config.hydra_internals import ConfigLoaderImpl
+from dlma.config.hydra_internals import Loader
 
 PRIMARY = "config"
 
@@ -27,7 +27,7 @@ class Reading:
     unread: the keys whose values could not be parsed
     """
 
-    loader: ConfigLoaderImpl
+    loader: Loader
     mistakes: dict[str, None] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
 
@@ -88,7 +88,7 @@ def told(override: Override) -> str:
 
 def is_group(override: Override) -> bool:
     """Whether it chooses an option of a group, rather than giving a value."""
-    return cast(ConfigLoaderImpl, override.config_loader).repository.group_exists(override.key_or_group)
+    return cast(Loader, override.config_loader).repository.group_exists(override.key_or_group)
 
 
 def _known_options(override: Override, reading: Reading) -> bool:

@@ -87,6 +87,7 @@ def matching(pattern: str) -> list[str]:
     return [name for name in modules() if fnmatch(name, pattern)]
 
 
+@functools.cache
 def code_hash(node: ast.AST) -> str:
     """A hash of what the code does: comments, layout, docstrings and type-checking imports do not count."""
     return hashlib.sha256(repr(_plain(node)).encode()).hexdigest()
