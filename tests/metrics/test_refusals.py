@@ -55,7 +55,7 @@ def test_the_phrases_in_use_are_those_that_were_measured():
 
 def test_every_committed_figure_is_the_one_that_the_counts_give():
     models = measured()[1]
-    with (HERE / "results.csv").open(newline="") as rows:
+    with (HERE / "agreement.csv").open(newline="") as rows:
         kept = {(row["model"], row["figure"]): float(row["value"]) for row in csv.DictReader(rows)}
     found = {(name, figure): e.value for name, one in models.items() for figure, e in measure.figures(one).items()}
     assert kept == pytest.approx(found)
