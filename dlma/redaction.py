@@ -39,6 +39,7 @@ _OVERRIDE = re.compile(r"([+~]*[\w./@\-]+)=(?!$)(.*)", re.S)
 _learned: set[str] = set()
 
 
+@functools.lru_cache(maxsize=4096)
 def is_secret(key: str) -> bool:
     """Whether a name says that its value is a secret (`api_key`, `hf_token`, `clientSecret`; not `max_new_tokens`)."""
     return _NAME.search(_CAMEL.sub("_", key)) is not None
@@ -122,7 +123,8 @@ def from_environment(line: str) -> bool:
 
 
 def _of_environment() -> Iterator[str]:
-    return (value.strip() for name, value in os.environ.items() if is_secret(name) and _is_telling(value.strip()))
+    values = (os.environ[name].strip() for name in list(os.environ) if is_secret(name))
+    return (value for value in values if _is_telling(value))
 
 
 def _is_telling(value: str) -> bool:
