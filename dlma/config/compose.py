@@ -290,9 +290,8 @@ def _place(key: str, cell: dict[str, Override], lines: list[str], reading: Readi
     for written in (name for name, override in cell.items() if not is_group(override)):
         if key == written or key.startswith(f"{written}.") or written.startswith(f"{key}."):
             return " [command line]"
-    defaults = reading.loader.compute_defaults_list(PRIMARY, lines, RunMode.RUN).defaults
-    for entry in reversed(defaults):
-        loaded = reading.loader.repository.load_config(entry.config_path) if entry.config_path else None
+    for entry in reversed(reading.loader.chosen(PRIMARY, lines)):
+        loaded = reading.loader.read(entry.config_path) if entry.config_path else None
         inside = key if not entry.package else key.removeprefix(f"{entry.package}.")
         if loaded is None or (entry.package and inside == key):
             continue

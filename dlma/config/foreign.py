@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault, ResultDefault
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from dlma.config.hydra_internals import ConfigLoaderImpl
+from dlma.config.hydra_internals import Loader
 from dlma.config.overrides import PRIMARY
 
 HYDRA = "hydra"
@@ -26,13 +25,13 @@ REFUSED = (
 )
 
 
-def mistakes(loader: ConfigLoaderImpl, groups: list[str]) -> Iterator[str]:
+def mistakes(loader: Loader, groups: list[str]) -> Iterator[str]:
     """One line for each setting of Hydra that a file of this composition may not make.
 
     groups: the choices of options on the command line
     """
-    for entry in loader.compute_defaults_list(PRIMARY, groups, RunMode.RUN).defaults:
-        loaded = loader.repository.load_config(entry.config_path) if entry.config_path else None
+    for entry in loader.chosen(PRIMARY, groups):
+        loaded = loader.read(entry.config_path) if entry.config_path else None
         if loaded is not None and not _is_ours(entry, loaded):
             file = f"{loaded.path.removeprefix('file://')}/{entry.config_path}.yaml"
             yield from (f"{key}: {REFUSED} [{file}]" for key in _set(entry, loaded))

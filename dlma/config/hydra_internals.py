@@ -9,6 +9,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import ResultDefault
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -21,6 +23,8 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, path: ConfigSearchPath) -> None:
         super().__init__(path)
         self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._chosen: dict[tuple[str, ...], list[ResultDefault]] = {}
+        self._read: dict[str, ConfigResult | None] = {}
 
     def compose(self, primary: str, choices: list[str]) -> DictConfig:
         """The config of the primary file with these choices of groups, for the caller to change."""
@@ -28,3 +32,16 @@ class Loader(ConfigLoaderImpl):
         if key not in self._composed:
             self._composed[key] = self.load_configuration(primary, choices, RunMode.RUN, validate_sweep_overrides=False)
         return copy.deepcopy(self._composed[key])
+
+    def chosen(self, primary: str, choices: list[str]) -> list[ResultDefault]:
+        """The entries of the defaults list with these choices of groups."""
+        key = (primary, *choices)
+        if key not in self._chosen:
+            self._chosen[key] = self.compute_defaults_list(primary, choices, RunMode.RUN).defaults
+        return self._chosen[key]
+
+    def read(self, path: str) -> ConfigResult | None:
+        """A config file as it stands, not to be changed; None where there is none."""
+        if path not in self._read:
+            self._read[path] = self.repository.load_config(path)
+        return self._read[path]
