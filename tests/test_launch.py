@@ -54,6 +54,7 @@ def single(tmp_path_factory):
     return place / "outputs" / "one"
 
 
+@pytest.mark.slow
 def test_from_the_command_line(single, tmp_path):
     command = [sys.executable, str(ROOT / "run.py"), *SMALL, *TWO, "name=two"]
     ran = subprocess.run(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200)
@@ -65,6 +66,7 @@ def test_from_the_command_line(single, tmp_path):
     assert {path.name for path in (tmp_path / "outputs" / "two").iterdir()} == {p.name for p in single.iterdir()}
 
 
+@pytest.mark.slow
 def test_in_a_sweep_whose_second_cell_loses_a_process(single, run_main, monkeypatch):
     start, times = launch.RankZero._start, []
 

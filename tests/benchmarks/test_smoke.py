@@ -11,6 +11,7 @@ TINY = shape_of("tiny")
 MEGABYTE = 2**20
 
 
+@pytest.mark.slow
 def test_a_measured_job_says_how_long_how_much_and_at_what_rate(monkeypatch, tmp_path):
     monkeypatch.setenv("DLMA_BENCH_FOLDER", str(tmp_path))
     model_folder(TINY)
@@ -22,6 +23,7 @@ def test_a_measured_job_says_how_long_how_much_and_at_what_rate(monkeypatch, tmp
     assert found["gemm"]["rate"] > 1e7 and found["later_flops"] > 0
 
 
+@pytest.mark.slow
 def test_trl_trains_on_the_same_pairs(monkeypatch, tmp_path):
     pytest.importorskip("trl")
     monkeypatch.setenv("DLMA_BENCH_FOLDER", str(tmp_path))

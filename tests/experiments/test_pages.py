@@ -56,7 +56,10 @@ def test_writing_a_page_changes_nothing_but_what_stands_between_the_markers(tmp_
     assert page.read_text() == "a\n<!-- own:start -->\nnew\n<!-- own:end -->\nb\n"
 
 
-@pytest.mark.parametrize("name", TABLES.names())
+LARGE = ("main_comparison", "component_ablation", "margin_long", "phase_diagram", "against_rlhf", "workbench_validity")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in TABLES.names()])
 def test_the_commands_of_an_experiment_compose_and_name_their_runs(name):
     table, path = TABLES.table_of(name), compose.search_path(ROOT / "conf", None)
     for command in table.every:

@@ -35,6 +35,7 @@ def _probe(name, seed):
     return measure.Probe(LlamaForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), seed)
 
 
+@pytest.mark.slow
 def test_a_reduced_base_has_the_same_bytes_twice_and_others_under_another_seed(tmp_path):
     def built(folder, seed):
         plan = dataclasses.replace(TINY, seed=seed)
@@ -71,6 +72,7 @@ def test_a_base_that_starts_from_another_begins_with_its_tokenizer_and_weights(t
         build.begin(DIALS, dataclasses.replace(TINY, start="second"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["gpt2", "qwen3", "gpt_neox"])
 def test_a_base_of_another_architecture_is_built_measured_and_loads_as_itself(tmp_path, architecture):
     plan = dataclasses.replace(TINY, architecture=architecture)

@@ -68,6 +68,7 @@ def test_pairs_are_ranked_on_the_lab_and_measured_once(bench, capsys):
     assert counts(bench("[lab,lab_pairs/quick_loud,lab_pairs/k*]"))["run"] == {}
 
 
+@pytest.mark.slow
 def test_each_pair_of_a_file_of_ones_own_is_an_entry(bench, tmp_path):
     (tmp_path / "mine" / "prompts").mkdir(parents=True)
     (tmp_path / "mine" / "prompts" / "two.yaml").write_text(TWO)

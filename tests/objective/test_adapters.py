@@ -37,6 +37,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["lora", "qlora"])
 def test_adapters_resume_to_the_same_bytes(run, place, monkeypatch, adapter):
     before = {path.name: path.read_bytes() for path in (place / "model").iterdir()}

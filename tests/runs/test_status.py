@@ -64,7 +64,9 @@ def test_new_cells_of_the_same_sweep_are_run(sweep, cells):
     assert cells == [0, 1, 2]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "files.json"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:]), NAMES[0], "files.json"]
+)
 @pytest.mark.parametrize("harm", [Path.unlink, spoil], ids=["gone", "a bit"])
 def test_a_finished_cell_whose_results_are_damaged_is_run_again_and_said_so(sweep, cells, name, harm):
     sweep(seeds="0,1")

@@ -254,6 +254,7 @@ def test_what_changes_the_answers_is_part_of_the_key_and_the_servers_places_are_
         assert key(word) != key()
 
 
+@pytest.mark.slow
 def test_server_and_local_sampler_draw_from_the_same_distribution():
     model = small_model(vocabulary=6, spread=1.0)
     context, limit = [0, 4, 3], 2

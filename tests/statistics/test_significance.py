@@ -78,6 +78,7 @@ def test_prompts_needed_gives_the_power_it_promises():
     assert np.mean(hits) == pytest.approx(0.8, abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "sd_seed"), [(3, 0.0), (3, 0.03), (5, 0.05)])
 def test_prompts_needed_gives_its_power_with_several_seeds(seeds, sd_seed):
     """A mean of 0.3, prompts of sd 1 and a rest of sd 1; the seeds' own effect of this sd."""

@@ -93,6 +93,7 @@ def test_a_method_without_an_aligned_arm_has_no_contest(run):
     assert "base/skill_counting" in metrics(folder)
 
 
+@pytest.mark.slow
 def test_an_llm_judge_that_hits_its_cap_goes_on_where_it_stopped(run, capsys, store):
     with serving(shorter) as server:
         llm = ["judges=[llm_harmless]", "endpoint.model=m", f"endpoint.base_url={server.url}"]

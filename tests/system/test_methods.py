@@ -54,7 +54,12 @@ def counts(folder):
     return json.loads((folder / "status.json").read_text())["result"]["counts"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+def few_of(names, *kept):
+    """All names; those not kept only with -m slow."""
+    return [name if name in kept else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("method", few_of(METHODS, "dlma", "rlcd", "rlaif", "cd", "rlhf", "base"))
 def test_every_method_runs_on_the_lab(run, method):
     folder = run(f"method={method}", *LAB)
     changes_nothing = method in {"base"}
@@ -109,7 +114,7 @@ def trained():
     return {}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", few_of(VARIANTS, "labels=sign", "labels.per_token=true", "objective=ipo"))
 def test_every_variant_of_dlma_trains_a_policy_of_its_own_from_the_same_scores(run, trained, variant):
     folder = run(variant, *LAB)
     assert "scored" not in counts(folder)["run"] or not trained
@@ -140,6 +145,7 @@ def test_a_preference_method_trains_by_reward_model_and_ppo(run):
     assert counts(run(*recipe, name="again"))["run"] == {}
 
 
+@pytest.mark.slow
 def test_ppo_trains_an_adapter_beside_the_base(run):
     lora = "recipe.lora={rank: 4, alpha: 8.0, targets: all-linear}"
     folder = run("method=rlcd", "objective=ppo", *LAB, *PPO, lora)

@@ -158,7 +158,9 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("where", ["pairs", "scores", "train", "aligned"])
+@pytest.mark.parametrize(
+    "where", ["pairs", *(pytest.param(w, marks=pytest.mark.slow) for w in ("scores", "train", "aligned"))]
+)
 def test_a_run_killed_anywhere_and_started_again_ends_with_the_same_bytes(run, tmp_path, monkeypatch, where):
     run("store.root=straight", "trainer.shard_rows=4", "trainer.checkpoint_steps=2")
     with monkeypatch.context() as patch:

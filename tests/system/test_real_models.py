@@ -56,6 +56,7 @@ def test_the_page_has_commands_of_one_kind():
     assert len(COMMANDS) > 8 and all(line.startswith("python run.py ") for line in COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_of_the_page_runs(command, place, monkeypatch, capsys):
     monkeypatch.chdir(place)

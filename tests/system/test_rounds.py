@@ -100,6 +100,7 @@ def test_the_frozen_scorer_is_the_base(run):
     assert by_frozen["frozen_mean"] == pytest.approx(sum(scored) / len(scored))
 
 
+@pytest.mark.slow
 def test_the_base_can_stay_the_reference(run):
     current = run("iterations=2", name="current")
     frozen = run("iterations=2", "iteration.reference=frozen", name="frozen")
@@ -110,6 +111,7 @@ def test_the_base_can_stay_the_reference(run):
     assert abs(float(first["reward_margin"])) > 1e-3  # the policy does not begin at its reference
 
 
+@pytest.mark.slow
 def test_a_live_reference_is_the_rounds_own(run, capsys):
     run(
         "method=cd",
@@ -135,6 +137,7 @@ def test_rounds_without_meaning_are_refused_before_any_work(run, capsys, overrid
     assert len(errors) == 1 and line in errors[0]
 
 
+@pytest.mark.slow
 def test_an_adapter_is_trained_further(run, tmp_path):
     lora = "recipe.lora={rank: 4, alpha: 8.0, targets: all-linear}"
     folder = run("iterations=2", lora)

@@ -45,6 +45,7 @@ def test_the_code_of_a_sweep_with_only_users_mistakes_is_2_and_of_a_clean_one_0(
     assert run_main("-m", MODE, "seed=0,3").code == 0
 
 
+@pytest.mark.slow
 def test_an_identical_second_sweep_lands_in_the_same_folders(run_main, mode):
     mode(lambda cfg, /: {})
     argv = ["-m", MODE, "method=dlma,rlcd", "seed=0,1", "recipe.beta=0.5"]
