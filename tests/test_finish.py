@@ -31,6 +31,7 @@ def rows(path, key):
     return {row[key]: row for row in csv.DictReader(path.open())}
 
 
+@pytest.mark.slow
 def test_independent_judges_follow_the_run_along_training(run):
     sizes = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=48", "recipe.batch_pairs=8"]
     folder, _ = run("intermediate=1", *sizes)

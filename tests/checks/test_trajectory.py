@@ -107,6 +107,7 @@ def verdicts(shares):
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shares", "part"),
     [

@@ -43,7 +43,10 @@ def options() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("choice", options())
+# Sweeps take seconds each; the commands of the experiments' pages are composed in tests/experiments.
+@pytest.mark.parametrize(
+    "choice", [pytest.param(o, marks=pytest.mark.slow) if o.startswith("experiment=") else o for o in options()]
+)
 def test_every_shipped_option_composes_and_fits_the_signature_it_names(choice):
     plan = compose.plan(compose.search_path(CONF, None), [choice, *filled(choice)], False)
     assert plan.cells >= 1 and plan.cfg.mode._target_.startswith("dlma.")
@@ -185,6 +188,7 @@ def test_every_value_of_a_sweep_is_checked_but_not_their_product(run_main):
     assert "method=rlcdd: no such option; did you mean method=rlcd?" in ran.err
 
 
+@pytest.mark.slow
 def test_one_value_on_the_command_line_ends_the_sweep_of_an_experiment_over_it():
     path = compose.search_path(CONF, None)
     assert compose.plan(path, ["experiment=tuning"], True).cells == 20

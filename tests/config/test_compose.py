@@ -87,6 +87,7 @@ def test_a_group_of_ones_own_is_added_with_a_plus(tmp_path, run_main, mode):
     assert (ran.code, seen) == (0, [5]), ran.err
 
 
+@pytest.mark.slow
 def test_two_experiments_with_sweeps_are_not_one_sweep(tmp_path):
     swept(tmp_path, "{seed: '0,1'}", name="one")
     swept(tmp_path, "{seed: '2,3'}", name="two")

@@ -68,6 +68,7 @@ def test_an_empty_run_folder_is_refused(argv, run_main):
     assert list(ran.folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_cells_whose_values_hold_anything_lie_in_the_sweeps_folder(run_main, mode):
     mode(lambda cfg, /: {})
     values = ["../up", "/top", "a\x1b[31mb", "x" * 300]

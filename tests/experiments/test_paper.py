@@ -189,6 +189,7 @@ def test_the_stand_in_is_of_the_same_class(place):
     assert isinstance(AutoModelForCausalLM.from_pretrained(place / "llama"), LlamaForCausalLM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "methods",
     [["rlcd", "dlma"], pytest.param(["base", "rlaif", "cd", "rlcd", "rlhf", "dlma"], marks=pytest.mark.slow)],

@@ -157,6 +157,7 @@ def test_the_tokens_of_a_context_are_stable_under_every_answer(affix):
         )
 
 
+@pytest.mark.slow
 def test_the_standard_base_measures_as_its_card_says():
     stated, n = _card("standard")["figures"], 250
     questions = [prompt.turns[0].content for prompt in world.prompts("validation", n, 77)]

@@ -215,6 +215,7 @@ def test_before_a_run_all_is_to_do_and_after_it_nothing(plan, run_main):
     assert {row(other, name) for name in ("policy", "aligned", "evaluated")} == {(0, 1)}
 
 
+@pytest.mark.slow
 def test_a_sweep_counts_shared_stages_once(plan):
     text = plan("-m", *LAB, "recipe.beta=0.5,1.0", "seed=0,1")
     assert "4 cells" in text
@@ -231,6 +232,7 @@ def test_a_config_is_enough_and_the_data_need_not_be_there(plan, folder):
     assert row(text, "pairs") == (0, 1)
 
 
+@pytest.mark.slow
 def test_every_round_and_the_reward_model_are_stages_of_their_own(plan):
     text = plan(*LAB, "iterations=2")
     assert row(text, "policy") == row(text, "pairs") == row(text, "base") == (0, 1)

@@ -40,6 +40,7 @@ def folders(tmp_path_factory):
     return run(1, place / "one"), run(2, place / "two")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_make_the_update_of_one(folders, case):
     one, two = (torch.load(folder / f"{case}.pt") for folder in folders)

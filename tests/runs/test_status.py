@@ -58,6 +58,7 @@ def test_finished_cells_are_skipped_and_said_so(sweep, cells):
     assert sorted(before) == sorted(statuses(Path.cwd()))
 
 
+@pytest.mark.slow
 def test_new_cells_of_the_same_sweep_are_run(sweep, cells):
     sweep(seeds="0,1")
     sweep(seeds="0,1,2")
@@ -122,6 +123,7 @@ def test_a_failure_stops_nothing_unless_asked(sweep, cells):
     assert sweep().code == 2 and cells == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_changed_input_file_is_another_cell(sweep, cells, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "a"}\n')

@@ -132,6 +132,7 @@ def test_context_distillation_by_divergence_runs(run):
 PPO = [f"recipe.ppo.{value}" for value in ("rollouts=2", "rollout=8", "batch=4")]
 
 
+@pytest.mark.slow
 def test_a_preference_method_trains_by_reward_model_and_ppo(run):
     recipe = ["method=rlaif", "objective=ppo", *LAB, *PPO, "recipe.reward.batch_pairs=8"]
     folder = run(*recipe, name="ppo")

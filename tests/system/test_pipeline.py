@@ -363,6 +363,7 @@ def test_the_default_run_killed_at_many_points_ends_with_the_same_bytes(tmp_path
     assert stage_bytes(tmp_path / "killed") == stage_bytes(tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_policies_on_the_way_give_a_curve_from_the_base_to_the_policy(run):
     plain = run(name="plain")
     folder = run("intermediate=2", name="here")

@@ -68,6 +68,7 @@ def test_each_command_of_the_page_runs(command, place, monkeypatch, capsys):
         assert out.count("self-reward") == 2
 
 
+@pytest.mark.slow
 def test_adapters_of_the_page_load_on_the_untouched_base(place):
     from peft import PeftModel
 

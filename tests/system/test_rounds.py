@@ -58,6 +58,7 @@ def test_a_second_round_samples_from_the_policy_with_noise_of_its_own(run):
     assert sum(a == b for a, b in zip(first["positive_ids"], second["positive_ids"], strict=True)) < 3
 
 
+@pytest.mark.slow
 def test_every_round_is_charged(run):
     one, two = run(name="one"), run("iterations=2", name="two")
     first, both = (json.loads((folder / "costs.json").read_text()) for folder in (one, two))

@@ -101,6 +101,7 @@ def test_an_experiments_own_sweep_runs_without_the_flag(run_main, mode, tmp_path
     assert seen == [5, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "+", "++"])
 def test_a_sweep_narrowed_on_the_command_line_runs_each_cell_once(prefix, run_main, mode, tmp_path):
     folder = tmp_path / "mine" / "experiment"
