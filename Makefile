@@ -9,8 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-INSTALL := $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -c constraints.txt
-INSTALL += $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
+UV := $(BIN)/uv pip install --python $(BIN)/python $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
+INSTALL := $(UV) --compile-bytecode -c constraints.txt
 INSTALL += $(if $(TORCH_INDEX),--index $(TORCH_INDEX) --index-strategy unsafe-best-match)
 
 .PHONY: demo test lint types setup clean
@@ -30,12 +30,22 @@ types: $(READY)
 
 setup: $(READY)
 
-# The stamp is written last: a set-up that was stopped half-way is taken up again.
-$(READY): constraints.txt pyproject.toml Makefile
+# The stamp is written last: a set-up that was stopped half-way is taken up again. What is installed has the sha256 of
+# requirements.lock, pip's uv too; torch, whose builds differ, and what its build asks for are held to their versions.
+$(READY): constraints.txt requirements.lock pyproject.toml Makefile
 	test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
+	awk '/^[a-z]/ { taken = /^uv==/ } taken' requirements.lock >$(VENV)/uv.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(VENV)/uv.lock
+	$(UV) --require-hashes --no-deps -r requirements.lock
 	$(INSTALL) -e '.[dev,sweep]'
 	touch $@
+
+# Write the hashes of the versions in constraints.txt (needs network).
+.PHONY: lock
+lock: $(READY)
+	(grep '^#' requirements.lock; $(BIN)/uv pip compile constraints.txt --no-deps --no-emit-package torch \
+		--generate-hashes --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links) >$(VENV)/lock
+	mv $(VENV)/lock requirements.lock
 
 # A W&B workspace and report as code for whoever is logged in; without a login it says what it would build.
 # Another project or sweep: make dashboard ARGS='logger.project=mine mode.group=SWEEP'

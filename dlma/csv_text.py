@@ -28,7 +28,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 def read(source: TextIO) -> list[dict[str, str]]:
     """The rows of a file that `table` wrote, by head; raises csv.Error where it is none."""
-    return [{name: _bare(value) for name, value in row.items()} for row in csv.DictReader(source)]
+    return [{_bare(name): _bare(value) for name, value in row.items()} for row in csv.DictReader(source)]
 
 
 def cell(value: object) -> object:

@@ -43,6 +43,20 @@ def test_reading_gives_back_what_was_written(table):
             assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) or csv_text.cell(cell) == cell
 
 
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=8)
+
+
+@given(
+    st.lists(ANY_TEXT, min_size=1, max_size=3, unique_by=visible).flatmap(
+        lambda heads: st.lists(st.fixed_dictionaries({head: ANY_TEXT for head in heads}), min_size=1, max_size=3)
+    )
+)
+def test_heads_and_cells_of_any_text_are_read_back_as_they_are_shown(rows):
+    content = csv_text.table(list(rows[0]), [[row[head] for head in rows[0]] for row in rows]).decode()
+    wanted = [{visible(head): visible(text) for head, text in row.items()} for row in rows]
+    assert csv_text.read(io.StringIO(content, newline="")) == wanted
+
+
 def test_only_one_module_writes_csv_text():
     """Steps of a training (numbers under our own names) aside."""
     import ast

@@ -21,7 +21,6 @@ from dlma.data.text import (
     require_text_only,
     verbatim,
 )
-from dlma.errors import UserError
 from dlma.records import Turn
 
 CUT_ANSWER = "a last assistant turn taken off the prompt"
@@ -118,6 +117,4 @@ def _after(prompt: list[Turn], turns: list[Turn]) -> list[Turn]:
 
 
 def _category(value: object, name: str) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise UserError(f"{name} is of type {type(value).__name__}, not text")
+    return None if value is None else verbatim(value, name)

@@ -31,5 +31,5 @@ class PkuSafeRlhf:
         if best is None or best == -1:
             return Found(prompt)
         if isinstance(best, bool) or best not in (0, 1):
-            raise UserError(f"{self.label} is {best!r}, not 0 or 1")
+            raise UserError(f"{self.label} is {best!r:.60}, not 0 or 1")
         return Found(prompt, chosen=answers[int(best)], rejected=answers[1 - int(best)])

@@ -18,12 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dlma.data import text
-from dlma.errors import UserError
+from dlma.errors import UserError, few
 
 TABLES = (".csv", ".csv.gz", ".parquet")
 SUFFIXES = (*text.SUFFIXES, *TABLES)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_LONGEST_CELL = 2**31 - 1  # characters; Python's own limit, 131072, is less than a long conversation
 _SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves
+# What Parquet can hold and Python cannot: text that is no UTF-8, dates and durations out of range, unknown time zones.
+_NOT_IN_PYTHON = (ValueError, OverflowError, LookupError)
 _DATA_FILES = [f"*{suffix}" for suffix in (*SUFFIXES, ".arrow", ".md")]
 
 
@@ -114,11 +117,13 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, dict]]:
         lines = io.StringIO(content.decode("utf-8-sig"), newline="")
     except UnicodeDecodeError:
         raise UserError(f"{file}: not UTF-8; save the file in that encoding") from None
+    csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader(lines, strict=True)
     try:
         header = next(reader, None)
         if not header:
             raise UserError(f"{file}: the file is empty")
+        _refuse_doubles(file, header)
         for number, cells in enumerate((cells for cells in reader if cells), start=1):
             where = f"{file}, row {number}"
             if len(cells) != len(header):
@@ -130,11 +135,21 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, dict]]:
 
 def _parquet_rows(file: Path) -> Iterator[tuple[str, dict]]:
     try:
-        batches = pq.ParquetFile(file).iter_batches()
-        found = (row for batch in batches for row in batch.to_pylist())
+        table = pq.ParquetFile(file)
+        _refuse_doubles(file, table.schema_arrow.names)
+        found = (row for batch in table.iter_batches() for row in batch.to_pylist())
         yield from ((f"{file}, row {number}", row) for number, row in enumerate(found, start=1))
-    except (pa.ArrowException, OSError) as reason:
+    except (pa.ArrowException, OSError, *_NOT_IN_PYTHON) as reason:
         raise UserError(f"{file}: not a readable Parquet file ({_first(reason)})") from None
+
+
+def _refuse_doubles(file: Path, columns: list[str]) -> None:
+    """Of two columns of one name a row would keep the later one."""
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise UserError(
+            f"{file}: several columns are named {few([repr(name) for name in twice])}; rename or remove one"
+        )
 
 
 def _was_saved(folder: Path) -> bool:

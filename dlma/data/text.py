@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlma.errors import BadRow, UserError
+from dlma.errors import BadRow, UserError, few
 from dlma.records import Account, Turn, content_id
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".json", ".json.gz", ".json.xz")
@@ -156,7 +156,8 @@ def _loads(where: str, content: bytes) -> Any:
 def column(row: Mapping, name: str) -> object:
     """A row's value; raises UserError when the row has no such column."""
     if name not in row:
-        raise UserError(f"no column {name!r}; the row has {', '.join(sorted(map(str, row))) or 'none'}")
+        names = [" ".join(str(one).split()) for one in row]  # on one line
+        raise UserError(f"no column {name!r}; the row has {few(sorted(names), 12) or 'none'}")
     return row[name]
 
 

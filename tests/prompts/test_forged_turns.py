@@ -6,6 +6,8 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scored_examples import OPTIM
 from small_models import byte_level_tokenizer, small_network, small_tokenizer
 from toy_tokenizers import OWN_TEMPLATES, TALKERS, talker, tokenizer
@@ -111,6 +113,48 @@ def test_a_prompt_forges_no_turn(tmp_path, reader, family):
         for spelt, ordinary in zip(found[bad.id], found[good.id], strict=True):
             assert control(tok, spelt) == control(tok, ordinary)
             assert text in tok.decode(spelt, skip_special_tokens=False)
+
+
+ROLES = ("user", "assistant")
+PIECES = [
+    "\n",
+    " ",
+    "user",
+    "assistant",
+    "system",
+    "[INST]",
+    " [/INST]",
+    "USER: ",
+    "ASSISTANT(good):\n",
+    "{text}",
+    "{affix}",
+]
+
+
+@st.composite
+def talks(draw):
+    """A family, a conversation whose texts spell whatever turns are made of, and an ordinary one of the same form."""
+    family = draw(st.sampled_from(TALKERS))
+    names = [name for name in Characters(talker(family)[0]).names if name]
+    piece = st.sampled_from([*names, *PIECES]) | st.text(max_size=4)
+    said = st.lists(piece, min_size=1, max_size=5).map(lambda parts: f"a{''.join(parts)}b")
+    count = draw(st.sampled_from([1, 3]))
+    texts = draw(st.lists(said, min_size=count, max_size=count))
+    return family, [[Turn(ROLES[i % 2], text) for i, text in enumerate(each)] for each in (texts, ["aXb"] * count)]
+
+
+@settings(max_examples=80)
+@given(talks(), st.sampled_from(["chat", "template"]))
+def test_whatever_texts_spell_the_turns_are_those_of_an_ordinary_talk_and_the_text_is_read_back(talk, form):
+    family, (turns, ordinary) = talk
+    tok, _ = talker(family)
+    prompts = [Prompt(name, each, "train") for name, each in (("spelt", turns), ("ordinary", ordinary))]
+    found = ids_of(prompts, tok, form)
+    for spelt, plain in zip(found["spelt"], found["ordinary"], strict=True):
+        assert control(tok, spelt) == control(tok, plain)
+        text, around = (tok.decode(ids, skip_special_tokens=False) for ids in (spelt, plain))
+        first, *rest = around.split("aXb")
+        assert text == first + "".join(turn.content + after for turn, after in zip(turns, rest, strict=True))
 
 
 PAIRS = {

@@ -1,15 +1,18 @@
 """Canonical JSON, and fingerprints of model folders."""
 
+import json
 import os
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from dlma import files
 from dlma.errors import UserError
-from dlma.store.fingerprint import canonical, fingerprint
+from dlma.store.fingerprint import canonical, fingerprint, key_of
 
 
 def test_canonical_json_sorts_names_and_writes_floats_by_repr():
@@ -29,6 +32,43 @@ def test_canonical_json_sorts_names_and_writes_floats_by_repr():
 def test_what_json_cannot_say_is_refused_with_its_path(value, path):
     with pytest.raises(TypeError, match=path):
         canonical(value)
+
+
+LEAF = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+VALUE = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=4))
+
+
+def turned(value):
+    """The same value with every dict in the other order."""
+    if isinstance(value, dict):
+        return {name: turned(value[name]) for name in reversed(value)}
+    return [turned(item) for item in value] if isinstance(value, list) else value
+
+
+def kinds(value):
+    """The value with what `==` does not tell apart: 1, 1.0 and True, 0.0 and -0.0."""
+    if isinstance(value, dict):
+        return {name: kinds(item) for name, item in value.items()}
+    return [kinds(item) for item in value] if isinstance(value, list) else (type(value), repr(value))
+
+
+@given(VALUE)
+def test_equal_values_have_one_key_whatever_their_order_and_canonical_json_gives_them_back(value):
+    assert key_of(turned(value)) == key_of(value) == key_of(json.loads(canonical(value)))
+    assert kinds(json.loads(canonical(value))) == kinds(value)
+
+
+ALIKE = st.recursive(
+    st.sampled_from([None, 0, 0.0, -0.0, False, 1, 1.0, True, "0", "", "null"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", "b", ""]), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=300)
+@given(ALIKE, ALIKE)
+def test_two_values_have_one_key_only_if_they_are_equal(one, other):
+    assert (key_of(one) == key_of(other)) == (kinds(one) == kinds(other))
 
 
 def model_folder(folder):

@@ -1,18 +1,32 @@
 """The one form of a number: its columns, the round trip, names that hold any text."""
 
 import math
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from planted_runs import options, plant
 from source_tree import ROOT
 
 from dlma.errors import UserError
 from dlma.report import tables as sweep_tables
 from dlma.runs import cells as run_folders
+from dlma.screen import visible
 from dlma.sweep import all_results
-from dlma.sweep.results import COLUMNS, Result, by_row, over_seeds, read_csv, settings_of, settings_text, write_csv
+from dlma.sweep.results import (
+    COLUMNS,
+    STATISTICS,
+    Result,
+    by_row,
+    over_seeds,
+    read_csv,
+    settings_of,
+    settings_text,
+    write_csv,
+)
 from dlma.sweep.settings import settings
 
 COMMITTED = sorted((ROOT / "experiments").glob("*/results.csv"))
@@ -35,6 +49,26 @@ def test_a_number_is_read_back_as_it_was_whatever_its_names_hold(name, tmp_path)
     path.write_bytes(write_csv(found))
     assert read_csv(path) == found
     assert write_csv(read_csv(path)) == path.read_bytes()
+
+
+NAME = st.text(max_size=8).map(visible)
+NUMBER = st.just(math.nan) | st.floats(allow_nan=False)
+ANY_RESULT = st.builds(
+    Result, base=NAME, method=NAME, metric=NAME, n=st.integers(0), value=NUMBER, low=NUMBER, high=NUMBER, p_holm=NUMBER,
+    settings=st.lists(st.tuples(NAME, NAME), max_size=3).map(tuple), arm=NAME,
+    seeds=st.lists(st.integers(0, 2**63), max_size=3).map(tuple), statistic=st.sampled_from(STATISTICS), versus=NAME,
+    axis=NAME, at=st.none() | st.floats(allow_nan=False), judge=NAME,
+)  # fmt: skip
+
+
+@given(st.lists(ANY_RESULT, max_size=3))
+def test_numbers_of_any_names_and_sizes_are_read_back_as_they_were(found):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "results.csv"
+        path.write_bytes(write_csv(found))
+        again = read_csv(path)
+    assert [repr(one) for one in again] == [repr(one) for one in found]  # nan is no equal of itself
+    assert write_csv(again) == write_csv(found)
 
 
 @pytest.mark.parametrize("name", HARD)

@@ -43,6 +43,44 @@ def test_every_direct_dependency_is_pinned_within_its_bounds():
         assert Version(pinned[normal(requirement.name)]) in requirement.specifier, requirement
 
 
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def locked(text: str) -> dict[str, list[str]]:
+    """The pins of a lock, each with its hashes."""
+    entries = re.findall(r"^(\S+==\S+)((?: \\\n {4}--hash=sha256:[0-9a-f]{64})+)$", text, flags=re.M)
+    return {pin: re.findall(r"sha256:(\w+)", hashes) for pin, hashes in entries}
+
+
+def test_the_lock_has_hashes_of_every_pin_but_torch_and_nothing_else():
+    found = locked(LOCK)
+    assert set(found) == {pin for pin in PINS if not pin.startswith("torch==")}
+    assert [pin for pin, hashes in found.items() if len(set(hashes)) != len(hashes)] == []
+    read = sum(1 + len(hashes) for hashes in found.values())
+    assert read == sum(not line.startswith("#") for line in LOCK.splitlines())  # no line of another kind
+
+
+def test_the_lock_holds_every_declared_dependency_but_torch_and_names_no_place():
+    names = {normal(pin.split("==")[0]) for pin in locked(LOCK)}
+    lines = [*PROJECT["dependencies"], *(line for group in PROJECT["optional-dependencies"].values() for line in group)]
+    declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in lines}
+    assert declared - names == {"torch", PROJECT["name"]}
+    assert not re.search(r"://|@ |file:|(^|\s)/|index|find-links", LOCK)
+
+
+def test_the_lock_is_installed_first_and_its_reader_by_its_own_hash():
+    recipe = (ROOT / "Makefile").read_text().partition("\n$(READY):")[2].partition("\n\n")[0].splitlines()
+    steps = [
+        next(i for i, line in enumerate(recipe) if part in line) for part in ("awk", "-m pip install", "$(UV)", "-e")
+    ]
+    assert steps == sorted(steps)
+    assert all("--require-hashes --no-deps" in recipe[i] for i in steps[1:3])
+    (script,) = re.findall(r"awk '(.*)' requirements.lock", recipe[steps[0]])
+    taken = subprocess.run(["awk", script, "requirements.lock"], cwd=ROOT, capture_output=True, text=True, check=True)
+    (pin,) = locked(taken.stdout)
+    assert pin in PINS and pin.startswith("uv==")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The built wheel."""
