@@ -18,10 +18,17 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["data.train=24", "data.test=16", "recipe.epochs=1", "recipe.max_new_tokens=12"]
 SWEEP = [sys.executable, str(ROOT / "run.py"), "-m", "method=dlma,rlcd", "name=torture", *SMALL]
 RESULTS = ("prompts.parquet", "pairs.parquet", "scored.parquet", "answers.parquet", "metrics.csv", "train.csv")
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    """The bytes with the lowest bit of one of them flipped; nothing where there are none."""
+    return data[:at] + bytes(byte ^ 1 for byte in data[at : at + 1]) + data[at + 1 :]
+
+
 HARM: dict[str, Callable[[bytes], bytes | None]] = {
     "removed": lambda data: None,
     "truncated": lambda data: data[: len(data) // 2],
-    "one bit flipped": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :],
+    "one bit flipped": lambda data: flipped(data, len(data) // 2),
     "emptied": lambda data: b"",
     "garbage appended": lambda data: data + b"\x00garbage",
 }  # fmt: skip
