@@ -87,4 +87,4 @@ reproduce: $(READY)
 # Fewer kills, or a few of each:  make torture ARGS=--short
 .PHONY: torture
 torture: $(READY)
-	$(BIN)/python tests/system/torture.py $(ARGS)
+	$(BIN)/python tests/kit/torture.py $(ARGS)

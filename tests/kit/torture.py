@@ -1,6 +1,6 @@
 """What a sweep survives: kills, four processes at once, damage to its store; each must end with the undisturbed bytes.
 
-python tests/system/torture.py [--short] [--kills N]
+python tests/kit/torture.py [--short] [--kills N]
 """
 
 import argparse
