@@ -92,3 +92,9 @@ NAMES ?=
 
 reproduce: $(READY)
 	$(BIN)/python experiments/tables.py run $(NAMES)
+
+# Kills, four processes at once and damage to the store: each must end with the bytes of an undisturbed sweep.
+# Fewer kills, or a few of each:  make torture ARGS=--short
+.PHONY: torture
+torture: $(READY)
+	$(BIN)/python tests/kit/torture.py $(ARGS)
