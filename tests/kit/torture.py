@@ -4,6 +4,7 @@ python tests/kit/torture.py [--short] [--kills N]
 """
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -49,6 +50,12 @@ def results(folder: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in found.items() if path.name in RESULTS or "/policy/" in name}
 
 
+def computed(folder: Path) -> int:
+    """How many stages the cells of a finished sweep computed, not reused."""
+    states = [json.loads(path.read_text()) for path in folder.glob("outputs/torture/*/status.json")]
+    return sum(sum(state["result"]["counts"]["run"].values()) for state in states)
+
+
 def differences(folder: Path, code: int, calm: dict[str, bytes], what: str) -> list[str]:
     """What a finished sweep has otherwise than the undisturbed one, one line each."""
     if code != 0:
@@ -87,6 +94,8 @@ def crowd(here: Path, calm: dict[str, bytes], wall: float, count: int) -> tuple[
         for folder, process in zip(folders, processes, strict=True)
         for line in differences(folder, process.wait(), calm, folder.name)
     ]
+    if not faults and (once := computed(here / "calm")) != (all_of_them := sum(computed(one) for one in folders)):
+        faults.append(f"{count} processes computed {all_of_them} stages, the undisturbed one {once}")
     return count, faults
 
 
