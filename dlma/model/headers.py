@@ -15,6 +15,7 @@ from dlma.errors import UserError, few
 
 _LONGEST = 100_000_000  # bytes of a header, as the format has it
 _AGAIN = "fetch or save the file again"
+HEAD = "lm_head"
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -46,6 +47,8 @@ def require_targets(weights: Shapes, rank: int, targets: Sequence[str] | str) ->
     """
     modules = {name.removesuffix(".weight"): shape for name, shape in weights.items() if name.endswith(".weight")}
     layers = {name: shape for name, shape in modules.items() if len(shape) == 2}  # (outputs, inputs)
+    if layers and not any(_ends(name, HEAD) for name in layers):
+        layers[HEAD] = max(layers.values())  # it shares the embedding's tensor, the one of most rows
     if targets == "all-linear":
         chosen = layers
     elif isinstance(targets, str):
