@@ -54,7 +54,7 @@ def slot_of(override: Override) -> str:
 def read(line: str, reading: Reading) -> Override | None:
     """Parse one override; what does not parse, or names no option of its group, is a mistake and left out."""
     try:
-        if line.startswith("="):  # to Hydra, the options of a group without a name
+        if line.lstrip("+~").startswith("="):  # to Hydra, the options of a group without a name
             raise HydraException("no key")
         override = OverridesParser.create(reading.loader).parse_overrides([line])[0]
     except HydraException:

@@ -56,6 +56,8 @@ def test_of_two_that_set_the_same_the_later_one_counts(loader):
     ("line", "mistake"),
     [
         ("seed", "seed: not an override; .* did you mean seed=...?"),
+        ("=1", "not an override; write key=value"),
+        ("++=", "not an override; write key=value"),
         ("seed=glob(*)", "glob is for the options of a group"),
         ("method=rlcdd", "method=rlcdd: no such option; did you mean method=rlcd?"),
         ("method=dlma,rlcdd", "method=rlcdd: no such option"),
