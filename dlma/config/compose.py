@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlma.config import foreign, run_names, yaml_files
 from dlma.config.check import listing, problems, suggestion
-from dlma.config.hydra_internals import ConfigLoaderImpl, Loader, create_config_search_path
+from dlma.config.hydra_internals import Loader, create_config_search_path
 from dlma.config.overrides import PRIMARY, Reading, by_slot, is_group, normal, read, singles_of, told
 from dlma.errors import UserError
 
@@ -267,7 +267,7 @@ def _apply(override: Override, cfg: DictConfig, reading: Reading) -> None:
     if not (override.is_delete() or override.is_hydra_override()):
         override = dataclasses.replace(override, type=OverrideType.FORCE_ADD)
     try:
-        ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
+        Loader._apply_overrides_to_config([override], cfg)
     except (*BROKEN, AssertionError):  # OmegaConf asserts that what holds a key is no null
         key = override.key_or_group
         hint = suggestion(key, _keys(cfg)) if OmegaConf.select(cfg, key) is None else ""
@@ -291,7 +291,7 @@ def _place(key: str, cell: dict[str, Override], lines: list[str], reading: Readi
         if key == written or key.startswith(f"{written}.") or written.startswith(f"{key}."):
             return " [command line]"
     for entry in reversed(reading.loader.chosen(PRIMARY, lines)):
-        loaded = reading.loader.read(entry.config_path) if entry.config_path else None
+        loaded = reading.loader.files.load_config(entry.config_path) if entry.config_path else None
         inside = key if not entry.package else key.removeprefix(f"{entry.package}.")
         if loaded is None or (entry.package and inside == key):
             continue

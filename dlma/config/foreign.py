@@ -31,7 +31,7 @@ def mistakes(loader: Loader, groups: list[str]) -> Iterator[str]:
     groups: the choices of options on the command line
     """
     for entry in loader.chosen(PRIMARY, groups):
-        loaded = loader.read(entry.config_path) if entry.config_path else None
+        loaded = loader.files.load_config(entry.config_path) if entry.config_path else None
         if loaded is not None and not _is_ours(entry, loaded):
             file = f"{loaded.path.removeprefix('file://')}/{entry.config_path}.yaml"
             yield from (f"{key}: {REFUSED} [{file}]" for key in _set(entry, loaded))

@@ -4,17 +4,18 @@ Hydra 1.3: the loader composes without a run, the parser knows the command line'
 """
 
 import copy
+from functools import cached_property
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ResultDefault
-from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-__all__ = ["ConfigLoaderImpl", "Hydra", "Loader", "create_config_search_path", "get_args_parser"]
+__all__ = ["Hydra", "Loader", "create_config_search_path", "get_args_parser"]
 
 
 class Loader(ConfigLoaderImpl):
@@ -24,7 +25,6 @@ class Loader(ConfigLoaderImpl):
         super().__init__(path)
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._chosen: dict[tuple[str, ...], list[ResultDefault]] = {}
-        self._read: dict[str, ConfigResult | None] = {}
 
     def compose(self, primary: str, choices: list[str]) -> DictConfig:
         """The config of the primary file with these choices of groups, for the caller to change."""
@@ -40,8 +40,7 @@ class Loader(ConfigLoaderImpl):
             self._chosen[key] = self.compute_defaults_list(primary, choices, RunMode.RUN).defaults
         return self._chosen[key]
 
-    def read(self, path: str) -> ConfigResult | None:
-        """A config file as it stands, not to be changed; None where there is none."""
-        if path not in self._read:
-            self._read[path] = self.repository.load_config(path)
-        return self._read[path]
+    @cached_property
+    def files(self) -> CachingConfigRepository:
+        """The config files as they stand, each read once; not to be changed."""
+        return CachingConfigRepository(self.repository)

@@ -37,7 +37,7 @@ class Reading:
     @cached_property
     def groups(self) -> set[str]:
         """The groups of the defaults list."""
-        defaults = cast(ConfigResult, self.loader.repository.load_config(PRIMARY)).defaults_list or []
+        defaults = cast(ConfigResult, self.loader.files.load_config(PRIMARY)).defaults_list or []
         return {default.group for default in defaults if isinstance(default, GroupDefault) and default.group}
 
 

@@ -15,7 +15,7 @@ from dlma.errors import UserError, few
 
 _LONGEST = 100_000_000  # bytes of a header, as the format has it
 _AGAIN = "fetch or save the file again"
-HEAD = "lm_head"
+HEAD = "lm_head"  # as most models name it
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -47,8 +47,8 @@ def require_targets(weights: Shapes, rank: int, targets: Sequence[str] | str) ->
     """
     modules = {name.removesuffix(".weight"): shape for name, shape in weights.items() if name.endswith(".weight")}
     layers = {name: shape for name, shape in modules.items() if len(shape) == 2}  # (outputs, inputs)
-    if layers and not any(_ends(name, HEAD) for name in layers):
-        layers[HEAD] = max(layers.values())  # it shares the embedding's tensor, the one of most rows
+    if layers and not any(_ends(name, HEAD) for name in layers):  # it may share the embedding's tensor, the largest;
+        layers[HEAD] = max(layers.values())  # whether the model has one at all is seen in `require_all`
     if targets == "all-linear":
         chosen = layers
     elif isinstance(targets, str):
@@ -63,6 +63,13 @@ def require_targets(weights: Shapes, rank: int, targets: Sequence[str] | str) ->
     largest = max((min(shape) for shape in chosen.values() if shape[1] > 1), default=rank)  # (n, 1): packed bits
     if rank > largest:
         raise UserError(f"recipe.lora.rank: {rank} is above the {largest} that a target can have; lower it")
+
+
+def require_all(targets: Sequence[str], adapted: Sequence[str]) -> None:
+    """Raise UserError for named targets that are none of the adapted modules: PEFT adapts the others without a word."""
+    unknown = [one for one in targets if not any(_ends(name, one) for name in adapted)]
+    if unknown:
+        raise UserError(f"recipe.lora.targets: the model has no {few(unknown)}; take it out")
 
 
 def _ends(name: str, ending: str) -> bool:

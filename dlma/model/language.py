@@ -17,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.logging import disable_progress_bar
 
 from dlma.errors import UserError
-from dlma.model import original
+from dlma.model import headers, original
 from dlma.model.load import ModelSpec
 from dlma.model.tokens import turn_end
 from dlma.model.weights import read_adapter, read_network
@@ -289,6 +289,8 @@ def _with_adapter(network: nn.Module, spec: ModelSpec) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         adapted = get_peft_model(network, config).eval()
+    if not isinstance(lora.targets, str):
+        headers.require_all(lora.targets, adapted.base_model.targeted_module_names)
     if spec.source is not None:  # what is saved names the base by its place on the hub, not by a folder here
         config.base_model_name_or_path, config.revision = spec.source, spec.commit
     return adapted

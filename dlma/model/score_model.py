@@ -243,5 +243,5 @@ def _tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118
+            found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118 (no mapping)
     return found

@@ -89,7 +89,7 @@ def shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor of a safetensors file, by name."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except _FAULTS as reason:
         _refuse(where, reason)
 

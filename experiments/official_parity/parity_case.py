@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-WORDS = (  # noqa: SIM905
+WORDS = (  # noqa: SIM905 (prose is read more easily)
     "please tell me how to ask answer open close mend paint carry water bread window garden letter friend "
     "neighbour winter never always gladly kindly safe rude plain long short number seven question reason"
 ).split()

@@ -43,10 +43,7 @@ def options() -> list[str]:
     return found
 
 
-# Sweeps take seconds each; the commands of the experiments' pages are composed in tests/experiments.
-@pytest.mark.parametrize(
-    "choice", [pytest.param(o, marks=pytest.mark.slow) if o.startswith("experiment=") else o for o in options()]
-)
+@pytest.mark.parametrize("choice", options())
 def test_every_shipped_option_composes_and_fits_the_signature_it_names(choice):
     plan = compose.plan(compose.search_path(CONF, None), [choice, *filled(choice)], False)
     assert plan.cells >= 1 and plan.cfg.mode._target_.startswith("dlma.")

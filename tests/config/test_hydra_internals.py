@@ -3,12 +3,13 @@
 import ast
 from pathlib import Path
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from source_tree import modules, tree
 
 from dlma.config.compose import PRIMARY, search_path
-from dlma.config.hydra_internals import ConfigLoaderImpl, Loader
+from dlma.config.hydra_internals import Loader
 
 OWNER = "dlma.config.hydra_internals"
 

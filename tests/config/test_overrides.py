@@ -3,17 +3,17 @@
 import re
 
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from dlma.app import conf_dir
 from dlma.config import overrides
 from dlma.config.compose import search_path
+from dlma.config.hydra_internals import Loader
 from dlma.config.overrides import Reading
 
 
 @pytest.fixture(scope="module")
 def loader():
-    made = ConfigLoaderImpl(search_path(conf_dir(), None))
+    made = Loader(search_path(conf_dir(), None))
     made.ensure_main_config_source_available()
     return made
 

@@ -4,21 +4,18 @@ import ast
 import csv
 import math
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from dlma.report import tables as sweep_tables
+from dlma.statistics import intervals
+from dlma.sweep.results import Result, write_csv
+from experiments import tables, texts
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from dlma.report import tables as sweep_tables  # noqa: E402
-from dlma.statistics import intervals  # noqa: E402
-from dlma.sweep.results import Result, write_csv  # noqa: E402
-from experiments import tables, texts  # noqa: E402
-
 PAGES = sorted({ROOT / "README.md", *(ROOT / "experiments").glob("*/README.md")})
 WORDS = {word: n for n, word in enumerate(texts.WORDS) if n > 2}
 NUMBER = re.compile(

@@ -56,8 +56,8 @@ def test_writing_a_page_changes_nothing_but_what_stands_between_the_markers(tmp_
     assert page.read_text() == "a\n<!-- own:start -->\nnew\n<!-- own:end -->\nb\n"
 
 
+# Their sweeps take tens of seconds to compose.
 LARGE = ("main_comparison", "component_ablation", "margin_long", "phase_diagram", "against_rlhf", "workbench_validity")
-LARGE += ("prompt_ablation", "margin_ablation", "architectures", "objective_ablation", "iteration", "against_rlhf_ppo")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in TABLES.names()])

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 from source_tree import ROOT
 
 from dlma.config import check, compose, run_names
+from dlma.config.hydra_internals import Loader
 from dlma.config.overrides import Reading, read
 from dlma.errors import BadRow, UserError
 
@@ -61,8 +61,8 @@ def _changed(changes: dict[str, object], under: tuple[str, ...], folder: Path) -
 
 
 @functools.cache
-def _loader() -> ConfigLoaderImpl:
-    loader = ConfigLoaderImpl(compose.search_path(ROOT / "conf", None))
+def _loader() -> Loader:
+    loader = Loader(compose.search_path(ROOT / "conf", None))
     loader.ensure_main_config_source_available()
     return loader
 

@@ -1,6 +1,6 @@
 """What a sweep survives: kills, four processes at once, damage to its store; each must end with the undisturbed bytes.
 
-python tests/kit/torture.py [--short] [--kills N]
+python tests/kit/torture.py [--short] [--kills N] [--processes N] [--damages N]
 """
 
 import argparse
@@ -32,7 +32,7 @@ HARM: dict[str, Callable[[bytes], bytes | None]] = {
     "one bit flipped": lambda data: flipped(data, len(data) // 2),
     "emptied": lambda data: b"",
     "garbage appended": lambda data: data + b"\x00garbage",
-}  # fmt: skip
+}
 
 
 def start(folder: Path) -> subprocess.Popen:
@@ -81,7 +81,7 @@ def kills(here: Path, calm: dict[str, bytes], wall: float, count: int) -> tuple[
     return struck, faults + differences(folder, start(folder).wait(), calm, "after the last kill")
 
 
-def crowd(here: Path, calm: dict[str, bytes], wall: float, count: int) -> tuple[int, list[str]]:
+def crowd(here: Path, calm: dict[str, bytes], count: int) -> tuple[int, list[str]]:
     """Processes at once on one store, each with outputs of its own."""
     folders = [here / f"crowd{index}" for index in range(count)]
     for folder in folders:
@@ -99,11 +99,12 @@ def crowd(here: Path, calm: dict[str, bytes], wall: float, count: int) -> tuple[
     return count, faults
 
 
-def damage(here: Path, calm: dict[str, bytes], wall: float, most: int) -> tuple[int, list[str]]:
-    """Every harm to the files of the store, one at a time; the run folders go, so that the store is read again."""
+def damage(here: Path, calm: dict[str, bytes], count: int) -> tuple[int, list[str]]:
+    """Harms to files of the store, spread evenly over both, one at a time; the run folders go, so the store is read."""
     folder, faults, done = here / "calm", [], 0
     names = sorted(path.relative_to(folder) for path in folder.glob("store/*/*/**/*") if path.is_file())
-    for name, (harm, change) in [(name, item) for name in names for item in HARM.items()][:most]:
+    every = [(name, *item) for name in names for item in HARM.items()]
+    for name, harm, change in every[:: max(1, len(every) // count)][:count]:
         path = folder / name
         if not path.is_file():
             continue
@@ -120,6 +121,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true", help="a few of each")
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--damages", type=int, default=40)
     asked = parser.parse_args(argv)
     here, faults = Path(tempfile.mkdtemp(prefix="torture")), []
     began = time.monotonic()
@@ -129,14 +132,15 @@ def main(argv: list[str]) -> int:
         print(f"the undisturbed run failed (exit code {code}, {len(calm)} results): see {here}/calm/said.txt")
         return 1
     print(f"undisturbed: {len(calm)} results in {wall:.1f} s", flush=True)
-    parts = (
-        (kills, 2 if asked.short else asked.kills),
-        (crowd, 2 if asked.short else 4),
-        (damage, 1 if asked.short else 10**6),
-    )
-    for part, count in parts:
-        done, found = part(here, calm, wall, count)
-        print(f"{part.__name__}: {done} done, {len(found)} faults", flush=True)
+    parts = {
+        "kills": lambda count: kills(here, calm, wall, count),
+        "processes": lambda count: crowd(here, calm, count),
+        "damages": lambda count: damage(here, calm, count),
+    }
+    short = {"kills": 2, "processes": 2, "damages": 1}
+    for name, part in parts.items():
+        done, found = part(short[name] if asked.short else getattr(asked, name))
+        print(f"{name}: {done} done, {len(found)} faults", flush=True)
         faults += found
     print("\n".join(faults) or "all byte-equal to the undisturbed run")
     if not faults:

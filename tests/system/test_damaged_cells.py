@@ -38,7 +38,6 @@ def counts(cell):
     return json.loads((cell / "status.json").read_text())["result"]["counts"]
 
 
-@pytest.mark.slow
 def test_a_damaged_cell_is_published_again_from_the_store_and_the_others_are_skipped(sweep, tmp_path, capsys):
     folder = sweep()
     before, trained = held(tmp_path / "store"), folder / "dlma"

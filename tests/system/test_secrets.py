@@ -51,7 +51,6 @@ def lab(run_main):
     return lambda *words: run_main(*QUICK, *words)
 
 
-@pytest.mark.slow
 def test_a_run_a_failing_cell_and_an_interrupted_command_leave_no_secret(lab, elsewhere, monkeypatch):
     def broken(self, *rest):
         raise RuntimeError(f"no answer for {PLANTED['DB_PASSWORD']}, {PLANTED['TLS_PRIVATE_KEY']}")
