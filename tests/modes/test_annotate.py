@@ -233,6 +233,7 @@ async def label_by_hand(folder, path):
         assert "pair 3 of 4" in await page.value(where)
 
         await page.open(path)  # the page is opened again: the progress is still there
+        await page.until("localStorage.length === 2")  # Chromium hands it to the new page when it can
         await begin(page)
         assert "pair 3 of 4" in await page.value(where)
         await page.press("ArrowUp")
@@ -257,5 +258,6 @@ async def begin(page):
     await page.click("#name")
     for letter in "A B":
         await page.press(letter)
+    await page.until("document.querySelector('#name').value === 'A B'")
     await page.click("#go")
     await page.until("!document.querySelector('#work').hidden")
