@@ -7,6 +7,10 @@ class UserError(Exception):
     """A mistake in the config, a file or the environment; the message is one line: where, and what to do."""
 
 
+class NotFetched(UserError):
+    """Something that the config names is to be fetched first; the entry adds the command, mode=fetch."""
+
+
 def few(names: Sequence[str], limit: int = 3) -> str:
     """The first names of many, and how many there are: `a, b, c and 4 more`."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

@@ -19,7 +19,7 @@ LAYERS = [
         "dlma.lab.lexicon dlma.lab.affixes dlma.lab.world dlma.lab.skills dlma.lab.oracle dlma.lab.bases",
     ],
     ["dlma.files", "dlma.http_client", "dlma.metrics.refusals", "dlma.store.machine"],
-    ["dlma.config.*"],
+    ["dlma.config.*", "dlma.wheels"],
     ["dlma.store.*"],
     ["dlma.model.*", "dlma.data.*", "dlma.logger"],
     ["dlma.trainer.*"],

@@ -28,6 +28,7 @@ FOUNDATIONS = {
     "api": "the self-reward without a run",
     "records": "rows of every stage",
     "files": "atomic writes",
+    "wheels": "files from the package index",
     "csv_text": "CSV that a spreadsheet reads as text",
     "screen": "the terminal",
     "redaction": "secrets",
