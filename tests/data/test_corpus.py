@@ -9,7 +9,8 @@ from dlma.app import conf_dir
 from dlma.config.build import build
 from dlma.config.compose import plan, search_path
 
-PRESETS = sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml"))
+GRAMMARS = {"lab", "lab_by_row", "requests"}  # prompts made here, with test files of their own
+PRESETS = sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml") if path.stem not in GRAMMARS)
 HELPFUL = {"hh_helpful", "alpaca"}
 FIXTURES = {
     "pku_saferlhf": [older, present],
@@ -26,13 +27,23 @@ def composed(*overrides):
     return plan(search_path(conf_dir(), None), ["model=hf", "model.path=x", *overrides], False).cfg
 
 
-@pytest.mark.parametrize("name", sorted(name for name in PRESETS if not name.startswith("lab")))
+@pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_selects_its_prompts_judge_and_evaluation(name):
     cfg = composed(f"data={name}", "data.path=somewhere")
     kind = "helpful" if name in HELPFUL else "harmless"
     assert f"{kind}_positive_prompt" in cfg.prompts.source
     assert cfg.evaluation._target_ == "dlma.evaluation.text.TextEvaluation"
     assert cfg.judge_prompt == composed("data=jsonl", "data.path=x", f"judge_prompt={kind}").judge_prompt
+
+
+def test_the_requests_select_a_contrast_of_tone():
+    cfg = composed("data=requests")
+    assert (cfg.prompts, cfg.judge_prompt) == (
+        composed("data=jsonl", "data.path=x", "prompts=sentiment_affix").prompts,
+        composed("data=jsonl", "data.path=x", "judge_prompt=helpful").judge_prompt,
+    )
+    assert [p.positive.affix for p in cfg.prompts.pairs] == ["(a joyful, delighted, positive response)"]
+    assert cfg.evaluation._target_ == "dlma.evaluation.text.TextEvaluation"
 
 
 @pytest.mark.parametrize("name", sorted(PAIRED))

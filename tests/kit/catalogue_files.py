@@ -17,6 +17,7 @@ from dlma.data.hh import HH
 from dlma.data.jsonl import Columns
 from dlma.data.lab import LabPrompts
 from dlma.data.pku_saferlhf import PkuSafeRlhf
+from dlma.data.requests import Requests
 from dlma.data.sources import Source, rows_of
 from dlma.data.text import Tally
 from dlma.endpoint import Endpoint
@@ -203,6 +204,10 @@ DATA = [
           lambda f: list(Source(str(f), revision="main", subset="no", split="train").rows())),
     entry("data.<split>=<n>: the lab has <n> <split> prompts: ask for 0 to <n>", "The lab's world is finite.",
           *(lambda f, n=n: LabPrompts(**{"train": 1, "validation": 1, "test": 1, "seed": 0, n: 10**7}).read()
+            for n in ("train", "validation", "test"))),
+    entry("data.<split>=<n>: the grammar has <n> <split> requests: ask for 0 to <n>", "Ask for fewer.",
+          *(lambda f, n=n: Requests(**{"train": 1, "validation": 1, "test": 1, "seed": 0, n: 10**7},
+                                    validation_share=0.15, test_share=0.25).read()
             for n in ("train", "validation", "test"))),
 ]  # fmt: skip
 
