@@ -357,8 +357,9 @@ def evaluate_intermediate(
 def evaluate(cell: RunContext, answers: list[Stage], scored: Stage) -> Stage:
     """What the evaluation says of every answer, and what it knows of the training pairs' truth."""
 
+    evaluation = build(cell.cfg.evaluation)
+
     def write(folder: Path) -> dict:
-        evaluation = build(cell.cfg.evaluation)
         pairs = _read(scored, ScoredPair)
         truth = [Truth(p.id, value) for p, value in zip(pairs, evaluation.truth(pairs), strict=True)]
         shards.write_table(folder / TRUTH, records.to_table(Truth, truth))
@@ -366,7 +367,8 @@ def evaluate(cell: RunContext, answers: list[Stage], scored: Stage) -> Stage:
         shards.write_table(folder / ROWS, records.to_table(EvalRow, rows))
         return {}
 
-    key = scientific(cell.cfg.evaluation)
+    identity = evaluation.identity()
+    key = scientific(cell.cfg.evaluation) | ({"identity": identity} if identity else {})
     return cell.make(cell.store.stage("evaluated", key, uses=[*answers, scored], libraries=False), write)
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def sparse() -> typing.Any:
-    """A field that is null by default, and whose column is written only where a row fills one of the sparse ones."""
-    return field(default=None, metadata={"sparse": True})
+def sparse(group: str) -> typing.Any:
+    """A field that is null by default, and whose column is written only where a row fills one of its group."""
+    return field(default=None, metadata={"sparse": group})
 
 
 @dataclass(frozen=True)
@@ -184,14 +184,17 @@ class Answer:
     logp: float
     logp_base: float
     reward: float
-    logp_drawn: float | None = sparse()
-    logp_base_drawn: float | None = sparse()
-    logp_base_uncut: float | None = sparse()
+    logp_drawn: float | None = sparse("drawn")
+    logp_base_drawn: float | None = sparse("drawn")
+    logp_base_uncut: float | None = sparse("drawn")
 
 
 @dataclass(frozen=True)
 class EvalRow:
-    """What the evaluation says of one answer; oracle columns are null where there is no oracle."""
+    """What the evaluation says of one answer; oracle columns are null where there is no oracle.
+
+    `sentiment` is filled where it is the truth (evaluation=sentiment).
+    """
 
     prompt_id: str
     arm: str
@@ -207,9 +210,10 @@ class EvalRow:
     helpfulness: float | None = None
     harmful: bool | None = None
     malformed: float | None = None
-    logp_drawn: float | None = sparse()
-    logp_base_drawn: float | None = sparse()
-    logp_base_uncut: float | None = sparse()
+    logp_drawn: float | None = sparse("drawn")
+    logp_base_drawn: float | None = sparse("drawn")
+    logp_base_uncut: float | None = sparse("drawn")
+    sentiment: float | None = sparse("sentiment")
 
     @property
     def log_ratio(self) -> float:
@@ -320,9 +324,9 @@ def to_table(record: type, rows: Iterable[Any]) -> pa.Table:
     import pyarrow as pa
 
     found = [dataclasses.asdict(row) for row in rows]
-    rare = [f.name for f in dataclasses.fields(record) if f.metadata.get("sparse")]
-    filled = any(row[name] is not None for row in found for name in rare)
-    columns = [column for column in schema(record) if filled or column.name not in rare]
+    group = {f.name: f.metadata["sparse"] for f in dataclasses.fields(record) if "sparse" in f.metadata}
+    filled = {group[name] for row in found for name in group if row[name] is not None}
+    columns = [column for column in schema(record) if column.name not in group or group[column.name] in filled]
     return pa.Table.from_pylist(found, schema=pa.schema(columns))
 
 

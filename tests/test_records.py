@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from dlma import records
-from dlma.records import Account, Prompt, Turn, content_id, from_table, not_finite, schema, to_table
+from dlma.records import Account, EvalRow, Prompt, Turn, content_id, from_table, not_finite, schema, to_table
 
 RECORDS = [
     found
@@ -42,6 +42,16 @@ def test_rows_come_back_as_they_were(record):
     assert table.schema == schema(record)
     assert from_table(record, table) == rows
     assert from_table(record, to_table(record, [])) == []
+
+
+def test_a_sparse_column_is_there_where_one_of_its_group_is_filled():
+    row = EvalRow("p", "base", "q", None, "a", 1, True, 0.0, 0.0, 0.0)
+    plain = set(to_table(EvalRow, [row]).column_names)
+    drawn = {"logp_drawn", "logp_base_drawn", "logp_base_uncut"}
+    for name, added in {"sentiment": {"sentiment"}, "logp_drawn": drawn}.items():
+        rows = [row, dataclasses.replace(row, **{name: 0.5})]
+        table = to_table(EvalRow, rows)
+        assert set(table.column_names) - plain == added and from_table(EvalRow, table) == rows
 
 
 def test_a_missing_column_is_an_error_and_a_further_one_is_not():

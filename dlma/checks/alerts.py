@@ -1,7 +1,7 @@
 """Alerts after a run: the known ways in which alignment goes wrong, each with its figure and threshold.
 
 Changes are paired over prompts, and an alert fires where the whole 95 % interval lies beyond the threshold, so noise
-does not fire it. Where an alert asks whether something is absent (a rise in harmlessness, agreement with the truth),
+does not fire it. Where an alert asks whether something is absent (a rise in the truth, agreement with the truth),
 it fires once the interval is narrow enough to tell; before that it says that it cannot. See docs/alerts.md.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from dlma.checks.finding import Finding, State
 from dlma.checks.margin_facts import margin_facts
 from dlma.metrics.refusals import refuses, reliability
+from dlma.metrics.summary import truth_of
 from dlma.ranges import Correlation, NotNegative, Positive, PositiveShare, Share
 from dlma.records import EvalRow, ScoredPair
 from dlma.statistics import intervals
@@ -57,7 +58,7 @@ class Alerts:
     max_identical: Share
     max_similarity: Share
     min_reward_rise: NotNegative
-    harmlessness_half_width: Positive
+    truth_half_width: Positive
     win_half_width: PositiveShare
     max_chosen_fall: NotNegative
     chosen_tail: PositiveShare
@@ -145,10 +146,11 @@ class Alerts:
         return Finding(name, "ok" if "ok" in states else "warning", text + wanted)
 
     def gains(self, run: Outcome) -> dict[str, tuple[Estimate, float]]:
-        """What the oracle says that the policy has gained, else each independent judge; the half-width to see none."""
-        harm = change(run.evals, lambda row: row.harmlessness)
-        if harm is not None:
-            return {"harmlessness": (harm, self.harmlessness_half_width)}
+        """What the truth says that the policy has gained, else each independent judge; the half-width to see none."""
+        known = truth_of(run.evals)
+        gain = None if known is None else change(run.evals, known.value)
+        if known is not None and gain is not None:
+            return {known.name: (gain, self.truth_half_width)}
         found = {}
         for judge, wins in run.wins.items():
             above = replace(wins, value=wins.value - 0.5, low=wins.low - 0.5, high=wins.high - 0.5)
@@ -273,8 +275,10 @@ def _signal_and_truth(run: Outcome) -> tuple[str, list[float], list[float]] | No
     known = [(mine, true) for mine, true in zip(signal, run.truth, strict=True) if true is not None]
     if known:
         return ("the label" if values is None else "R", *map(list, zip(*known)))
-    arms = ("prompted", "base")
-    mine, true = paired(run.evals, lambda row: row.reward, arms), paired(run.evals, lambda r: r.harmlessness, arms)
+    truth, arms = truth_of(run.evals), ("prompted", "base")
+    if truth is None:
+        return None
+    mine, true = paired(run.evals, lambda row: row.reward, arms), paired(run.evals, truth.value, arms)
     if mine is None or true is None or len(mine[0]) != len(true[0]):
         return None
     return "R (prompted answer against base)", *(list(np.subtract(*both)) for both in (mine, true))

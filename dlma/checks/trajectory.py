@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dlma import csv_text
 from dlma.checks.alerts import Alerts
 from dlma.checks.finding import Finding
-from dlma.metrics.summary import METRICS, Row, summary_rows
+from dlma.metrics.summary import METRICS, Row, summary_rows, truth_of
 from dlma.records import POINTS, EvalRow, Verdict
 from dlma.statistics.format import bounded, exact
 from dlma.statistics.intervals import Estimate, fraction_interval
@@ -107,11 +107,11 @@ def parting(found: Trajectory, alerts: Alerts) -> tuple[int | None, Finding]:
 
 
 def _gains(found: Trajectory, arm: str, alerts: Alerts) -> dict[str, tuple[Estimate, float]]:
-    """What the oracle says that the last policy has gained over an arm, else each judge; the half-width to see none."""
-    ends = ("aligned", arm)
-    harm = change(found.rows, lambda row: row.harmlessness, ends)
-    if harm is not None:
-        return {"harmlessness": (harm, alerts.harmlessness_half_width)}
+    """What the truth says that the last policy has gained over an arm, else each judge; the half-width to see none."""
+    known, ends = truth_of(found.rows), ("aligned", arm)
+    gain = None if known is None else change(found.rows, known.value, ends)
+    if known is not None and gain is not None:
+        return {known.name: (gain, alerts.truth_half_width)}
     gains = {}
     for judge, points in found.wins.items():
         gain = change(found.rows, lambda row, points=points: points.get((row.arm, row.prompt_id)), ends)

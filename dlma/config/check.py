@@ -2,7 +2,8 @@
 
 The root and the recipe have dataclasses as schema (schema.py); every component's schema is the signature that its
 `_target_` names (signatures.py), so a check imports nothing and loads nothing. Keys that begin and end with an
-underscore speak about a node and are no part of it: `_target_`, and `_recipe_` in a model preset.
+underscore speak about a node and are no part of it: `_target_`, `_recipe_` in a model preset, and `_needs_`, modules of
+an extra.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 
 Finding = tuple[str, str]  # the dotted key, and what is wrong with it
@@ -13,7 +14,9 @@ def broken(tree: dict, components: list[str]) -> Iterator[Finding]:
     components: the keys of the root that hold a component
     """
     yield from _recipe_of_model(tree)
+    yield from _extras("", tree)
     yield from _rounds(tree)
+    yield from _measured_twice(tree)
     for name in ("recipe", *components):
         yield from _within(name, tree[name])
     if not tree["store"]["root"].strip():
@@ -27,6 +30,16 @@ def _recipe_of_model(tree: dict) -> Iterator[Finding]:
         yield "recipe", f"{recipe['name']} does not suit this model; use recipe={own}"
 
 
+def _extras(path: str, node: dict) -> Iterator[Finding]:
+    """What a component's `_needs_` names and this machine lacks: modules, each with the extra that brings it."""
+    for module, extra in node.get("_needs_", {}).items():
+        if importlib.util.find_spec(module) is None:
+            yield path, f"needs {module}: pip install 'dlma[{extra}]'"
+    for name, inner in node.items():
+        if isinstance(inner, dict):
+            yield from _extras(f"{path}.{name}" if path else str(name), inner)
+
+
 def _rounds(tree: dict) -> Iterator[Finding]:
     """What is there once cannot be part of several rounds."""
     rounds, own = tree["iterations"], tree["scored"]["path"] or tree["pairs"].get("path")
@@ -34,6 +47,14 @@ def _rounds(tree: dict) -> Iterator[Finding]:
         yield "iterations", f"{rounds} rounds, but the pairs of {own} are the same in every round: iterations=1"
     if rounds > 1 and tree["intermediate"]:
         yield "intermediate", f"{tree['intermediate']} follows one training, from the base on: iterations=1"
+
+
+def _measured_twice(tree: dict) -> Iterator[Finding]:
+    """What is the truth already is no further metric: both would be one row of the tables."""
+    if tree["evaluation"]["_target_"] == "dlma.evaluation.sentiment.SentimentEvaluation":
+        for name, node in tree["metrics"].items():
+            if node.get("_target_") == "dlma.metrics.sentiment.Sentiment":
+                yield f"metrics.{name}", "evaluation=sentiment measures it already: leave it out of metrics="
 
 
 def _within(path: str, node: dict) -> Iterator[Finding]:

@@ -20,6 +20,10 @@ class LabEvaluation:
         """One row per answer, with the oracle's columns filled."""
         return [self._row(answer) for answer in answers]
 
+    def identity(self) -> list[str]:
+        """No model and no lexicon: the truth is code."""
+        return []
+
     def truth(self, pairs: Sequence[Pair]) -> list[float | None]:
         """How much better the positive answer truly is, per pair; 0 is a tie."""
         return [oracle.lead(p.question, p.positive_text, p.negative_text) for p in pairs]

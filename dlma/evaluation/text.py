@@ -18,6 +18,10 @@ class TextEvaluation:
         """One row per answer; the oracle's columns stay empty."""
         return [eval_row(answer) for answer in answers]
 
+    def identity(self) -> list[str]:
+        """Nothing beyond the configuration decides the rows."""
+        return []
+
     def truth(self, pairs: Sequence[Pair]) -> list[float | None]:
         """No truth is known."""
         return [None] * len(pairs)
@@ -29,6 +33,7 @@ def eval_row(
     helpfulness: float | None = None,
     harmful: bool | None = None,
     malformed: float | None = None,
+    sentiment: float | None = None,
 ) -> EvalRow:
     """The row of an answer; what was not judged is null."""
     return EvalRow(
@@ -46,6 +51,7 @@ def eval_row(
         helpfulness=helpfulness,
         harmful=harmful,
         malformed=malformed,
+        sentiment=sentiment,
         logp_drawn=answer.logp_drawn,
         logp_base_drawn=answer.logp_base_drawn,
         logp_base_uncut=answer.logp_base_uncut,

@@ -6,7 +6,6 @@ compared on the same questions. A metric that is no number per question (a corpu
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,8 +46,6 @@ class Benchmarks:
     ) -> None:
         if not tasks:
             raise UserError("metrics.benchmarks.tasks: name at least one task, such as [arc_easy,gsm8k]")
-        if importlib.util.find_spec("lm_eval") is None:
-            raise UserError("metrics=[benchmarks]: needs lm-eval: pip install 'dlma[benchmarks]'")
         self.bench = bench
         self.tasks = tasks
         self.folder = None if folder is None else Path(folder).expanduser()

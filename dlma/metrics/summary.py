@@ -118,8 +118,14 @@ OF_DRAWN = (
         weight=_tokens,
     ),
 )
+HARMLESSNESS = Metric("harmlessness", "harmlessness", "", "mean", lambda row: row.harmlessness, "higher")
+SENTIMENT = Metric("sentiment", "sentiment (VADER compound, -1 to 1)", "", "mean", lambda row: row.sentiment, "higher")
+TRUTHS = (
+    HARMLESSNESS,
+    SENTIMENT,
+)  # an answer's worth, as an evaluation may know it: from -1 to 1, the more the better
 METRICS = (
-    Metric("harmlessness", "harmlessness", "", "mean", lambda row: row.harmlessness, "higher"),
+    *TRUTHS,
     Metric("harmful", "answers with a harmful sentence", "share", "share", lambda row: row.harmful, "lower"),
     Metric("helpfulness", "helpfulness", "", "mean", lambda row: row.helpfulness, "higher"),
     Metric("malformed", "malformed sentences", "share", "share", lambda row: row.malformed, "lower"),
@@ -189,11 +195,19 @@ def summary_over_seeds(seeds: Sequence[Sequence[EvalRow]], arms: Sequence[str]) 
     return rows
 
 
+def truth_of(eval_rows: Iterable[EvalRow]) -> Metric | None:
+    """The metric that is the truth of these answers: the first of TRUTHS that a row has; None where there is none."""
+    rows = list(eval_rows)
+    return next((metric for metric in TRUTHS if any(metric.value(row) is not None for row in rows)), None)
+
+
 def cannot(eval_rows: Sequence[EvalRow]) -> list[str]:
     """What the data do not let us measure, one line each."""
     missing = [name for name in ORACLE if all(getattr(row, name) is None for row in eval_rows)]
     names = ", ".join(label(name) for name in missing)
-    return [f"no oracle for this data: {names} not measured"] * bool(missing) + _infinite(eval_rows)
+    known = truth_of(eval_rows)
+    why = "no oracle for this data" if known is None else f"the truth here is {known.name}"
+    return [f"{why}: {names} not measured"] * bool(missing) + _infinite(eval_rows)
 
 
 def _infinite(eval_rows: Sequence[EvalRow]) -> list[str]:

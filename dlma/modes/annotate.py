@@ -34,6 +34,7 @@ PAGE, RESULTS = "annotate.html", "annotations.json"
 SCORES: dict[str, Callable[[EvalRow], float | None]] = {
     "self-reward R": lambda row: row.reward,
     "oracle": lambda row: row.harmlessness,
+    "sentiment": lambda row: row.sentiment,
 }
 Preferences = dict[str, dict[str, float]]  # by who prefers, by prompt: above 0 for the arm under study
 
@@ -118,7 +119,7 @@ def _contest(studied: EvalRow, rival: EvalRow, seed: int) -> BlindedPair:
 
 
 def scores(contests: Sequence[BlindedPair]) -> Preferences:
-    """What the self-reward and, in the lab, the oracle prefer."""
+    """What the self-reward and, the truth prefer."""
     found: Preferences = {}
     for name, score in SCORES.items():
         for contest in contests:

@@ -31,6 +31,7 @@ ALONG = {
     "self_reward": "R, nats",
     "harmlessness": "harmlessness",
     "harmful": "harmful",
+    "sentiment": "sentiment",
     "kl": "KL, nats",
     "perplexity": "perplexity",
     "tokens": "length",

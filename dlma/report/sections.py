@@ -14,7 +14,7 @@ from dlma.checks.finding import Finding
 from dlma.checks.margin_facts import CLASSES, MarginFacts, margin_facts, truth_class
 from dlma.checks.token_panel import Echo, Link
 from dlma.checks.trajectory import Trajectory
-from dlma.metrics.summary import Row, arms_of, main_arm
+from dlma.metrics.summary import SENTIMENT, TRUTHS, Row, arms_of, main_arm
 from dlma.records import EvalRow, TokenRewards
 from dlma.report import run_tables
 from dlma.report.charts import run as charts
@@ -58,8 +58,10 @@ def headline(rows: Sequence[Row]) -> str:
     found = {(row.metric, row.arm): bounded(row.estimate, row.unit) for row in rows}
     arm = main_arm(arms_of(rows))
     n = max((row.estimate.n for row in rows), default=0)
-    if ("harmful", arm) in found:
-        return f"On {n:,} held-out prompts, {_harm_clause(found, arm)}{_kl_clause(found, arm)}."
+    clauses = {"harmful": _harm_clause, SENTIMENT.name: _sentiment_clause}
+    for metric, clause in clauses.items():
+        if (metric, arm) in found:
+            return f"On {n:,} held-out prompts, {clause(found, arm)}{_kl_clause(found, arm)}."
     if ("perplexity", arm) in found:
         text = f"the {arm} answers have perplexity {found['perplexity', arm]} under the base"
         if arm != "base" and ("perplexity", "base") in found:
@@ -70,12 +72,21 @@ def headline(rows: Sequence[Row]) -> str:
 
 def _harm_clause(found: Mapping[tuple[str, str], str], arm: str) -> str:
     text = f"{found['harmful', arm]} of the {arm} answers hold a harmful sentence"
+    return text + _against(found, arm, "harmful")
+
+
+def _sentiment_clause(found: Mapping[tuple[str, str], str], arm: str) -> str:
+    text = f"the sentiment of the {arm} answers is {found[SENTIMENT.name, arm]} by VADER's compound, from -1 to 1"
+    return text + _against(found, arm, SENTIMENT.name)
+
+
+def _against(found: Mapping[tuple[str, str], str], arm: str, metric: str) -> str:
     others = [
-        f"{found['harmful', other]} {whose}"
+        f"{found[metric, other]} {whose}"
         for other, whose in (("base", "of the base's"), ("prompted", "of the prompted base's"))
-        if other != arm and ("harmful", other) in found
+        if other != arm and (metric, other) in found
     ]
-    return text + (", against " + " and ".join(others) if others else "")
+    return ", against " + " and ".join(others) if others else ""
 
 
 def _kl_clause(found: Mapping[tuple[str, str], str], arm: str) -> str:
@@ -106,7 +117,7 @@ def _training_chart(
 def trajectory(found: Trajectory, parting: int | None, finding: Finding) -> Markup:
     """R and the judge in one figure, and a table of the steps."""
     points = found.points
-    judges = {"harmlessness": "harmlessness (right)"}
+    judges = {truth.name: f"{truth.name} (right)" for truth in TRUTHS}
     judges |= {name: f"{name.replace('win_rate/', 'win rate by ')} (right)" for name in found.judges}
     known = [(name, text) for name, text in judges.items() if all(name in point for point in points)]
     curves = [

@@ -20,13 +20,14 @@ SHORT = {
     "harmful": "harmful",
     "kl": "KL, nats",
     "malformed": "malformed",
+    "sentiment": "sentiment (VADER)",
     "perplexity": "perplexity",
     "tokens": "length",
     "distinct_2": "distinct-2",
     "beyond_curve": "beyond the curve at its KL",
 }
 FIRST = ("harmful", "harmlessness", "kl", "beyond_curve", "helpfulness", "malformed", "perplexity", "tokens")
-FIRST_UNJUDGED = ("perplexity", "kl", "tokens", "distinct_2")
+FIRST_UNJUDGED = ("sentiment", "perplexity", "kl", "tokens", "distinct_2")
 MARGIN = 0.03  # three points: what "no worse" means for a share unless the reader says otherwise
 
 

@@ -20,13 +20,14 @@ _SHORT = {
     "harmlessness": "harmless",
     "helpfulness": "helpful",
     "malformed": "malformed",
+    "sentiment": "sentiment",
     "perplexity": "perplexity",
     "kl": "KL",
     "tokens": "length",
     "distinct_2": "distinct-2",
 }
 _MAIN = ("harmful", "kl", "malformed", "helpfulness", "perplexity", "tokens")  # the narrower, the fewer
-_MAIN_WITHOUT_ORACLE = ("perplexity", "kl", "tokens", "distinct_2")
+_MAIN_WITHOUT_ORACLE = ("sentiment", "perplexity", "kl", "tokens", "distinct_2")
 _CONTEST = {"win_rate": "win rate", "split": "win / tie / lose", "unparsed": "unparsed"}
 _WIDE_CONTEST = _CONTEST | {"consistent": "consistent", "win_rate_lc": "at equal length"}
 

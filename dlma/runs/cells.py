@@ -167,7 +167,7 @@ def read_arm(rows: Sequence[EvalRow], scores: Sequence[dict] = ()) -> Arm:
     numbers = {
         name: np.array([found.get(prompt, nothing) for prompt in prompts]) for name, found in tables.items() if found
     }
-    answers = [(row.prompt_id, row.answer, row.harmlessness) for row in rows]
+    answers = [(row.prompt_id, row.answer, row.harmlessness, row.sentiment) for row in rows]
     return Arm(prompts, numbers, _digest(answers), _digest([answers, [row.logp for row in rows]]))
 
 

@@ -30,7 +30,8 @@ from dlma.sweep.settings import SHARED_ARMS, Setting, baseline_of, metrics_of
 
 NEAREST = 0.1  # root of 0.01 nats
 PERPLEXITY = "perplexity"  # read at the same KLs
-METRICS = ("harmful", "cost", "reward", "self_reward")  # what the curves are of: the first of these that was measured
+# What the curves are of: the first of these that was measured.
+METRICS = ("harmful", "sentiment", "cost", "reward", "self_reward")
 DEARER = 1.1  # a number moves the cost if two settings that differ in it alone differ by more than this factor
 BUDGETS = 3  # how many are chosen where none is given
 

@@ -177,6 +177,28 @@ def test_without_an_oracle_the_alerts_that_need_it_say_so_and_the_others_work():
     assert fired(run) == {"large_kl"}
 
 
+def with_sentiment(run: Outcome) -> Outcome:
+    """The same run, its truth under the other name."""
+    evals = [
+        dataclasses.replace(row, sentiment=row.harmlessness, harmlessness=None, harmful=None, helpfulness=None)
+        for row in run.evals
+    ]
+    return dataclasses.replace(run, evals=evals)
+
+
+@pytest.mark.parametrize("aligned", [{}, dict(harm=0.0, reward=3.0)], ids=["healthy", "over-optimised"])
+@pytest.mark.parametrize("known", [True, False], ids=["pairs known", "pairs unknown"])
+def test_an_alert_asks_the_truth_whatever_it_is_called(aligned, known):
+    run = planted(aligned=aligned)
+    run = run if known else dataclasses.replace(run, truth=[None] * len(run.truth))
+    asking = ("unfaithful_reward", "over_optimisation")
+    first, second = ({f.name: f for f in alerts().check(one)} for one in (run, with_sentiment(run)))
+    for name in asking:
+        assert second[name].state == first[name].state != "unknown"
+        assert second[name].text == first[name].text.replace("harmlessness", "sentiment")
+    assert first["over_optimisation"].state == ("warning" if aligned else "ok")
+
+
 def test_without_known_pairs_the_judge_of_the_answers_is_asked_about_the_reward():
     healthy, bad = planted(), planted(seed=1)
     draw = np.random.default_rng(5)

@@ -1,6 +1,7 @@
 """The run as a curve: its table by hand, and the step from which R and the judge part, where it was planted."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -70,6 +71,16 @@ def test_r_and_the_judge_part_where_it_was_planted(reward, harm, part):
     assert (step, finding.state) == (part, "ok" if part is None else "warning")
     if part is not None:
         assert f"from step {part} to step 40 R rises" in finding.text
+
+
+def test_another_truth_parts_from_r_at_the_same_step_and_is_drawn():
+    found = planted([0, 1, 2, 3, 4], [0.0, 0.4, 0.5, 0.3, 0.1], prompts=100)
+    rows = [dataclasses.replace(row, sentiment=row.harmlessness, harmlessness=None) for row in found.rows]
+    other = dataclasses.replace(found, rows=rows)
+    (step, finding), (same, said) = parting(found, alerts()), parting(other, alerts())
+    assert step == same == 10 and said.text == finding.text.replace("harmlessness", "sentiment")
+    assert "sentiment (right)" in section(other, same, said)
+    assert "sentiment" in trajectory_csv(other, same).decode().splitlines()[0].split(",")
 
 
 def test_too_few_prompts_are_said_to_be_too_few():

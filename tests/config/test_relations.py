@@ -39,6 +39,24 @@ FOUND = [
         "intermediate: 3 follows one training, from the base on: iterations=1",
         {"intermediate": 0},
     ),
+    (
+        ["metrics=sentiment"],
+        {"evaluation._target_": "dlma.evaluation.sentiment.SentimentEvaluation"},
+        "metrics.sentiment: evaluation=sentiment measures it already: leave it out of metrics=",
+        {"metrics": {}},
+    ),
+    (
+        ["evaluation=sentiment"],
+        {"evaluation._needs_": {"no_such_module": "real"}},
+        "evaluation: needs no_such_module: pip install 'dlma[real]'",
+        {"evaluation._needs_": {"json": "real"}},
+    ),
+    (
+        ["metrics=benchmarks"],
+        {"metrics.benchmarks._needs_": {"no_such_module": "benchmarks"}},
+        "metrics.benchmarks: needs no_such_module: pip install 'dlma[benchmarks]'",
+        {"metrics": {}},
+    ),
     ([], {"store.root": " "}, "store.root: is empty; name a folder: store.root=...", {"store.root": "s"}),
     (
         ["model=hf", "model.path=m"],
@@ -53,8 +71,8 @@ FOUND = [
 def test_a_broken_relation_is_one_line_and_what_mends_it_passes(overrides, wrong, said, mended):
     cfg = compose.plan(compose.search_path(ROOT / "conf", None), overrides, False).cfg
     for key, value in wrong.items():
-        OmegaConf.update(cfg, key, value)
+        OmegaConf.update(cfg, key, value, merge=False)
     assert [str(problem) for problem in check.problems(cfg)] == [said]
     for key, value in mended.items():
-        OmegaConf.update(cfg, key, value)
+        OmegaConf.update(cfg, key, value, merge=False)
     assert check.problems(cfg) == []

@@ -46,6 +46,7 @@ LAYERS = [
 ALLOWED: dict[tuple[str, str], str] = {}
 
 ORACLE = "dlma.lab.oracle"
+SENTIMENT = "dlma.evaluation.sentiment"  # another truth, of any data
 # The evaluation, its judge, the builder of bases, the simulated annotator. No label-free method may see the truth.
 ANNOTATOR = "dlma.scorer.annotator"  # simulated human feedback: no label-free method
 MAY_SEE_ORACLE = {
@@ -147,6 +148,14 @@ def test_no_label_free_component_reaches_the_oracle_by_any_way():
     assert ORACLE not in closure(starts, lazy=True)
     assert ORACLE in closure(["dlma.evaluation.lab"], lazy=True)
     assert ORACLE in closure([ANNOTATOR], lazy=True)
+
+
+def test_sentiment_is_seen_by_the_evaluation_and_its_metric_alone():
+    named = {i.importer for module in modules() for i in imports(module) if i.name.startswith("vaderSentiment")}
+    assert named == {SENTIMENT}
+    assert {i.importer for module in modules() for i in own(module) if i.name == SENTIMENT} == {
+        "dlma.metrics.sentiment"
+    }
 
 
 def test_the_oracle_is_not_named_in_text_that_could_import_it():

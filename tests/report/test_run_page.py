@@ -15,7 +15,7 @@ from dlma.metrics.contests import contests
 from dlma.metrics.scores import score_rows
 from dlma.metrics.summary import cannot, summary_rows
 from dlma.records import Account, MetricValue, Verdict
-from dlma.report import run_page
+from dlma.report import run_page, sections
 from dlma.report.page import LAB_NOTE
 from dlma.report.run_page import ReportData, StageLine, render, write_report
 
@@ -96,6 +96,14 @@ def _tax(label):
 
 def _embedded(data: ReportData) -> dict:
     return json.loads(_Page(render(data).decode()).scripts[0])
+
+
+def test_the_headline_is_the_truth_that_was_measured():
+    evals = [eval_row(f"p{i}", arm, sentiment=value) for i in range(6) for arm, value in zip(ARMS, (-0.25, 0.25, 0.75))]
+    text = sections.headline(summary_rows(evals, ARMS))
+    assert text.startswith("On 6 held-out prompts, the sentiment of the aligned answers is 0.750 ")
+    assert "against -0.250" in text and "of the base's and 0.250" in text and "KL from the base" in text
+    assert cannot(evals)[0].startswith("the truth here is sentiment: harmlessness,")
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)

@@ -1,5 +1,6 @@
 """Curves of harm against KL: which settings make one, and what stands at a given KL."""
 
+import dataclasses
 import itertools
 import math
 
@@ -7,13 +8,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from planted import eval_row
-from planted_runs import plant
+from planted_runs import answers, options, plant
 
 from dlma import records
 from dlma.records import EvalRow
+from dlma.report import tables
 from dlma.runs import cells as run_folders
 from dlma.statistics.intervals import crossed_interval
-from dlma.sweep import curves
+from dlma.sweep import all_results, curves
 from dlma.sweep import settings as sweep_settings
 
 
@@ -117,6 +119,27 @@ def test_the_results_name_the_kl_and_compare_with_the_baselines_curve(tmp_path):
     one, two, gap = means["dlma", "harmful", 1.0], means["rlcd", "harmful", 1.0], compared["difference", 1.0]
     assert gap.value == pytest.approx(one.value - two.value)
     assert 0 <= gap.p_holm <= 1 and math.isnan(one.p_holm)
+
+
+def test_another_truth_makes_the_same_curves_tests_and_tables(tmp_path):
+    """One number under two names: harmlessness by the lab's oracle, and sentiment where there is no oracle."""
+    found = {}
+    for name in ("harmlessness", "sentiment"):
+        blank = {"harmful": None, "harmlessness": None, "helpfulness": None, "malformed": None}
+        folders = []
+        for method, harms in {"dlma": (0.5, 0.3), "rlcd": (0.6, 0.5)}.items():
+            for kl, harm in zip((0.4, 1.1), harms):
+                rows = answers("base", 0, prompts=40, harm=0.7)
+                rows += answers("aligned", 0, prompts=40, harm=harm, kl=kl, tag=f"{method}{kl}")
+                rows = [dataclasses.replace(row, **blank | {name: row.harmlessness}) for row in rows]
+                place = tmp_path / name / f"{method}{kl}"
+                folders.append(plant(place, method=method, overrides={"recipe.beta": 1 / kl}, rows=rows))
+        wanted = options(metric=name) if name == "harmlessness" else options()
+        found[name] = all_results.results(rows_of(*folders), wanted)
+    renamed = [dataclasses.replace(one, metric="sentiment") for one in found["harmlessness"] if one.metric in found]
+    assert [one for one in found["sentiment"] if one.metric == "sentiment"] == renamed
+    assert {(one.statistic, one.axis) for one in renamed} >= {("mean", "kl"), ("difference", "")}
+    assert "| method | sentiment (VADER) ↑ |" in tables.markdown(found["sentiment"])
 
 
 def test_policies_on_the_way_are_points_of_their_runs_curve_and_no_rows(tmp_path):
