@@ -19,7 +19,9 @@ WARNING = (
     "> models away from such text, never towards it, and do not show them to people unprepared."
 )
 CONTENT = "> Content warning: prompts and answers of alignment research can be harmful or offensive."
-BUILT_IN, ALIGNED = "built-in artificial world", "aligned"
+ALIGNED = "aligned"
+_WORLD = "built-in artificial world"
+_BUILT_IN = {"LabPrompts": _WORLD, "LabRows": _WORLD, "Requests": "built-in grammar of writing requests"}
 _SHOWN_PAIRS = 4
 
 
@@ -72,12 +74,12 @@ def pairs_card(run: FinishedRun, account: Account, changed: int, *, format: str,
 
 def _measured(run: FinishedRun) -> list[EvalResult]:
     """What was measured of the aligned answers, with n and 95 % interval, as the hub's `model-index`."""
-    data = run.config["data"]
+    data = _named(run.config["data"])
     return [
         EvalResult(
             task_type="text-generation",
-            dataset_type=str(data.get("path") or BUILT_IN),
-            dataset_name=f"held-out prompts of {data.get('path') or BUILT_IN}",
+            dataset_type=data,
+            dataset_name=f"held-out prompts of {data}",
             metric_type=row["metric"].removeprefix(f"{ALIGNED}/"),
             metric_value=float(row["mean"]),
             metric_args={"n": int(row["n"])} | {end: float(row[end]) for end in ("low", "high") if row[end]},
@@ -105,10 +107,17 @@ def _target(node: Mapping) -> str:
     return (node["_target_"] or "nothing").rpartition(".")[2]
 
 
+def _named(data: Mapping) -> str:
+    """Where prompts are from: a path, a wheel of the package index, or a component's own world."""
+    if "wheel" in data:
+        return f"wheel {data['wheel']['name']}=={data['wheel']['version']}"
+    return str(data.get("path") or _BUILT_IN.get(_target(data), _target(data)))
+
+
 def _data(run: FinishedRun) -> list[str]:
     data, account = run.config["data"], run.account("prompts")
     where = {k: v for k, v in data.items() if k in ("path", "revision", "subset", "hub_split") and v is not None}
-    said = ", ".join(f"{name} {code(str(value))}" for name, value in where.items()) or f"the {BUILT_IN}"
+    said = ", ".join(f"{name} {code(str(value))}" for name, value in where.items()) or f"the {_named(data)}"
     lines = [f"Prompts from {said}."]
     return ["## Data", *lines, *([] if account is None else [_kept("prompts", account)])]
 

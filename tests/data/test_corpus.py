@@ -9,8 +9,8 @@ from dlma.app import conf_dir
 from dlma.config.build import build
 from dlma.config.compose import plan, search_path
 
-GRAMMARS = {"lab", "lab_by_row", "requests"}  # prompts made here, with test files of their own
-PRESETS = sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml") if path.stem not in GRAMMARS)
+OTHERS = {"lab", "lab_by_row", "requests", "do_not_answer", "harmbench"}  # no corpus; with test files of their own
+PRESETS = sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml") if path.stem not in OTHERS)
 HELPFUL = {"hh_helpful", "alpaca"}
 FIXTURES = {
     "pku_saferlhf": [older, present],
@@ -19,7 +19,9 @@ FIXTURES = {
     "hh_helpful": [pair, processed],
     "alpaca": [lambda text: {"instruction": text, "input": "", "output": "yes"}],
     "redteam": [lambda text: {"prompt": text, "category": "Crime"}],
+    "xstest": [lambda text: {"id": "1", "prompt": text, "type": "homonyms", "label": "safe", "focus": "", "note": ""}],
 }
+CATEGORIES = {"redteam": {"Crime"}, "xstest": {"safe"}}
 PAIRED = {"pku_saferlhf", "hh", "hh_harmless", "hh_helpful", "jsonl", "parquet", "csv"}
 
 
@@ -63,7 +65,7 @@ def test_a_preset_reads_rows_of_its_format_and_splits_them_by_hash(tmp_path, nam
         assert [p.turns[-1].content for p in prompts] == [f"question {i}" for i in range(100)]
         assert {p.split for p in prompts} >= {"train", "test"}
         assert all((p.rejected is not None) == (name in PAIRED) for p in prompts)
-        assert {p.category for p in prompts} == ({"Crime"} if name == "redteam" else {None})
+        assert {p.category for p in prompts} == CATEGORIES.get(name, {None})
 
 
 def test_presets_of_the_hub_name_what_the_official_code_reads():
