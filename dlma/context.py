@@ -21,8 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from dlma.config.build import build, layout, resolved, scientific
 from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
+from dlma.model import compute_dtype
+from dlma.model.compute_dtype import Choice
 from dlma.model.load import ModelSpec
 from dlma.redaction import redact
+from dlma.runs import settled
+from dlma.store.fingerprint import key_of
 from dlma.store.machine import machine
 from dlma.store.stage import Stage
 from dlma.store.store import Store
@@ -49,6 +53,7 @@ class RunContext:
         self.cfg = cfg
         self.folder = folder
         self.lender = lender
+        self.why_dtype = self._settle()
         self.store: Store = self._open_store() if lender is None else lender.store
         self.settings = redact(resolved(cfg))
         self.summary: dict[str, float] = {}
@@ -59,13 +64,25 @@ class RunContext:
         self._logged: set[float] = set()
         self._told = False
 
+    def _settle(self) -> str:
+        """Put the type that the machine wants into a config that leaves it open; why it was chosen."""
+        if not settled.left_open(self.cfg):
+            return ""
+        what = key_of({"model": scientific(self.cfg.model), "accelerator": self._machine["accelerator"]})
+        return settled.settle(self.cfg, self._choose_dtype, self.group_folder, what)
+
+    def _choose_dtype(self) -> Choice:
+        here = {name: self._machine[name] for name in ("accelerator", "threads")}
+        return compute_dtype.decide(build(self.cfg.model), **here)
+
+    @property
+    def _machine(self) -> dict[str, Any]:
+        """What the trainer says of where it computes."""
+        default = {"accelerator": "cpu", "devices": 1, "strategy": "ddp", "threads": 0}
+        return default | {name: self.cfg.trainer[name] for name in default if name in self.cfg.trainer}
+
     def _open_store(self) -> Store:
-        trainer = self.cfg.trainer
-        asked: dict[str, Any] = {
-            name: trainer[name] for name in ("accelerator", "devices", "strategy", "threads") if name in trainer
-        }
-        known: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "strategy": "ddp", "threads": 0} | asked
-        return Store(self.cfg.store.root, layout=layout(trainer), machine=machine(**known))
+        return Store(self.cfg.store.root, layout=layout(self.cfg.trainer), machine=machine(**self._machine))
 
     def next_round(self, policy: Stage) -> RunContext:
         """The same run one round on: it begins with a policy, under a seed of its own."""
@@ -127,7 +144,9 @@ class RunContext:
     @cached_property
     def spec(self) -> ModelSpec:
         """The model to align, with fresh LoRA layers if the recipe has them."""
-        return build(self.cfg.model) if self.lender is None else self.lender.spec
+        if self.lender is not None:
+            return self.lender.spec
+        return dataclasses.replace(build(self.cfg.model), why=self.why_dtype)
 
     @cached_property
     def frozen(self) -> ModelSpec:
@@ -176,6 +195,16 @@ class RunContext:
         packed = {} if self.frozen.bits is None else {"bits": self.frozen.bits}
         return {"weights": prints, "dtype": self.frozen.dtype, **packed}
 
+    @property
+    def score_dtype(self) -> str:
+        """The type in which pairs are scored; that of the training where their margins are given."""
+        return (not self.cfg.scored.path and self.cfg.recipe.score_dtype) or self.frozen.dtype
+
+    @property
+    def score_weights(self) -> dict:
+        """`weights` of the model that scores."""
+        return {**self.weights, "dtype": self.score_dtype}
+
     @cached_property
     def recorded(self) -> dict:
         """The settings as manifests and the run folder keep them: a revision on the hub is the commit it meant."""
@@ -218,9 +247,18 @@ class RunContext:
             self._current = self.policy(self.start)
         return self._current
 
+    def at_start(self, which: str) -> LanguageModel:
+        """The "current" model at the round's start, or the "frozen" base."""
+        return self.current() if which == "current" else self.base()
+
     def scoring(self, by: str) -> LanguageModel:
-        """The model that scores a round's pairs: "current" or "frozen", the base."""
-        return self.current() if by == "current" else self.base()
+        """The model that scores a round's pairs, in the type that R is made in; the others are let go for it."""
+        if self.score_dtype == self.frozen.dtype:
+            return self.at_start(by)
+        self._base = self._current = None
+        moved = self.start if by == "current" else None
+        spec = self.frozen if moved is None else self.frozen.trained(moved.path("policy"))
+        return dataclasses.replace(spec, dtype=self.score_dtype, why="recipe.score_dtype").load()
 
     def trainee(self) -> LanguageModel:
         """The model to train; the frozen ones are let go first, so that one model is held."""

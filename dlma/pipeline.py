@@ -192,7 +192,7 @@ def score(cell: RunContext, pairs: Stage, by: str = "current") -> Stage:
         return {"account": asdict(account), "engine": engine}
 
     uses = [pairs, *cell.begun] if by == "current" else [pairs]
-    return cell.make(cell.store.stage("scored", {**key, **cell.weights}, uses=uses), write, together=True)
+    return cell.make(cell.store.stage("scored", {**key, **cell.score_weights}, uses=uses), write, together=True)
 
 
 def other(model: str) -> str:
@@ -201,15 +201,16 @@ def other(model: str) -> str:
 
 
 def reference(cell: RunContext, scored: Stage) -> Stage:
-    """The scored pairs; where scorer and reference are two models, with the reference's log-probs."""
+    """The scored pairs; where scorer and reference are two models or types, with the reference's log-probs."""
     wanted = cell.cfg.iteration.reference
-    if cell.start is None or wanted == cell.cfg.iteration.scorer:
+    one_model = cell.start is None or wanted == cell.cfg.iteration.scorer
+    if one_model and cell.score_dtype == cell.frozen.dtype:
         return scored
 
     def write(folder: Path) -> dict:
         from dlma.scorer.reference_logp import Rereference
 
-        module = Rereference(cell.scoring(wanted))
+        module = Rereference(cell.at_start(wanted))
         rows = _read(scored, ScoredPair)
         return {"engine": cell.runtime.predict(module, rows, ScoredPair, folder, "reference")}
 
@@ -228,7 +229,7 @@ def read_tokens(cell: RunContext, scored: Stage) -> Stage:
         module = TokenScorer(cell.scoring(cell.cfg.iteration.scorer))
         return {"engine": cell.runtime.predict(module, rows, TokenRewards, folder, "tokens")}
 
-    key = {"sample": panel.sample, **cell.weights}
+    key = {"sample": panel.sample, **cell.score_weights}
     return cell.make(cell.store.stage("token_rewards", key, uses=[scored]), write, together=True)
 
 

@@ -5,7 +5,7 @@ walks every key beyond them. Every number is finite; the far ends are there so t
 and not a day of computing.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
@@ -30,4 +30,6 @@ Correlation = Annotated[float, Ge(-1), Le(1)]
 Temperature = Annotated[float, Ge(0), Le(100)]  # 0 takes the likeliest token
 Flops = Annotated[float, Gt(0), Le(1e40)]
 
+Dtype = Literal["float32", "bfloat16"]
+DtypeOrAuto = Literal["float32", "bfloat16", "auto"]  # auto: as the machine has it (model/compute_dtype.py)
 Names = Annotated[list[str], MinLen(1)]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dlma.ranges import (
     Count,
+    Dtype,
+    DtypeOrAuto,
     Few,
     Flops,
     Names,
@@ -121,7 +123,8 @@ class Recipe:
     sft: TrainingNode
     reward: TrainingNode
     ppo: PPONode
-    dtype: Literal["float32", "bfloat16"]
+    dtype: DtypeOrAuto
+    score_dtype: Dtype | None
     lora: LoraNode | None
 
 

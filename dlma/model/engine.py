@@ -218,8 +218,9 @@ class Engine:
         if self.layout == "dense" and self._apart:
             sharing += f", one row at a time ({self._apart})"
         again = ", checkpointing on" if self.checkpointing else ""
+        why = f" ({self.model.why})" if self.model.why else ""
         return (
-            f"engine: {self.model.name} on {self.model.device.type}, {str(self.model.compute_dtype)[6:]}, "
+            f"engine: {self.model.name} on {self.model.device.type}, {str(self.model.compute_dtype)[6:]}{why}, "
             f"attention {self.model.attention}: prefix sharing {sharing}, head {self._head()}, "
             f"up to {self.token_budget} tokens a pass{again}"
         )

@@ -36,6 +36,7 @@ class LanguageModel:
     context: the most tokens a row may have
     plain_head: the logits are `head(states)` and nothing else (no soft-capping, no scaling); probed
     autocast: the dtype of matrix products where it is not that of the weights; policy and reference share it
+    why: why its dtype is what it is, where the config left it open
     adapter_is_new: whether an adapter, if there is one, still changes nothing
     checked: by tokens of the checked row, why rows must not share prefixes, or nothing (layout_check.py)
     padded: by tokens of the checked row, why rows must not be padded, or nothing (dense.py)
@@ -58,6 +59,7 @@ class LanguageModel:
         self.pad_id = pad if pad is not None and 0 <= pad < self.vocabulary else 0
         self.context = _context(self.causal.config, tokenizer)
         self.autocast: torch.dtype | None = None
+        self.why = ""
         self.adapter_is_new = True
         self.checked: dict[int, str] = {}
         self.padded: dict[int, str] = {}
@@ -70,6 +72,7 @@ class LanguageModel:
         _require_rows(network, spec)
         model = cls(_with_adapter(network, spec), spec.tokenizer, spec.name)
         model.adapter_is_new = spec.adapter is None
+        model.why = spec.why
         return model
 
     @property

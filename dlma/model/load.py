@@ -44,6 +44,7 @@ class ModelSpec:
     adapter: a folder with LoRA weights on top
     trainable: train that adapter further; otherwise it is frozen
     source: the hub name that the folder was fetched from
+    why: why the dtype is what it is, where the config left it open
     """
 
     name: str
@@ -55,6 +56,7 @@ class ModelSpec:
     trainable: bool = False
     bits: int | None = None
     source: str | None = None
+    why: str = ""
 
     @property
     def commit(self) -> str | None:

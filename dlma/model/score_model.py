@@ -19,7 +19,7 @@ from dlma.errors import UserError
 from dlma.model import chat_template
 from dlma.model.load import local_folder
 from dlma.model.tokens import Characters, tokenized
-from dlma.ranges import Count, Whole
+from dlma.ranges import Count, DtypeOrAuto, Whole
 from dlma.records import Turn
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class ScoreModelSpec:
         revision: str,
         shape: Literal["classifier", "score_head"],
         output: Whole,
-        dtype: Literal["float32", "bfloat16"],
+        dtype: DtypeOrAuto,
         template: ScoreTemplate | None,
         max_tokens: Count,
         batch_tokens: Count = 8192,

@@ -63,8 +63,9 @@ def show(
 def _print_head(console: Console, outlooks: Sequence[RunPlan]) -> None:
     for outlook in _distinct(outlooks, by=lambda o: (str(o.cell.spec), o.device.name)):
         shape, spec, device = outlook.shape, outlook.cell.spec, outlook.device
+        why = f" ({spec.why})" if spec.why else ""
         text = (
-            f"{spec.name}: {shape.parameters:,} parameters, {shape.trained:,} trained, {spec.dtype}; on "
+            f"{spec.name}: {shape.parameters:,} parameters, {shape.trained:,} trained, {spec.dtype}{why}; on "
             f"{outlook.processes} x {device.name} ({device.memory / 1e9:.0f} GB, {device.rate / 1e12:.3g} TFLOP/s, "
             f"{device.bandwidth / 1e9:.0f} GB/s: {device.source})"
         )

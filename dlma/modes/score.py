@@ -115,10 +115,10 @@ def token_rewards(cell: RunContext, pairs: Sequence[Pair]) -> Stage:
     def write(folder: Path) -> dict:
         from dlma.scorer.token_rewards import TokenScorer
 
-        engine = cell.runtime.predict(TokenScorer(cell.base()), pairs, TokenRewards, folder, "scores")
+        engine = cell.runtime.predict(TokenScorer(cell.scoring("frozen")), pairs, TokenRewards, folder, "scores")
         return {"engine": engine}
 
-    return cell.make(cell.store.stage("token_rewards", {"pairs": _content(pairs), **cell.weights}), write)
+    return cell.make(cell.store.stage("token_rewards", {"pairs": _content(pairs), **cell.score_weights}), write)
 
 
 def implicit(cell: RunContext, pairs: Sequence[Pair], policy: str) -> Stage:

@@ -14,10 +14,14 @@ from dlma import pipeline, records
 from dlma.config.build import build
 from dlma.context import RunContext
 from dlma.cost.flops import work_of
+from dlma.model import compute_dtype
+from dlma.model.compute_dtype import Choice
 from dlma.model.load import Lora, ModelSpec, at_hand
 from dlma.records import Context, Pair, Prompt
+from dlma.runs import settled
 from dlma.store.stage import Stage
 
+HERE = "here"  # mode.device: this machine
 SIDES = ("plain", "positive", "negative")
 _RENDERED = 5000  # prompts whose lengths are looked at; with more, the longest is taken to be the limit
 _HELD_OUT = 0.1  # of the training prompts, where both are only counted
@@ -49,11 +53,24 @@ class DryRunContext(RunContext):
     """
 
     def __init__(self, cfg: DictConfig, *, prompts: int | None, held_out: int | None) -> None:
+        self.folder_here = weights_at_hand(cfg.model)
         super().__init__(cfg, Path("."))
         self.counts = None if prompts is None else (prompts, held_out or max(1, round(_HELD_OUT * prompts)))
-        self.folder_here = weights_at_hand(cfg.model)
         if self.folder_here is not None and "path" in cfg.model:
             cfg.model.path = str(self.folder_here)
+
+    def _settle(self) -> str:
+        return settled.settle(self.cfg, self._choose_dtype, None, "")
+
+    def _choose_dtype(self) -> Choice:
+        """As a run would choose here; for another device, what a device of today has."""
+        if self.setting("model.lora", None) is None:
+            return compute_dtype.ALL_TRAINED
+        if self.setting("mode.device", HERE) != HERE:
+            return compute_dtype.of_device(True)
+        if self.folder_here is None:
+            return Choice("float32", f"{compute_dtype.AUTO}: not timed, the weights are not on this machine")
+        return super()._choose_dtype()
 
     def setting(self, key: str, default: object) -> object:
         """A value that only some components have."""
@@ -75,13 +92,14 @@ class DryRunContext(RunContext):
     @cached_property
     def spec(self) -> ModelSpec:
         if self.folder_here is not None:
-            return build(self.cfg.model)
+            return super().spec
         lora = self.setting("model.lora", None)
         return ModelSpec(
             name=Path(self.cfg.model.path).name,
             folder=Path(self.cfg.model.path),
             dtype=self.cfg.model.dtype,
             trust_remote_code=self.setting("model.trust_remote_code", False),
+            why=self.why_dtype,
             lora=None if lora is None else Lora(**OmegaConf.to_container(lora, resolve=True)),
         )
 

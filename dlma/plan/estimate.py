@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dlma.cost.flops import Device, ModelSize, Workload, work_of
 from dlma.errors import UserError
 from dlma.plan import loads
-from dlma.plan.dry_run import DryRunContext, Sizes, planned_stages
+from dlma.plan.dry_run import HERE, DryRunContext, Sizes, planned_stages
 from dlma.store.stage import Stage
 
 if TYPE_CHECKING:
     from dlma.cost.memory import Footprint, Pass
-
-HERE = "here"
 
 
 @dataclass(frozen=True)
@@ -174,8 +172,9 @@ class RunPlan:
         contexts, most = self.sizes.contexts.values(), self.sizes.answer.most
         width = sum(c.most for c in contexts) + 2 * len(contexts) * most
         budget = self.cell.setting("scorer.token_budget", 8192)
+        frozen = replace(self.cell.frozen, dtype=self.cell.score_dtype)
         size = memory_model.largest_pass(budget, width, 2 * len(contexts) * most, self.sizes.train)
-        return memory_model.scoring(self.cell.frozen, self.config, size, models=2 if self._trains else 1)
+        return memory_model.scoring(frozen, self.config, size, models=2 if self._trains else 1)
 
     def _training(self, size: Pass) -> Footprint:
         from dlma.cost import memory as memory_model

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 RECORD, STATUS = "files.json", "status.json"
 START, MULTIRUN = ".started.json", "multirun.yaml"  # in a sweep's folder while it runs; the second is Hydra's
 CONFIG, COSTS = "config.yaml", "costs.json"
+CHOSEN = "chosen.json"  # what the config left to the machine (runs/settled.py); of a sweep, in its own folder
 PROMPTS, PAIRS, SCORED, ANSWERS = "prompts.parquet", "pairs.parquet", "scored.parquet", "answers.parquet"
 METRICS, CATEGORIES, ROUNDS = "metrics.csv", "categories.csv", "rounds.csv"
 REWARD_TRAIN, REWARDS = "reward.csv", "rewards.parquet"
@@ -32,7 +33,7 @@ REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS = "report.html", "report.md", "re
 POLICY, TUNED = "policy", "tuned"
 TREES = (POLICY, TUNED)
 NAMES = (  # what modes write into a run folder
-    *(STATUS, RECORD, MANIFEST, CONFIG, COSTS, REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS),
+    *(STATUS, RECORD, MANIFEST, CONFIG, CHOSEN, COSTS, REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS),
     *(METRICS, TRAIN, REWARD_TRAIN, TRAJECTORY, ROUNDS, CATEGORIES, VERSUS, WORKBENCH),
     *(PROMPTS, PAIRS, SCORED, ANSWERS, VERDICTS, METRIC_VALUES, REWARDS),
     *(TRAJECTORY_ANSWERS, VERSUS_VERDICTS, AGREEMENT),

@@ -58,6 +58,12 @@ def _processor() -> str:
     return next(named, "") or platform.processor() or platform.machine()
 
 
+def instructions() -> str:
+    """The processor's sets of instructions, as the system has them; empty where it does not say."""
+    named = (line for line in _lines(_CPU_INFO) if line.startswith(("flags", "Features")))
+    return next(named, "").partition(":")[2].strip()
+
+
 def _gpus() -> list[str]:
     """The names of NVIDIA's devices, as their driver has them."""
     lines = [line for file in sorted(_GPUS.glob("*/information")) for line in _lines(file)]

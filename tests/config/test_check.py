@@ -89,7 +89,7 @@ def test_every_rubric_can_be_put_to_an_llm_judge(rubric):
         ("seed=1.5", "seed: must be an integer, not 1.5"),
         ("seed=null", "seed: must be an integer, not None"),
         ("recipe.beta=high", "recipe.beta: must be a number, not 'high'"),
-        ("recipe.dtype=float23", "must be one of float32, bfloat16, not 'float23'; did you mean float32?"),
+        ("recipe.dtype=float23", "must be one of float32, bfloat16, auto, not 'float23'; did you mean float32?"),
         ("recipe.lora={rank: 8, alpha: 16, target: all}", "recipe.lora.target: unknown key; did you mean"),
         ("recipe.lora={rank: 8, alpha: 16}", "recipe.lora.targets: is missing"),
         ("recipe.optim.lr=???", "recipe.optim.lr: must be given: recipe.optim.lr=..."),

@@ -22,6 +22,17 @@ def test_half_precision_logits_are_summed_in_float32():
     assert token_logp(logits, torch.tensor([0])).item() == -torch.log(torch.tensor(4096.0)).item()
 
 
+def test_half_precision_states_give_float32_log_probs_and_sums():
+    """The products are rounded; log-softmax and the sum over an answer's tokens are not."""
+    head, hidden, target, _ = head_case(False, torch.bfloat16, tokens=3000)
+    found = chunked_token_logp(hidden, target, head)
+    wanted = -cross_entropy(head(hidden).float(), target, reduction="none")
+    assert found.dtype == torch.float32 and torch.allclose(found, wanted, atol=1e-6)
+    one = sum_by_owner(found, torch.zeros(3000, dtype=torch.long), torch.arange(3000), 1)
+    assert one.item() == pytest.approx(wanted.double().sum().item(), rel=1e-6)
+    assert one.bfloat16().item() != pytest.approx(one.item(), abs=1e-2)
+
+
 def test_no_tokens_give_no_log_probs():
     assert chunked_token_logp(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.nn.Linear(4, 5)).shape == (0,)
 

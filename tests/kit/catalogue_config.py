@@ -96,7 +96,7 @@ KINDS = [
            ("recipe.lora", {**LORA, "targets": []}), ("recipe.lora", {**LORA, "targets": [1]})),
     number("a Component", "Choose an option of the group instead: `judges=[oracle]`.", ("metrics.skills", 3),
            ("metrics.text", "x")),
-    one_of("recipe.dtype", "float32, bfloat16", "float23", 32),
+    one_of("recipe.dtype", "float32, bfloat16, auto", "float23", 32),
     one_of("recipe.margin_unit", "nats, sd, quantile", "nat", None),
     one_of("recipe.optim.optimizer", "adamw, rmsprop", "adam", "sgd"),
     one_of("store.keep_policies", "all, best, adapter", "none", True),
