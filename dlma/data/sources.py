@@ -59,15 +59,14 @@ class Source:
             yield from rows_of(file)
 
     def _on_hub(self) -> bool:
-        here = Path(self.path).expanduser().exists()
-        return not here and bool(_HUB_NAME.fullmatch(self.path)) and not self.path.endswith(SUFFIXES)
+        return is_on_hub(self.path)
 
     def _folder(self) -> Path:
         """The file or folder on this machine; a hub's snapshot is fetched once."""
         if not self._on_hub():
             return Path(self.path).expanduser()
         if self._commit is None:
-            self._commit = _snapshot(self.path, self.revision)
+            self._commit = snapshot(self.path, self.revision)
         return self._commit
 
     def _inner(self, folder: Path) -> Path:
@@ -101,6 +100,12 @@ class Source:
         if self.subset is None:
             return {}
         return {"data_dir": self.subset} if (folder / self.subset).is_dir() else {"name": self.subset}
+
+
+def is_on_hub(path: str) -> bool:
+    """Whether a path names a data set on the hub: nothing here, and `owner/name` without a file's ending."""
+    here = Path(path).expanduser().exists()
+    return not here and bool(_HUB_NAME.fullmatch(path)) and not path.endswith(SUFFIXES)
 
 
 def rows_of(file: Path) -> Iterator[tuple[str, dict]]:
@@ -164,7 +169,7 @@ def _sha256(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _snapshot(path: str, revision: str) -> Path:
+def snapshot(path: str, revision: str) -> Path:
     """The folder of a data set's commit in the hub's cache; raises UserError when it cannot be had."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

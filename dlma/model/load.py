@@ -139,7 +139,7 @@ def hf_model(
     _check_bits(bits, lora)
     folder, source = Path(path).expanduser(), None
     if not folder.exists():
-        folder, source = _snapshot(path, revision), path
+        folder, source = snapshot(path, revision), path
     weights = _require_causal_model(folder, path)
     _require_packing(folder, path, bits)
     adapter = _lora(lora)
@@ -172,7 +172,7 @@ def _lora(node: Lora | dict | None) -> Lora | None:
     return node if node is None or isinstance(node, Lora) else Lora(**node)
 
 
-def _snapshot(path: str, revision: str) -> Path:
+def snapshot(path: str, revision: str) -> Path:
     """The folder of a hub model in the local cache, fetched if need be."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError
@@ -245,7 +245,7 @@ def local_folder(path: str, revision: str) -> Path:
     """The folder of any safetensors model: the path itself, or the hub's snapshot of that name."""
     folder = Path(path).expanduser()
     if not folder.exists():
-        folder = _snapshot(path, revision)
+        folder = snapshot(path, revision)
     _require_causal_model(folder, path)
     return folder.resolve()
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
 import re
-import time
 from pathlib import Path
 
 from dlma import files
@@ -33,7 +31,6 @@ _PARTS = (
     "additional_chat_templates/*",
 )
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_SETTLED = 2.0  # seconds: a younger file may still change within one tick of its mtime
 
 
 def canonical(value: object) -> str:
@@ -71,12 +68,8 @@ def fingerprint(folder: Path, cache: Path | None = None) -> str:
     found = sorted({path for part in _PARTS for path in folder.glob(part) if path.is_file()})
     if not any(path.suffix == ".safetensors" for path in found):
         raise UserError(f"{folder}: no .safetensors weights here; give a model folder in Hugging Face format")
-    known = files.read_json(cache) if cache else {}
-    before = dict(known)
-    parts = [[path.relative_to(folder).as_posix(), _content(path, known)] for path in found]
-    if cache and known != before:
-        with contextlib.suppress(OSError):  # without its cache it is slower, not wrong
-            files.write_json(cache, known)
+    with files.memory(cache) as known:
+        parts = [[path.relative_to(folder).as_posix(), _content(path, known)] for path in found]
     return hashlib.sha256(canonical([commit_of(folder), parts]).encode()).hexdigest()
 
 
@@ -91,12 +84,4 @@ def _content(path: Path, known: dict) -> str:
         blob = Path(os.readlink(path))
         if blob.parent.name == "blobs" and _BLOB.fullmatch(blob.name):
             return f"blob:{blob.name}"
-    stat = path.stat()
-    mark = [stat.st_size, stat.st_mtime_ns]
-    entry = known.get(str(path.resolve()))
-    if isinstance(entry, dict) and entry.get("mark") == mark and isinstance(entry.get("sha256"), str):
-        return entry["sha256"]
-    value = files.sha256_file(path)
-    if abs(time.time() - stat.st_mtime) > _SETTLED:
-        known[str(path.resolve())] = {"mark": mark, "sha256": value}
-    return value
+    return files.remembered_sha256(path, known)

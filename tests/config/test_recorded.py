@@ -114,7 +114,17 @@ POLICIES = {
     "plan": ["model=hf", "model.path=run/policy", "mode.prompts=4", "mode.answer_tokens=4"],
     "score": ["mode.policy=run/policy", "data=jsonl", "data.path=mine.jsonl"],
 }
-OTHERS = {"agreement", "check", "dashboard", "lab_base", "pin", "run", "store", "workbench"}  # as plan: model.path only
+OTHERS = {
+    "agreement",
+    "check",
+    "dashboard",
+    "fetch",
+    "lab_base",
+    "pin",
+    "run",
+    "store",
+    "workbench",
+}  # as plan: model.path only
 
 
 def test_every_mode_is_known_to_read_run_folders_or_not():
