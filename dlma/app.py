@@ -152,14 +152,14 @@ def _hydra_itself(argv: list[str], args: Namespace, folder: Path) -> int:
 
 def _run(args: Namespace, folder: Path) -> int:
     from dlma.config import compose
-    from dlma.config.hydra_internals import Hydra
+    from dlma.config.hydra_internals import main_hydra
 
     path = compose.search_path(folder, args.config_dir)
     plan = compose.plan(path, args.overrides, args.multirun)
     if plan.folderless:
         return _without_folder(plan)
     try:
-        hydra = Hydra.create_main_hydra2("dlma", path)
+        hydra = main_hydra(path)
         if plan.sweep_folder is None:
             return hydra.run("config", task, plan.overrides).return_value["code"]
         return _sweep(hydra, plan)

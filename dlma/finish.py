@@ -69,8 +69,8 @@ def present(
     shown = stages | {f"judge {name}": stage for name, stage in judged.items()}
     shown |= {f"metric {name}": stage for name, stage in measured.items()}
     fill_folder(cell, shown, every, by_category)
-    publish_together(judged, _all(judged, Verdict), Verdict, cell.folder / names.VERDICTS)
-    publish_together(measured, scores, MetricValue, cell.folder / names.METRIC_VALUES)
+    publish_together(judged, Verdict, cell.folder / names.VERDICTS)
+    publish_together(measured, MetricValue, cell.folder / names.METRIC_VALUES, scores)
     with files.guarded(cell.folder, "hydra.run.dir"):
         costs = cost_record.noted(rounds, cell.recorded, cell.store.remembered)
         files.write_json(cell.folder / names.COSTS, costs)
@@ -106,11 +106,17 @@ def _all(stages: dict[str, Stage], record: type) -> list:
     return [row for stage in stages.values() for row in records.from_table(record, stage.table())]
 
 
-def publish_together(stages: dict[str, Stage], rows: Sequence[object], record: type, target: Path) -> None:
-    """The rows of several stages as one file; none where there are no stages."""
-    if stages:
-        with files.guarded(target.parent, "hydra.run.dir"):
-            shards.write_table(target, records.to_table(record, rows))
+def publish_together(stages: dict[str, Stage], record: type, target: Path, rows: Sequence[object] = ()) -> None:
+    """The rows of several stages as one file; none where there are no stages.
+
+    rows: the stages' rows in order, if some were renamed
+    """
+    if not stages:
+        return
+    changed = bool(rows) and list(rows) != _all(stages, record)
+    tables = [stage.table() for stage in stages.values()]
+    with files.guarded(target.parent, "hydra.run.dir"):
+        shards.write_table(target, records.to_table(record, rows) if changed else records.joined(record, tables))
 
 
 def fill_folder(

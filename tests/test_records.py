@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from dlma import records
-from dlma.records import Account, EvalRow, Prompt, Turn, content_id, from_table, not_finite, schema, to_table
+from dlma.records import Account, EvalRow, Prompt, Turn, content_id, from_table, joined, not_finite, schema, to_table
+from dlma.store.shards import table_bytes, table_of
 
 RECORDS = [
     found
@@ -52,6 +53,15 @@ def test_a_sparse_column_is_there_where_one_of_its_group_is_filled():
         rows = [row, dataclasses.replace(row, **{name: 0.5})]
         table = to_table(EvalRow, rows)
         assert set(table.column_names) - plain == added and from_table(EvalRow, table) == rows
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_tables_that_are_joined_have_the_bytes_of_their_rows_in_one(record):
+    parts = [[row_of(record, empty=True)], [row_of(record), row_of(record, empty=True)]]
+    read = [table_of(table_bytes(to_table(record, rows))) for rows in parts]
+    whole = table_bytes(to_table(record, [row for rows in parts for row in rows]))
+    assert table_bytes(joined(record, read)) == whole
+    assert table_bytes(joined(record, read[:1])) == table_bytes(to_table(record, parts[0]))
 
 
 def test_a_missing_column_is_an_error_and_a_further_one_is_not():

@@ -13,6 +13,7 @@ import numpy as np
 
 from dlma.records import ScoredPair
 from dlma.statistics.intervals import Estimate, mean_interval, share_interval
+from dlma.statistics.ranks import rank_correlation
 
 CLASSES = ("better", "tie", "worse", "unknown")
 
@@ -113,9 +114,7 @@ def spearman(known: list[tuple[float, float]]) -> Estimate | None:
     n = len(known)
     if n < 4 or any(len(set(column)) < 2 for column in zip(*known)):
         return None
-    from scipy.stats import spearmanr
-
-    rho = float(spearmanr(*zip(*known)).statistic)
+    rho = rank_correlation(*zip(*known))
     if abs(rho) >= 1:
         return Estimate(rho, rho, rho, n)
     half = 1.959964 * math.sqrt((1 + rho * rho / 2) / (n - 3))

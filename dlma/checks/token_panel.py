@@ -18,6 +18,7 @@ from dlma.checks.margin_facts import margin_facts, spearman
 from dlma.ranges import Count
 from dlma.records import ScoredPair, TokenRewards
 from dlma.statistics.intervals import Estimate, ratio_interval, share_interval
+from dlma.statistics.ranks import ranks
 
 WORDS_SHOWN = 8
 _WORD = re.compile(r"[^\W\d_]+")
@@ -114,8 +115,6 @@ def partial_correlations(target: Sequence[float], columns: Sequence[Sequence[flo
     From the inverse of the ranks' correlation matrix; interval by Fisher's z with Bonett and Wright's variance, n less
     one for each column held fixed. None for a column that does not vary or is a function of the others.
     """
-    from scipy.stats import rankdata
-
     table = np.array([target, *columns], dtype=np.float64)
     vary = [bool(np.ptp(row) > 0) for row in table]
     kept = [i for i, varies in enumerate(vary) if varies]
@@ -123,7 +122,7 @@ def partial_correlations(target: Sequence[float], columns: Sequence[Sequence[flo
     none: list[Estimate | None] = [None] * len(columns)
     if not vary[0] or len(kept) < 2 or n - others < 5:
         return none
-    matrix = np.corrcoef([rankdata(table[i]) for i in kept])
+    matrix = np.corrcoef([ranks(table[i]) for i in kept])
     if len(kept) > 2 and np.linalg.cond(matrix) > 1e10:
         return none
     inverse = np.linalg.inv(matrix) if len(kept) > 2 else None

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -37,6 +38,7 @@ WORDED = ("prompts", "judge_prompt")  # the nodes whose text a model is given
 INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 LONGEST = 200  # characters of a value in a message
 SPECIAL = re.compile(r"_\w+_")
+Known = Callable[[], list[str]]  # every key that the config could have
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def problems(cfg: DictConfig) -> list[Problem]:
     tree = _plain(cfg, "", found)
     redaction.learn(tree)
     schema = signatures.signature("dlma.config.schema.Root")
-    known = list(_known(tree, schema))
+    known = functools.cache(lambda: list(_known(tree, schema)))  # asked for where something is wrong
     found = [_with_suggestion(problem, known) for problem in found]
     found += _check_node(tree, schema, "", known)
     found += _exposed(tree)
@@ -116,10 +118,10 @@ def _value(node: Any, key: str | int, path: str, found: list[Problem]) -> object
     return _plain(value, path, found) if OmegaConf.is_config(value) else value
 
 
-def _with_suggestion(problem: Problem, known: list[str]) -> Problem:
+def _with_suggestion(problem: Problem, known: Known) -> Problem:
     """A dangling `${...}` with the key that may have been meant; any other problem as it is."""
     match = DANGLING.fullmatch(problem.text)
-    return Problem(problem.key, problem.text + suggestion(match[1], known)) if match else problem
+    return Problem(problem.key, problem.text + suggestion(match[1], known())) if match else problem
 
 
 def _schema(node: dict, path: str, found: list[Problem]) -> Signature | None:
@@ -156,7 +158,7 @@ def node_problems(node: dict, path: str) -> list[Problem]:
     """Every mistake in the values of one component, which stands at a dotted key; values are plain."""
     found: list[Problem] = []
     schema = _schema(node, path, found)
-    return found + (_check_node(node, schema, f"{path}.", []) if schema is not None else [])
+    return found + (_check_node(node, schema, f"{path}.", list) if schema is not None else [])
 
 
 def is_component(field: signatures.Field, schema: Signature) -> bool:
@@ -165,7 +167,10 @@ def is_component(field: signatures.Field, schema: Signature) -> bool:
 
 def are_components(field: signatures.Field, schema: Signature) -> bool:
     """Whether a field holds any number of components by name: `dict[str, Component]`."""
-    return any(signatures.describe(m, schema) == f"dict[str, {COMPONENT}]" for m in [field.annotation] if m)
+    members = signatures.options(field.annotation, schema)
+    return [ast.unparse(member) for member in members if isinstance(member, ast.Subscript)] == [
+        f"dict[str, {COMPONENT}]"
+    ]
 
 
 def _known(tree: dict, schema: Signature, path: str = "") -> Iterator[str]:
@@ -189,14 +194,14 @@ def _named(node: dict) -> Signature:
     return Signature({str(name): signatures.Field(ast.Name(COMPONENT), ast.Constant(None)) for name in node})
 
 
-def _check_node(node: dict, schema: Signature, path: str, known: list[str]) -> list[Problem]:
+def _check_node(node: dict, schema: Signature, path: str, known: Known) -> list[Problem]:
     """Unknown, missing and mistyped keys of one node and all below it."""
     found: list[Problem] = []
     for key in node:
         if not path and key in GROUPS:
             found.append(Problem(str(key), _no_node(str(key), node[key], known)))
         elif key not in schema.fields and not SPECIAL.fullmatch(str(key)):
-            found.append(Problem(f"{path}{key}", "unknown key" + suggestion(f"{path}{key}", known)))
+            found.append(Problem(f"{path}{key}", "unknown key" + suggestion(f"{path}{key}", known())))
     for name, field in schema.fields.items():
         if name in node:
             found += _check_value(node[name], field, schema, path + name, known)
@@ -205,10 +210,10 @@ def _check_node(node: dict, schema: Signature, path: str, known: list[str]) -> l
     return found
 
 
-def _no_node(group: str, value: object, known: list[str]) -> str:
+def _no_node(group: str, value: object, known: Known) -> str:
     """What to say of values below a group whose choice leaves no node."""
     leaf = next(iter(value), None) if isinstance(value, dict) else None
-    near = [key for key in known if key.rpartition(".")[2] == leaf]
+    near = [key for key in known() if key.rpartition(".")[2] == leaf]
     hint = f"; did you mean {' or '.join(near[:2])}?" if near else ""
     return (
         f"is chosen by name, {group}=..., and has no keys of its own{hint} (a file of conf/{group} begins with "
@@ -216,9 +221,7 @@ def _no_node(group: str, value: object, known: list[str]) -> str:
     )
 
 
-def _check_value(
-    value: object, field: signatures.Field, schema: Signature, path: str, known: list[str]
-) -> list[Problem]:
+def _check_value(value: object, field: signatures.Field, schema: Signature, path: str, known: Known) -> list[Problem]:
     if value is UNREADABLE:
         return []
     if is_component(field, schema) and isinstance(value, dict):

@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlma.config import foreign, run_names, yaml_files
 from dlma.config.check import listing, problems, suggestion
-from dlma.config.hydra_internals import Loader, create_config_search_path
+from dlma.config.hydra_internals import Loader, copied, create_config_search_path, name_the_program
 from dlma.config.overrides import PRIMARY, Reading, by_slot, is_group, normal, read, singles_of, told
 from dlma.errors import UserError
 
@@ -58,6 +58,7 @@ def search_path(folder: Path, extra: str | None) -> ConfigSearchPath:
         yaml_files.check(Path(extra), [path.name for path in folder.iterdir() if path.is_dir()])
     version.setbase("1.3")
     setup_globals()
+    name_the_program()
     run_names.register()
     path = create_config_search_path(str(folder.resolve()))
     if extra is not None:
@@ -256,7 +257,7 @@ def _compose(cell: dict[str, Override], reading: Reading) -> DictConfig | None:
 
 
 def _without_hydra(cfg: DictConfig) -> DictConfig:
-    bare = cfg.copy()
+    bare = copied(cfg)
     with open_dict(bare):
         del bare["hydra"]
     return bare

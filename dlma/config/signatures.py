@@ -72,7 +72,12 @@ def _parse(file: Path, changed: int) -> ast.Module:
 def signature(target: str) -> Signature:
     """The schema of a target; raises UserError for one that does not exist or is private."""
     file, name = source(target)
-    tree = _parse(file, file.stat().st_mtime_ns)
+    return _signature(target, name, file, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=512)
+def _signature(target: str, name: str, file: Path, changed: int) -> Signature:
+    tree = _parse(file, changed)
     defined = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
     found = {n.name: n for n in defined if not n.name.startswith("_")}
     if name not in found:

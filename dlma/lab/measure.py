@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dlma.lab import affixes, documents, lexicon, oracle, world
 from dlma.lab import skills as lab_skills
 from dlma.lab.documents import Dials
+from dlma.statistics.ranks import rank_correlation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -141,8 +142,6 @@ def _judged(probe: Probe, questions: list[str], first: list[str], second: list[s
 
 def pair_figures(probe: Probe, questions: list[str], limit: int) -> dict[str, object]:
     """Arms, construction, self-reward and judge on one pair per question."""
-    from scipy.stats import spearmanr
-
     sides = {"plain": "", "second": "", "positive": POSITIVE, "negative": NEGATIVE}
     ids = {k: probe.sample([documents.context(q, affix) for q in questions], limit) for k, affix in sides.items()}
     texts = {k: [probe.text(answer) for answer in found] for k, found in ids.items()}
@@ -160,7 +159,7 @@ def pair_figures(probe: Probe, questions: list[str], limit: int) -> dict[str, ob
         "truth_ties": truths.count(0) / len(truths),
         "construction": accuracy([1.0] * len(truths), truths),
         "sign_R": accuracy(margins, truths),
-        "spearman_R_truth": float(spearmanr(margins, gaps).statistic) if any(truths) else 0.0,
+        "spearman_R_truth": rank_correlation(margins, gaps) if any(truths) else 0.0,
         "mean_R": mean,
         "sd_R": math.sqrt(sum((r - mean) ** 2 for r in margins) / (len(margins) - 1)),
         "judge": _judged(probe, questions, texts["plain"], texts["second"]),

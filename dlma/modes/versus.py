@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
 from dlma import files, records
@@ -120,7 +119,7 @@ def judge(cfg: DictConfig, entry: Entry, rivals: dict[str, Entry]) -> tuple[list
         one = build(node, bench)
         with TemporaryDirectory() as folder:
             runtime.predict(JudgeModule(one, name=name), rows, Verdict, Path(folder), name)
-            said += records.from_table(Verdict, pq.read_table(Path(folder) / ROWS))
+            said += records.from_table(Verdict, shards.read_table(Path(folder) / ROWS))
         notes[name] = {"criterion": one.criterion, "self_reported": bool(set(one.identity()) & set(weights))}
     answers = [replace(row, arm=name) for name, rival in rivals.items() for row in rival.answers.values()]
     return said, contests(said, notes, [*entry.answers.values(), *answers])

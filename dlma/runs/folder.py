@@ -105,11 +105,12 @@ class RunFolder:
     def table(self, name: str) -> pa.Table:
         """A Parquet file. Raises FileNotFoundError where it is not there, ValueError where it is none."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
+
+        from dlma.store.shards import read_table
 
         if not (self.path / name).is_file():
             raise FileNotFoundError(f"{name} is missing")
         try:
-            return pq.read_table(self.path / name)
+            return read_table(self.path / name)
         except pa.ArrowException as reason:
             raise ValueError(f"{name}: {reason}") from reason

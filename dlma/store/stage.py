@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dlma import files
+from dlma.store import shards
 from dlma.store.owned import MANIFEST, ROWS
 
 Writer = Callable[[Path], dict | None]
@@ -58,7 +58,7 @@ class Stage:
 
     def table(self, file: str = ROWS) -> pa.Table:
         """The rows of a record file, verified now; a damaged stage is computed again first."""
-        return pq.read_table(pa.BufferReader(self.read(file)))
+        return shards.table_of(self.read(file))
 
     def read(self, file: str) -> bytes:
         """The content of a record file, verified now."""

@@ -61,10 +61,10 @@ def _hashed(prompt: str) -> int:
 
 def read(path: Path) -> list[Setting]:
     """The rows again, each with its seeds' numbers by hashed prompt; they can be estimated and compared as before."""
-    import pyarrow.parquet as pq
+    from dlma.store.shards import read_table
 
     rows: dict[tuple[str, str, Settings, str], dict[int, dict[str, dict[str, tuple[float, float]]]]] = {}
-    for line in pq.read_table(path).to_pylist():
+    for line in read_table(path).to_pylist():
         row = (line["base"], line["method"], settings_of(line["settings"]), line["arm"])
         metric = rows.setdefault(row, {}).setdefault(line["seed"], {}).setdefault(line["metric"], {})
         metric[str(line["prompt"])] = (line["value"], line["weight"])

@@ -1,16 +1,23 @@
 """What is private to Hydra is imported in one module, so that an upgrade of Hydra is read there."""
 
 import ast
+import os
 from pathlib import Path
 
+import pytest
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
 from source_tree import modules, tree
 
 from dlma.config.compose import PRIMARY, search_path
-from dlma.config.hydra_internals import Loader
+from dlma.config.hydra_internals import Loader, copied, create_config_search_path, read_yaml
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
+WITH_DELETION = ["method=rlcd", "seed=7", "~intermediate", "++intermediate=3"]
 OWNER = "dlma.config.hydra_internals"
 
 
@@ -31,7 +38,7 @@ def test_the_rule_sees_both_forms_of_an_import():
 
 
 def test_a_choice_of_files_is_composed_as_hydra_does_and_each_time_for_the_caller_to_change():
-    path = search_path(Path(__file__).resolve().parents[2] / "conf", None)
+    path = search_path(CONF, None)
     loader, plain = Loader(path), ConfigLoaderImpl(path)
     for choices in (["method=rlcd"], [], ["method=rlcd"]):
         wanted = plain.load_configuration(PRIMARY, choices, RunMode.RUN, validate_sweep_overrides=False)
@@ -40,3 +47,84 @@ def test_a_choice_of_files_is_composed_as_hydra_does_and_each_time_for_the_calle
         found.seed = 77  # nobody else sees it
     entries = plain.compute_defaults_list(PRIMARY, ["method=rlcd"], RunMode.RUN).defaults
     assert [e.config_path for e in loader.chosen(PRIMARY, ["method=rlcd"])] == [e.config_path for e in entries]
+
+
+LINES = ["method=rlcd", "seed=7", "recipe.beta=0.3", "+model.made={a: 1}", "hydra.job.env_copy=[HOME]", "mode=check"]
+
+
+@pytest.mark.parametrize("lines", [LINES, WITH_DELETION, ["hydra.run.dir=here", "name=x"]])
+def test_values_are_set_as_hydra_sets_them_and_all_that_it_notes_is_noted(lines, monkeypatch, tmp_path):
+    path = search_path(CONF, None)
+    loader, plain = Loader(path), ConfigLoaderImpl(path)
+    loader.load_configuration(PRIMARY, ["method=rlcd", "seed=3"], RunMode.RUN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "elsewhere")
+    found = loader.load_configuration(PRIMARY, lines, RunMode.RUN)
+    assert found == plain.load_configuration(PRIMARY, lines, RunMode.RUN)
+    with pytest.raises(ConfigCompositionException, match="unknown"):
+        loader.load_configuration(PRIMARY, [*lines, "unknown.key=1"], RunMode.RUN)
+
+
+def test_the_first_cell_of_a_sweep_is_composed_as_hydra_does():
+    path, lines = search_path(CONF, None), ["method=rlcd,rlaif", "seed=0,1", "recipe.beta=0.3", "hydra.mode=MULTIRUN"]
+    wanted = ConfigLoaderImpl(path).load_configuration(PRIMARY, lines, RunMode.MULTIRUN)
+    assert Loader(path).load_configuration(PRIMARY, lines, RunMode.MULTIRUN) == wanted
+    with pytest.raises(ConfigCompositionException, match="--multirun"):
+        Loader(path).load_configuration(PRIMARY, lines, RunMode.RUN)
+
+
+def test_a_file_that_was_changed_added_or_taken_away_is_seen_in_the_same_process(tmp_path):
+    """Of the same length and at the same time: what counts is the text."""
+
+    def value() -> object:
+        return Loader(path).compose("main", ["+group=one"]).get("value")
+
+    path = create_config_search_path(str(tmp_path))
+    (tmp_path / "group").mkdir()
+    (tmp_path / "main.yaml").write_text("defaults: [_self_, {optional group@_global_: other}]\nvalue: 0")
+    one, other = tmp_path / "group" / "one.yaml", tmp_path / "group" / "other.yaml"
+    for number in (1, 2):
+        one.write_text(f"# @package _global_\nvalue: {number}")
+        os.utime(one, (0, 0))
+        assert value() == number
+    one.write_text("a: 1")
+    assert value() == 0
+    other.write_text("value: 5")
+    assert value() == 5
+    other.unlink()
+    assert value() == 0
+    one.unlink()
+    with pytest.raises(ConfigCompositionException):
+        value()
+
+
+def test_a_copy_is_whole_and_apart():
+    cfg = Loader(search_path(CONF, None)).compose(PRIMARY, [])
+    other = copied(cfg)
+    assert other == cfg
+    other.recipe.beta = 99.0
+    assert cfg.recipe.beta != 99.0
+
+
+def test_yaml_is_read_as_omegaconf_reads_it():
+    texts = [file.read_text(encoding="utf-8") for file in CONF.rglob("*.yaml")]
+    texts += [
+        "",
+        "a: 1e3\nb: 1_0\nc: .5\nd: 2020-01-01\ne: yes\nf: 0o7\ng: ~",
+        "a: &x [1]\nb: *x",
+        "<<: {a: 1}\nb: 2",
+        "é: ü",
+    ]
+    for text in texts:
+        wanted = yaml.load(text, get_yaml_loader())
+        found = read_yaml(text)
+        assert found == wanted and repr(found) == repr(wanted)
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2", "a: [1", "a: b: c", "\ta: 1", "a: !!python/name:os.system x"])
+def test_what_is_wrong_with_yaml_is_said_as_omegaconf_says_it(text):
+    with pytest.raises(yaml.YAMLError) as wanted:
+        yaml.load(text, get_yaml_loader())
+    with pytest.raises(yaml.YAMLError) as found:
+        read_yaml(text)
+    assert str(found.value) == str(wanted.value)
