@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlma import files, redaction, screen, stopping, wheels
+from dlma import cores, files, redaction, screen, stopping, wheels
 from dlma.config import help, run_names
 from dlma.config.build import build, resolved
 from dlma.config.check import check
@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     program = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
+    if program:
+        cores.wait_asleep()
     with _restored(), redaction.session(), screen.guarded(), screen.quiet(), stopping.heeded(), _last_words(argv):
         redaction.learn_words(argv)
         code = _outcome(argv)

@@ -13,7 +13,7 @@ import pytest
 from command_line import MODE, statuses
 from omegaconf import OmegaConf
 
-from dlma import app
+from dlma import app, cores
 from dlma.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +60,16 @@ def test_the_commands_of_the_help_text_are_sound(run_main):
         words = [word.replace("MODEL", "/m").replace("DATA", "/d") for word in words]
         ran = run_main(*[word for word in words if word != "mode=check"], "mode=check")
         assert (ran.code, ran.err) == (0, ""), line
+
+
+def test_the_program_lets_threads_that_wait_sleep(monkeypatch):
+    """Before torch is imported, and for the processes that it starts."""
+    for name in cores.WAITING:
+        monkeypatch.setenv(name, "put back after the test")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--help"])
+    assert app.main(["--help"]) == 0 and "OMP_WAIT_POLICY" not in os.environ  # called by others it leaves theirs alone
+    assert app.main() == 0 and os.environ["OMP_WAIT_POLICY"] == "passive"
 
 
 def test_an_unknown_flag_is_refused(run_main):

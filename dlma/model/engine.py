@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from dlma import cores
 from dlma.functional.logprob import KEEP_BYTES, chunked_token_logp, sum_by_owner, token_logp
 from dlma.model import layout_check, memory, trees
 from dlma.model.dense import dense_logits, dense_states, reason_against_padding
@@ -35,6 +36,12 @@ def say_once(line: str) -> None:
     if line not in _said:
         _said.add(line)
         print(line, file=sys.stderr)
+
+
+def threads_in_words() -> str:
+    """How many threads torch uses, and why: `2 threads: 2 of 8 cores by the container's quota`."""
+    count = torch.get_num_threads()
+    return f"{count} {'thread' if count == 1 else 'threads'}" + (f": {cores.said}" if cores.said else "")
 
 
 class Engine:
@@ -222,7 +229,7 @@ class Engine:
         return (
             f"engine: {self.model.name} on {self.model.device.type}, {str(self.model.compute_dtype)[6:]}{why}, "
             f"attention {self.model.attention}: prefix sharing {sharing}, head {self._head()}, "
-            f"up to {self.token_budget} tokens a pass{again}"
+            f"up to {self.token_budget} tokens a pass{again}, {threads_in_words()}"
         )
 
     def report(self) -> dict[str, object]:

@@ -11,6 +11,8 @@ import os
 import platform
 from pathlib import Path
 
+from dlma import cores
+
 ARITHMETIC = (
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
     *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
@@ -18,7 +20,6 @@ ARITHMETIC = (
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"),
     *("TORCH_BLAS_PREFER_CUBLASLT", "TORCH_LINALG_PREFER_CUSOLVER", "CUDNN_DETERMINISTIC"),
 )
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _CPU_INFO = Path("/proc/cpuinfo")
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -45,11 +46,11 @@ def difference(then: dict[str, str], here: dict[str, str]) -> str:
 
 
 def _threads(wanted: int) -> str:
-    """Threads of torch: what the config or a variable says, else its own choice among the processor's cores."""
-    said = [os.environ[name] for name in _THREADS if os.environ.get(name)]
-    if wanted or said:
-        return str(wanted or said[0])
-    return f"torch's choice of {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
+    """Threads of torch: what the config, a variable or a quota says, else its own choice among the cores."""
+    count, why = cores.threads(wanted)
+    if why in cores.VARIABLES:
+        return os.environ[why]
+    return str(count) if count else f"torch's choice of {cores.allowed()}"
 
 
 def _processor() -> str:

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter, Callback
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from tqdm import tqdm
 
-from dlma import records
+from dlma import cores, records
 from dlma.errors import UserError, few
 from dlma.model import memory
 from dlma.model.engine import Engine
@@ -103,7 +103,7 @@ class Runtime:
     devices: processes, each with a device of its own (launch.py starts them)
     strategy: ddp: each process holds the whole model; fsdp: in training the layers' weights, gradients and optimizer
         states are spread over the processes (trainer/fsdp.py)
-    threads: torch threads of this process; 0 leaves torch's own choice
+    threads: torch threads of this process; 0 leaves torch's own choice, within a container's quota
     shard_rows: rows of one shard
     checkpoint_steps: training steps between two resume points
     """
@@ -124,8 +124,7 @@ class Runtime:
         self.strategy = strategy
         self.shard_rows = shard_rows
         self.checkpoint_steps = checkpoint_steps
-        if threads:
-            torch.set_num_threads(threads)
+        use_threads(threads)
         memory.keep_freed_memory()
 
     def trainer(self, callbacks: Sequence[Callback] = (), max_steps: int = -1) -> pl.Trainer:
@@ -189,6 +188,13 @@ class Runtime:
         share = _count(todo) / max(1, _count(list(loader)))
         trainer = self.trainer([writer(share)])
         interruptible(trainer.predict, module, dataloaders=loader, return_predictions=False)
+
+
+def use_threads(wanted: int) -> None:
+    """Give torch its threads: as many as are wanted; for 0 as many as it has by itself, within a container's quota."""
+    count, cores.said = cores.threads(wanted)
+    if count:
+        torch.set_num_threads(count if wanted else min(count, torch.get_num_threads()))
 
 
 def _require_finite(rows: Sequence, stage: str) -> None:

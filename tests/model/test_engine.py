@@ -6,10 +6,12 @@ import pytest
 import torch
 from small_models import FOUR_SHAPES, plain_logp, small_model
 
+from dlma import cores
 from dlma.model import engine as engine_module
 from dlma.model import layout_check
 from dlma.model.engine import Engine
 from dlma.model.trees import Completion
+from dlma.trainer.runtime import use_threads
 
 CONTEXT = [0, 5, 6, 7, 8, 9]
 GROUP = [
@@ -157,3 +159,21 @@ def test_the_self_check_keeps_nothing_of_the_layers_before_the_one_it_watches():
     assert not any(followed[first])
     assert sum(followed[last]) == 2
     assert [p is frozen for p in model.network.parameters() if not p.requires_grad] == [True]
+
+
+def test_the_line_says_how_many_threads_there_are_and_why(monkeypatch):
+    for name in cores.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cores.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(cores, "allowed", lambda: 2)
+    monkeypatch.setattr(cores, "quota", lambda: 1.0)
+    monkeypatch.setattr(cores, "said", "")
+    engine, before = Engine(small_model("llama"), layout="dense"), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert engine.describe().endswith(" tokens a pass, 2 threads")
+        for wanted, said in [(0, "1 thread: 1 of 8 cores by the container's quota"), (2, "2 threads: trainer.threads")]:
+            use_threads(wanted)
+            assert engine.describe().endswith(f" tokens a pass, {said}")
+    finally:
+        torch.set_num_threads(before)
