@@ -10,7 +10,7 @@ from source_tree import Import, closure, imports, imports_of, is_package, module
 # the units of the layers below, never another unit of its own layer.
 LAYERS = [
     ["dlma.errors", "dlma.ranges"],
-    ["dlma.stopping", "dlma.redaction"],
+    ["dlma.stopping", "dlma.redaction", "dlma.cores"],
     ["dlma.screen"],
     ["dlma.csv_text"],
     ["dlma.records", "dlma.functional.*"],

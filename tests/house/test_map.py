@@ -35,6 +35,7 @@ FOUNDATIONS = {
     "ranges": "the ranges of configured numbers",
     "http_client": "JSON over HTTP",
     "stopping": "signals",
+    "cores": "threads",
     "errors": "exceptions that mean something",
     "config": "the composed config",
     "store": "the stages on disk",
