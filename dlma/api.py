@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from dlma.functional.reward import self_reward_margin
+from dlma.model.chat_model import ids_of, told_by
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
 from dlma.model.tokens import Characters, answer_ids, with_eos
@@ -24,7 +25,11 @@ def self_reward(network, tokenizer, rows: Iterable[Mapping[str, str]], wording: 
     wording: the contrastive prompts; of several pairs, each prompt draws its own
     raises: BadRow when an answer is empty, holds an EOS inside, or its tokens change with the text before it
     """
-    engine = Engine(LanguageModel(network, tokenizer, type(network).__name__))
+    model = LanguageModel(network, tokenizer, type(network).__name__)
+    if wording.format == "auto":
+        ends = getattr(model.causal.generation_config, "eos_token_id", None)
+        wording = wording.spoken(told_by(tokenizer, ids_of(ends))[0])
+    engine = Engine(model)
     logp = engine.score([_group(tokenizer, row, wording) for row in rows])
     columns = torch.tensor(logp).view(-1, 2, 2)  # side, answer
     (first_pos, second_pos), (first_neg, second_neg) = columns.permute(1, 2, 0)

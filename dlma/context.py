@@ -22,6 +22,7 @@ from dlma.config.build import build, layout, resolved, scientific
 from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
 from dlma.model import compute_dtype
+from dlma.model.chat_model import format_of
 from dlma.model.compute_dtype import Choice
 from dlma.model.load import ModelSpec
 from dlma.redaction import redact
@@ -164,9 +165,25 @@ class RunContext:
         return {"on_bad_row": self.data.on_bad_row, "max_dropped": self.data.max_dropped}
 
     @cached_property
+    def format(self) -> str:
+        """What `prompts.format=auto` is for the model: chat or template; a line says why."""
+        if self.lender is not None:
+            return self.lender.format
+        found, line = format_of(self.spec)
+        if line:
+            print(line, file=sys.stderr)
+        return found
+
+    @property
+    def prompts(self) -> dict:
+        """The node of the wording, its format settled."""
+        node = resolved(self.cfg.prompts)
+        return {**node, "format": self.format} if node.get("format") == "auto" else node
+
+    @cached_property
     def wording(self):
         """The prompt wording."""
-        return build(self.cfg.prompts)
+        return build(self.prompts)
 
     def under(self, **nodes: DictConfig) -> RunContext:
         """This cell with other nodes (prompts=, scorer=), the same store and loaded model; for reading only."""
@@ -207,10 +224,13 @@ class RunContext:
 
     @cached_property
     def recorded(self) -> dict:
-        """The settings as manifests and the run folder keep them: a revision on the hub is the commit it meant."""
+        """The settings as manifests and the run folder keep them: a revision on the hub is the commit it meant.
+
+        Likewise the format of prompts is the one that was settled.
+        """
         commit = self.spec.commit
         model = self.settings["model"] if commit is None else {**self.settings["model"], "revision": commit}
-        return {**self.settings, "model": model}
+        return {**self.settings, "model": model, "prompts": redact(self.prompts)}
 
     @property
     def training(self) -> dict:

@@ -100,7 +100,7 @@ class RankZero(RunContext):
         gpu = self.cfg.trainer.accelerator == "gpu"
         port = _free_port()
         first = {
-            "cfg": resolved(self.cfg),
+            "cfg": {**resolved(self.cfg), "prompts": self.prompts},
             "folder": str(self.folder),
             "processes": self.processes,
             "port": port,

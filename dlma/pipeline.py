@@ -118,7 +118,7 @@ def read_prompts(cell: RunContext) -> Stage:
 def render(cell: RunContext, prompts: Stage, split: str, sample: int | None = None) -> Stage:
     """The prompts of a split as token ids, plain and under both sides of the wording; all, or the first `sample`."""
     limits = {"seed": cell.cfg.seed, "max_prompt_tokens": cell.cfg.recipe.max_prompt_tokens, **cell.strictness}
-    key = {**scientific(cell.cfg.prompts), "split": split, **limits, "weights": cell.weights["weights"]}
+    key = {**scientific(cell.prompts), "split": split, **limits, "weights": cell.weights["weights"]}
     key |= {} if sample is None else {"sample": sample}
 
     def write(folder: Path) -> dict:
@@ -156,7 +156,7 @@ def import_pairs(cell: RunContext, held_out: Stage) -> Stage:
     lengths = {"max_prompt_tokens": recipe.max_prompt_tokens, "max_response_tokens": recipe.max_new_tokens}
     limits = {"seed": cell.cfg.seed, **lengths, **cell.strictness}
     key = {
-        **scientific(cell.cfg.prompts),
+        **scientific(cell.prompts),
         **limits,
         "scored": scored,
         "content": imported.fingerprint(path),

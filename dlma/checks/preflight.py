@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dlma.checks.finding import Finding
 from dlma.data.text import prompt_id
 from dlma.errors import UserError
-from dlma.ranges import Share
+from dlma.ranges import Share, Whole
 from dlma.records import Context, Pair, Prompt, ScoredPair
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ def inspect(
 class Preflight:
     """The largest shares that give no warning.
 
+    short_answers: a length limit (max_new_tokens) of at most so many tokens is a chosen length: being cut is the plan
     waived: checks that warn where they would stop the run, for experiments about the very fault
     """
 
@@ -166,6 +167,8 @@ class Preflight:
     max_duplicates: Share
     max_identical: Share
     max_empty: Share
+    max_new_tokens: Whole
+    short_answers: Whole
     waived: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -192,6 +195,9 @@ class Preflight:
         allowed = f"; at most {100 * limit:g} % pass without a word" if check.limit else ""
         if not faulty:
             return Finding(name, "ok", text + allowed)
+        if name == "truncated" and self.max_new_tokens <= self.short_answers:
+            planned = f"recipe.max_new_tokens={self.max_new_tokens} is at most preflight.short_answers"
+            return Finding(name, "ok", f"{text}, as planned: {planned}={self.short_answers}")
         advice = f"; first: {count.first}; {check.advice}"
         passes = check.limit or name in self.waived
         return Finding(name, "warning" if passes else "stop", text + allowed + advice)

@@ -47,7 +47,7 @@ class WheelCorpus:
     ) -> None:
         Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
         self.wheel = wheel
-        self.parts = {name: Member(**dict(part)) for name, part in parts.items()}
+        self.parts = {name: Member(**part) if isinstance(part, dict) else part for name, part in parts.items()}
         self.sizes: dict[str, Any] = {
             "max_words": None,
             "max_prompts": max_prompts,

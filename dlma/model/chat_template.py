@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from dlma.model import today
 
-_ASKED = "what the user asks"
+_ASKED, _TOLD = "what the user asks", "what the system is told"
 _in_parts: dict[str, bool] = {}  # by template
+_own_system: dict[str, str] = {}  # by options and template
 
 
 class Refused(Exception):
@@ -25,6 +26,29 @@ def written(tokenizer, messages: Sequence[Mapping[str, str]], options: Mapping[s
     if template not in _in_parts:
         _in_parts[template] = _wants_parts(tokenizer, options)
     return _applied(tokenizer, _parts(messages) if _in_parts[template] else messages, options)
+
+
+def own_system(tokenizer, options: Mapping[str, object]) -> str:
+    """The system text that the template writes where a conversation has none; empty where it writes none.
+
+    It is what stands between the same two texts as a given one. raises: Refused where the template writes nothing
+    """
+    key = f"{sorted(options.items())} {tokenizer.chat_template}"
+    if key not in _own_system:
+        _own_system[key] = _read_own_system(tokenizer, options)
+    return _own_system[key]
+
+
+def _read_own_system(tokenizer, options: Mapping[str, object]) -> str:
+    asked, told = {"role": "user", "content": _ASKED}, {"role": "system", "content": _TOLD}
+    alone = written(tokenizer, [asked], options)
+    try:
+        before, found, after = written(tokenizer, [told, asked], options).partition(_TOLD)
+    except Refused:  # it takes no system turn
+        return ""
+    room = len(alone) - len(before) - len(after)
+    held = found and room > 0 and alone.startswith(before) and alone.endswith(after)
+    return alone[len(before) : len(before) + room] if held else ""
 
 
 def _wants_parts(tokenizer, options: Mapping[str, object]) -> bool:

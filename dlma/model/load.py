@@ -45,6 +45,7 @@ class ModelSpec:
     trainable: train that adapter further; otherwise it is frozen
     source: the hub name that the folder was fetched from
     why: why the dtype is what it is, where the config left it open
+    chat: whether it is a chat model, by its preset or the user; None: its files tell (chat_model.py)
     """
 
     name: str
@@ -57,6 +58,7 @@ class ModelSpec:
     bits: int | None = None
     source: str | None = None
     why: str = ""
+    chat: bool | None = None
 
     @property
     def commit(self) -> str | None:
@@ -134,6 +136,7 @@ def hf_model(
     bits: Literal[4] | None,
     lora: Lora | None,
     trust_remote_code: bool = False,
+    chat: bool | None = None,
 ) -> ModelSpec:
     """Any causal language model in Hugging Face format: a local folder, or a name on the hub."""
     _check_bits(bits, lora)
@@ -145,7 +148,8 @@ def hf_model(
     adapter = _lora(lora)
     if adapter is not None:
         headers.require_targets(weights, adapter.rank, adapter.targets)
-    return ModelSpec(Path(path).name, folder.resolve(), dtype, trust_remote_code, adapter, bits=bits, source=source)
+    name, place = Path(path).name, folder.resolve()
+    return ModelSpec(name, place, dtype, trust_remote_code, adapter, bits=bits, source=source, chat=chat)
 
 
 def _check_bits(bits: int | None, lora: Lora | None) -> None:

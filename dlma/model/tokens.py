@@ -17,7 +17,7 @@ MOVED = "moved boundary"
 EARLY_END = "EOS inside the answer"
 SPELT = "a special token in the text that the tokenizer cannot write as characters"
 GUARD = "\ufdd0"  # a noncharacter of Unicode, which no text holds
-_ANSWER = "the answer itself"
+_ASKED, _ANSWER = "what is asked", "the answer itself"
 NO_ROW = "a token that the model has no row for"
 
 
@@ -100,6 +100,12 @@ def turn_end(tokenizer, options: Mapping[str, object]) -> int | None:
     tail = text.rpartition(_ANSWER)[2].lstrip() if _ANSWER in text else ""
     found = [(name, index) for name, index in special_names(tokenizer).items() if tail.startswith(name)]
     return max(found, key=lambda one: len(one[0]))[1] if found else tokenizer.eos_token_id
+
+
+def closes_every_turn(tokenizer, end: int) -> bool:
+    """Whether the chat template writes the token after a user's turn too, as it does after an assistant's."""
+    text = _written(tokenizer, [("user", _ASKED), ("assistant", _ANSWER)], {})
+    return text.partition(_ASKED)[2].lstrip().startswith(tokenizer.convert_ids_to_tokens(end))
 
 
 def _written(tokenizer, talk: Sequence[tuple[str, str]], options: Mapping[str, object]) -> str:

@@ -100,8 +100,15 @@ class DryRunContext(RunContext):
             dtype=self.cfg.model.dtype,
             trust_remote_code=self.setting("model.trust_remote_code", False),
             why=self.why_dtype,
+            chat=self.setting("model.chat", None),
             lora=None if lora is None else Lora(**OmegaConf.to_container(lora, resolve=True)),
         )
+
+    @cached_property
+    def format(self) -> str:
+        if self.folder_here is not None:
+            return super().format
+        return "chat" if self.spec.chat else "template"
 
     @cached_property
     def weights(self) -> dict:

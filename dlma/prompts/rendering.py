@@ -16,7 +16,7 @@ def rendered(tokenizer, wording: Wording, turns: Sequence[Turn], side: str, inde
 
     raises: UserError where the tokenizer has no chat template, or its template refuses the conversation
     """
-    if wording.format == "template":
+    if not wording.is_chat:
         return wording.render(turns, side, index)
     if not tokenizer.chat_template:
         name = _name(tokenizer)
@@ -25,6 +25,9 @@ def rendered(tokenizer, wording: Wording, turns: Sequence[Turn], side: str, inde
         )
     messages = wording.messages(turns, side, index)
     try:
+        if wording.chat_affix == "system":
+            own = chat_template.own_system(tokenizer, wording.chat_options)
+            messages = wording.messages(turns, side, index, own)
         return chat_template.written(tokenizer, messages, {"add_generation_prompt": True, **wording.chat_options})
     except chat_template.Refused as reason:
         line = f"prompts.format=chat: the chat template of {_name(tokenizer)} refuses a conversation: {reason}"
@@ -35,12 +38,12 @@ def rendered(tokenizer, wording: Wording, turns: Sequence[Turn], side: str, inde
 
 def rendered_ids(tokenizer, wording: Wording, texts: Iterable[str]) -> list[list[int]]:
     """The ids of rendered texts, answers behind them or not, with the BOS that belongs in front in this format."""
-    return encode(tokenizer, texts, chat=wording.format == "chat")
+    return encode(tokenizer, texts, chat=wording.is_chat)
 
 
 def answer_end(tokenizer, wording: Wording) -> int | None:
     """The id that ends an answer: what the chat template writes after one, or the EOS in a wording's own templates."""
-    return turn_end(tokenizer, wording.chat_options) if wording.format == "chat" else tokenizer.eos_token_id
+    return turn_end(tokenizer, wording.chat_options) if wording.is_chat else tokenizer.eos_token_id
 
 
 def begins_with_bos(tokenizer, wording: Wording) -> bool:
@@ -51,7 +54,7 @@ def begins_with_bos(tokenizer, wording: Wording) -> bool:
 
 def written_ids(tokenizer, wording: Wording) -> frozenset[int]:
     """The ids that a chat template itself writes inside a conversation; none for a wording's own templates."""
-    return frozenset(_sample(tokenizer, wording)[1:]) if wording.format == "chat" else frozenset()
+    return frozenset(_sample(tokenizer, wording)[1:]) if wording.is_chat else frozenset()
 
 
 def _sample(tokenizer, wording: Wording) -> list[int]:

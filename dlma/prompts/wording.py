@@ -3,11 +3,13 @@
 One wording serves sampling, scoring and training; it differs from side to side only in the system text and
 the affix, both empty on the plain side. Wordings are YAML (conf/prompts): they are an experimental variable.
 Only the named placeholders are filled; any other brace, in a template or in a person's text, is plain text.
-With `format: chat` the conversation goes into the tokenizer's own chat template instead (prompts/rendering.py).
+With `format: chat` the conversation goes into the tokenizer's own chat template instead (prompts/rendering.py);
+`auto` is one of the two, as the model is a chat model or not, and is settled before anything is rendered.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -41,7 +43,7 @@ class Wording:
         assistant: str,
         answer: str,
         pairs: Sequence[Mapping[str, Mapping[str, str]]],
-        format: Literal["template", "chat"],
+        format: Literal["auto", "template", "chat"],
         chat_affix: Literal["user", "system"],
         chat_join: str,
         chat_options: Mapping[str, bool | int | str],
@@ -56,14 +58,21 @@ class Wording:
         self.assistant = assistant
         self.answer = answer
         self.pairs = _checked_pairs(pairs)
-        self.format = format
+        self.format: str = format
         self.chat_affix = chat_affix
         self.chat_join = chat_join
         self.chat_options = dict(chat_options)
         if sorted(_PLACEHOLDER.findall(chat_join)) != ["affix", "text"]:
             raise UserError("prompts.chat_join: must hold {text} and {affix}, once each")
-        if format == "template":
+        if format != "chat":
             self._check_used()
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the tokenizer's chat template is used; raises UserError while the format is not settled."""
+        if self.format == "auto":
+            raise UserError("prompts.format=auto: is settled by a run that has a model; here say chat or template")
+        return self.format == "chat"
 
     def _check_used(self) -> None:
         """A text that no template shows would be a setting that is silently ignored."""
@@ -73,6 +82,12 @@ class Wording:
                 key = "answer" if part == "affix" else "system"
                 raise UserError(f"prompts.{key}: has no {{{part}}}, but prompts.pairs give a text for it")
 
+    def spoken(self, format: str) -> Wording:
+        """The same wording in one of the two formats."""
+        other = copy.copy(self)
+        other.format = format
+        return other
+
     def choose(self, prompt_id: str, seed: int) -> int:
         """The index of the pair drawn for a prompt: uniform, and fixed by the prompt and the seed."""
         digest = hashlib.sha256(f"wording\x1f{seed}\x1f{prompt_id}".encode()).digest()
@@ -81,15 +96,18 @@ class Wording:
     def start(self, turns: Sequence[Turn]) -> int:
         """Where a conversation can begin: a chat begins with a user turn."""
         users = (i for i, turn in enumerate(turns) if turn.role == "user")
-        return next(users, 0) if self.format == "chat" else 0
+        return next(users, 0) if self.is_chat else 0
 
-    def messages(self, turns: Sequence[Turn], side: str, index: int) -> list[dict[str, str]]:
-        """The conversation as a chat: roles in turn, the side's system text and affix in their places."""
+    def messages(self, turns: Sequence[Turn], side: str, index: int, own: str = "") -> list[dict[str, str]]:
+        """The conversation as a chat: roles in turn, the side's system text and affix in their places.
+
+        own: the system text that the template writes where it is given none; an affix joins it, and does not replace it
+        """
         texts = self._texts(side, index)
         talk = [(r, "\n\n".join(t.content for t in g)) for r, g in groupby(turns, key=lambda turn: turn.role)]
         system = texts["system"]
         if self.chat_affix == "system":
-            system = self._joined(system, texts["affix"])
+            system = self._joined(system or (own if texts["affix"] else ""), texts["affix"])
         else:
             talk[-1] = (talk[-1][0], self._joined(talk[-1][1], texts["affix"]))
         named = [("system", system), *talk] if system else talk

@@ -33,8 +33,9 @@ def counts(records: dict, specials: Specials = SPECIALS) -> dict[str, dict]:
     return json.loads(json.dumps(inspect(specials, **records)))  # as a manifest keeps them
 
 
-def preflight() -> Preflight:
-    return build(OmegaConf.load(conf_dir() / "preflight" / "standard.yaml"))
+def preflight(limit: int = 64) -> Preflight:
+    standard = OmegaConf.load(conf_dir() / "preflight" / "standard.yaml")
+    return build(OmegaConf.create({"preflight": standard, "recipe": {"max_new_tokens": limit}}).preflight)
 
 
 def states(records: dict, specials: Specials = SPECIALS) -> dict[str, str]:
@@ -247,6 +248,17 @@ def test_a_few_faults_below_the_limit_are_counted_and_pass():
     records["contexts"][0] = replace(records["contexts"][0], dropped_turns=1)
     (found,) = [one for one in preflight().judge(counts(records)) if one.name == "trimmed"]
     assert found.state == "ok" and found.text.startswith("1 of 50 contexts lost their oldest turns (2.0 %)")
+
+
+def test_answers_that_are_cut_at_a_short_limit_are_the_plan_and_any_other_fault_is_not():
+    records = healthy()
+    cut_answers(records)
+    same_answers(records)
+    for limit, state in ((49, "warning"), (48, "ok"), (1, "ok")):
+        found = {one.name: one for one in preflight(limit).judge(counts(records))}
+        assert (found["truncated"].state, found["identical_pairs"].state) == (state, "warning")
+    assert "as planned: recipe.max_new_tokens=1 is at most preflight.short_answers=48" in found["truncated"].text
+    assert not any("as planned" in one.text for one in preflight(48).judge(counts(healthy())))
 
 
 # Models and runs that lack something

@@ -47,10 +47,11 @@ def test_a_preset_names_a_hub_model_and_selects_its_recipe(name):
     cfg = composed(f"model={name}").cfg
     assert (cfg.model.path, cfg.recipe.name) == PRESETS[name]
     assert cfg.model._recipe_ == cfg.recipe.name and cfg.model.trust_remote_code is False
+    assert cfg.model.chat is (name == "qwen3_0_6b") and cfg.prompts.format == "auto"
 
 
 def test_a_preset_says_nothing_that_the_models_own_files_say():
-    allowed = {"defaults", "_recipe_", "path", "revision"}
+    allowed = {"defaults", "_recipe_", "path", "revision", "chat"}
     for name in PRESETS:
         assert set(OmegaConf.load(conf_dir() / "model" / f"{name}.yaml")) <= allowed
 

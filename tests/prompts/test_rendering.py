@@ -6,6 +6,7 @@ import pytest
 from toy_tokenizers import OWN_TEMPLATES, tokenizer
 
 from dlma.errors import UserError
+from dlma.model.chat_template import own_system
 from dlma.model.tokens import encode
 from dlma.prompts.contexts import UNASKED, render_contexts
 from dlma.prompts.rendering import begins_with_bos, rendered, written_ids
@@ -48,6 +49,36 @@ BEFORE = [("user", "Hi"), ("assistant", "Hello")]
 )
 def test_the_affix_stands_in_the_turn_that_the_yaml_names(affix, side, messages):
     assert rendered(tokenizer("chat"), wording(chat_affix=affix), TALK, side, 0) == chatml(*messages)
+
+
+OWN = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are Tiny.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{{ '<|im_start|>assistant\n' }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("affix", "side", "messages"),
+    [
+        ("user", "plain", [("system", "You are Tiny."), *BEFORE, ("user", "Bye")]),
+        ("user", "positive", [("system", "You are Tiny."), *BEFORE, ("user", "Bye\n(good)")]),
+        ("system", "plain", [("system", "You are Tiny."), *BEFORE, ("user", "Bye")]),
+        ("system", "positive", [("system", "You are Tiny.\n(good)"), *BEFORE, ("user", "Bye")]),
+        ("system", "negative", [("system", "Be bad.\n(bad)"), *BEFORE, ("user", "Bye")]),
+    ],
+)
+def test_the_system_turn_that_a_template_writes_itself_is_kept(affix, side, messages):
+    """An affix joins it; only a system text of the prompt pair's own takes its place."""
+    assert rendered(with_template(OWN), wording(chat_affix=affix), TALK, side, 0) == chatml(*messages)
+
+
+def test_no_system_turn_is_made_up_where_a_template_writes_none_or_takes_none():
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ messages[-1].content }}"
+    fixed = "Today is Monday. {% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
+    for template in (refusing, fixed, tokenizer("chat").chat_template):
+        assert own_system(with_template(template), {}) == ""
+    assert own_system(with_template(OWN), {}) == "You are Tiny."
 
 
 def test_the_affix_is_joined_as_the_yaml_says_and_braces_in_texts_survive():
@@ -123,3 +154,10 @@ def test_what_the_template_writes_inside_is_no_stray_special_token():
 def test_a_join_needs_both_texts_once(join):
     with pytest.raises(UserError, match=r"prompts\.chat_join"):
         wording(chat_join=join)
+
+
+def test_a_format_that_is_not_settled_renders_nothing_and_a_settled_copy_leaves_the_first_alone():
+    auto = wording(format="auto")
+    with pytest.raises(UserError, match=r"^prompts\.format=auto: "):
+        auto.start([Turn("user", "a")])
+    assert auto.spoken("chat").is_chat and not auto.spoken("template").is_chat and auto.format == "auto"
