@@ -20,5 +20,6 @@ def content(name: str) -> dict:
 
 
 def shipped(name: str = "harmless_affix") -> Wording:
-    """The wording of `prompts=name`."""
-    return build(content(name))
+    """The wording of `prompts=name`; where the model decides the format, that of a model that is no chat model."""
+    found = build(content(name))
+    return found.spoken("template") if found.format == "auto" else found
