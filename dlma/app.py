@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import shlex
@@ -29,7 +28,7 @@ from dlma.config.build import build, resolved
 from dlma.config.check import check
 from dlma.config.help import conf_dir
 from dlma.config.run_names import run_folder
-from dlma.errors import Stopped, UserError
+from dlma.errors import Stopped, Unavailable, UserError
 from dlma.runs import status as run_status
 from dlma.runs import written
 from dlma.runs.folder import MULTIRUN, STATUS
@@ -42,7 +41,16 @@ run_names.register()  # here, so that a launcher's worker, which imports this mo
 
 UNUSED = ("config_name", "package", "resolve", "experimental_rerun")  # of Hydra's flags, those that a run does not read
 INTERRUPTED = {Stopped(number).code for number in stopping.SIGNALS}
-UNWRITABLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
+UNWRITABLE = {
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -247,33 +255,43 @@ def task(cfg: DictConfig) -> dict:
         written.refuse_foreign(run_folder())
     except UserError as reason:  # and no status is written there either
         return status | {"status": "failed", "reason": str(reason), "code": _say(f"error: {reason}", 2)}
+    inputs: list[Path] = []
     try:
         check(cfg)
         wheels.require(resolved(cfg))
+        inputs = run_status.inputs(cfg)
         if _is_cell() and (known := _from_ledger(cfg, status)) is not None:
             return known
         _write(status)
         _one_thread_each(cfg)
         with stopping.last_words(lambda code: _fail(status, "interrupted", code)):
             status |= {"status": "done", "code": 0, "result": build(cfg.mode, cfg)}
-    except UserError as reason:
-        _fail(status, str(reason), 2)
     except (KeyboardInterrupt, Stopped) as stop:
         _fail(status, "interrupted", _code(stop))
         raise
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         _fail(status, "interrupted", _code(stop))
         raise KeyboardInterrupt from stop
-    except OSError as reason:
-        if reason.errno not in UNWRITABLE:
+    except Exception as reason:  # the boundary: what nobody can mend is shown in full; the other cells go on
+        mistake = _mistake(reason, inputs)
+        if mistake is None:
             _fail_unexpectedly(status, reason)
         else:
-            _fail(status, unwritable(reason), 2)
-    except Exception as reason:  # the boundary: shown in full, kept in the status, the other cells go on
-        _fail_unexpectedly(status, reason)
+            status["again"] = isinstance(mistake, Unavailable)
+            _fail(status, str(mistake), 2)
     else:
         _write(status)
     return status
+
+
+def _mistake(reason: Exception, inputs: list[Path]) -> UserError | None:
+    """What the user can mend of the reason why a run failed; inputs: the files that were there when it began."""
+    gone = next((path for path in inputs if not path.exists()), None)
+    if gone is not None and isinstance(reason, OSError | UserError):
+        return Unavailable(f"{gone}: is gone since the run began; put it back, then run the same command again")
+    if isinstance(reason, OSError) and reason.errno in UNWRITABLE:
+        return Unavailable(unwritable(reason))
+    return reason if isinstance(reason, UserError) else None
 
 
 def _is_cell() -> bool:
@@ -292,7 +310,7 @@ def _from_ledger(cfg: DictConfig, status: dict) -> dict | None:
     earlier = run_status.settled(folder, status["digest"], retry_failed=cfg.sweep.retry_failed)
     if earlier is None:
         return None
-    known = {**earlier, "number": status["number"], "started": status["started"]}
+    known = {**earlier, **{name: status[name] for name in ("number", "started", "start")}}
     _write(known)
     return known
 
@@ -315,6 +333,7 @@ def _started() -> dict:
         "number": OmegaConf.select(hydra, "job.num", throw_on_missing=False) or 0,
         "overrides": [line.lstrip("+") for line in hydra.overrides.task],
         "started": time.time(),
+        "start": run_status.start_of(run_folder().parent) if _is_cell() else None,
         "status": "running",
         "reason": None,
         "code": 1,
@@ -338,8 +357,7 @@ def _fail_unexpectedly(status: dict, reason: BaseException) -> None:
 
 def _write(status: dict) -> None:
     """status.json, by one rename, without secrets."""
-    text = json.dumps(redaction.redact(status), indent=2, default=str)
-    files.write_bytes(run_folder() / STATUS, text.encode())
+    files.write_checked(run_folder() / STATUS, redaction.redact(status))
 
 
 @contextlib.contextmanager

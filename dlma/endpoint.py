@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dlma import files, redaction
-from dlma.errors import UserError
+from dlma.errors import Unavailable, UserError
 from dlma.http_client import Client, Fault, insist
 from dlma.ranges import Count, Few, NotNegative, Positive, Temperature
 from dlma.store import manifest as manifests
@@ -144,7 +144,7 @@ class ChatClient:
             {"url": self.endpoint.base_url, "model": self.endpoint.model, "chat": list(chat), **self._settings}
         )
         path = self.cache / key[:2] / f"{key}.json"
-        kept = files.read_json(path)
+        kept = files.read_checked(path)
         if isinstance(kept.get("reply"), str):
             self._count(kept, cached=1)
             return kept["reply"]
@@ -155,7 +155,7 @@ class ChatClient:
                 self._reason = self._reason or reason  # the first one is what stopped the others
             self._stop.set()
             raise
-        files.write_json(path, found)
+        files.write_checked(path, found)
         self._count(found)
         return found["reply"]
 
@@ -178,7 +178,7 @@ class ChatClient:
         try:
             return insist(lambda number: self._once(chat), failed=self._count_failure, **patience)
         except Fault as fault:
-            raise UserError(
+            raise Unavailable(
                 f"endpoint: {endpoint.model} failed {endpoint.attempts} times in a row ({fault}); the replies "
                 "so far are kept: run the same command again later, or raise endpoint.attempts"
             ) from None

@@ -11,6 +11,10 @@ class NotFetched(UserError):
     """Something that the config names is to be fetched first; the message has the command, mode=fetch."""
 
 
+class Unavailable(UserError):
+    """A mistake of the surroundings, not of the config: once it is mended, the same command goes on."""
+
+
 def few(names: Sequence[str], limit: int = 3) -> str:
     """The first names of many, and how many there are: `a, b, c and 4 more`."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

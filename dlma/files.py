@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -13,31 +15,66 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from dlma import redaction
-from dlma.errors import UserError
+from dlma.errors import Unavailable, UserError
 
+CHECKSUM = "sha256"  # the key of a JSON object under which it holds its own
 TEXT = {".csv", ".html", ".json", ".jsonl", ".md", ".tex", ".txt", ".yaml"}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DRAFT = re.compile(r"\..+\.\d+-\d+\.tmp")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _BLOCKED = {errno.ENOTDIR, errno.EEXIST}  # a file is in the way
 _SETTLED = 2.0  # seconds: a younger file may still change within one tick of its mtime
-_FULL_WORDS = ("No space left", "StorageFull", "Disk quota exceeded")
+_FULL_WORDS = {  # of native writers
+    "No space left": errno.ENOSPC,
+    "StorageFull": errno.ENOSPC,
+    "Disk quota exceeded": errno.EDQUOT,
+    "File too large": errno.EFBIG,
+}
 
 
 @contextmanager
 def guarded(folder: Path, option: str) -> Iterator[None]:
-    """Turns "full", "read-only" and "not a folder" errors about `folder` into a UserError naming `option`.
+    """Turns "full", "read-only" and "not a folder" errors about `folder` into an Unavailable naming `option`.
 
-    Errors about files elsewhere pass unchanged; so does every other error.
+    A full disk is named by the folder that is full, which may be the system's temporary one. Errors about files
+    elsewhere pass unchanged; so does every other error.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        advice = _advice(error, folder)
+        full = _full(error)
+        place = Path(os.fsdecode(full.filename)) if full and full.filename else None
+        if full and (place is None or _related(place, folder)):
+            raise Unavailable(_no_room(full, folder, folder if place else _fullest(folder), option)) from error
+        advice = None if full else _advice(error, folder)
         if advice is None:
             raise
-        raise UserError(f"{folder}: {advice.format(option=option)}") from error
+        raise Unavailable(f"{folder}: {advice.format(option=option)}") from error
+
+
+def _full(error: BaseException | None) -> OSError | None:
+    """What tells of a full disk: an error, or what was raised on its way; native writers say it in words only."""
+    words = str(error) if isinstance(error, Exception) else ""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    told = next((code for word, code in _FULL_WORDS.items() if word in words), None)
+    return None if told is None else OSError(told, os.strerror(told))
+
+
+def _fullest(folder: Path) -> Path:
+    """Of a folder and the system's temporary one, which libraries use, the one with less room."""
+    known = [place for place in (folder, Path(os.environ.get("TMPDIR") or "/tmp")) if place.is_dir()]
+    return min(known, key=lambda place: shutil.disk_usage(place).free, default=folder)
+
+
+def _no_room(full: OSError, folder: Path, place: Path, option: str) -> str:
+    says = option if place == folder else "the environment variable TMPDIR"
+    return f"{place}: {full.strerror}; make room, or set {says} to a larger disk, then run the same command again"
 
 
 def _advice(error: Exception, folder: Path) -> str | None:
@@ -46,9 +83,6 @@ def _advice(error: Exception, folder: Path) -> str | None:
     place = None if name is None else Path(os.fsdecode(name))
     if place and not _related(place, folder):
         return None
-    # Native writers (safetensors, torch) report a full disk in words only.
-    if code in _FULL or any(word in str(error) for word in _FULL_WORDS):
-        return "no space left; free some, or set {option} to a larger disk, then run the same command again"
     if code == errno.EROFS or (place and code in _CLOSED):
         return f"cannot write here ({os.strerror(code)}); make it writable or set {{option}} to another folder"
     if place and code in _BLOCKED and any(path.is_file() for path in (place, *place.parents)):
@@ -65,14 +99,52 @@ def _related(path: Path, folder: Path) -> bool:
 def atomic(path: Path) -> Iterator[Path]:
     """Lends a draft path; if the block ends well the draft replaces `path` at once, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    draft = draft_of(path)
     try:
-        yield draft
-        sync(draft)
-        os.replace(draft, path)
-        sync(path.parent)
+        with _placed(path):
+            yield draft
+            sync(draft)
+            os.replace(draft, path)
+            sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder, which is new: lends a draft, whatever stands at `path` gives way to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = draft_of(path)
+    try:
+        shutil.rmtree(draft, ignore_errors=True)  # a killed process had the same numbers
+        with _placed(path):
+            draft.mkdir()
+            yield draft
+            shutil.rmtree(path, ignore_errors=True)
+            os.rename(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _placed(path: Path) -> Iterator[None]:
+    """A full disk is told with the place: an error of writing has none of its own."""
+    try:
+        yield
+    except Exception as error:
+        full = _full(error)
+        if full is None or full.filename is not None:
+            raise
+        raise OSError(full.errno, full.strerror, str(path)) from error
+
+
+def remove_drafts(folder: Path) -> None:
+    """Removes what a kill left of drafts, at any depth of a folder that nobody else writes to."""
+    for path in [path for path in folder.rglob("*") if is_draft(path)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def lies_in(folder: Path, name: str) -> bool:
@@ -83,9 +155,14 @@ def lies_in(folder: Path, name: str) -> bool:
     return not any(folder.joinpath(*parts[:count]).is_symlink() for count in range(1, len(parts) + 1))
 
 
+def draft_of(path: Path) -> Path:
+    """Where this thread writes what is to be put at `path` by one rename."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+
+
 def is_draft(path: Path) -> bool:
-    """True for what a killed `atomic` left behind."""
-    return path.name.startswith(".") and path.name.endswith(".tmp")
+    """True for what a kill left of a draft."""
+    return _DRAFT.fullmatch(path.name) is not None
 
 
 def sync(path: Path) -> None:
@@ -102,11 +179,20 @@ def write_bytes(path: Path, data: bytes) -> None:
     if path.suffix in TEXT:
         data = redaction.data(data)
     with atomic(path) as draft:
-        draft.write_bytes(data)
+        try:
+            draft.write_bytes(data)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise OSError(error.errno, f"{error.strerror} ({len(data):,} bytes wanted)", str(path)) from error
 
 
 def write_json(path: Path, value: object) -> None:
-    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, default=str) + "\n").encode())
+    write_bytes(path, _json(value))
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, default=str) + "\n").encode()
 
 
 def read_json(path: Path) -> dict:
@@ -116,6 +202,31 @@ def read_json(path: Path) -> dict:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def write_checked(path: Path, value: dict) -> None:
+    """A JSON object that holds, under CHECKSUM, the hash of the rest of itself as it is written."""
+    rest = json.loads(redaction.data(_json(value)))
+    write_bytes(path, _json({**rest, CHECKSUM: sha256_bytes(_json(rest))}))
+
+
+def read_checked(path: Path) -> dict:
+    """What `write_checked` wrote, without the hash; what differs from that by any byte reads as an empty object.
+
+    A file of an earlier version holds no hash of itself, and is taken as it stands.
+    """
+    try:
+        data = path.read_bytes()
+        value = json.loads(data)
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(value, dict):
+        return {}
+    # A hash under any other name tells that the name is what was damaged.
+    if CHECKSUM not in value and not any(isinstance(one, str) and _HASH.fullmatch(one) for one in value.values()):
+        return value
+    rest = {name: one for name, one in value.items() if name != CHECKSUM}
+    return rest if data == _json({**rest, CHECKSUM: sha256_bytes(_json(rest))}) else {}
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -143,12 +254,12 @@ def remembered_sha256(path: Path, known: dict) -> str:
 @contextmanager
 def memory(path: Path | None) -> Iterator[dict]:
     """Lends what `remembered_sha256` has kept in a JSON file, and keeps what was added; None: a memory of no length."""
-    known = read_json(path) if path else {}
+    known = read_checked(path) if path else {}
     before = dict(known)
     yield known
     if path and known != before:
         with suppress(OSError):  # without it the next process is slower, not wrong
-            write_json(path, known)
+            write_checked(path, known)
 
 
 def seal(path: Path) -> None:

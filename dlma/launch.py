@@ -26,7 +26,7 @@ from typing import IO
 from dlma import stopping
 from dlma.config.build import resolved
 from dlma.context import RunContext
-from dlma.errors import UserError
+from dlma.errors import Unavailable, UserError
 from dlma.store.stage import Stage
 
 MODULE = "dlma.worker"
@@ -106,7 +106,7 @@ class RankZero(RunContext):
             "port": port,
         }
         for number in range(1, self.processes):
-            self._followers.append(Worker(number, [first | {"number": number}, *self._log]))
+            self._followers.append(Worker(number, [first | {"number": number}, *self._log], self.store.root))
         threading.Thread(target=self._watch, daemon=True).start()
         for follower in self._followers:
             follower.await_ready()
@@ -140,9 +140,10 @@ class RankZero(RunContext):
 class Worker:
     """A process that the leader started."""
 
-    def __init__(self, number: int, messages: list[dict]) -> None:
+    def __init__(self, number: int, messages: list[dict], place: Path) -> None:
+        """place: a folder for what it says on its way, of which nothing stays"""
         self.number = number
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
+        self._said: IO[bytes] = tempfile.TemporaryFile(dir=place)  # noqa: SIM115 (closed by `end`)
         package = Path(__file__).resolve().parents[1]
         path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
@@ -268,7 +269,7 @@ def require_shared_steps(cell: RunContext, rule):
 
 def _later(folder: Path) -> dict | None:
     """Stands for the writer of a stage once it is made: with several processes none is made anew in mid-run."""
-    raise UserError(f"{folder.parent.name}/{folder.name} was damaged or pruned: run the same command again")
+    raise Unavailable(f"{folder.parent.name}/{folder.name} was damaged or pruned: run the same command again")
 
 
 def _free_port() -> int:

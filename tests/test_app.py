@@ -198,6 +198,34 @@ def test_a_full_or_read_only_disk_is_one_line(number, run_main, mode):
     assert ran.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("reason", [FileNotFoundError(2, "No such file", "p.jsonl"), UserError("no rows")], ids=str)
+def test_an_input_that_goes_in_mid_run_is_one_line_that_names_it(reason, run_main, mode, tmp_path):
+    (tmp_path / "p.jsonl").write_text("{}")
+
+    def fail(cfg, /):
+        Path(cfg.data.path).unlink()
+        raise reason
+
+    mode(fail)
+    ran = run_main(MODE, "data=jsonl", f"data.path={tmp_path / 'p.jsonl'}")
+    words = "is gone since the run began; put it back, then run the same command again"
+    assert (ran.code, ran.err) == (2, f"error: {tmp_path / 'p.jsonl'}: {words}\n")
+    (status,) = statuses(ran.folder).values()
+    assert (status["status"], status["again"]) == ("failed", True)
+
+
+def test_a_bug_is_no_vanished_input(run_main, mode, tmp_path):
+    (tmp_path / "p.jsonl").write_text("{}")
+
+    def fail(cfg, /):
+        Path(cfg.data.path).unlink()
+        raise ZeroDivisionError("odd")
+
+    mode(fail)
+    ran = run_main(MODE, "data=jsonl", f"data.path={tmp_path / 'p.jsonl'}")
+    assert ran.code == 1 and "Traceback" in ran.err
+
+
 def test_an_unwritable_status_is_one_line(run_main, mode, monkeypatch):
     def full(self, *args, **named):
         raise OSError(errno.ENOSPC, "No space left on device", str(self))

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dlma import files
 from dlma.model import trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
@@ -41,9 +42,10 @@ class RewardModel(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Trunk, tokenizer and head, for `load`."""
-        self.network.save_pretrained(folder)
-        self.model.tokenizer.save_pretrained(folder)
-        save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, folder / HEAD)
+        with files.atomic_folder(folder) as draft:
+            self.network.save_pretrained(draft)
+            self.model.tokenizer.save_pretrained(draft)
+            save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, draft / HEAD)
 
     def rewards(self, planned: Sequence[trees.Tree], rows: trees.Rows) -> Tensor:
         """The reward of every response of the trees that `rows` was made of, (sequences,) float32."""

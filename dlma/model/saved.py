@@ -18,12 +18,15 @@ def save(model: LanguageModel, folder: Path, *, network: nn.Module, state: Mappi
 
     state: its weights, where they were put together from several processes
     """
-    network.save_pretrained(folder, state_dict=state)
-    model.tokenizer.save_pretrained(folder)
-    if model.added_end is None:
-        return
-    # As text: a config that is valid only as long as nobody changes it (sampling flags without do_sample) stays so.
-    path = folder / GENERATION_CONFIG_NAME
+    with files.atomic_folder(folder) as draft:
+        network.save_pretrained(draft, state_dict=state)
+        model.tokenizer.save_pretrained(draft)
+        if model.added_end is not None:
+            _end_at_added(model, draft / GENERATION_CONFIG_NAME)
+
+
+def _end_at_added(model: LanguageModel, path: Path) -> None:
+    """As text: a config that is valid only as long as nobody changes it (sampling flags without do_sample) stays so."""
     held = files.read_json(path) or model.causal.generation_config.to_diff_dict()
     held.pop("_from_model_config", None)  # older versions of transformers then go by config.json instead
     held["eos_token_id"] = [*sorted(model.eos_ids - {model.added_end}), model.added_end]

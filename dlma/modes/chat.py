@@ -21,7 +21,7 @@ from dlma.data.text import prompt_id
 from dlma.errors import Stopped, UserError
 from dlma.ranges import Count, Temperature
 from dlma.records import Answer, Prompt, Turn
-from dlma.runs.folder import CONFIG, POLICY, RunFolder
+from dlma.runs.folder import CONFIG, POLICY, TUNED, RunFolder
 from dlma.screen import Console, shown
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def chat(
     """Answer one prompt, or prompt after prompt until the input ends."""
     folder = finished_run(run)
     settings = {"temperature": temperature, "max_new_tokens": max_new_tokens}
-    both = Both(run_cell(folder, cfg, settings, trust=trust_remote_code), folder / POLICY)
+    both = Both(run_cell(folder, cfg, settings, trust=trust_remote_code), RunFolder(folder).sound(POLICY))
     console = Console()
     if prompt is not None:
         show(console, both.ask(prompt))
@@ -86,8 +86,8 @@ def run_cell(folder: Path, present: DictConfig, settings: dict[str, float | None
     cell.spec = build(recorded.model(trust=trust, chosen=present.model._target_))
     cell.wording = build(recorded.component("prompts", "prompts", chosen=present.prompts._target_))
     cell.sampler = build({**recorded.sampling(), **given})
-    if (folder / "tuned").is_dir():  # what the run aligned, where it began with instruction tuning
-        cell.spec = cell.spec.trained(folder / "tuned")
+    if (folder / TUNED).is_dir():  # what the run aligned, where it began with instruction tuning
+        cell.spec = cell.spec.trained(RunFolder(folder).sound(TUNED))
     return cell
 
 

@@ -102,9 +102,9 @@ def _is_run(path: Path) -> bool:
 
 def read_cell(folder: Path) -> Cell:
     """One run folder as it stands; a run whose files are missing or unreadable has a reason and no arms."""
-    status = RunFolder(folder).status()
     cell = Cell(folder, folder.name, "unreadable", f"{STATUS}: not a run's", 0.0, 0, {})
     try:
+        status = RunFolder(folder).status()
         cell = _by_status(folder, status)
         if cell.status == "done":
             cell = _with_results(cell, (status.get("result") or {}).get("summary", []))

@@ -17,12 +17,12 @@ def costs_of(run: RunFolder) -> Costs | None:
     Without costs.json, and with one round, they are counted from its records.
     """
     if (run.path / COSTS).is_file():
-        return Costs(**files.read_json(run.path / COSTS))
+        return Costs(**files.read_json(run.sound(COSTS)))
     if not all((run.path / name).is_file() for name in _NEEDED):
         return None
     manifest = run.manifest()
     trained = (TRAIN, REWARD_TRAIN) if "reward" in manifest else (TRAIN,)
-    steps = {name: record.steps_of((run.path / name).read_bytes()) for name in trained}
+    steps = {name: record.steps_of(run.sound(name).read_bytes()) for name in trained}
     return record.recounted(
         run.recorded,
         manifest,

@@ -74,7 +74,7 @@ class FinishedRun:
     @property
     def policy(self) -> Path:
         """The folder of the trained model or adapter; raises UserError where there is none."""
-        folder = self.folder / POLICY
+        folder = self.records.sound(POLICY)
         if not folder.is_dir():
             raise UserError(
                 f"mode.run={self.folder}: it holds no policy: method={self.method} trains none, or "
@@ -100,7 +100,7 @@ class FinishedRun:
     def _base(self, **changes: object) -> ModelSpec:
         node = self.recorded.model(trust=self.trust, chosen=self.present.model._target_, **changes)
         spec = dataclasses.replace(build(node), lora=None)
-        return spec.trained(self.folder / TUNED) if self.tuned else spec
+        return spec.trained(self.records.sound(TUNED)) if self.tuned else spec
 
     @property
     def hub_base(self) -> str | None:

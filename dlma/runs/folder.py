@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from dlma import csv_text, files, records
@@ -42,11 +42,60 @@ NAMES = (  # what modes write into a run folder
 FINISHED = (CONFIG, MANIFEST, METRICS, PROMPTS, ANSWERS)  # what every finished run has
 
 
+_AGAIN = "run its command again, which publishes it anew from the store"
+_MEANT = f"{_AGAIN}; where the change was meant, remove {RECORD}"
+
+
+def record(folder: Path) -> dict[str, dict]:
+    """Size and sha256 of each file that runs wrote into a folder; an entry of another form is left out."""
+    found = files.read_checked(folder / RECORD).items()
+    return {name: entry for name, entry in found if _is_entry(name, entry)}
+
+
+def _is_entry(name: str, entry: object) -> bool:
+    parts = PurePosixPath(name).parts
+    return isinstance(entry, dict) and {"sha256", "size"} <= entry.keys() and bool(parts) and not {"..", "/"} & {*parts}
+
+
+def is_below(name: str, place: str) -> bool:
+    """Whether a file is the place itself or lies below it."""
+    return name == place or name.startswith(f"{place}/")
+
+
+def fault(path: Path, entry: dict) -> str | None:
+    """What is not as written in a file, in words: `is missing`; None if nothing is."""
+    try:
+        if not path.is_file():
+            return "is missing"
+        if path.stat().st_size != entry["size"]:
+            return f"has {path.stat().st_size} bytes, not {entry['size']}"
+        return None if files.sha256_file(path) == entry["sha256"] else "has another content than when it was written"
+    except OSError as reason:
+        return f"cannot be read ({reason.strerror})"
+
+
 class RunFolder:
-    """A run's folder, read as it stands; nothing is computed here."""
+    """A run's folder, read as its run wrote it; nothing is computed here."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @cached_property
+    def _entries(self) -> dict[str, dict]:
+        found = record(self.path)
+        if not found and (self.path / RECORD).is_file():
+            raise UserError(f"{self.path / RECORD}: is damaged; {_MEANT}")
+        return found
+
+    def sound(self, place: str) -> Path:
+        """The path of a file or a folder. Raises UserError where it is not as the run wrote it, if the run says how."""
+        path = self.path / place
+        entries = {name: entry for name, entry in self._entries.items() if is_below(name, place)}
+        found = ((name, fault(self.path / name, entry)) for name, entry in entries.items() if path.exists())
+        for name, wrong in found:
+            if wrong:
+                raise UserError(f"{self.path / name}: {wrong}; {_MEANT}")
+        return path
 
     @property
     def missing(self) -> str | None:
@@ -59,21 +108,25 @@ class RunFolder:
             raise UserError(f"{option}={self.path}: not the folder of a finished run: it has no {name}")
 
     def status(self) -> dict:
-        """What became of the run; nothing where the folder does not say."""
-        return files.read_json(self.path / STATUS)
+        """What became of the run; nothing where the folder does not say. Raises UserError where it is damaged."""
+        path = self.path / STATUS
+        found = files.read_checked(path)
+        if not found and path.is_file():
+            raise UserError(f"{path}: is damaged; {_AGAIN}")
+        return found
 
     def manifest(self) -> dict:
         """Where each stage came from, by its name."""
-        return files.read_json(self.path / MANIFEST)
+        return files.read_json(self.sound(MANIFEST))
 
     @cached_property
     def recorded(self) -> Recorded:
         """Its config. Raises UserError where there is none."""
-        return Recorded(self.path / CONFIG)
+        return Recorded(self.sound(CONFIG))
 
     def metrics(self) -> list[dict[str, str]]:
         """The rows of metrics.csv."""
-        with (self.path / METRICS).open(encoding="utf-8", newline="") as rows:
+        with self.sound(METRICS).open(encoding="utf-8", newline="") as rows:
             return csv_text.read(rows)
 
     def about(self) -> dict[str, str]:
@@ -111,6 +164,6 @@ class RunFolder:
         if not (self.path / name).is_file():
             raise FileNotFoundError(f"{name} is missing")
         try:
-            return read_table(self.path / name)
+            return read_table(self.sound(name))
         except pa.ArrowException as reason:
             raise ValueError(f"{name}: {reason}") from reason

@@ -23,9 +23,10 @@ from dlma.runs.folder import (
     VERDICTS,
     VERSUS,
     VERSUS_VERDICTS,
+    record,
 )
 from dlma.runs.publish import withdraw
-from dlma.runs.written import is_as_written, is_run, record
+from dlma.runs.written import is_as_written, is_run
 from dlma.store.stage import MANIFEST, Stage
 
 ALWAYS = (MANIFEST, CONFIG, METRICS, COSTS, REPORT)
@@ -58,6 +59,7 @@ def clear(folder: Path, stages: dict[str, Stage], writes: dict[str, bool]) -> No
     """
     if not is_run(folder):
         return
+    files.remove_drafts(folder)
     trained, same = stages["policy"].notes["trained"], _same(folder, stages)
     has = writes | {
         POLICY: trained and (not stages["policy"].pruned or "policy" in same),

@@ -54,13 +54,13 @@ def _keep_best(store: Store, stage: Stage, score: float, group: Path, published:
         for key in sorted(board.keys() - {best}):
             pruned += _prune(store, stage.folder.with_name(key), is_weights)
             _unpublish(board[key])
-        files.write_json(board_file, board)
+        files.write_checked(board_file, board)
     return pruned
 
 
 def _board(file: Path, stage: Stage) -> dict[str, dict]:
     """Score and published folders of each policy of a group that is in the store; a row of another form is left out."""
-    rows = files.read_json(file).items()
+    rows = files.read_checked(file).items()
     known = {key: row for key, row in rows if isinstance(row, dict) and isinstance(row.get("published"), list)}
     return {key: row for key, row in known.items() if owned.is_key(key) and stage.folder.with_name(key).is_dir()}
 
@@ -76,14 +76,14 @@ def _enter(board: dict[str, dict], key: str, score: float, published: Path | Non
 
 def _prune(store: Store, folder: Path, is_dropped: Callable[[str], bool]) -> list[str]:
     with files.guarded(store.root, "store.root"), store.lock(folder):
-        manifest = files.read_json(folder / MANIFEST)
+        manifest = files.read_checked(folder / MANIFEST)
         known = set(manifest.get("pruned", []))
         inside = {name for name in manifest.get("files", {}) if files.lies_in(folder, name)}
         names = {name for name in inside if is_dropped(name)} - known
         if not names:
             return []
         # The manifest goes first: a kill in between leaves a file that is not read, not a file that is missed.
-        files.write_json(folder / MANIFEST, {**manifest, "pruned": sorted(known | names)})
+        files.write_checked(folder / MANIFEST, {**manifest, "pruned": sorted(known | names)})
         for name in sorted(names):
             (folder / name).unlink(missing_ok=True)
     return [f"{folder.parent.name}/{folder.name}: weights deleted (store.keep_policies)"]

@@ -10,11 +10,11 @@ import errno
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from dlma import files
-from dlma.runs.written import enter, is_as_written, is_below, record
+from dlma.runs.folder import is_below, record
+from dlma.runs.written import enter, is_as_written
 from dlma.store.stage import Stage, is_weights
 
 _OPTION = "hydra.run.dir"
@@ -78,18 +78,11 @@ def _stands(source: Path, target: Path, entries: dict[str, dict], link: bool) ->
 
 
 def _put(source: Path, target: Path, entries: dict[str, dict], link: bool) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    draft = room / target.name
-    try:
-        draft.mkdir()
+    with files.atomic_folder(target) as draft:
         for name in entries:
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             (_link if link and is_weights(name) else _copy)(source / name, draft / name)
         old = _set_aside(target) if target.exists() or target.is_symlink() else None
-        os.rename(draft, target)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
     if old is not None:
         _drop(old, entries)  # whatever wrote it: the same stands at the target again
         _remove(old, _recorded(target))

@@ -2,7 +2,8 @@
 
 The ledger is the cells' own status.json files. A cell is settled if its config, the stages' versions, the libraries
 and the files that it reads are those of the earlier start: then nothing is loaded. A finished cell is settled while all
-files in its folder are as they were written (written.py); a failed one until `sweep.retry_failed=true`. With
+files in its folder are as they were written (written.py); a failed one until `sweep.retry_failed=true`, but not one
+that failed for its surroundings (a full disk, an input that was gone), which the same command runs again. With
 `sweep.on_error=stop` no cell is begun after one has failed at this start. An interrupted cell is never settled.
 """
 
@@ -28,10 +29,18 @@ PLACES = ("path", "folder", "weights", "policy")  # the keys that name a file or
 
 
 def begin(folder: Path) -> float:
-    """Note the start of a sweep, so that its cells, in whatever process, know which others belong to it."""
+    """Note the start of a sweep, so that its cells, in whatever process, know which others belong to it.
+
+    A start is known by its very time; nothing is later or earlier, as a clock may be set back.
+    """
     started = time.time()
     files.write_json(folder / START, {"started": started})
     return started
+
+
+def start_of(sweep: Path) -> float | None:
+    """The start that a sweep's folder notes; None where no sweep is under way."""
+    return files.read_json(sweep / START).get("started")
 
 
 def end(folder: Path) -> None:
@@ -52,6 +61,11 @@ def digest(cfg: DictConfig) -> str:
             "files": {str(path): _stamp(path) for path in sorted(set(_inputs(cfg, values)))},
         }
     )
+
+
+def inputs(cfg: DictConfig) -> list[Path]:
+    """The files that the config names and that are there."""
+    return [path for place in _paths(resolved(cfg)) for path in _files(Path(place).expanduser())]
 
 
 def _inputs(cfg: DictConfig, values: dict) -> Iterator[Path]:
@@ -86,7 +100,7 @@ def _stamp(path: Path) -> list[int]:
 
 def read(path: Path) -> dict | None:
     """What a run says of itself; None for a file that no run left, or only a part of one."""
-    found = files.read_json(path)
+    found = files.read_checked(path)
     texts = all(isinstance(found.get(key), str) for key in ("name", "status"))
     numbers = all(isinstance(found.get(key), int | float) for key in ("number", "started", "code"))
     return found if texts and numbers and isinstance(found.get("result"), dict | None) else None
@@ -95,7 +109,7 @@ def read(path: Path) -> dict | None:
 def of_start(sweep: Path, started: float) -> list[dict]:
     """What the cells of this start of a sweep say of themselves, in the order of the sweep."""
     found = [cell for path in sweep.glob(f"*/{STATUS}") if (cell := read(path)) is not None]
-    return sorted((cell for cell in found if cell["started"] >= started), key=lambda cell: cell["number"])
+    return sorted((cell for cell in found if cell.get("start") == started), key=lambda cell: cell["number"])
 
 
 def settled(folder: Path, own: str, *, retry_failed: bool) -> dict | None:
@@ -107,7 +121,7 @@ def settled(folder: Path, own: str, *, retry_failed: bool) -> dict | None:
     if earlier is None or earlier.get("digest") != own:
         return None
     done = earlier["status"] == "done" and _is_whole(folder)
-    failed = earlier["status"] == "failed" and not retry_failed
+    failed = earlier["status"] == "failed" and not (retry_failed or earlier.get("again"))
     if not (done or failed):
         return None
     result = {**earlier["result"], "counts": {"run": {}, "reused": {}}} if done else earlier["result"]
@@ -124,18 +138,16 @@ def _is_whole(folder: Path) -> bool:
 
 def stopped(sweep: Path) -> bool:
     """Whether a cell of this start of the sweep has failed."""
-    started = files.read_json(sweep / START).get("started")
-    if started is None:
-        return False
-    return any(cell["status"] == "failed" for cell in of_start(sweep, started))
+    started = start_of(sweep)
+    return started is not None and any(cell["status"] == "failed" for cell in of_start(sweep, started))
 
 
 def interrupt(sweep: Path, started: float, code: int) -> None:
     """Say of every cell of this start that still runs, in whatever process, that it was interrupted."""
     for path in sweep.glob(f"*/{STATUS}"):
         cell = read(path)
-        if cell is not None and cell["status"] == "running" and cell["started"] >= started:
-            files.write_json(path, {**cell, "status": "interrupted", "reason": "interrupted", "code": code})
+        if cell is not None and cell["status"] == "running" and cell.get("start") == started:
+            files.write_checked(path, {**cell, "status": "interrupted", "reason": "interrupted", "code": code})
 
 
 def line(cell: dict) -> str:

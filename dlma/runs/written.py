@@ -6,11 +6,11 @@ A finished cell of a sweep is verified by it, and a later run removes only what 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from dlma import files
 from dlma.errors import UserError
-from dlma.runs.folder import NAMES, RECORD, START, STATUS
+from dlma.runs.folder import NAMES, RECORD, START, STATUS, fault, is_below, record
 from dlma.store.owned import MANIFEST
 
 _OPTION = "hydra.run.dir"
@@ -27,17 +27,7 @@ def note(folder: Path, names: Iterable[str]) -> None:
 def enter(folder: Path, entries: dict[str, dict], *, gone: Sequence[str] = ()) -> None:
     """Enter files and take out those at or below `gone`."""
     old = {name: entry for name, entry in record(folder).items() if not any(is_below(name, place) for place in gone)}
-    files.write_json(folder / RECORD, old | entries)
-
-
-def is_below(name: str, place: str) -> bool:
-    return name == place or name.startswith(f"{place}/")
-
-
-def record(folder: Path) -> dict[str, dict]:
-    """Size and sha256 of each file that runs wrote into a folder; an entry of another form is left out."""
-    found = files.read_json(folder / RECORD).items()
-    return {name: entry for name, entry in found if _is_entry(name, entry)}
+    files.write_checked(folder / RECORD, old | entries)
 
 
 def damage(folder: Path, needed: Iterable[str]) -> str | None:
@@ -47,18 +37,6 @@ def damage(folder: Path, needed: Iterable[str]) -> str | None:
         return f"{missing[0]} is not in {RECORD}"
     found = ((name, fault(folder / name, entry)) for name, entry in entries.items())
     return next((f"{name} {wrong}" for name, wrong in found if wrong), None)
-
-
-def fault(path: Path, entry: dict) -> str | None:
-    """What is not as written in a file, in words: `is missing`; None if nothing is."""
-    try:
-        if not path.is_file():
-            return "is missing"
-        if path.stat().st_size != entry["size"]:
-            return f"has {path.stat().st_size} bytes, not {entry['size']}"
-        return None if files.sha256_file(path) == entry["sha256"] else "has another content than when it was written"
-    except OSError as reason:
-        return f"cannot be read ({reason.strerror})"
 
 
 def is_run(folder: Path) -> bool:
@@ -92,8 +70,3 @@ def is_as_written(place: Path, name: str, entry: dict) -> bool:
     if place.is_symlink() or not (name == "." or files.lies_in(place, name)):
         return False
     return fault(place / name, entry) is None
-
-
-def _is_entry(name: str, entry: object) -> bool:
-    parts = PurePosixPath(name).parts
-    return isinstance(entry, dict) and {"sha256", "size"} <= entry.keys() and bool(parts) and not {"..", "/"} & {*parts}

@@ -42,16 +42,9 @@ def manifest(stage: Stage, version: int, notes: dict, started: str) -> dict:
 
 def _contents(folder: Path) -> list[str]:
     """The files of a stage, relative; scratch and drafts that a kill left are not of it."""
-    names = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if name.parts[0] == SCRATCH or not path.is_file():
-            continue
-        if files.is_draft(path):
-            path.unlink()
-        else:
-            names.append(name.as_posix())
-    return names
+    files.remove_drafts(folder)
+    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [name.as_posix() for name in names if name.parts[0] != SCRATCH]
 
 
 def _entry(path: Path) -> dict:

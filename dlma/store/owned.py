@@ -77,7 +77,7 @@ def _is_older(root: Path, found: set[str], names: Collection[str]) -> bool:
 
 
 def _has_manifest(folder: Path) -> bool:
-    manifest = files.read_json(folder / MANIFEST)
+    manifest = files.read_checked(folder / MANIFEST)
     return (manifest.get("name"), manifest.get("key")) == (folder.parent.name, folder.name.split(".")[0])
 
 

@@ -39,7 +39,7 @@ def holdings(root: Path) -> list[Holding]:
 
 
 def _holding(folder: Path) -> Holding:
-    manifest = files.read_json(folder / MANIFEST)
+    manifest = files.read_checked(folder / MANIFEST)
     stats = [stat for path in [folder, *folder.rglob("*")] if (stat := _stat(path))]
     rows = [entry["rows"] for entry in manifest.get("files", {}).values() if "rows" in entry]
     newest = max((stat.st_mtime for stat in stats), default=0.0)
@@ -71,7 +71,7 @@ def remove(store: Store, holding: Holding) -> bool:
     """False if another process works on the stage, or has since it was listed."""
     with store.lock(holding.stage, wait=False) as held:
         still = held and owned.is_stage_folder(holding.folder)
-        if not still or _state(holding.folder, files.read_json(holding.folder / MANIFEST)) != holding.state:
+        if not still or _state(holding.folder, files.read_checked(holding.folder / MANIFEST)) != holding.state:
             return False
         shutil.rmtree(holding.folder)
         return True

@@ -44,12 +44,13 @@ class Stage:
 
     @property
     def manifest(self) -> dict:
-        return files.read_json(self.folder / MANIFEST)
+        """Where the stage came from and what it holds; nothing where the file is not as it was written."""
+        return files.read_checked(self.folder / MANIFEST)
 
     @property
     def notes(self) -> dict:
         """What the writer returned: counts of dropped rows and the like."""
-        return self.manifest.get("notes", {})
+        return self._sound(lambda: self._whole_manifest()["notes"]) if self.done else {}
 
     @property
     def pruned(self) -> list[str]:
@@ -77,18 +78,22 @@ class Stage:
                 verify(self.folder / name, entry, once=True)
 
     def _sound(self, read: Callable[[], typing.Any]) -> typing.Any:
-        if not self.done:
+        if not self.done and self.writer is None:
             raise LookupError(f"{self} has not been made")
         try:
             return read()
         except Damage:
             return self._recover(self, read)
 
-    def _entries(self) -> dict[str, dict]:
+    def _whole_manifest(self) -> dict:
         manifest = self.manifest
-        if manifest.get("key") != self.key or not isinstance(manifest.get("files"), dict):
+        parts = [manifest.get(part) for part in ("files", "notes")]
+        if manifest.get("key") != self.key or not all(isinstance(part, dict) for part in parts):
             raise Damage(f"{MANIFEST} is damaged")
-        return manifest["files"]
+        return manifest
+
+    def _entries(self) -> dict[str, dict]:
+        return self._whole_manifest()["files"]
 
     def _verify(self, file: str) -> None:
         pruned = self.pruned

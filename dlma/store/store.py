@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dlma import files
-from dlma.errors import UserError
+from dlma.errors import Unavailable, UserError
 from dlma.store import manifest as manifests
 from dlma.store import owned
 from dlma.store.fingerprint import fingerprint, key_of
@@ -136,7 +136,7 @@ class Store:
                 if stage.done:
                     self._set_aside(stage, damage)
                 if stage.writer is None:
-                    raise UserError(f"{stage.folder}: {damage}; run the same command again") from damage
+                    raise Unavailable(f"{stage.folder}: {damage}; run the same command again") from damage
             self._compute(stage)
             self._fate[stage.folder] = "run"
             try:
@@ -153,11 +153,11 @@ class Store:
         """Facts that are the same for the same key, worked out once and remembered in `<root>/<name>.json`."""
         self.claim()
         path = self.root / f"{name}.json"
-        known = files.read_json(path)
+        known = files.read_checked(path)
         if key not in known:
             known[key] = make()
             with contextlib.suppress(OSError):  # without its memory it is slower, not wrong
-                files.write_json(path, known)
+                files.write_checked(path, known)
         return known[key]
 
     @contextmanager
@@ -187,12 +187,13 @@ class Store:
         started, partial = manifests.now(), stage.partial
         partial.mkdir(parents=True, exist_ok=True)
         _refuse_links(partial)
+        files.remove_drafts(partial)  # that a kill left, before more room is wanted
         try:
             if not _is_whole(partial, stage.key):
                 (partial / MANIFEST).unlink(missing_ok=True)
                 notes = stage.writer(partial) or {}
                 manifest = manifests.manifest(stage, VERSION[stage.name], notes, started)
-                files.write_json(partial / MANIFEST, manifest)
+                files.write_checked(partial / MANIFEST, manifest)
         finally:
             _remove_if_empty(partial)
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
@@ -235,7 +236,7 @@ def _damage(stage: Stage) -> Damage | None:
 
 def _is_whole(partial: Path, key: str) -> bool:
     """True if a kill came after the manifest was written and before the rename."""
-    manifest = files.read_json(partial / MANIFEST)
+    manifest = files.read_checked(partial / MANIFEST)
     if manifest.get("key") != key:
         return False
     try:

@@ -13,6 +13,7 @@ from typing import Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, Callback
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from tqdm import tqdm
 
@@ -96,6 +97,17 @@ class OwnSignals(Callback):
             signal.signal(signal.SIGTERM, self.before)
 
 
+class DirectFiles(TorchCheckpointIO):
+    """Writes a checkpoint into the file that is asked for.
+
+    Lightning's own way holds it in memory a second time and writes it to the system's temporary folder first.
+    """
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
+        with open(path, "wb") as out:
+            torch.save(checkpoint, out)
+
+
 class Runtime:
     """How modules are run: device, number of processes, threads.
 
@@ -138,7 +150,7 @@ class Runtime:
             accelerator=self.accelerator,
             devices=collectives.world(),
             strategy=self._strategy(training=max_steps >= 0),
-            plugins=[collectives.Joined()] if collectives.world() > 1 else None,
+            plugins=[DirectFiles(), *([collectives.Joined()] if collectives.world() > 1 else [])],
             max_epochs=1,
             max_steps=max_steps,
             callbacks=[OwnSignals(), *callbacks],

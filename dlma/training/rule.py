@@ -8,6 +8,7 @@ each takes its share of the rows, and the gradients are summed once a step.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 
+from dlma import files
 from dlma.errors import UserError
 from dlma.model import memory
 from dlma.model.engine import say_once
@@ -324,7 +326,8 @@ def _exact(loss: torch.Tensor) -> torch.Tensor:
 def write_log(path: Path, rows: list[dict[str, float]]) -> None:
     """The steps as CSV, one column per recorded quantity; no rows, no columns but `step`."""
     names = list(rows[0]) if rows else ["step"]
-    with path.open("w", newline="") as out:
-        writer = csv.DictWriter(out, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_bytes(path, out.getvalue().encode())

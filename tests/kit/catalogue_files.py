@@ -2,9 +2,11 @@
 
 # ruff: noqa: E501 (a table, in which an input is part of a line)
 
+import errno
 import functools
 import gzip
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from dlma.data.requests import Requests
 from dlma.data.sources import Source, rows_of
 from dlma.data.text import Tally
 from dlma.endpoint import Endpoint
+from dlma.files import guarded
 from dlma.judge_prompt import ABPrompt
 from dlma.judges.rubric import Rubric
 from dlma.lab.bases import base_folder
@@ -28,6 +31,7 @@ from dlma.model.load import hf_model
 from dlma.prompts.wording import Wording
 from dlma.report import annotation_page
 from dlma.runs import cells, written
+from dlma.runs.folder import RunFolder
 from dlma.sampler.server import ServerSampler
 from dlma.sft import Template
 from dlma.store import owned
@@ -295,6 +299,29 @@ MODELS = [
           lambda f: base_folder("../x")),
 ]  # fmt: skip
 
+
+def changed(name: str) -> Case:
+    """A file of a run folder that was changed after the run noted it."""
+
+    def case(folder: Path) -> None:
+        (folder / name).write_text("a: 1")
+        written.note(folder, [name])
+        (folder / name).write_text("a: 2")
+        RunFolder(folder).sound(name)
+
+    return case
+
+
+def full_disk(folder: Path) -> None:
+    with guarded(folder, "store.root"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "pairs"))
+
+
+def read_only_disk(folder: Path) -> None:
+    with guarded(folder, "store.root"):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder / "pairs"))
+
+
 RUNS = [
     entry("<file>: cannot be read: <reason>", "Give the folder of a finished run.", lambda f: Recorded(f),
           run_config("a: [", None), run_config(b"\xff\xfe"), run_config("a: &a [*a, " + "[" * 5000)),
@@ -320,6 +347,17 @@ RUNS = [
           *(file(name, "{}", lambda p: written.refuse_foreign(p.parent)) for name in ("status.json", "config.yaml", "metrics.csv")),
           file("status.json", '{"started": "x"}', lambda p: written.refuse_foreign(p.parent)),
           file("report.html", "mine", lambda p: written.refuse_foreign(p.parent))),
+    entry("<file>: <wrong>; run its command again, which publishes it anew from the store; where the change was meant, remove "
+          "files.json", "A file that is read back is held against `files.json`, the run's list of what it wrote.",
+          changed("config.yaml"), changed("metrics.csv"), changed("policy")),
+    entry("<file>: is damaged; run its command again, which publishes it anew from the store",
+          "It holds a hash of itself, which does not fit.",
+          file("status.json", '{"sha256": "0"}', lambda p: RunFolder(p.parent).status()),
+          file("status.json", "{", lambda p: RunFolder(p.parent).status())),
+    entry("<folder>: No space left on device; make room, or set store.root to a larger disk, then run the same command again",
+          "Nothing half-written stays; a sweep runs such a cell again without `sweep.retry_failed`.", full_disk),
+    entry("<folder>: cannot write here (<reason>); make it writable or set store.root to another folder",
+          "A store that holds every stage wanted may be read-only.", read_only_disk),
     entry("<folder>: holds files and is no store; name an empty or a new folder: store.root=...", "Name a folder of its own.",
           file("x.txt", "x", lambda p: owned.claim(p.parent, ["prompts"])), file("a/b", "x", lambda p: owned.look(p.parents[1], []))),
     entry("sweep.known=<file>: not a list of known values (<reason>); see published.yaml", "Write it as published.yaml.",

@@ -1,6 +1,8 @@
 """What the tests of the store share: rows, writers, and ways to do harm."""
 
 import os
+import resource
+from contextlib import contextmanager
 
 import pyarrow as pa
 
@@ -31,6 +33,17 @@ def spoil(path, at=5):
     data[at] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@contextmanager
+def no_larger_than(size):
+    """In the block no file of this process grows beyond `size` bytes: a full disk for whom it is written (EFBIG)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def seen_by_new_process(monkeypatch):

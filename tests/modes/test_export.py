@@ -141,6 +141,7 @@ def test_a_hostile_wording_or_name_stays_text_in_the_card(runs, tmp_path):
     config["prompts"]["source"] = "```\n# Free\n<script>alert(1)</script>\n````"
     config["data"]["path"] = "`](javascript:alert(1))"
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "files.json").unlink()
     present = OmegaConf.create(yaml.safe_load((runs / "whole" / "config.yaml").read_text()))
     read = [FinishedRun(f, present, trust=False) for f in (runs / "whole", folder)]
     plain, card = (model_card(run, adapter=False, merged=False) for run in read)
@@ -337,6 +338,7 @@ def test_a_base_from_the_hub_is_named_in_the_card_and_a_commit_is_not_looked_up(
     settings = yaml.safe_load((copy / "config.yaml").read_text())
     settings["model"] |= {"path": "someone/some-model", "revision": "abc"}
     (copy / "config.yaml").write_text(yaml.safe_dump(settings))
+    (copy / "files.json").unlink()
     assert main(["mode=export", f"mode.run={copy}"]) == 0
     front, body = card(copy / "export" / "policy")
     assert (front["base_model"], front["base_model_relation"]) == ("someone/some-model", "adapter")

@@ -151,7 +151,7 @@ def test_publishing_to_a_full_disk_keeps_the_old_copy(store, tmp_path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(publish, "_copy", full)
-    with pytest.raises(UserError, match="no space left"):
+    with pytest.raises(UserError, match="No space left"):
         publish.publish_tree(policy, "policy", target)
     names = ["config.json", "files.json", "model.safetensors", "policy"]
     assert sorted(path.name for path in target.parent.rglob("*")) == names

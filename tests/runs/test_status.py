@@ -9,7 +9,7 @@ from store_kit import spoil
 
 from dlma.app import conf_dir
 from dlma.config.compose import plan, search_path
-from dlma.errors import UserError
+from dlma.errors import Unavailable, UserError
 from dlma.runs import status as run_status
 from dlma.runs import written
 from dlma.runs.folder import FINISHED
@@ -23,6 +23,7 @@ def cells(mode):
 
     class Cells(list):
         unlucky = frozenset()
+        reason = UserError
 
     seen = Cells()
 
@@ -31,7 +32,7 @@ def cells(mode):
 
         seen.append(cfg.seed)
         if cfg.seed in seen.unlucky:
-            raise UserError(f"seed {cfg.seed} is unlucky")
+            raise seen.reason(f"seed {cfg.seed} is unlucky")
         for name in NAMES:
             (run_folder() / name).write_text("a result")
         written.note(run_folder(), NAMES)
@@ -92,6 +93,22 @@ def test_failed_cells_are_listed_with_their_reason_and_retried_on_request(sweep,
     )
     assert sweep("sweep.retry_failed=true").code == 0
     assert cells == [0, 1, 2, 1]
+
+
+def test_what_failed_for_its_surroundings_is_run_again_by_the_same_command(sweep, cells):
+    cells.unlucky, cells.reason = {1}, Unavailable
+    assert sweep(seeds="0,1").code == 2
+    cells.unlucky = frozenset()
+    assert sweep(seeds="0,1").code == 0
+    assert cells == [0, 1, 1]
+
+
+def test_a_clock_that_is_set_back_loses_no_cell(sweep, cells, monkeypatch):
+    clock = iter(range(10**9, 0, -60))
+    monkeypatch.setattr(run_status.time, "time", lambda: float(next(clock)))
+    ran = sweep(seeds="0,1")
+    assert ran.code == 0 and "2 of 2 cells finished" in ran.out
+    assert "2 of 2 cells finished" in sweep(seeds="0,1").out and cells == [0, 1]
 
 
 def test_a_cell_with_another_config_is_run(sweep, cells):
@@ -190,7 +207,8 @@ def test_the_start_of_a_sweep_leaves_no_file(sweep, cells):
     ],
 )
 def test_a_broken_or_foreign_status_is_none_of_this_start(tmp_path, content):
-    whole = {"name": "b", "status": "done", "number": 0, "started": 5.0, "code": 0, "result": None}
+    whole = {"name": "b", "status": "done", "number": 0, "started": 0.5, "start": 1.0, "code": 0}
+    whole["result"] = None
     for name, text in (("a", content), ("b", json.dumps(whole))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "status.json").write_text(text)

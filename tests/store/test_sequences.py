@@ -18,7 +18,7 @@ from dlma.store.store import Store
 
 CHAIN = ("prompts", "pairs", "policy")  # each uses the one before
 ROWS_IN_ONE = 6
-RAN = ("started", "ended", "git")  # of a manifest: when it was made, and by which commit
+RAN = ("started", "ended", "git", "sha256")  # of a manifest: when and by which commit, and its own hash
 
 
 class Killed(BaseException):
@@ -85,7 +85,7 @@ def harm(root, which, file, how):
     files = sorted(path for path in stage.rglob("*") if path.is_file())
     path = files[file % len(files)]
     match how:
-        case "bit" if path.name != MANIFEST:  # which holds no hash of itself
+        case "bit":
             spoil(path, at=path.stat().st_size // 2)
         case "cut":
             os.truncate(path, path.stat().st_size // 2)

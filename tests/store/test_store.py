@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 
 import pyarrow as pa
 import pytest
@@ -12,6 +13,7 @@ from dlma import files
 from dlma.errors import UserError
 from dlma.store import manifest as manifests
 from dlma.store import store as stage_store
+from dlma.store.stage import Damage
 from dlma.store.store import Store
 
 
@@ -238,6 +240,44 @@ def test_damage_is_found_by_make_set_aside_and_computed_again(store, tmp_path, s
     assert len(said) == 1
     assert "damaged" in said[0]
     assert "\n" not in said[0]
+
+
+def test_every_byte_of_a_manifest_counts(store):
+    stage = store.make(store.stage("pairs", {"n": 1}), write_rows, config={"note": 'spaces and \\ " too'})
+    path = stage.folder / "manifest.json"
+    data = path.read_bytes()
+    assert json.loads(data)["sha256"] and "sha256" not in stage.manifest and stage.check() is None
+    unseen = []
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :])
+        try:
+            stage.check()
+            unseen.append((at, data[at - 9 : at + 9]))
+        except Damage:
+            pass
+    assert unseen == []
+
+
+def test_a_manifest_of_before_there_were_checksums_is_used(store):
+    stage = store.make(store.stage("pairs", {}), lambda folder: write_rows(folder) or {"seen": 3})
+    files.write_json(stage.folder / "manifest.json", stage.manifest)
+    assert "sha256" not in json.loads((stage.folder / "manifest.json").read_text())
+    again = store.make(store.stage("pairs", {}), never)
+    assert again.notes == {"seen": 3} and again.table().equals(ROWS)
+
+
+def test_notes_of_a_damaged_manifest_are_made_again(store, said):
+    stage = store.make(store.stage("pairs", {}), lambda folder: write_rows(folder) or {"seen": 3})
+    spoil(stage.folder / "manifest.json", at=-30)
+    assert stage.notes == {"seen": 3} and store.counts["run"] == {"pairs": 1}
+    assert len(said) == 1 and "manifest.json is damaged" in said[0]
+
+
+def test_a_store_that_is_removed_while_a_run_uses_it_is_made_again(store):
+    prompts = store.make(store.stage("prompts", {}), write_rows)
+    pairs = store.make(store.stage("pairs", {}, uses=[prompts]), lambda folder: write_rows(folder))
+    shutil.rmtree(store.root)
+    assert pairs.table().equals(ROWS) and prompts.table().equals(ROWS)
 
 
 def test_a_record_is_verified_at_each_read_and_never_read_damaged(store, said):

@@ -6,6 +6,7 @@ import pytest
 from small_models import byte_level_tokenizer, save_small
 from store_kit import spoil
 
+from dlma import pipeline
 from dlma.app import main
 from dlma.runs import written
 
@@ -23,8 +24,8 @@ def sweep(tmp_path):
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
     argv = ["-m", "method=base,dlma", "model=hf", f"model.path={model}", "data=jsonl", f"data.path={prompts}", *QUICK]
 
-    def call():
-        assert main([*argv, "name=trial"]) == 0
+    def call(code=0):
+        assert main([*argv, "name=trial"]) == code
         return tmp_path / "outputs" / "trial"
 
     return call
@@ -63,3 +64,27 @@ def test_a_damaged_cell_is_published_again_from_the_store_and_the_others_are_ski
         n: entered[n] for n in now if n.startswith("policy/")
     }
     assert written.damage(trained, entered) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gone", ["model", "model/model.safetensors", "prompts.jsonl"])
+def test_an_input_that_goes_in_mid_sweep_is_a_line_and_the_same_command_goes_on(
+    sweep, tmp_path, capsys, monkeypatch, gone
+):
+    before = pipeline.make_pairs if gone == "model" else pipeline.read_prompts
+
+    def go(*args, **named):
+        if (tmp_path / gone).exists():
+            (tmp_path / gone).rename(tmp_path / "elsewhere")
+        return before(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, before.__name__, go)
+        sweep(code=2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert lines and all(line.startswith(f"error: {tmp_path / gone}") for line in lines)
+    assert all(
+        line.endswith("is gone since the run began; put it back, then run the same command again") for line in lines
+    )
+    (tmp_path / "elsewhere").rename(tmp_path / gone)
+    assert (sweep() / "dlma" / "policy").is_dir()

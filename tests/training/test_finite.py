@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import tempfile
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from instruction_examples import prompt, tiny_model
 from instruction_examples import rule as tuning
 from scored_examples import OPTIONS, REWARD_OPTIONS, TRAINING, changed, prompted_pairs, scored_pairs
 from small_models import small_model
+from store_kit import no_larger_than
 
 from dlma import records
 from dlma.errors import UserError
@@ -96,6 +98,22 @@ def test_a_run_that_failed_goes_on_from_the_state_before_to_the_same_bits(tmp_pa
         DPO(small_model(), **options).fit(pairs, Runtime(checkpoint_steps=1), tmp_path / place, lambda row: None)
     files = [(tmp_path / place / "policy" / "model.safetensors").read_bytes() for place in ("a", "b")]
     assert files[0] == files[1]
+
+
+def test_resume_points_do_not_pass_through_the_systems_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
+    refused(BreaksAtStep3(small_model(), **{**OPTIONS, "epochs": 4}), scored_pairs(small_model(), n=4), tmp_path / "a")
+    assert newest_point(tmp_path / "a" / "scratch" / "points").endswith("step-00000002.ckpt")
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {f"step-0000000{n}.ckpt{end}" for n in (1, 2) for end in ("", ".sha256")}
+
+
+def test_a_full_disk_in_mid_training_leaves_whole_points_alone(tmp_path):
+    rule, pairs = DPO(small_model(), **{**OPTIONS, "epochs": 4}), scored_pairs(small_model(), n=4)
+    with pytest.raises(OSError, match="File too large") as reason, no_larger_than(10_000):
+        rule.fit(pairs, Runtime(checkpoint_steps=1), tmp_path, lambda row: None)
+    assert "step-00000001.ckpt" in reason.value.filename
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
