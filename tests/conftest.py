@@ -1,5 +1,6 @@
 """Every test runs offline, in a folder of its own, and leaves nothing in the checkout."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Laws are tried on the same examples each time, however slow the machine; a new one is found by hand, with `seed`.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays to the end: collecting garbage is not to go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -177,7 +177,7 @@ class Loader(ConfigLoaderImpl):
         """Whether it sets a value and says nothing to how files are chosen."""
         if override.is_sweep_override() or override.key_or_group == "hydra.searchpath":
             return False
-        return not self.repository.group_exists(override.key_or_group)
+        return isinstance(override.value(), dict) or not self.repository.group_exists(override.key_or_group)
 
     def _merged(self, name: str | None, lines: list[str], run_mode: RunMode) -> DictConfig:
         key = (str(self.config_search_path), name, *lines, run_mode)

@@ -52,7 +52,9 @@ def test_a_choice_of_files_is_composed_as_hydra_does_and_each_time_for_the_calle
 LINES = ["method=rlcd", "seed=7", "recipe.beta=0.3", "+model.made={a: 1}", "hydra.job.env_copy=[HOME]", "mode=check"]
 
 
-@pytest.mark.parametrize("lines", [LINES, WITH_DELETION, ["hydra.run.dir=here", "name=x"]])
+@pytest.mark.parametrize(
+    "lines", [LINES, WITH_DELETION, ["hydra.run.dir=here", "name=x"], ["++recipe.lr=2.0", "recipe={lr: 1.0}"]]
+)
 def test_values_are_set_as_hydra_sets_them_and_all_that_it_notes_is_noted(lines, monkeypatch, tmp_path):
     path = search_path(CONF, None)
     loader, plain = Loader(path), ConfigLoaderImpl(path)
