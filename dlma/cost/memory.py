@@ -90,7 +90,8 @@ def training(
         for _ in range(min(2, passes)):
             held = sum(made.values())
             model.live.restart()
-            engine.token_logp(rows).sum().backward()
+            with model.adding_gradients(processes == 1):
+                engine.token_logp(rows).sum().backward()
         gradients = model.live.watched
         rest = model.live.peak - weights - gradients
         body = min(rest, model.after_body - weights - held)

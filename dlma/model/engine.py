@@ -127,7 +127,8 @@ class Engine:
 
     def _logp_of_states(self, states: Tensor, target: Tensor) -> Tensor:
         with self._passes():
-            return chunked_token_logp(states, target, self.model.head_layer, self.chunk, self.keep)
+            head, in_place = self.model.head_layer, self.model.adds_gradients
+            return chunked_token_logp(states, target, head, self.chunk, self.keep, in_place)
 
     def _logp_of_own_head(self, rows: Rows, trunk: SharedPrefix | None) -> Tensor:
         """By the model's own forward, for a head that is not plain."""

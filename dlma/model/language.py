@@ -40,9 +40,12 @@ class LanguageModel:
     adapter_is_new: whether an adapter, if there is one, still changes nothing
     checked: by tokens of the checked row, why rows must not share prefixes, or nothing (layout_check.py)
     padded: by tokens of the checked row, why rows must not be padded, or nothing (dense.py)
+    adds_gradients: whether the head adds its gradient to its `.grad` itself (functional/logprob.py, in_place)
 
     raises: UserError for a network that is no causal language model, or whose logits are no numbers
     """
+
+    adds_gradients = False
 
     def __init__(self, network: nn.Module, tokenizer, name: str) -> None:
         self.network = network
@@ -137,6 +140,15 @@ class LanguageModel:
         finally:
             for layer in layers:
                 layer.gradient_checkpointing = layer.training = False
+
+    @contextmanager
+    def adding_gradients(self, on: bool = True) -> Iterator[None]:
+        """In the block `backward()` holds a large head's gradient once; what wants it from autograd gets none."""
+        self.adds_gradients = on
+        try:
+            yield
+        finally:
+            self.adds_gradients = False
 
     def states(
         self, ids: Tensor, mask: Tensor | None, position: Tensor | None = None, cache: Cache | None = None
@@ -275,10 +287,12 @@ def _packing(spec: ModelSpec) -> BitsAndBytesConfig | None:
 
 def _with_adapter(network: nn.Module, spec: ModelSpec) -> nn.Module:
     """The network with the spec's trained adapter, or with fresh LoRA layers, or as it is."""
-    if spec.adapter is not None:
-        return read_adapter(network, spec.adapter, trainable=spec.trainable).eval()
-    if spec.lora is None:
+    if spec.adapter is None and spec.lora is None:
         return network
+    from dlma.model.lora import write_out
+
+    if spec.adapter is not None:
+        return write_out(read_adapter(network, spec.adapter, trainable=spec.trainable).eval())
     from peft import LoraConfig, get_peft_model
 
     lora = spec.lora
@@ -296,7 +310,7 @@ def _with_adapter(network: nn.Module, spec: ModelSpec) -> nn.Module:
         headers.require_all(lora.targets, adapted.base_model.targeted_module_names)
     if spec.source is not None:  # what is saved names the base by its place on the hub, not by a folder here
         config.base_model_name_or_path, config.revision = spec.source, spec.commit
-    return adapted
+    return write_out(adapted)
 
 
 def _eos_ids(causal: nn.Module, tokenizer) -> frozenset[int]:

@@ -225,7 +225,8 @@ class TrainingRule(pl.LightningModule):
 
     def _backward(self, step: Step) -> dict[str, float]:
         sums: dict[str, torch.Tensor | float] = {"loss": 0.0}
-        with collectives.apart(self.trainer.strategy):
+        alone = collectives.world() == 1 and not self.sharded  # no wrapper waits for each gradient
+        with collectives.apart(self.trainer.strategy), self.model.adding_gradients(alone):
             for micro in step.passes[len(step.micros) :]:
                 self.manual_backward(0.0 * self.loss(micro)[0])
             for micro in step.micros:

@@ -61,6 +61,21 @@ def test_a_linear_heads_gradient_is_autograds(bias, keep, chunk):
         assert ((one - other).norm() / other.norm()).item() < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bits_do_not_depend_on_whether_logits_are_held(dtype):
+    """A reference that was scored is compared with a policy that is trained."""
+    head, hidden, target, _ = head_case(True, dtype, vocabulary=1001)
+    wanted = token_logp(head(hidden), target)
+    held = chunked_token_logp(hidden, target, head)
+    again = chunked_token_logp(hidden, target, head, keep=0)
+    head.requires_grad_(False)
+    frozen = chunked_token_logp(hidden, target, head)
+    with torch.no_grad():
+        scored = chunked_token_logp(hidden, target, head)
+    for found in (held, again, frozen, scored):
+        assert torch.equal(found, wanted)
+
+
 def test_a_frozen_heads_states_get_the_same_gradient_and_the_head_none():
     head, hidden, target, weights = head_case(False, torch.float32)
     (wanted,) = gradients(chunked_token_logp(hidden, target, head, 3), weights, hidden)
@@ -117,3 +132,41 @@ def test_logits_are_held_for_a_backward_pass_only(monkeypatch, grad, most):
 def test_sums_go_to_their_owner_and_an_owner_without_tokens_has_zero():
     owner, slot = torch.tensor([0, 0, 2]), torch.tensor([0, 1, 0])
     assert sum_by_owner(torch.tensor([1.0, 2.0, 4.0]), owner, slot, 3).tolist() == [3.0, 0.0, 4.0]
+
+
+@pytest.fixture
+def every_head_is_large(monkeypatch):
+    monkeypatch.setattr(logprob, "LARGE_BYTES", 0)
+
+
+@pytest.mark.parametrize("keep", [0, 1 << 20])
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_a_gradient_that_is_added_in_place_is_the_one_that_autograd_adds(every_head_is_large, chunk, keep):
+    """Tied to the embedding, over two passes: what each gives lies in `.grad` with what autograd puts there."""
+    head, _, target, weights = head_case(True, torch.float32)
+    gradients_of = []
+    for in_place in (False, True):
+        head.zero_grad()
+        for scale in (1.0, 0.5):
+            states = scale * torch.nn.functional.embedding(target.flip(0), head.weight)
+            (chunked_token_logp(states, target, head, chunk, keep, in_place) * weights).sum().backward()
+        gradients_of.append([p.grad.clone() for p in head.parameters()])
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*gradients_of, strict=True))
+
+
+def test_autograd_is_not_given_what_is_added_in_place(every_head_is_large):
+    head, hidden, target, _ = head_case(False, torch.float32)
+    logp = chunked_token_logp(hidden, target, head, in_place=True)
+    for_hidden, for_weight = torch.autograd.grad(logp.sum(), (hidden, head.weight), allow_unused=True)
+    assert for_hidden is not None and for_weight is None and head.weight.grad.abs().sum() > 0
+
+
+def test_small_frozen_and_short_heads_are_left_to_autograd(monkeypatch):
+    head, hidden, target, _ = head_case(False, torch.float32)
+    assert torch.autograd.grad(chunked_token_logp(hidden, target, head, in_place=True).sum(), head.weight)
+    monkeypatch.setattr(logprob, "LARGE_BYTES", 0)
+    short = head_case(False, torch.bfloat16)
+    assert torch.autograd.grad(chunked_token_logp(short[1], short[2], short[0], in_place=True).sum(), short[0].weight)
+    head.requires_grad_(False)
+    chunked_token_logp(hidden, target, head, in_place=True).sum().backward()
+    assert head.weight.grad is None
