@@ -244,7 +244,7 @@ class RunContext:
         weights = {**self.weights, "weights": [*self.weights["weights"], f"{tuned}"]}
         folder = tuned.path("policy") if tuned.done else tuned.folder / "policy"
         spec = dataclasses.replace(self.spec.trained(folder), name=f"{self.spec.name}-sft", lora=self.spec.lora)
-        self._base = None
+        self._base = None  # a merged adapter has changed the weights that it shared
         self.__dict__.update(spec=spec, frozen=dataclasses.replace(spec, lora=None), weights=weights)
 
     def base(self) -> LanguageModel:
@@ -263,8 +263,7 @@ class RunContext:
         if self.start is None:
             return self.base()
         if self._current is None:
-            self._base = None
-            self._current = self.policy(self.start)
+            self._current = self.loaded(self.frozen.trained(self.start.path("policy")))
         return self._current
 
     def at_start(self, which: str) -> LanguageModel:
@@ -281,14 +280,24 @@ class RunContext:
         return dataclasses.replace(spec, dtype=self.score_dtype, why="recipe.score_dtype").load()
 
     def trainee(self) -> LanguageModel:
-        """The model to train; the frozen ones are let go first, so that one model is held."""
-        self._base = self._current = None
-        spec = self.spec if self.start is None else self.spec.continued(self.start.path("policy"))
-        return spec.load()
+        """The model to train; the frozen ones are let go first, so that its weights are held once."""
+        self._current = None
+        return self.loaded(self.spec if self.start is None else self.spec.continued(self.start.path("policy")))
 
     def policy(self, policy: Stage, place: str = "policy") -> LanguageModel:
         """The trained model, or one that was kept on the way to it."""
-        return self.frozen.trained(policy.path(place)).load()
+        return self.loaded(self.frozen.trained(policy.path(place)), keep=True)
+
+    def loaded(self, spec: ModelSpec, *, keep: bool = False) -> LanguageModel:
+        """A model of the run: an adapter on the base shares its weights; others have their own.
+
+        keep: the base stays loaded beside such a one; never beside layers that are spread over processes
+        """
+        if spec.differs_by_adapter(self.frozen) and self.cfg.trainer.strategy != "fsdp":
+            return spec.load(self.base())
+        if not keep:
+            self._base = None
+        return spec.load()
 
     def notes(self, stage: Stage) -> dict:
         """What a stage's writer noted down."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 
@@ -69,9 +70,12 @@ class LanguageModel:
         self.plain_head = self._probe_head()
 
     @classmethod
-    def load(cls, spec: ModelSpec) -> LanguageModel:
-        """Read weights from the spec's folder, and its adapter or fresh LoRA layers if it has them."""
-        network = read_weights(spec)
+    def load(cls, spec: ModelSpec, base: LanguageModel | None = None) -> LanguageModel:
+        """Read weights from the spec's folder, and its adapter or fresh LoRA layers if it has them.
+
+        base: the same model without an adapter, where it is loaded: its weights are shared, and frozen in both
+        """
+        network = read_weights(spec) if base is None else twin(base.network, sharing=base.network.parameters())
         _require_rows(network, spec)
         model = cls(_with_adapter(network, spec), spec.tokenizer, spec.name)
         model.adapter_is_new = spec.adapter is None
@@ -240,6 +244,11 @@ def _names(kind: type[nn.Module]) -> frozenset[str]:
 
 def _again(run, *args):
     return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+def twin(network: nn.Module, *, sharing: Iterable[Tensor]) -> nn.Module:
+    """A copy of a network whose modules are its own and some of whose tensors are not."""
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in sharing})
 
 
 def read_weights(spec: ModelSpec) -> PreTrainedModel:

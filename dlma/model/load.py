@@ -106,11 +106,16 @@ class ModelSpec:
         except (OSError, ValueError, KeyError, AttributeError) as reason:
             raise UserError(f"model.path={self.folder}: its config names no vocab_size: {_first(reason)}") from None
 
-    def load(self) -> LanguageModel:
-        """Read the weights; raises UserError when they are absent or not safetensors."""
+    def differs_by_adapter(self, base: ModelSpec) -> bool:
+        """Whether this is another model with an adapter on it, and nothing else is different."""
+        adapted = self.adapter is not None or self.lora is not None
+        return adapted and dataclasses.replace(self, adapter=None, lora=None, trainable=False) == base
+
+    def load(self, base: LanguageModel | None = None) -> LanguageModel:
+        """Read the weights, or share those of `base`; raises UserError when they are absent or not safetensors."""
         from dlma.model.language import LanguageModel
 
-        return LanguageModel.load(self)
+        return LanguageModel.load(self, base)
 
 
 def _first(reason: BaseException) -> str:

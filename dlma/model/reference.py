@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from dlma.model.language import LanguageModel
+from dlma.model.language import LanguageModel, twin
 
 
 class Reference:
-    """The frozen model beside the trained one: the adapter switched off under fresh LoRA, else a copy.
+    """The frozen model beside the trained one: the adapter switched off under fresh LoRA, else what is trained, copied.
 
     network: the copy, to be moved to a device with its owner; None where nothing was copied
     """
@@ -24,7 +23,8 @@ class Reference:
         self.network: nn.Module | None = None
         self._model = model
         if self._adapted is None:
-            self.network = copy.deepcopy(model.network).requires_grad_(False)
+            frozen = [p for p in model.network.parameters() if not p.requires_grad]
+            self.network = twin(model.network, sharing=frozen).requires_grad_(False)
             self._model = LanguageModel(self.network, model.tokenizer, model.name)
 
     @contextmanager

@@ -97,7 +97,7 @@ class Both:
     def __init__(self, cell: RunContext, policy: Path) -> None:
         self.cell = cell
         self.asked: dict[str, int] = {}
-        models = {"base": cell.base(), "aligned": cell.frozen.trained(policy).load()}
+        models = {"base": cell.base(), "aligned": cell.loaded(cell.frozen.trained(policy), keep=True)}
         device = cell.runtime.trainer().strategy.root_device
         for model in models.values():
             model.network.to(device)

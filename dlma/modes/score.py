@@ -128,7 +128,7 @@ def implicit(cell: RunContext, pairs: Sequence[Pair], policy: str) -> Stage:
     def write(folder: Path) -> dict:
         from dlma.scorer.implicit_reward import ImplicitReward
 
-        module = ImplicitReward(spec.load(), cell.base())
+        module = ImplicitReward(cell.loaded(spec, keep=True), cell.base())
         return {"engine": cell.runtime.predict(module, pairs, Implicit, folder, "rewards")}
 
     weights = [cell.store.fingerprint(folder) for folder in spec.folders]

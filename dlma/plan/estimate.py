@@ -174,7 +174,10 @@ class RunPlan:
         budget = self.cell.setting("scorer.token_budget", 8192)
         frozen = replace(self.cell.frozen, dtype=self.cell.score_dtype)
         size = memory_model.largest_pass(budget, width, 2 * len(contexts) * most, self.sizes.train)
-        return memory_model.scoring(frozen, self.config, size, models=2 if self._trains else 1)
+        # an adapter is put on the base's own weights, which are those that score where the type is one
+        one = self.cell.spec.lora is not None and frozen.dtype == self.cell.frozen.dtype
+        models = 2 if self._trains and not one else 1
+        return memory_model.scoring(frozen, self.config, size, models=models)
 
     def _training(self, size: Pass) -> Footprint:
         from dlma.cost import memory as memory_model

@@ -7,9 +7,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.layer import Linear
 from safetensors.torch import load_file
-from small_models import small_network
+from small_models import save_small, small_network
 
+from dlma.model.language import LanguageModel
+from dlma.model.load import Lora, ModelSpec
 from dlma.model.lora import LoraLinear, write_out
+from dlma.model.reference import Reference
 
 IDS = torch.arange(24).view(2, 12)
 BOTH = ["llama", "qwen2"]  # projections without and with a bias
@@ -157,3 +160,58 @@ def test_a_layer_that_the_probe_does_not_reach_stands_alone():
     network = write_out(get_peft_model(Half(), LoraConfig(r=2, target_modules=["used", "other"])))
     layers = [m for m in network.modules() if isinstance(m, Linear)]
     assert [layer.readers.layers for layer in layers] == [[layer] for layer in layers]
+
+
+# Weights that models share
+
+
+@pytest.fixture
+def base(tmp_path):
+    save_small(tmp_path / "model")
+    return ModelSpec("m", tmp_path / "model", "float32").load()
+
+
+def spec_of(base, tmp_path):
+    return ModelSpec("m", tmp_path / "model", "float32", lora=Lora(3, 7.0, "all-linear"))
+
+
+def pointers(network):
+    return {p.data_ptr() for name, p in network.named_parameters() if "lora_" not in name}
+
+
+def test_an_adapter_on_a_loaded_base_shares_its_weights_and_leaves_it_as_it_was(base, tmp_path):
+    spec = spec_of(base, tmp_path)
+    assert spec.differs_by_adapter(ModelSpec("m", tmp_path / "model", "float32"))
+    before, alone = base.network(input_ids=IDS).logits, spec.load()
+    model = spec.load(base)
+    assert pointers(model.network) == pointers(base.network) and not pointers(alone.network) & pointers(base.network)
+    for one in (model, alone):
+        for name, weight in one.network.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.constant_(weight, 0.1)
+    assert torch.equal(model.network(input_ids=IDS).logits, alone.network(input_ids=IDS).logits)
+    assert not torch.equal(model.network(input_ids=IDS).logits, before)
+    assert torch.equal(base.network(input_ids=IDS).logits, before)
+
+
+def test_other_weights_bits_or_no_adapter_are_no_difference_by_adapter(tmp_path):
+    base = ModelSpec("m", tmp_path, "float32")
+    for other in (
+        base,
+        ModelSpec("m", tmp_path, "bfloat16", lora=Lora(3, 7.0, "all-linear")),
+        base.trained(tmp_path / "p"),
+    ):
+        assert not other.differs_by_adapter(base)
+
+
+def test_the_reference_of_an_adapter_that_is_trained_on_copies_the_adapter_alone(base, tmp_path):
+    model = spec_of(base, tmp_path).load()
+    model.adapter_is_new = False
+    reference = Reference(model)
+    assert pointers(reference.network) == pointers(model.network)
+    for name, weight in model.network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(weight, 0.1)
+    with reference.model() as frozen:
+        assert isinstance(frozen, LanguageModel)
+        assert torch.equal(frozen.network(input_ids=IDS).logits, base.network(input_ids=IDS).logits)

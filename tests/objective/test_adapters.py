@@ -7,6 +7,7 @@ import pytest
 from small_models import byte_level_tokenizer, save_small
 
 from dlma.app import main
+from dlma.evaluation.answers import Answers
 from dlma.objective.dpo import DPO
 
 QUESTIONS = [f"how do i fix the {thing} number {i}?" for i, thing in enumerate(["lamp", "door", "cake", "boat"] * 10)]
@@ -60,10 +61,28 @@ def test_adapters_resume_to_the_same_bytes(run, place, monkeypatch, adapter):
     assert {path.name: path.read_bytes() for path in (place / "model").iterdir()} == before
 
 
-def test_a_four_bit_base_is_a_model_of_its_own(run):
-    """It samples, scores and is the reference: no stage after the contexts is shared with the whole base."""
+@pytest.fixture
+def pointers(monkeypatch):
+    """Where the embeddings of the policy and of the base lie, of all answers that are sampled."""
+    seen, predict = [], Answers.predict_step
+
+    def noted(self, shard, index):
+        models = (self.model, self.base.model)
+        seen.append([model.causal.get_input_embeddings().weight.data_ptr() for model in models])
+        return predict(self, shard, index)
+
+    monkeypatch.setattr(Answers, "predict_step", noted)
+    return seen
+
+
+def test_a_four_bit_base_is_a_model_of_its_own(run, pointers):
+    """It samples, scores and is the reference: no stage after the contexts is shared with the whole base.
+
+    Under either, policy and base are the same weights in memory, with and without the adapter.
+    """
     folders = [run(f"adapter={adapter}", store="both") for adapter in ("lora", "qlora")]
     counts = json.loads((folders[1] / "status.json").read_text())["result"]["counts"]
     assert counts["reused"] == {"prompts": 1, "contexts": 2}
     rows = pq.read_table(folders[1] / "scored.parquet").to_pylist()
     assert all(row["positive_reference"] < 0 for row in rows)
+    assert len(pointers) == 6 and all(policy == base for policy, base in pointers)
