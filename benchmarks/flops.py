@@ -16,6 +16,7 @@ from dlma.records import Pair
 OFFICIAL_ROWS = 4  # a batch of the official way (peers.py)
 OFFICIAL_PAIRS = {"40M": 4, "135M": 2}  # it takes long: the first few pairs are enough for its rate
 TRAINING = 3  # the forward pass, and twice its operations for the gradients of inputs and weights
+FROZEN_TRAINING = 2  # of which frozen weights get none; the adapter's own products are left out
 
 
 @dataclass(frozen=True)

@@ -43,24 +43,24 @@ def _shape(job: dict) -> Shape:
 def _dpo(job: dict, clock: Clock) -> dict:
     from benchmarks import flops, gemm, ours, workload
 
-    shape, batch = _shape(job), job["batch"]
+    shape, batch, lora = _shape(job), job["batch"], job.get("lora", False)
     pairs = workload.trained(workload.pairs_of(shape, job["data"], job["pairs"]), job["data"])
     if job["side"] == "ours":
-        model = ours.load(model_folder(shape), shape.name)
+        model = ours.load(model_folder(shape), shape.name, lora=lora)
         loaded = memory("VmRSS")
-        found = {"loaded": loaded} | ours.train(model, pairs, clock, batch=batch)
+        found = {"loaded": loaded} | ours.train(model, pairs, clock, batch=batch, lora=lora)
         found["afterwards"] = lambda: {"gemm": gemm.best_rate(shape)}
     else:
         from benchmarks import peer_trl
 
         variants = {"trl": {}, "trl_precomputed": {"precompute": True}, "trl_checkpointed": {"checkpointing": True}}
         options = {"precompute": False, "checkpointing": False} | variants[job["side"]]
-        found = peer_trl.train(model_folder(shape), pairs, clock, batch=batch, **options)
+        found = peer_trl.train(model_folder(shape), pairs, clock, batch=batch, lora=lora, **options)
     later = flops.training_work(pairs[batch:])  # both sides take the pairs in this order
     return found | {
         "pairs": len(pairs),
         "dense_tokens": workload.dense_tokens(pairs),
-        "later_flops": flops.TRAINING * later.forward(shape),
+        "later_flops": (flops.FROZEN_TRAINING if lora else flops.TRAINING) * later.forward(shape),
         "parameters": shape.parameters,
     }
 

@@ -19,11 +19,15 @@ PLAIN_DPO = {
 PLAIN_SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
-def load(model_folder: Path, shape_name: str):
-    """The model of a folder, through the package's own loader."""
-    from dlma.model.load import ModelSpec
+ADAPTER = {"rank": 16, "alpha": 32.0, "targets": "all-linear"}  # as in recipe=small_lora
+ADAPTER_RATE = {"lr": 1e-4}  # high enough that a few steps move the loss
 
-    return ModelSpec(shape_name, model_folder, "float32").load()
+
+def load(model_folder: Path, shape_name: str, *, lora: bool = False):
+    """The model of a folder, through the package's own loader."""
+    from dlma.model.load import Lora, ModelSpec
+
+    return ModelSpec(shape_name, model_folder, "float32", lora=Lora(**ADAPTER) if lora else None).load()
 
 
 def component(group: str, recipe: dict, *runtime: object):
@@ -39,7 +43,7 @@ def component(group: str, recipe: dict, *runtime: object):
     return build(cfg[group], *runtime)
 
 
-def train(model, pairs: Sequence[ScoredPair], clock: Clock, *, batch: int) -> dict:
+def train(model, pairs: Sequence[ScoredPair], clock: Clock, *, batch: int, lora: bool = False) -> dict:
     """The reference pass, then one epoch of DPO over the pairs."""
     from dlma.model.engine import Engine
     from dlma.model.trees import Completion as Branch
@@ -54,7 +58,8 @@ def train(model, pairs: Sequence[ScoredPair], clock: Clock, *, batch: int) -> di
             for p, (chosen, rejected) in zip(pairs, reference, strict=True)
         ]
         rows = [row for _, row in sorted(zip(visits(len(pairs), batch), rows, strict=True), key=lambda pair: pair[0])]
-        rule = component("objective", OPTIMIZER | PLAIN_DPO | {"batch_pairs": batch}, model)
+        recipe = OPTIMIZER | PLAIN_DPO | {"batch_pairs": batch} | (ADAPTER_RATE if lora else {})
+        rule = component("objective", recipe, model)
         clock.mark()
         rule.fit(rows, Runtime(threads=0), Path(scratch), lambda row: clock.mark())
     return {"loss": sum(row["loss"] for row in rule.log_rows) / len(rule.log_rows)}

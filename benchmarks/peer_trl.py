@@ -11,12 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.clock import Clock
-from benchmarks.ours import OPTIMIZER
+from benchmarks.ours import ADAPTER, ADAPTER_RATE, OPTIMIZER
 from dlma.records import ScoredPair
 
 
 def train(
-    model_folder: Path, pairs: Sequence[ScoredPair], clock: Clock, *, batch: int, precompute: bool, checkpointing: bool
+    model_folder: Path,
+    pairs: Sequence[ScoredPair],
+    clock: Clock,
+    *,
+    batch: int,
+    precompute: bool,
+    checkpointing: bool,
+    lora: bool = False,
 ) -> dict:
     """One epoch of DPO over the pairs, in their order."""
     os.environ["TQDM_DISABLE"] = "1"
@@ -25,6 +32,7 @@ def train(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     trainer_class, mark = _classes(clock)
+    rate = (OPTIMIZER | (ADAPTER_RATE if lora else {}))["lr"]
     transformers.utils.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as scratch, clock.span("work"):
         rows = [
@@ -33,7 +41,8 @@ def train(
         ]
         trainer = trainer_class(
             AutoModelForCausalLM.from_pretrained(model_folder, dtype="float32"),
-            args=_settings(scratch, batch, precompute, checkpointing),
+            args=_settings(scratch, batch, precompute, checkpointing, rate),
+            peft_config=_adapter() if lora else None,
             train_dataset=Dataset.from_list(rows),
             processing_class=AutoTokenizer.from_pretrained(model_folder),
             callbacks=[mark],
@@ -42,14 +51,27 @@ def train(
     return {"loss": float(trainer.state.log_history[-1]["train_loss"])}
 
 
-def _settings(scratch: str, batch: int, precompute: bool, checkpointing: bool):
+def _adapter():
+    """The adapter of ours; TRL seeds it as ours is seeded, so both begin with the same weights."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=ADAPTER["rank"],
+        lora_alpha=ADAPTER["alpha"],
+        target_modules=ADAPTER["targets"],
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _settings(scratch: str, batch: int, precompute: bool, checkpointing: bool, rate: float):
     from trl import DPOConfig
 
     return DPOConfig(
         output_dir=scratch,
         per_device_train_batch_size=batch,
         num_train_epochs=1,
-        learning_rate=OPTIMIZER["lr"],
+        learning_rate=rate,
         lr_scheduler_type="constant",
         weight_decay=OPTIMIZER["optim.weight_decay"],
         max_grad_norm=OPTIMIZER["optim.clip_norm"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.flops import OFFICIAL_PAIRS
 from benchmarks.measure import Group
+from benchmarks.shapes import REAL, real_folder
 from benchmarks.text import hh_file
 
 ROUNDS = 3
@@ -12,7 +13,7 @@ TRL = {"TRL": "trl", "TRL precomputed": "trl_precomputed"}
 
 def plan(name: str) -> list[Group]:
     """The groups of a plan, the targets' first; raises KeyError for a name that is none."""
-    return {"bench": bench, "full": full, "inference": inference, "rest": rest, "smoke": smoke}[name]()
+    return {"bench": bench, "full": full, "inference": inference, "real": real, "rest": rest, "smoke": smoke}[name]()
 
 
 def bench() -> list[Group]:
@@ -23,6 +24,7 @@ def bench() -> list[Group]:
         *inference(),
         margin_sweep(12, ROUNDS),
         wide_vocabulary("40M", 8),
+        *real(),
     ]
     return possible([*targets, *map(extra, rest())])
 
@@ -92,9 +94,27 @@ def smoke() -> list[Group]:
     ]
 
 
+def real() -> list[Group]:
+    """The real model on real pairs, where both are at hand: an adapter, and all weights; two threads."""
+    return possible([group for lora in (True, False) for group in real_dpo(32, lora=lora)])
+
+
 def possible(groups: list[Group]) -> list[Group]:
-    """The groups whose data are at hand."""
-    return groups if hh_file() else [g for g in groups if all(job.get("data") != "hh" for job in g.sides.values())]
+    """The groups whose data and model are at hand."""
+    absent = set() if hh_file() else {"hh", "answered"}
+    absent |= set() if real_folder() else {REAL}
+    return [g for g in groups if not any({job.get("data"), job.get("shape")} & absent for job in g.sides.values())]
+
+
+def real_dpo(pairs: int, *, lora: bool) -> list[Group]:
+    """As `dpo`, on the real model's weights and HH's own pairs."""
+    (group,) = dpo(REAL, "answered", pairs, batch=8)
+    sides = {side: job | {"lora": lora, "threads": 2} for side, job in group.sides.items()}
+    return [Group(name_of_real(lora), sides, ROUNDS)]
+
+
+def name_of_real(lora: bool) -> str:
+    return f"DPO, real model, {'LoRA' if lora else 'all weights'}, two threads"
 
 
 def extra(group: Group) -> Group:

@@ -1,7 +1,7 @@
 """Ours and the peers, in turn: `python -m benchmarks.run [bench|full|smoke]`, that is `make bench`, `make bench-full`.
 
-`inference` measures only the targets of scoring and sampling, `rest` only what no target needs: neither touches the
-tables of the README.
+`inference` measures only the targets of scoring and sampling, `real` the real model, `rest` only what no target
+needs: none of them touches the tables of the README.
 
 Each measurement is a process of its own and is kept when it is done; a run that was stopped goes on where it was,
 unless the code or the machine has changed since. At the end the results are written to benchmarks/results/ and the
@@ -11,22 +11,28 @@ tables to benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from benchmarks import table
 from benchmarks.measure import Results, carry_out, code_print, machine, unfinished
 from benchmarks.plan import plan
-from benchmarks.shapes import model_folder, shape_of
+from benchmarks.shapes import model_folder, real_folder, shape_of
+from benchmarks.text import hh_file
 
 ENDLESS = float("inf")
-MINUTES = {"bench": 28.0, "full": ENDLESS, "inference": ENDLESS, "rest": ENDLESS, "smoke": ENDLESS}
+MINUTES = {"bench": 28.0, "full": ENDLESS, "inference": ENDLESS, "real": ENDLESS, "rest": ENDLESS, "smoke": ENDLESS}
 README = Path(__file__).parent / "README.md"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, keep, show; returns 1 when a job failed, else 0: a missed target is shown, not an error."""
     options = _options(argv)
+    if options.model is not None:
+        os.environ["DLMA_BENCH_MODEL"] = str(options.model)  # each measurement is a process of its own
+    if options.plan != "smoke" and (real_folder() is None or hh_file() is None):
+        _say("left out, the real model: it takes --model FOLDER or DLMA_BENCH_MODEL, and HH's pairs (DLMA_HH_FILE)")
     groups = plan(options.plan)
     results = Results(unfinished(options.plan), {"plan": options.plan, "machine": machine(), "code": code_print()})
     results.forget_failures()
@@ -48,8 +54,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def disagreements(results: Results, allowed: float = 2e-2) -> list[str]:
-    """Scoring groups whose sides give other log-probs than ours: their speed would compare different work."""
-    found = []
+    """Groups whose sides give other log-probs or losses than ours: their speed would compare different work."""
+    found = _other_losses(results)
     for group, sides in results.runs.items():
         values = {side: runs[0]["values"] for side, runs in sides.items() if runs and "values" in runs[0]}
         ours = values.pop("ours", None)
@@ -58,6 +64,18 @@ def disagreements(results: Results, allowed: float = 2e-2) -> list[str]:
             worst = max(abs(a - b) for one, other in rows for a, b in zip(one, other, strict=True))
             if worst > allowed:
                 found.append(f"{group}: {side} differs by {worst:.1e} nats")
+    return found
+
+
+def _other_losses(results: Results, allowed: float = 1e-5) -> list[str]:
+    """Of training, by the mean loss of the steps."""
+    found = []
+    for group, sides in results.runs.items():
+        losses = {side: runs[0]["loss"] for side, runs in sides.items() if runs and "loss" in runs[0]}
+        ours = losses.get("ours")
+        for side, theirs in losses.items() if ours is not None else ():
+            if abs(theirs - ours) > allowed * abs(ours):
+                found.append(f"{group}: the mean loss of {side} is {theirs:.7f}, ours {ours:.7f}")
     return found
 
 
@@ -81,6 +99,7 @@ def _publish(results: Results, plan_name: str) -> None:
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("plan", nargs="?", default="bench", choices=sorted(MINUTES))
+    parser.add_argument("--model", type=Path, help="the folder of the real model, instead of DLMA_BENCH_MODEL")
     parser.add_argument("--minutes", type=float, help="after so long, what no target needs is left out")
     return parser.parse_args(argv)
 

@@ -1,10 +1,11 @@
-"""The model shapes that are measured or counted: Llama architectures by size, and the lab's own base.
+"""The model shapes that are measured or counted: Llama architectures by size, the lab's own base, and a real model.
 
-All but the lab have random weights: speed and memory do not depend on what a model has learnt.
+All but the lab and the real model have random weights: speed and memory do not depend on what a model has learnt.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,9 +63,30 @@ SHAPES = {
 }
 
 
+REAL = "real"
+
+
+def real_folder() -> Path | None:
+    """The real model, a Llama in Hugging Face format: where DLMA_BENCH_MODEL says; None if there is none."""
+    folder = Path(os.environ.get("DLMA_BENCH_MODEL", "")).expanduser()
+    return folder.resolve() if (folder / "config.json").is_file() else None
+
+
+def _real() -> Shape:
+    folder = real_folder()
+    if folder is None:
+        raise KeyError(f"{REAL}: set DLMA_BENCH_MODEL to the folder of a model")
+    held = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    sizes = [held[name] for name in names]
+    head = held.get("head_dim") or held["hidden_size"] // held["num_attention_heads"]
+    context = held["max_position_embeddings"]
+    return Shape(REAL, *sizes, head, held["vocab_size"], held["tie_word_embeddings"], context)
+
+
 def shape_of(name: str, vocabulary: int | None = None) -> Shape:
     """A shape by name, with another vocabulary if one is given; raises KeyError for a name that is none."""
-    shape = SHAPES[name]
+    shape = _real() if name == REAL else SHAPES[name]
     return replace(shape, vocabulary=vocabulary) if vocabulary else shape
 
 
@@ -99,6 +121,10 @@ def model_folder(shape: Shape) -> Path:
         from dlma.lab.bases import base_folder
 
         return base_folder("standard")
+    if shape.name == REAL:
+        found = real_folder()
+        assert found is not None  # its shape was read there
+        return found
     folder = work_folder() / "models" / f"{shape.name}-{shape.vocabulary}"
     if not (folder / "tokenizer_config.json").is_file():
         _save(shape, folder)

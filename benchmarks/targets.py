@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks import sweeps
 from benchmarks.measure import Results
+from benchmarks.plan import name_of_real
 
 BYTES_OF_STATE = 12  # a weight and the two moments of AdamW, float32
 Value = Callable[[dict], float]
@@ -134,6 +135,7 @@ def lines(results: Results) -> list[Line]:
         *[_sampling(results, shape, wanted) for shape, wanted in (("lab", 2.5), ("40M", 1.5))],
         *_sweep(results),
         _vocabulary(results),
+        *_real(results),
     ]
 
 
@@ -190,6 +192,18 @@ def _sweep(results: Results) -> list[Line]:
         at_most(name, against, ratio(swept, single, work), 1.1 * bound, wanted),
         Line(name, "reference passes in the sweep", "1", str(passes), passes == 1),
     ]
+
+
+def _real(results: Results) -> list[Line]:
+    """Throughput of the steps after the first, and the peak; nothing where the real model was not at hand."""
+    found = []
+    for lora, name in ((True, "LoRA"), (False, "all weights")):
+        group = name_of_real(lora)
+        for peer, times in (("TRL", 4.0), ("TRL precomputed", 3.0)) if group in results.runs else ():
+            ours, theirs = sound(results, group, "ours"), sound(results, group, peer)
+            found.append(at_least(f"DPO, real model, {name}, steady steps", peer, ratio(theirs, ours, steady), times))
+            found.append(at_most(f"DPO, real model, {name}, whole process", peer, ratio(ours, theirs, peak), 0.4))
+    return found
 
 
 def _vocabulary(results: Results) -> Line:

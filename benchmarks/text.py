@@ -14,7 +14,7 @@ import os
 import random
 from pathlib import Path
 
-from benchmarks.shapes import ROOT, Shape
+from benchmarks.shapes import REAL, ROOT, Shape
 
 MERGES = 8000
 SPECIAL = ["<bos>", "<eos>", "<pad>"]
@@ -49,6 +49,24 @@ def hh_conversations(count: int) -> list:
             found.append(hh_turns(json.loads(line)["chosen"])[:-1])
     whole = [turns for turns in found if turns and turns[-1].role == "user"]
     return random.Random(0).sample(whole, min(count, len(whole)))
+
+
+@functools.cache
+def hh_pairs(count: int) -> list[tuple[list, str, str]]:
+    """Of HH the conversation before the last turn with both answers, drawn at random; raises as `hh_conversations`."""
+    from dlma.data.text import BadRow, hh_turns
+
+    path = hh_file()
+    if path is None:
+        raise FileNotFoundError("the HH pairs are not at hand: set DLMA_HH_FILE")
+    found = []
+    for line in gzip.decompress(path.read_bytes()).decode("utf-8").splitlines():
+        row = json.loads(line)
+        with contextlib.suppress(BadRow):
+            one, other = hh_turns(row["chosen"]), hh_turns(row["rejected"])
+            if len(one) == len(other) == 2:
+                found.append((one[:-1], one[-1].content, other[-1].content))
+    return random.Random(0).sample(found, min(count, len(found)))
 
 
 def wording(name: str):
@@ -89,7 +107,7 @@ def _corpus() -> list[str]:
 @functools.cache
 def encoder(shape: Shape):
     """A function from text to token ids, one BOS in front."""
-    if shape.name == "lab":
+    if shape.name in ("lab", REAL):
         from transformers import AutoTokenizer
 
         from benchmarks.shapes import model_folder

@@ -3,9 +3,10 @@
 `imposed`   prompts of 64 to 448 tokens, uniform, random ids: the mixed lengths on which DPO is compared
 `one_line`  the lab's questions, of about ten tokens
 `hh`        the real prompts of HH harmless-base (test), of one or several turns; where the file is at hand
+`answered`  HH's own pairs of one turn: prompts of at most 64 tokens, both answers cut at 48; where the file is at hand
 `long`      a one-line question behind a system text of 500 tokens (380 for the lab, whose context is 512)
 
-Answers are random ids: of 32 to 192 tokens, uniform; of 10 to 40 for the lab, as its base writes them.
+Answers of the others are random ids: of 32 to 192 tokens, uniform; of 10 to 40 for the lab, as its base writes them.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import random
 from collections.abc import Callable, Sequence
 
 from benchmarks.shapes import Shape
-from benchmarks.text import encoder, hh_conversations, questions, wording
+from benchmarks.text import encoder, hh_conversations, hh_pairs, questions, wording
 from dlma.prompts.wording import SIDES
 from dlma.records import Pair, ScoredPair
 
-DATA = ("imposed", "one_line", "hh", "long")
+DATA = ("imposed", "one_line", "hh", "answered", "long")
 PROMPT_TOKENS = (64, 448)
 ANSWER_TOKENS = {"lab": (10, 40), "tiny": (4, 12)}
 USUAL_ANSWER = (32, 192)
@@ -26,6 +27,7 @@ SYSTEM_TOKENS = {"lab": 380, "tiny": 64}
 USUAL_SYSTEM = 500
 LONGEST_PROMPT = {"lab": 380, "tiny": 256}
 USUAL_LONGEST = 1024
+LONGEST_ASKED, LONGEST_ANSWER = 64, 48  # tokens of answered pairs
 FIRST_ID = 3  # below: special tokens
 
 Sides = dict[str, list[int]]
@@ -33,6 +35,8 @@ Sides = dict[str, list[int]]
 
 def pairs_of(shape: Shape, data: str, count: int, *, seed: int = 0) -> list[Pair]:
     """Pairs of one data shape; equal arguments give equal pairs in every process."""
+    if data == "answered":
+        return _answered(shape, count)
     draw = random.Random(f"{shape.name} {data} {seed}")
     low, high = ANSWER_TOKENS.get(shape.name, USUAL_ANSWER)
     contexts = contexts_of(shape, data, count, draw)
@@ -95,6 +99,19 @@ def _imposed(shape: Shape, count: int, draw: random.Random) -> list[Sides]:
     plain = [[0, *_ids(draw, shape, low - 1, high - 1)] for _ in range(count)]
     affix = {side: _ids(draw, shape, 12, 12) for side in ("positive", "negative")}
     return [{"plain": ids, **{side: ids + affix[side] for side in affix}} for ids in plain]
+
+
+def _answered(shape: Shape, count: int) -> list[Pair]:
+    encode, text = encoder(shape), wording("harmless_affix")
+    found = []
+    for turns, *answers in hh_pairs(20 * count):
+        sides = {side: encode(text.render(turns, side, 0)) for side in SIDES}
+        one, other = (encode(answer)[1 : LONGEST_ANSWER + 1] for answer in answers)
+        if len(sides["plain"]) <= LONGEST_ASKED and one and other and one != other:
+            found.append(_pair(len(found), sides, one, other))
+    if len(found) < count:
+        raise ValueError(f"answered: only {len(found)} pairs of {count} have so short a prompt")
+    return found[:count]
 
 
 def _affixed(shape: Shape, conversations: Sequence) -> list[Sides]:

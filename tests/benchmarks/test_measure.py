@@ -195,3 +195,25 @@ def test_the_page_shows_the_committed_targets_and_ledger():
         ledger.check_table(found["check"]),
     ]
     assert page_between("ledger") == "\n\n".join(tables)
+
+
+def test_training_whose_sides_end_with_other_losses_is_told(results):
+    results.add("DPO", "ours", {"loss": 0.6931472})
+    results.add("DPO", "TRL", {"loss": 0.6931473})
+    assert disagreements(results) == []
+    results.add("DPO, all", "ours", {"loss": 0.6931})
+    results.add("DPO, all", "TRL", {"loss": 0.6945})
+    assert len(disagreements(results)) == 1 and "DPO, all: the mean loss of TRL" in disagreements(results)[0]
+
+
+def test_the_real_model_is_left_out_where_it_is_not_at_hand(monkeypatch, tmp_path):
+    monkeypatch.setattr(plan, "hh_file", lambda: tmp_path)
+    monkeypatch.delenv("DLMA_BENCH_MODEL", raising=False)
+    assert plan.real() == []
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setenv("DLMA_BENCH_MODEL", str(tmp_path))
+    groups = plan.real()
+    assert [group.name for group in groups] == [plan.name_of_real(True), plan.name_of_real(False)]
+    assert {job["threads"] for group in groups for job in group.sides.values()} == {2}
+    monkeypatch.setattr(plan, "hh_file", lambda: None)
+    assert plan.real() == []

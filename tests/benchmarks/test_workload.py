@@ -62,3 +62,11 @@ def test_without_the_file_hh_prompts_say_what_to_set(monkeypatch, tmp_path):
     text.hh_conversations.cache_clear()
     with pytest.raises(FileNotFoundError, match="DLMA_HH_FILE"):
         text.hh_conversations(3)
+
+
+@pytest.mark.skipif(text.hh_file() is None, reason="HH's pairs are not at hand: DLMA_HH_FILE")
+def test_answered_pairs_are_short_and_hhs_own():
+    pairs = workload.pairs_of(TINY, "answered", 4)
+    assert all(len(p.plain_context_ids) <= 64 for p in pairs)
+    assert all(1 <= len(ids) <= 48 for p in pairs for ids in (p.positive_ids, p.negative_ids))
+    assert all(p.positive_ids != p.negative_ids for p in pairs)
