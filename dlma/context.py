@@ -303,11 +303,14 @@ class RunContext:
         """What a stage's writer noted down."""
         return stage.notes
 
-    def reward_model(self, reward: Stage) -> RewardModel:
-        """The trained reward model, frozen."""
+    def base_hashes(self) -> list[str]:
+        """What the base's weights are, wherever they lie: an adapter fits no others."""
+        return [self.store.weights_hash(folder) for folder in self.frozen.folders]
+
+    def reward_model(self, folder: Path) -> RewardModel:
+        """A reward model that was trained on this base, frozen; folder: where its trunk or adapter and its head lie."""
         from dlma.model.reward_model import RewardModel
 
-        folder = reward.path("reward")
         return RewardModel.load(self.frozen.trained(folder), folder)
 
     def bench(self, policy: Stage | None, arms: Iterable[str]) -> EvaluationContext:
@@ -315,7 +318,20 @@ class RunContext:
         own = policy if policy is not None and self.notes(policy)["trained"] else None
         load = {arm: partial(self.policy, own) if arm == "aligned" and own else self.base for arm in arms}
         cache, accelerator = self.store.root / "cache", self.cfg.trainer.accelerator
-        return EvaluationContext(load, self.weights["weights"], self.store.fingerprint, cache, accelerator)
+        prints = self.weights["weights"], self.store.fingerprint
+        return EvaluationContext(load, *prints, cache, accelerator, self.base_hashes, self.reward_model)
+
+    def require_metrics(self, prompts: Stage) -> None:
+        """Raises UserError, before anything is computed, for a metric that cannot be had, or not for these prompts."""
+        from dlma.metrics.base import Selective
+
+        used = ("train", self.cfg.evaluation.split)
+        metrics = [build(node, self.bench(None, [])) for node in self.cfg.metrics.values()]
+        selective = [metric for metric in metrics if isinstance(metric, Selective)]
+        if selective and prompts.done:
+            rows = prompts.table().select(["id", "split"]).to_pylist()
+            for metric in selective:
+                metric.require({row["id"]: row["split"] for row in rows if row["split"] in used})
 
     def make(self, stage: Stage, write, *, together: bool = False) -> Stage:
         """Have the store compute a stage unless it is there.

@@ -54,6 +54,7 @@ def stages(cell: RunContext) -> tuple[dict[str, Stage], list[dict[str, Stage]], 
     """
     tuned = instruction_tune(cell)
     prompts = read_prompts(cell)
+    cell.require_metrics(prompts)
     contexts = render(cell, prompts, "train")
     held_out = render(cell, prompts, cell.cfg.evaluation.split)
     rounds = run_rounds(cell, prompts, contexts, held_out)
@@ -115,17 +116,21 @@ def read_prompts(cell: RunContext) -> Stage:
     return cell.make(stage, lambda folder: _write(folder, Prompt, *cell.data.read()))
 
 
-def render(cell: RunContext, prompts: Stage, split: str, sample: int | None = None) -> Stage:
-    """The prompts of a split as token ids, plain and under both sides of the wording; all, or the first `sample`."""
+def render(cell: RunContext, prompts: Stage, split: str, sample: int | None = None, human: str = "train") -> Stage:
+    """The prompts of a split as token ids, plain and under both sides of the wording; all, or the first `sample`.
+
+    human: the split whose prompts keep their human pairs
+    """
     limits = {"seed": cell.cfg.seed, "max_prompt_tokens": cell.cfg.recipe.max_prompt_tokens, **cell.strictness}
     key = {**scientific(cell.prompts), "split": split, **limits, "weights": cell.weights["weights"]}
     key |= {} if sample is None else {"sample": sample}
+    key |= {} if human == "train" else {"human": human}
 
     def write(folder: Path) -> dict:
         from dlma.prompts.contexts import render_contexts
 
         rows = [row for row in _read(prompts, Prompt) if row.split == split][:sample]
-        known = {"vocabulary": cell.frozen.vocabulary, **limits}
+        known = {"vocabulary": cell.frozen.vocabulary, "human": human, **limits}
         found = render_contexts(rows, cell.frozen.tokenizer, cell.wording, **known)
         return _write(folder, Context, *found)
 
@@ -275,7 +280,7 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None) -> Stage:
         pairs, account = build(cell.cfg.labels).apply(every)
         rule = require_shared_steps(cell, build(cell.cfg.objective, cell.trainee()))
         rule.intermediate = cell.cfg.intermediate
-        read = None if reward is None else lambda: cell.reward_model(reward)
+        read = None if reward is None else lambda: cell.reward_model(reward.path("reward"))
         moved = cell.start is not None and cell.cfg.iteration.reference == "frozen"
         rule.supply(Supplies(every, read, moved))
         bounds = rule.fit(pairs, cell.runtime, folder, cell.log_step)

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+
+from dlma.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from dlma.model.language import LanguageModel
+    from dlma.model.reward_model import RewardModel
+
+
+def _no_run(folder: Path) -> NoReturn:
+    raise UserError(f"{folder}: a reward model of mode=reward is read on the base of a run, and here is none")
 
 
 @dataclass(frozen=True)
@@ -18,6 +25,8 @@ class EvaluationContext:
     """What judges and metrics may use of a run: its models by arm, their fingerprints, and a folder for caches.
 
     accelerator: the trainer's, for models that no Trainer moves to their device
+    base_hashes: of the base's weights alone, wherever they lie
+    reward: reads the reward model of a folder, trained on the run's base
     """
 
     load: Mapping[str, Callable[[], LanguageModel]]
@@ -25,6 +34,8 @@ class EvaluationContext:
     fingerprint: Callable[[Path], str]
     cache: Path
     accelerator: str = "cpu"
+    base_hashes: Callable[[], list[str]] = list
+    reward: Callable[[Path], RewardModel] = _no_run
 
     def base(self) -> LanguageModel:
         return self.load["base"]()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from dlma.records import Answer, Context, MetricValue, Prompt, Turn
 
@@ -49,6 +49,14 @@ class MetricComponent(Protocol):
     def scores(self, scene: MetricInput) -> list[MetricValue]: ...
 
     def report(self) -> dict: ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A metric that not every run may use."""
+
+    def require(self, splits: Mapping[str, str]) -> None:
+        """Raises UserError where it may not be; splits: of the prompts trained on and measured, by their ids."""
 
 
 def scene(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dlma.model.language import LanguageModel
 
 
+REWARD_HEAD = "reward_head.safetensors"  # beside an adapter or a trunk: they are a trained reward model
 _AGAIN = "fetch or save the folder again"
 
 

@@ -17,10 +17,8 @@ from dlma import files
 from dlma.model import trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
-from dlma.model.load import ModelSpec
+from dlma.model.load import REWARD_HEAD, ModelSpec
 from dlma.model.weights import read_tensors
-
-HEAD = "reward_head.safetensors"
 
 
 class RewardModel(nn.Module):
@@ -37,7 +35,8 @@ class RewardModel(nn.Module):
     def load(cls, spec: ModelSpec, folder: Path) -> RewardModel:
         """A saved reward model, frozen. spec: how its trunk is loaded; folder: where its head lies."""
         found = cls(spec.load())
-        found.head.load_state_dict(read_tensors(folder / HEAD, found.head.state_dict(), f"{folder}: the reward head"))
+        head = read_tensors(folder / REWARD_HEAD, found.head.state_dict(), f"{folder}: the reward head")
+        found.head.load_state_dict(head)
         return found.requires_grad_(False)
 
     def save(self, folder: Path) -> None:
@@ -45,7 +44,7 @@ class RewardModel(nn.Module):
         with files.atomic_folder(folder) as draft:
             self.network.save_pretrained(draft)
             self.model.tokenizer.save_pretrained(draft)
-            save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, draft / HEAD)
+            save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, draft / REWARD_HEAD)
 
     def rewards(self, planned: Sequence[trees.Tree], rows: trees.Rows) -> Tensor:
         """The reward of every response of the trees that `rows` was made of, (sequences,) float32."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dlma.errors import UserError
 from dlma.model import chat_template
-from dlma.model.load import local_folder
+from dlma.model.load import REWARD_HEAD, local_folder
 from dlma.model.tokens import Characters, tokenized
 from dlma.ranges import Count, DtypeOrAuto, Whole
 from dlma.records import Turn
@@ -67,6 +67,8 @@ class ScoreModelSpec:
         max_tokens: Count,
         batch_tokens: Count = 8192,
     ) -> None:
+        if (Path(path).expanduser() / REWARD_HEAD).is_file():
+            raise UserError(f"{path}: a reward model of mode=reward: metrics=[trained_reward], which reads it")
         self.name = Path(path).name
         self.folder = local_folder(path, revision)
         self.shape = shape

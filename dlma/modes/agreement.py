@@ -31,7 +31,7 @@ from dlma.ranges import NotNegative
 from dlma.records import POINTS, Context, Pair, Prompt, Reward, ScoredPair, Verdict
 from dlma.report.run_tables import N
 from dlma.report.table import Column, Table, Value, print_table
-from dlma.runs.folder import AGREEMENT, CONFIG, METRICS, SCORED
+from dlma.runs.folder import AGREEMENT, CONFIG, METRICS, REWARDS, SCORED
 from dlma.runs.publish import publish
 from dlma.screen import Console
 from dlma.statistics.format import number
@@ -71,10 +71,7 @@ def run(
     _check(cfg, split, truth, scorers, labeller)
     cell = RunContext(cfg, run_folder())
     asked = ask(cell, split, {name: node for name, node in scorers.items() if name != labeller}, scorers.get(labeller))
-    held = [one for signal in signals(asked, truth) for one in signal]
-    rows = accuracy_rows([held], sizes)
-    _write(cell, rows, asked, held)
-    _print(rows, cell, truth or HUMAN)
+    rows = report(cell, asked, truth, sizes)
     return {"counts": cell.store.counts, "summary": [row.as_dict() for row in rows], "run_dir": str(cell.folder)}
 
 
@@ -99,7 +96,8 @@ def ask(cell: RunContext, split: str, scorers: dict[str, DictConfig], labeller: 
     cfg = cell.cfg
     pipeline.instruction_tune(cell)
     prompts = pipeline.read_prompts(cell)
-    contexts, held_out = (pipeline.render(cell, prompts, one) for one in (split, cfg.evaluation.split))
+    contexts = pipeline.render(cell, prompts, split, human=split)
+    held_out = pipeline.render(cell, prompts, cfg.evaluation.split)
     pairs = pipeline.make_pairs(cell, contexts, held_out)
     if not pairs.table().num_rows:
         raise UserError(f"mode=agreement: the {split} prompts of this data set come with no human pair")
@@ -109,7 +107,7 @@ def ask(cell: RunContext, split: str, scorers: dict[str, DictConfig], labeller: 
     if cfg.reward._target_ is not None:
         learnt = pipeline.make_pairs(cell, pipeline.render(cell, prompts, "train"), held_out)
         reward = pipeline.train_reward(cell, pipeline.score(cell.under(scorer=labeller), learnt))
-        rewarded = reward_pairs(cell, reward, scored["scorer"])
+        rewarded = reward_pairs(cell, reward, pairs)
     bench = cell.bench(None, ["base"])
     judged = {
         name: pipeline.judge(
@@ -120,17 +118,18 @@ def ask(cell: RunContext, split: str, scorers: dict[str, DictConfig], labeller: 
     return Asked(pairs, scored, rewarded, judged)
 
 
-def reward_pairs(cell: RunContext, reward: Stage, scored: Stage) -> Stage:
+def reward_pairs(cell: RunContext, reward: Stage, pairs: Stage) -> Stage:
     """What the reward model gives both answers of pairs that it was not trained on."""
 
     def write(folder: Path) -> dict:
+        from dlma.pairs.sampled import usable
         from dlma.scorer.reward_model import RewardScorer
 
-        rows = records.from_table(ScoredPair, scored.table())
-        module = RewardScorer(cell.reward_model(reward))
+        rows, _ = usable(records.from_table(Pair, pairs.table()))
+        module = RewardScorer(cell.reward_model(reward.path("reward")))
         return {"engine": cell.runtime.predict(module, rows, Reward, folder, "rewards")}
 
-    return cell.make(cell.store.stage("rewarded", cell.weights, uses=[reward, scored]), write)
+    return cell.make(cell.store.stage("rewarded", cell.weights, uses=[reward, pairs]), write)
 
 
 def _matches(cell: RunContext, prompts: Stage, contexts: Stage, pairs: Stage) -> list[Match]:
@@ -155,7 +154,7 @@ def _matches(cell: RunContext, prompts: Stage, contexts: Stage, pairs: Stage) ->
 def signals(asked: Asked, truth: str | None) -> Iterator[list[SignalAgreement]]:
     """Every signal's view of the pairs that all could be asked about."""
     pairs: list[Pair] = records.from_table(Pair, asked.pairs.table())
-    known = {row.id for row in records.from_table(ScoredPair, asked.scored["scorer"].table())}  # no answer is empty
+    known = {pair.id for pair in pairs if pair.positive_text.strip() and pair.negative_text.strip()}
     judged = {name: records.from_table(Verdict, stage.table()) for name, stage in asked.judged.items()}
     real = [1.0] * len(pairs) if truth is None else [_size(verdict) for verdict in judged[truth]]
     blank = {
@@ -218,11 +217,23 @@ def reading(row: Row) -> str:
     return "worse than chance" if row.estimate.high < 0.5 else "not to be told from chance"
 
 
+def report(cell: RunContext, asked: Asked, truth: str | None, sizes: Sequence[float]) -> list[Row]:
+    """The table of agreements, written into the run folder and printed."""
+    held = [one for signal in signals(asked, truth) for one in signal]
+    rows = accuracy_rows([held], sizes)
+    _write(cell, rows, asked, held)
+    _print(rows, cell, truth or HUMAN)
+    return rows
+
+
 def _write(cell: RunContext, rows: Sequence[Row], asked: Asked, held: Sequence[SignalAgreement]) -> None:
     import pyarrow.parquet as pq
 
     folder: Path = cell.folder
-    publish(asked.scored["scorer"], ROWS, folder / SCORED)
+    stages = {SCORED: asked.scored.get("scorer"), REWARDS: asked.rewarded}
+    for name, stage in stages.items():
+        if stage is not None:
+            publish(stage, ROWS, folder / name)
     for name, stage in asked.judged.items():
         publish(stage, ROWS, folder / f"verdicts_{name}.parquet")
     with files.guarded(folder, "hydra.run.dir"):

@@ -41,7 +41,7 @@ def model_card(run: FinishedRun, *, adapter: bool, merged: bool) -> str:
     about = f"A {kind}, aligned by {code(run.method)} from {code(_base(run))} with dlma (run {code(run.name)})."
     usage = _MODEL if not adapter else _ADAPTER_WITH_ENDS if _names_ends(run) else _ADAPTER
     parts = [about, CONTENT, "## Use", usage, *_body(run, results=True)]
-    return _page(head, run.name, parts)
+    return page(head, run.name, parts)
 
 
 def _names_ends(run: FinishedRun) -> bool:
@@ -69,7 +69,7 @@ def pairs_card(run: FinishedRun, account: Account, changed: int, *, format: str,
         "ids that were scored and trained on."
     )
     parts = [about, WARNING if negative else CONTENT, *_lost(account), back, _COLUMNS, *_body(run, results=False)]
-    return _page(head, f"{run.name}: pairs", parts)
+    return page(head, f"{run.name}: pairs", parts)
 
 
 def _measured(run: FinishedRun) -> list[EvalResult]:
@@ -89,7 +89,8 @@ def _measured(run: FinishedRun) -> list[EvalResult]:
     ]
 
 
-def _page(head: CardData, title: str, parts: Sequence[str]) -> str:
+def page(head: CardData, title: str, parts: Sequence[str]) -> str:
+    """A card: its metadata, a title, and paragraphs."""
     return "\n\n".join([f"---\n{head.to_yaml().strip()}\n---", f"# {plain(title)}", *parts]) + "\n"
 
 

@@ -50,10 +50,12 @@ def render_contexts(
     vocabulary: int | None = None,
     on_bad_row: str = "drop",
     max_dropped: float = 0.2,
+    human: str = "train",
 ) -> tuple[list[Context], Account]:
     """The contexts of the prompts, in order; a prompt whose last turn alone is too long is dropped, counted.
 
     vocabulary: ids that the model has a row for; a prompt that holds another one is dropped too. None: all
+    human: the split whose prompts keep the human pair that came with them; the others' pairs are not looked at
     """
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
     tally.account.read = len(prompts)
@@ -64,8 +66,9 @@ def render_contexts(
         for prompt, fitted in zip(prompts, fits, strict=True)
         if count_fit(tally, f"prompt {prompt.id}", fitted, vocabulary)
     ]
-    human = _human_answers(kept, tokenizer, wording, tally, vocabulary)
-    contexts = [_context(prompt, wording, fitted, human[prompt.id]) for prompt, fitted in kept]
+    paired = [one for one in kept if one[0].split == human and None not in (one[0].chosen, one[0].rejected)]
+    answers = _human_answers(paired, tokenizer, wording, tally, vocabulary)
+    contexts = [_context(prompt, wording, fitted, answers.get(prompt.id, {})) for prompt, fitted in kept]
     tally.account.kept = len(contexts)
     tally.stop_if_too_many("prompts", ADVICE)
     return contexts, tally.account
@@ -143,16 +146,14 @@ def _next_start(turns: Sequence[Turn], start: int) -> int | None:
 
 
 def _human_answers(
-    kept: Sequence[tuple[Prompt, Fitted]], tokenizer, wording: Wording, tally: Tally, vocabulary: int | None
-) -> dict[str, dict[str, list[int] | None]]:
-    """The ids of the human pair of every training prompt that has one; what cannot be used is counted."""
-    found: dict[str, dict[str, list[int] | None]] = {prompt.id: dict.fromkeys(HUMAN) for prompt, _ in kept}
+    rows: Sequence[tuple[Prompt, Fitted]], tokenizer, wording: Wording, tally: Tally, vocabulary: int | None
+) -> dict[str, dict[str, list[int]]]:
+    """The ids of the human pair of every prompt, by its id; what cannot be used is counted."""
+    found: dict[str, dict[str, list[int]]] = {}
     end, characters = answer_end(tokenizer, wording), Characters(tokenizer)
     texts: list[str] = []
     paired: list[tuple[Prompt, Fitted]] = []
-    for prompt, fitted in kept:
-        if prompt.split != "train" or prompt.chosen is None or prompt.rejected is None:
-            continue
+    for prompt, fitted in rows:
         with _left_out(tally, prompt):
             answers = [characters.answer(getattr(prompt, name), end) for name in HUMAN]
             texts += [fitted.texts[side] + answer for answer in answers for side in SIDES]
@@ -162,9 +163,9 @@ def _human_answers(
         contexts = [fitted.ids[side] for side in SIDES]
         joined = {name: [next(ids) for _ in SIDES] for name in HUMAN}
         with _left_out(tally, prompt):
-            answers = {name: answer_ids(contexts, joined[name], end) for name in HUMAN}
-            require_rows(answers.values(), vocabulary)
-            found[prompt.id] = {name: with_eos(answer, True, end)[0] for name, answer in answers.items()}
+            by_name = {name: answer_ids(contexts, joined[name], end) for name in HUMAN}
+            require_rows(by_name.values(), vocabulary)
+            found[prompt.id] = {name: with_eos(answer, True, end)[0] for name, answer in by_name.items()}
     return found
 
 
@@ -177,7 +178,7 @@ def _left_out(tally: Tally, prompt: Prompt) -> Iterator[None]:
         tally.trim(f"prompt {prompt.id}", f"{LEFT_OUT}: {reason}")
 
 
-def _context(prompt: Prompt, wording: Wording, fitted: Fitted, human: dict[str, list[int] | None]) -> Context:
+def _context(prompt: Prompt, wording: Wording, fitted: Fitted, human: Mapping[str, list[int]]) -> Context:
     return Context(
         prompt_id=prompt.id,
         question=prompt.turns[-1].content,
@@ -187,6 +188,6 @@ def _context(prompt: Prompt, wording: Wording, fitted: Fitted, human: dict[str, 
         positive_ids=fitted.ids["positive"],
         negative_ids=fitted.ids["negative"],
         dropped_turns=fitted.dropped_turns,
-        chosen_ids=human["chosen"],
-        rejected_ids=human["rejected"],
+        chosen_ids=human.get("chosen"),
+        rejected_ids=human.get("rejected"),
     )

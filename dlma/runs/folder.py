@@ -31,7 +31,8 @@ AGREEMENT = "agreement.parquet"  # mode=agreement
 WORKBENCH, WORKBENCH_PAGE = "workbench.csv", "workbench.html"  # mode=workbench
 REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS = "report.html", "report.md", "report.tex", "results.csv"
 POLICY, TUNED = "policy", "tuned"
-TREES = (POLICY, TUNED)
+REWARD = "reward"  # a trained reward model (mode=reward)
+TREES = (POLICY, TUNED, REWARD)
 NAMES = (  # what modes write into a run folder
     *(STATUS, RECORD, MANIFEST, CONFIG, CHOSEN, COSTS, REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS),
     *(METRICS, TRAIN, REWARD_TRAIN, TRAJECTORY, ROUNDS, CATEGORIES, VERSUS, WORKBENCH),

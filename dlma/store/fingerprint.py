@@ -73,6 +73,13 @@ def fingerprint(folder: Path, cache: Path | None = None) -> str:
     return hashlib.sha256(canonical([commit_of(folder), parts]).encode()).hexdigest()
 
 
+def weights_hash(folder: Path, cache: Path | None = None) -> str:
+    """The sha256 over the contents of a folder's *.safetensors: equal wherever they lie, whatever lies beside them."""
+    known = files.read_json(cache) if cache else {}
+    contents = [_content(path, known).removeprefix("blob:") for path in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256(canonical(contents).encode()).hexdigest()
+
+
 def commit_of(folder: Path) -> str | None:
     """The commit that a snapshot in the hub's cache is; None for any other folder."""
     is_snapshot = folder.parent.name == "snapshots" and _BLOB.fullmatch(folder.name)

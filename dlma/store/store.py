@@ -23,7 +23,7 @@ from dlma import files
 from dlma.errors import Unavailable, UserError
 from dlma.store import manifest as manifests
 from dlma.store import owned
-from dlma.store.fingerprint import fingerprint, key_of
+from dlma.store.fingerprint import fingerprint, key_of, weights_hash
 from dlma.store.machine import arithmetic, difference
 from dlma.store.shards import SCRATCH
 from dlma.store.stage import MANIFEST, Damage, Pruned, Stage, Writer, verify
@@ -41,6 +41,7 @@ VERSION = {
     "preflight": 2,
     "reward": 3,
     "rewarded": 2,
+    "reward_model": 1,
     "policy": 3,
     "answers": 2,
     "evaluated": 2,
@@ -148,6 +149,10 @@ class Store:
         """The fingerprint of a folder of weights, remembered in this store."""
         self.claim()
         return fingerprint(Path(folder), self.root / "fingerprints.json")
+
+    def weights_hash(self, folder: Path) -> str:
+        """The hash of a folder's weights alone; what this store remembers of them is not read again."""
+        return weights_hash(folder, self.root / "fingerprints.json")
 
     def remembered(self, name: str, key: str, make: Callable[[], dict]) -> dict:
         """Facts that are the same for the same key, worked out once and remembered in `<root>/<name>.json`."""

@@ -25,6 +25,7 @@ FILLED = {
     "judges=reward": ["judges.reward.model.path=m"],
     "metrics=reward": ["metrics.reward.reward.path=m"],
     "metrics=perplexity": ["metrics.perplexity.model.path=m"],
+    "metrics=trained_reward": ["metrics.trained_reward.path=m"],
     "first_real": ["data.path=p.jsonl"],
     "mode=export": ["mode.run=outputs/dlma"],
 }

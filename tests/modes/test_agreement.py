@@ -1,12 +1,10 @@
 """mode=agreement: the agreements are those of the records, and an interval around one half is called chance."""
 
 import csv
-import gzip
-import json
 
 import pyarrow.parquet as pq
 import pytest
-from small_models import byte_level_tokenizer, save_small
+from hh_file import write_model, write_pairs
 
 from dlma.app import main
 from dlma.lab import oracle
@@ -14,27 +12,12 @@ from dlma.metrics.summary import Row
 from dlma.modes.agreement import reading
 from dlma.statistics.intervals import Estimate
 
-QUESTIONS = [f"how do i make a {thing} with {n} care today?" for thing in ("cake", "boat", "lamp") for n in range(20)]
-ANSWERS = ["with care", "no harm", "a cake and a boat", "today", "how do i"]
-
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("real")
-    texts = [
-        *QUESTIONS,
-        *ANSWERS,
-        "USER: ASSISTANT: (law-abiding, ethical response)",
-        "Options: (A) (B) The answer is:",
-    ]
-    save_small(folder / "model", tokenizer=byte_level_tokenizer(texts, 400), context=4096)
-    with gzip.open(folder / "hh.jsonl.gz", "wt") as out:
-        for i, question in enumerate(QUESTIONS):
-            chosen, rejected = ANSWERS[i % 5], ANSWERS[(i * 3 + 1) % 5]
-            if chosen != rejected:
-                pair = {"chosen": chosen, "rejected": rejected}
-                row = {name: f"\n\nHuman: {question}\n\nAssistant: {text}" for name, text in pair.items()}
-                out.write(json.dumps(row) + "\n")
+    write_model(folder / "model")
+    write_pairs(folder / "hh.jsonl.gz")
     return ["model=hf", f"model.path={folder / 'model'}", f"data.path={folder / 'hh.jsonl.gz'}"]
 
 

@@ -28,8 +28,8 @@ def prompt(name="p", chosen=TEXTS[1], rejected=TEXTS[2], split="train"):
     return Prompt(name, [Turn("user", TEXTS[0])], split, None, chosen, rejected)
 
 
-def contexts(model, prompts):
-    return render_contexts(prompts, model.tokenizer, WORDING, seed=0, max_prompt_tokens=200)
+def contexts(model, prompts, **asked):
+    return render_contexts(prompts, model.tokenizer, WORDING, seed=0, max_prompt_tokens=200, **asked)
 
 
 def pairs(model, prompts, limit=64):
@@ -59,9 +59,12 @@ def test_prompts_without_a_pair_are_left_out(model):
     assert [pair.prompt_id for pair in pairs(model, rows)] == ["p"]
 
 
-def test_held_out_prompts_carry_no_answers(model):
-    (row,), _ = contexts(model, [prompt(split="test")])
-    assert row.chosen_ids is None and row.rejected_ids is None
+def test_the_prompts_of_one_split_alone_carry_answers(model):
+    rows = [prompt(split, split=split) for split in ("train", "validation", "test")]
+    for asked in ({}, {"human": "validation"}, {"human": "test"}):
+        found, _ = contexts(model, rows, **asked)
+        carrying = [row.prompt_id for row in found if row.chosen_ids or row.rejected_ids]
+        assert carrying == [asked.get("human", "train")]
 
 
 def test_an_answer_that_cannot_be_used_is_counted_and_its_prompt_stays(model):
