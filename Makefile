@@ -93,8 +93,8 @@ NAMES ?=
 reproduce: $(READY)
 	$(BIN)/python experiments/tables.py run $(NAMES)
 
-# Kills, four processes at once and damage to the store: each must end with the bytes of an undisturbed sweep.
-# Fewer kills, or a few of each:  make torture ARGS=--short
+# Kills, SIGTERM, processes at once, damage, full and closed disks, clocks: each must end with the bytes of an undisturbed sweep.
+# A few of each:  make torture ARGS=--short     Some parts:  make torture ARGS="--only kills full --kills 20"
 .PHONY: torture
 torture: $(READY)
 	$(BIN)/python tests/kit/torture.py $(ARGS)

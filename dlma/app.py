@@ -199,15 +199,17 @@ def _sweep(hydra: Hydra, plan: Plan) -> int:
     written.refuse_foreign(plan.sweep_folder)
     started = run_status.begin(plan.sweep_folder)
     _into_nothing(plan.sweep_folder / MULTIRUN)
+    told: list[dict] = []
     try:
         with stopping.last_words(lambda code: _stopped_sweep(plan.sweep_folder, started, code)):
-            hydra.multirun("config", task, plan.overrides)
+            jobs = [job for batch in hydra.multirun("config", task, plan.overrides) for job in batch]
+        told += [redaction.redact(job.return_value) for job in jobs]
     except (KeyboardInterrupt, Stopped) as stop:
         run_status.interrupt(plan.sweep_folder, started, _code(stop))
         raise
     finally:
         _clean(plan.sweep_folder)
-        cells = run_status.of_start(plan.sweep_folder, started)
+        cells = run_status.with_told(run_status.of_start(plan.sweep_folder, started), told)
         _report(cells, plan.cells)
     folders = [plan.sweep_folder / cell["name"] for cell in cells]
     report.of_sweep(plan.sweep_folder, folders, plan.cfg, missing=plan.cells - len(cells))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -110,6 +110,13 @@ def of_start(sweep: Path, started: float) -> list[dict]:
     """What the cells of this start of a sweep say of themselves, in the order of the sweep."""
     found = [cell for path in sweep.glob(f"*/{STATUS}") if (cell := read(path)) is not None]
     return sorted((cell for cell in found if cell.get("start") == started), key=lambda cell: cell["number"])
+
+
+def with_told(cells: Sequence[dict], told: Sequence[dict]) -> list[dict]:
+    """The cells as their files have them; as they told it where a file could not be written at their end."""
+    known = {cell["number"]: cell for cell in told if cell["status"] != "not started"}
+    known |= {cell["number"]: cell for cell in cells if cell["status"] != "running" or cell["number"] not in known}
+    return [known[number] for number in sorted(known)]
 
 
 def settled(folder: Path, own: str, *, retry_failed: bool) -> dict | None:
