@@ -136,8 +136,8 @@ def card(about: About, settings: dict) -> str:
     longer = number(about.longer, "share")
     tested = (
         f"The preferred answer has the larger reward in {about.held_out} pairs of other prompts (with its 95 % "
-        f"interval); the longer answer is the preferred one in {longer} of them. Rewards of answers to one prompt can "
-        "be compared; their zero is the mean of the answers that it learned from."
+        f"interval); the longer answer, equal lengths as half, is the preferred one in {longer} of them. Rewards of "
+        "answers to one prompt can be compared; their zero is the mean of the answers that it learned from."
     )
     use = fenced("metrics=[text,trained_reward] metrics.trained_reward.path=FOLDER", "text")
     kept = f"`{ABOUT}`: the hash of the base's weights, and the ids (hashes) of the prompts that it learned from."
