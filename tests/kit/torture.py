@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 if __name__ == "__main__":  # started by hand: the package is on pytest's path only
@@ -21,16 +22,16 @@ from torture_moments import clock, crowd, kills, terms
 from torture_runs import runs
 from torture_sweep import Calm, Part, calm_in
 
-# How many of each by default, and in the short form; 0 or 1 where a part is all or nothing.
+# How many of each by default, and in the short form; 1 or 0 where a part is all or nothing. The longest come first.
 PARTS: dict[str, tuple[int, int, str, Callable[[Path, Calm, int], Part]]] = {
+    "damages": (1000, 4, "harms to files of every kind", damage),
     "kills": (100, 3, "SIGKILLs in every stage and while stages and run folders are published", kills),
-    "processes": (4, 2, "processes at once on one store", crowd),
-    "damages": (280, 4, "harms to files of every kind", damage),
-    "terms": (30, 1, "stages in which SIGTERM comes", terms),
-    "full": (30, 1, "stages in which the disk is full", full),
+    "runs": (200, 8, "runs in one process", lambda here, calm, count: runs(here, count)),
+    "terms": (14, 1, "stages in which SIGTERM comes", terms),
+    "full": (14, 1, "stages in which the disk is full", full),
     "closed": (1, 1, "read-only store and run folders", lambda here, calm, _: read_only(here, calm)),
     "clock": (1, 0, "a clock that is set back", lambda here, calm, _: clock(here, calm)),
-    "runs": (200, 8, "runs in one process", lambda here, calm, count: runs(here, count)),
+    "processes": (4, 2, "processes at once on one store", crowd),
 }
 
 
@@ -41,15 +42,17 @@ def main(argv: list[str]) -> int:
     began = time.monotonic()
     calm = calm_in(here / "calm")
     print(f"undisturbed: {len(calm.stages)} stages, {len(calm.results)} results in {_since(began)}", flush=True)
-    for name, (_, _, _, part) in PARTS.items():
-        count = getattr(asked, name)
-        if count == 0 or (asked.only and name not in asked.only):
-            continue
+    wanted = [name for name in PARTS if getattr(asked, name) and name in (asked.only or PARTS)]
+
+    def run(name: str) -> list[str]:
         start = time.monotonic()
-        done = part(here, calm, count)
-        print(f"{name}: {done.did}; {len(done.faults)} faults, {_since(start)}", flush=True)
-        print("".join(f"  {line}\n" for line in done.faults), end="", flush=True)
-        faults += done.faults
+        done = PARTS[name][3](here, calm, getattr(asked, name))
+        told = [f"{name}: {done.did}; {len(done.faults)} faults, {_since(start)}", *(f"  {one}" for one in done.faults)]
+        print("\n".join(told), flush=True)
+        return done.faults
+
+    with ThreadPoolExecutor(asked.cores) as pool:  # the longest first
+        faults += [line for found in pool.map(run, wanted) for line in found]
     print(f"{len(faults)} faults in {_since(began)}" if faults else f"all as undisturbed, in {_since(began)}")
     if faults:
         print(f"what was left: {here}")
@@ -61,6 +64,7 @@ def main(argv: list[str]) -> int:
 def _asked(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="a few of each")
+    parser.add_argument("--cores", type=int, default=2, help="parts at once (2)")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), help="only these parts")
     short = "--short" in argv
     for name, (many, few, what, _) in PARTS.items():

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torture_sweep import Calm, Part, differences, said_of
+from torture_sweep import Calm, Part, code_of, differences, said_of
 
 from dlma.files import is_draft
 
@@ -76,9 +76,8 @@ def full(here: Path, calm: Calm, count: int) -> Part:
         return _limited(here, calm, count)
     folder, faults = here / "full", []
     store, outputs = folder / "store", folder / "outputs"
-    names = list(calm.stages)
     with small_disk(store), small_disk(outputs), small_disk(folder / "temporary", "64k") as temporary:
-        for number, name in enumerate(names[:: max(1, len(names) // count)][:count]):
+        for number, name in enumerate(calm.some(count)):
             room = [0, 3000][number % 2]
             deed = {"stage": name, "at": "begin", "do": "fill", "with": [str(store), room]}
             faults += refused(*said_of(folder, **deed), store, "No space left on device", f"full in {name}")
@@ -90,16 +89,15 @@ def full(here: Path, calm: Calm, count: int) -> Part:
         )
         (outputs / "ballast").unlink(missing_ok=True)
         (temporary / "ballast").write_bytes(bytes(64 << 10))
-        os.environ["TMPDIR"] = str(temporary)
-        code, _ = said_of(folder)
-        del os.environ["TMPDIR"]
-        faults += differences(folder, code, calm.results, "after the last full disk, with a full temporary one")
+        faults += differences(
+            folder, code_of(folder, temporary), calm.results, "after the last full disk, with a full temporary one"
+        )
     return Part(f"{count} stages on a full disk, run folders on another, a full temporary folder", faults)
 
 
 def _limited(here: Path, calm: Calm, count: int) -> Part:
-    folder, faults, names = here / "full", [], list(calm.stages)
-    for name in names[:: max(1, len(names) // count)][:count]:
+    folder, faults = here / "full", []
+    for name in calm.some(count):
         code, said = said_of(folder, stage=name, at="begin", do="limit", **{"with": [0]})
         if code == 0 or "Traceback" in said:
             faults.append(f"limited in {name}: exit code {code}")

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torture_sweep import HARM, ROOT, SWEEP, Calm, Part, code_of, differences, harm, results
+from torture_sweep import HARM, ONE, ROOT, Calm, Part, code_of, differences, harm, results
 
 from dlma.app import main
 from dlma.store import stage as stages
@@ -31,16 +31,18 @@ class Case:
 
 
 def run() -> int:
-    """The sweep in this process, as a new one would see the disk."""
+    """A sweep of one method in this process, as a new one would see the disk."""
     stages._verified.clear()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return main(SWEEP)
+        return main(ONE)
 
 
 def of_stages() -> Iterator[Case]:
     """One file of each name in each kind of stage; the run folders go, so that all is read from the store."""
     kinds: dict[tuple, Path] = {}
-    for path in sorted(path for path in Path("store").glob("*/*/**/*") if path.is_file()):
+    used = json.loads(Path("outputs/torture/dlma/manifest.json").read_text()).values()
+    places = [Path("store", stage["name"], stage["key"]) for stage in used]
+    for path in sorted(path for place in places for path in place.rglob("*") if path.is_file()):
         name, _, *inside = path.parts[1:]
         kinds.setdefault((name, *inside), path)
     for path in kinds.values():
@@ -81,7 +83,8 @@ def _replace(state: Path) -> None:
 def chosen(states: list[Path], count: int) -> list[Case]:
     """So many of all cases, evenly; those of work come last, as they put other stores in place."""
     every = [*of_stages(), *of_run_folders(), *of_the_store(), *of_work(states)]
-    return every[:: max(1, len(every) // count)]
+    count = min(count, len(every))
+    return [every[i * len(every) // count] for i in range(count)]
 
 
 def done_to(case: Case, wanted: dict[str, bytes]) -> list[str]:
@@ -128,6 +131,7 @@ def damage(here: Path, calm: Calm, count: int) -> Part:
 
 if __name__ == "__main__":
     os.chdir(sys.argv[1])
+    shutil.rmtree("outputs/torture/rlcd")
     wanted = results(Path())
     cases = chosen([Path(name) for name in sys.argv[3:]], int(sys.argv[2]))
     lines = [line for case in cases for line in done_to(case, wanted)]

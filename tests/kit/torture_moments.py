@@ -59,8 +59,7 @@ def kills(here: Path, calm: Calm, count: int) -> Part:
 def terms(here: Path, calm: Calm, count: int) -> Part:
     """SIGTERM in the middle of stages: exit code 143 within seconds, and the same command goes on."""
     folder, log, faults, slowest, struck = here / "terms", here / "terms.log", [], 0.0, 0
-    names = list(calm.stages)
-    for name in names[:: max(1, len(names) // count)][:count]:
+    for name in calm.some(count):
         code = code_of(folder, stage=name, after=calm.stages[name] / 2, do="SIGTERM", log=str(log))
         ended, deeds = time.monotonic(), [line for line in entries(log) if line[0] == "deed"]
         log.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHILD = Path(__file__).with_name("torture_child.py")
 SMALL = ["data.train=24", "data.test=16", "recipe.epochs=1", "recipe.max_new_tokens=12"]
 SMALL += ["recipe.batch_pairs=8", "trainer.shard_rows=8", "trainer.checkpoint_steps=1"]  # several shards and points
+ONE = ["-m", "method=dlma", "name=torture", *SMALL]
 SWEEP = ["-m", "method=dlma,rlcd", "name=torture", *SMALL]
 OTHER = ("status.json", "files.json", "manifest.json", "report.html")  # hold times, or paths
 
@@ -25,6 +26,13 @@ class Calm:
     stages: dict[str, float]
     outputs: int
 
+    def some(self, count: int) -> list[str]:
+        """So many stages in their order: first one of each kind, then second ones."""
+        kinds = [name.split("/")[0] for name in self.stages]
+        turns = {name: kinds[:number].count(kinds[number]) for number, name in enumerate(self.stages)}
+        chosen = sorted(self.stages, key=lambda name: turns[name])[:count]
+        return [name for name in self.stages if name in chosen]
+
 
 @dataclass(frozen=True)
 class Part:
@@ -34,18 +42,19 @@ class Part:
     faults: list[str]
 
 
-def started(folder: Path, **asked: object) -> subprocess.Popen:
+def started(folder: Path, temporary: Path | None = None, **asked: object) -> subprocess.Popen:
     """The sweep in a folder; what it says goes to said.txt. asked: what is done to it (torture_child.py)."""
     folder.mkdir(parents=True, exist_ok=True)
     surroundings = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "TORTURE": json.dumps(asked)}
+    surroundings |= {"TMPDIR": str(temporary)} if temporary else {}
     words = [sys.executable, str(CHILD), *SWEEP]
     with (folder / "said.txt").open("ab") as said:
         return subprocess.Popen(words, cwd=folder, env=surroundings, stdout=said, stderr=said)
 
 
-def code_of(folder: Path, **asked: object) -> int:
+def code_of(folder: Path, temporary: Path | None = None, **asked: object) -> int:
     """The exit code of the sweep in a folder."""
-    return started(folder, **asked).wait()
+    return started(folder, temporary, **asked).wait()
 
 
 def said_of(folder: Path, **asked: object) -> tuple[int, str]:

@@ -83,6 +83,13 @@ def test_a_deed_is_done_once_at_its_moment_and_each_stage_is_noted(tmp_path, mon
     ]
 
 
+def test_one_stage_of_each_kind_comes_first():
+    calm = Calm(Path(), {}, dict.fromkeys(["a/1", "a/2", "b/1", "c/1", "b/2"], 1.0), outputs=0)
+    assert calm.some(3) == ["a/1", "b/1", "c/1"]
+    assert calm.some(4) == ["a/1", "a/2", "b/1", "c/1"]
+    assert calm.some(9) == list(calm.stages)
+
+
 def test_growth_is_a_fault_and_its_absence_is_none():
     flat = [(100_000_000 + 1000 * (i % 3), 7, 3) for i in range(40)]
     assert torture_runs.judged(flat).faults == []
@@ -116,4 +123,4 @@ def test_parts_are_chosen_by_name_and_number():
     asked = torture._asked(["--only", "kills", "--kills", "7"])
     assert (asked.only, asked.kills, asked.processes) == (["kills"], 7, 4)
     assert torture._asked(["--short"]).damages < 10
-    assert sorted(vars(asked)) == sorted(["short", "only", *torture.PARTS])
+    assert sorted(vars(asked)) == sorted(["short", "only", "cores", *torture.PARTS])
