@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dlma.checks.finding import Finding
 from dlma.data.text import prompt_id
 from dlma.errors import UserError
-from dlma.ranges import Share, Whole
+from dlma.ranges import Count, Share, Whole
 from dlma.records import Context, Pair, Prompt, ScoredPair
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def specials_of(model: LanguageModel, wording: Wording) -> Specials:
 
 
 @dataclass(frozen=True)
-class Count:
+class Faults:
     """How many of the things looked at are faulty, and the first of them; `why` there was nothing to look at."""
 
     bad: int
@@ -167,7 +167,7 @@ class Preflight:
     max_duplicates: Share
     max_identical: Share
     max_empty: Share
-    max_new_tokens: Whole
+    max_new_tokens: Count
     short_answers: Whole
     waived: list[str] = field(default_factory=list)
 
@@ -178,14 +178,14 @@ class Preflight:
 
     def judge(self, counts: dict[str, dict]) -> list[Finding]:
         """What the counts say; raises UserError for the first fault that makes training worthless."""
-        found = [self._finding(name, check, Count(**counts[name])) for name, check in CHECKS.items()]
+        found = [self._finding(name, check, Faults(**counts[name])) for name, check in CHECKS.items()]
         stops = [one for one in found if one.state == "stop"]
         if stops:
             more = f" (and: {', '.join(one.name for one in stops[1:])})" if stops[1:] else ""
             raise UserError(f"preflight, {stops[0].line}{more}")
         return found
 
-    def _finding(self, name: str, check: Check, count: Count) -> Finding:
+    def _finding(self, name: str, check: Check, count: Faults) -> Finding:
         if count.of == 0:
             return Finding(name, "unknown", count.why)
         limit = getattr(self, check.limit) if check.limit else 0.0
@@ -203,24 +203,24 @@ class Preflight:
         return Finding(name, "warning" if passes else "stop", text + allowed + advice)
 
 
-def _count(rows: Iterable[tuple[str, bool]], why: str = "nothing to look at") -> Count:
+def _count(rows: Iterable[tuple[str, bool]], why: str = "nothing to look at") -> Faults:
     bad, of, first = 0, 0, ""
     for where, faulty in rows:
         of += 1
         if faulty:
             bad += 1
             first = first or where
-    return Count(bad, of, first, "" if of else why)
+    return Faults(bad, of, first, "" if of else why)
 
 
-def _trimmed(specials: Specials, prompts: Sequence[Prompt], rendered: Sequence[Context]) -> Count:
+def _trimmed(specials: Specials, prompts: Sequence[Prompt], rendered: Sequence[Context]) -> Faults:
     """Contexts that lost turns to the limit; those before the first user turn have no place in any chat."""
     opening = {p.id: next((i for i, t in enumerate(p.turns) if t.role == "user"), 0) for p in prompts}
     unasked = opening if specials.written else {}
     return _count((f"prompt {c.prompt_id}", c.dropped_turns > unasked.get(c.prompt_id, 0)) for c in rendered)
 
 
-def _repeats(rows: Iterable[tuple[str, object]]) -> Count:
+def _repeats(rows: Iterable[tuple[str, object]]) -> Faults:
     seen: Counter = Counter()
     return _count(((where, _again(seen, key)) for where, key in rows), "no pairs")
 
@@ -244,9 +244,9 @@ def _ids(pair: Pair) -> list[list[int]]:
     return [*contexts, *(getattr(pair, f"{side}_ids") for side in ANSWERS)]
 
 
-def _bos(specials: Specials, rendered: Sequence[Context], scored: Sequence[ScoredPair]) -> Count:
+def _bos(specials: Specials, rendered: Sequence[Context], scored: Sequence[ScoredPair]) -> Faults:
     if specials.bos is None or not specials.opens:
-        return Count(0, 0, why="no BOS belongs in front: the tokenizer or the chat template puts none there")
+        return Faults(0, 0, why="no BOS belongs in front: the tokenizer or the chat template puts none there")
     bos = specials.bos
     return _count((where, ids[:1] != [bos] or ids[1:2] == [bos]) for where, ids in _contexts_of(rendered, scored))
 
@@ -257,15 +257,15 @@ def _misended(specials: Specials, pair: Pair, side: str) -> bool:
     return any(i in specials.eos for i in ids[:-1]) or (bool(ids) and ids[-1] in specials.eos) != finished
 
 
-def _boundary(pairs: Sequence[Pair], scored: Sequence[ScoredPair]) -> Count:
+def _boundary(pairs: Sequence[Pair], scored: Sequence[ScoredPair]) -> Faults:
     made = {pair.id: _ids(pair) for pair in pairs}
     return _count(((f"pair {p.id}", made.get(p.id) != _ids(p)) for p in scored), "no pairs")
 
 
-def _padding(specials: Specials, scored: Sequence[ScoredPair]) -> Count:
+def _padding(specials: Specials, scored: Sequence[ScoredPair]) -> Faults:
     """Rows are collated as training does it: every token of every answer must be a target."""
     if not scored:
-        return Count(0, 0, why="no pairs")
+        return Faults(0, 0, why="no pairs")
     from dlma.model import trees
 
     planned = [
@@ -274,15 +274,15 @@ def _padding(specials: Specials, scored: Sequence[ScoredPair]) -> Count:
         if p.plain_context_ids
     ]
     if not planned:
-        return Count(0, 0, why="no pair has a context")
+        return Faults(0, 0, why="no pair has a context")
     targets = Counter(trees.collate(planned, specials.filler).target.tolist())
     wanted = Counter(i for p in scored if p.plain_context_ids for side in ANSWERS for i in getattr(p, f"{side}_ids"))
     lost = wanted - targets
     first = f"token id {min(lost)}" if lost else ""
-    return Count(lost.total(), wanted.total(), first, "" if wanted else "no answer has a token")
+    return Faults(lost.total(), wanted.total(), first, "" if wanted else "no answer has a token")
 
 
-def _contamination(prompts: Sequence[Prompt], held_out: Sequence[Context], scored: Sequence[ScoredPair]) -> Count:
+def _contamination(prompts: Sequence[Prompt], held_out: Sequence[Context], scored: Sequence[ScoredPair]) -> Faults:
     """By normalised text between the splits; between pairs and held-out prompts by id and by token ids."""
     others = {prompt_id(p.turns) for p in prompts if p.split != "train"}
     names = {c.prompt_id for c in held_out}
@@ -301,24 +301,24 @@ def _blank(pair: Pair) -> bool:
     return not pair.positive_text.strip() or not pair.negative_text.strip()
 
 
-def _specials_inside(specials: Specials, rendered: Sequence[Context], scored: Sequence[ScoredPair]) -> Count:
+def _specials_inside(specials: Specials, rendered: Sequence[Context], scored: Sequence[ScoredPair]) -> Faults:
     named = {specials.bos, specials.pad} - {None} - specials.eos
     if not named:
-        return Count(0, 0, why="BOS and pad are the EOS, or there are none")
+        return Faults(0, 0, why="BOS and pad are the EOS, or there are none")
     answers = ((f"pair {p.id}, {side} answer", getattr(p, f"{side}_ids")) for p in scored for side in ANSWERS)
     contexts = ((where, set(ids[1:]) - specials.written) for where, ids in _contexts_of(rendered, scored))
     rows = ((where, not named.isdisjoint(ids)) for part in (contexts, answers) for where, ids in part)
     return _count(rows)
 
 
-def _wording(contexts: Sequence[Context], scored: Sequence[ScoredPair]) -> Count:
+def _wording(contexts: Sequence[Context], scored: Sequence[ScoredPair]) -> Faults:
     known = {row.prompt_id: row.plain_ids for row in contexts}
     rows = ((f"pair {p.id}", known[p.prompt_id] != p.plain_context_ids) for p in scored if p.prompt_id in known)
     return _count(rows, "no pair is on a training prompt of this run")
 
 
-def _truncated(specials: Specials, scored: Sequence[ScoredPair]) -> Count:
+def _truncated(specials: Specials, scored: Sequence[ScoredPair]) -> Faults:
     if not specials.eos:
-        return Count(0, 0, why="the model has no EOS, so no answer ends by itself")
+        return Faults(0, 0, why="the model has no EOS, so no answer ends by itself")
     rows = ((f"pair {p.id}, {side}", not getattr(p, f"{side}_finished")) for p in scored for side in ANSWERS)
     return _count(rows, "no pairs")

@@ -34,6 +34,7 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE - {"sign"} | {
     *(
         "seed",
         "intermediate",
+        "kl_points",
         "train",
         "validation",
         "test",
@@ -48,6 +49,7 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE - {"sign"} | {
     *("validation_share", "max_dropped", "first_wait", "backoff_seconds", "cost_in", "cost_out"),
     *("spread", "mood", "judge"),  # the dials of a lab base
     *("max_specials", "max_reworded", "max_trimmed", "max_truncated", "max_duplicates", "max_identical", "max_empty"),
+    "short_answers",
     *("min_sign_agreement", "max_similarity", "min_reward_rise", "max_chosen_fall", "max_length_change", "max_kl"),
     *("max_refusal_rise", "max_help_fall", "max_perplexity_rise", "max_malformed_rise"),
 }
