@@ -46,9 +46,11 @@ class RunContext:
 
     round, start: which round of `iterations` this is, and the policy that it begins with; None is the base
     together: it can work with other processes (dlma/launch.py)
+    makes_stages: stages are made, and not only looked up (dlma/plan/dry_run.py)
     """
 
     together = False
+    makes_stages = True
 
     def __init__(self, cfg: DictConfig, folder: Path, lender: RunContext | None = None) -> None:
         self.cfg = cfg
@@ -153,6 +155,12 @@ class RunContext:
     def frozen(self) -> ModelSpec:
         """The same model as it stands: what samples, scores and is the reference."""
         return dataclasses.replace(self.spec, lora=None)
+
+    @property
+    def target_kl(self) -> float | None:
+        """Nats per answer from the base at which training is to stop; None where it is not."""
+        target = OmegaConf.select(self.cfg, "objective.target_kl")
+        return None if target is None else float(target)
 
     @cached_property
     def data(self):

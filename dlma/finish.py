@@ -21,6 +21,7 @@ from dlma.checks.finding import Finding
 from dlma.config.build import build
 from dlma.context import RunContext
 from dlma.cost import record as cost_record
+from dlma.evaluation import target_kl
 from dlma.metrics import contests as contest_rows
 from dlma.metrics import summary
 from dlma.metrics.base import by_own_names
@@ -237,7 +238,13 @@ def run_checks(cell: RunContext, preflight: Stage, outcome: Outcome, parted: lis
 def curve_of(
     cell: RunContext, stages: dict[str, Stage], judged: dict[str, Stage], evals: list[EvalRow], train: list[dict]
 ) -> tuple[Markup, list[Finding]]:
-    """The run along training, if policies were kept on the way: its CSV, the tracker's curves, section and check."""
+    """The run along training, if policies were kept on the way: its CSV, the tracker's curves, section and check.
+
+    Of a training to a KL it is the KL that was read, and the choice.
+    """
+    if chosen := stages["policy"].notes.get("target_kl"):
+        finding = Finding("target_kl", "ok" if chosen["reached"] else "warning", target_kl.line(chosen))
+        return sections.stopped(chosen), [finding]
     if "intermediate" not in stages:
         return Markup(""), []
     on_the_way = records.from_table(EvalRow, stages["intermediate"].table())
@@ -276,6 +283,8 @@ def say_where(cell: RunContext, policy: Stage) -> None:
     print(f"report: {cell.folder / names.REPORT}")
     if policy.notes["trained"]:
         print(f"policy: {cell.folder / names.POLICY}")
+    if chosen := policy.notes.get("target_kl"):
+        print(f"target_kl: {target_kl.line(chosen)}")
 
 
 def track(

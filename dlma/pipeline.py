@@ -19,7 +19,8 @@ from dlma.checks.finding import print_findings
 from dlma.config.build import build, scientific
 from dlma.config.run_names import run_folder
 from dlma.context import RunContext
-from dlma.evaluation.context import EvaluationContext
+from dlma.evaluation import target_kl
+from dlma.evaluation.context import EvaluationContext, arms, on_the_way
 from dlma.finish import present
 from dlma.launch import open_run, require_shared_steps
 from dlma.records import (
@@ -37,7 +38,7 @@ from dlma.records import (
     Verdict,
 )
 from dlma.store import shards
-from dlma.store.owned import LABELS, ROWS, TRUTH
+from dlma.store.owned import LABELS, ROWS, TRAIN, TRUTH
 from dlma.store.stage import Stage
 
 
@@ -88,7 +89,7 @@ def run_round(cell: RunContext, prompts: Stage, contexts: Stage, held_out: Stage
     tokens = read_tokens(cell, scored)
     checked = preflight(cell, prompts=prompts, contexts=contexts, held_out=held_out, pairs=pairs, scored=scored)
     reward = train_reward(cell, scored)
-    policy = train(cell, scored, reward)
+    policy = stop_at_kl(cell, prompts, train(cell, scored, reward))
     made = dict(pairs=pairs, scored=scored, **again, tokens=tokens, preflight=checked)
     return made | ({} if reward is None else dict(reward=reward)) | dict(policy=policy)
 
@@ -279,33 +280,42 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None) -> Stage:
         every = _read(scored, ScoredPair)
         pairs, account = build(cell.cfg.labels).apply(every)
         rule = require_shared_steps(cell, build(cell.cfg.objective, cell.trainee()))
-        rule.intermediate = cell.cfg.intermediate
+        rule.intermediate = kept
         read = None if reward is None else lambda: cell.reward_model(reward.path("reward"))
         moved = cell.start is not None and cell.cfg.iteration.reference == "frozen"
         rule.supply(Supplies(every, read, moved))
         bounds = rule.fit(pairs, cell.runtime, folder, cell.log_step)
         answers = {"side": rule.side, "samples": rule.samples, "engine": rule.report()}
-        kept = sorted(path.name for path in folder.glob("intermediate/step-*"))
         return {
             "trained": (folder / "policy").is_dir(),
-            "intermediate": kept,
+            "intermediate": sorted(path.name for path in folder.glob("intermediate/step-*")),
             "clamp": bounds,
             "account": asdict(account),
             **answers,
         }
 
-    saved = {"intermediate": cell.cfg.intermediate} if cell.cfg.intermediate else {}
-    key = {**scientific(cell.cfg.objective), **cell.training, **saved}
+    kept = cell.cfg.intermediate if cell.target_kl is None else cell.cfg.kl_points
+    key = {**scientific(cell.cfg.objective), **cell.training, **({"intermediate": kept} if kept else {})}
     uses = [scored] if reward is None else [scored, reward]
     return cell.make(cell.store.stage("policy", key, uses=uses), write, together=True)
 
 
-def arms(notes: dict) -> list[tuple[str, str]]:
-    """What is compared, as (arm, side of the prompt); where the method changes nothing there is no aligned arm."""
-    fixed = [("base", "plain"), ("prompted", "positive")]
-    side, samples = notes["side"], notes["samples"]
-    changed = notes["trained"] or (side, samples) != ("plain", 1)
-    return [*fixed, ("aligned", side)] if changed else fixed
+def stop_at_kl(cell: RunContext, prompts: Stage, trained: Stage) -> Stage:
+    """The policy of the step whose KL is the nearest to `objective.target_kl`; the last one without a target."""
+    if (target := cell.target_kl) is None:
+        return trained
+    asked = render(cell, prompts, "validation", cell.cfg.kl_prompts)
+    key = {"target_kl": target, "seed": cell.cfg.seed, "sampler": scientific(cell.cfg.sampler)}
+    stage = cell.store.stage("policy", key, uses=[trained, asked])
+    if not cell.makes_stages:
+        return stage
+    kept = target_kl.kept_at(trained.notes["intermediate"], trained.read(TRAIN))
+
+    def answered(step: int) -> list[Answer]:
+        return _read(answer(cell, asked, trained, kept[step], "plain"), Answer)
+
+    curve = target_kl.search(list(kept), target, answered)
+    return cell.make(stage, lambda folder: target_kl.leave(folder, trained, kept, curve, target))
 
 
 def answer(cell: RunContext, held_out: Stage, policy: Stage, arm: str, side: str) -> Stage:
@@ -330,11 +340,6 @@ def answer(cell: RunContext, held_out: Stage, policy: Stage, arm: str, side: str
 
     uses = [held_out, policy] if aligned else [held_out]
     return cell.make(cell.store.stage("answers", key, uses=uses), write, together=True)
-
-
-def on_the_way(notes: dict) -> list[str]:
-    """The names of the policies that were kept; none in a stage that was made before there were any."""
-    return notes.get("intermediate", [])
 
 
 def evaluate_intermediate(

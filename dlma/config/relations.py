@@ -17,6 +17,7 @@ def broken(tree: dict, components: list[str]) -> Iterator[Finding]:
     yield from _extras("", tree)
     yield from _rounds(tree)
     yield from _measured_twice(tree)
+    yield from _target_kl(tree)
     for name in ("recipe", *components):
         yield from _within(name, tree[name])
     if not tree["store"]["root"].strip():
@@ -55,6 +56,23 @@ def _measured_twice(tree: dict) -> Iterator[Finding]:
         for name, node in tree["metrics"].items():
             if node.get("_target_") == "dlma.metrics.sentiment.Sentiment":
                 yield f"metrics.{name}", "evaluation=sentiment measures it already: leave it out of metrics="
+
+
+def _target_kl(tree: dict) -> Iterator[Finding]:
+    """A KL is read along one training that has steps, on policies that are kept for it."""
+    objective, rounds = tree["objective"], tree["iterations"]
+    target = objective.get("target_kl")
+    if target is None:
+        return
+    if (objective.get("_work_") or {}).get("kind") == "none":
+        yield "objective.target_kl", f"{target} cannot be reached: this method trains nothing; leave it out"
+    if rounds > 1:
+        yield "objective.target_kl", f"{target} is read along one training, from the base on: iterations=1"
+    data = tree["data"]
+    if not data.get("validation", data.get("validation_share", 1)):
+        yield "objective.target_kl", f"{target} is read on validation prompts, of which the data are to have none"
+    if tree["intermediate"]:
+        yield "intermediate", "objective.target_kl keeps policies of its own, kl_points of them: intermediate=0"
 
 
 def _within(path: str, node: dict) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from dlma.ranges import (
     Share,
     Stops,
     Temperature,
+    TwoOrMore,
     Whole,
 )
 
@@ -143,6 +144,8 @@ class Root:
     seed: Seed
     name: str | None
     intermediate: Stops
+    kl_points: Stops
+    kl_prompts: TwoOrMore
     iterations: Few
     iteration: IterationNode
     store: StoreNode

@@ -20,6 +20,22 @@ def _no_run(folder: Path) -> NoReturn:
     raise UserError(f"{folder}: a reward model of mode=reward is read on the base of a run, and here is none")
 
 
+def arms(notes: dict) -> list[tuple[str, str]]:
+    """What is compared, as (arm, side of the prompt), by the notes of the policy's stage.
+
+    Where the method changes nothing there is no aligned arm.
+    """
+    fixed = [("base", "plain"), ("prompted", "positive")]
+    side, samples = notes["side"], notes["samples"]
+    changed = notes["trained"] or (side, samples) != ("plain", 1)
+    return [*fixed, ("aligned", side)] if changed else fixed
+
+
+def on_the_way(notes: dict) -> list[str]:
+    """The names of the policies that were kept; none in a stage that was made before there were any."""
+    return notes.get("intermediate", [])
+
+
 @dataclass(frozen=True)
 class EvaluationContext:
     """What judges and metrics may use of a run: its models by arm, their fingerprints, and a folder for caches.

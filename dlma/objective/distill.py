@@ -23,7 +23,7 @@ from dlma.model.engine import TOLERANCE
 from dlma.model.language import LanguageModel
 from dlma.model.predictions import predictions
 from dlma.model.reference import Reference
-from dlma.ranges import Count, Few, Seed
+from dlma.ranges import Count, Few, Positive, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
 from dlma.training.rule import Step, Supplies, TrainingRule
@@ -66,8 +66,9 @@ class ContextDistillation(TrainingRule):
         batch_pairs: Count,
         seed: Seed,
         token_budget: Count = 4096,
+        target_kl: Positive | None = None,
     ) -> None:
-        super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
+        super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed, target_kl=target_kl)
         self.direction = direction
         self.token_budget = token_budget
         self.reference = Reference(model)

@@ -78,9 +78,10 @@ class DPO(TrainingRule):
         batch_pairs: Count,
         seed: Seed,
         token_budget: Count = 4096,
+        target_kl: Positive | None = None,
         checkpointing: bool = False,
     ) -> None:
-        super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
+        super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed, target_kl=target_kl)
         self.beta = beta
         self.margin_weight = margin_weight
         self.margin_low = margin_low

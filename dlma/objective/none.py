@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from dlma.model.language import LanguageModel
-from dlma.ranges import Few
+from dlma.ranges import Few, Positive
 from dlma.store.owned import TRAIN
 from dlma.trainer import collectives
 from dlma.trainer.runtime import Runtime
@@ -19,12 +19,21 @@ class NoTraining:
 
     side: the side of the prompt under which the method answers
     samples: answers drawn per prompt, of which the one with the largest self-reward is given
+    target_kl: null, as there are no steps; the config's check refuses anything else (config/relations.py)
     With the plain side and one sample there is no method, so the evaluation has no aligned arm.
     """
 
     shares_steps = True
 
-    def __init__(self, model: LanguageModel, /, *, side: Literal["plain", "positive"], samples: Few) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        /,
+        *,
+        side: Literal["plain", "positive"],
+        samples: Few,
+        target_kl: Positive | None = None,
+    ) -> None:
         self.side = side
         self.samples = samples
 

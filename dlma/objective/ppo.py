@@ -85,8 +85,9 @@ class PPO(TrainingRule):
         optim: Component,
         seed: Seed,
         token_budget: Count = 4096,
+        target_kl: Positive | None = None,
     ) -> None:
-        super().__init__(model, optim=optim, epochs=epochs, batch=batch, seed=seed)
+        super().__init__(model, optim=optim, epochs=epochs, batch=batch, seed=seed, target_kl=target_kl)
         if rollout % batch:
             raise UserError(f"objective.batch={batch}: must divide objective.rollout={rollout}")
         self.sampler = sampler

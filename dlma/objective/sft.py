@@ -18,7 +18,7 @@ from dlma.errors import UserError
 from dlma.model import trees
 from dlma.model.engine import TOLERANCE, Engine
 from dlma.model.language import LanguageModel
-from dlma.ranges import Count, Few, Seed
+from dlma.ranges import Count, Few, Positive, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
 from dlma.training.rule import Step, TrainingRule
@@ -63,8 +63,9 @@ class SFT(TrainingRule):
         batch_pairs: Count,
         seed: Seed,
         token_budget: Count = 4096,
+        target_kl: Positive | None = None,
     ) -> None:
-        super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
+        super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed, target_kl=target_kl)
         self.engine = Engine(model, token_budget=token_budget)
 
     def fit(

@@ -52,6 +52,8 @@ class DryRunContext(RunContext):
     prompts, held_out: their number, where the data are not to be read
     """
 
+    makes_stages = False
+
     def __init__(self, cfg: DictConfig, *, prompts: int | None, held_out: int | None) -> None:
         self.folder_here = weights_at_hand(cfg.model)
         super().__init__(cfg, Path("."))

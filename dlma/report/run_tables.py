@@ -11,6 +11,7 @@ from dlma.checks.drift import RoundDrift
 from dlma.checks.finding import Finding
 from dlma.checks.token_panel import Echo, Link
 from dlma.checks.trajectory import Trajectory
+from dlma.evaluation import target_kl
 from dlma.metrics.categories import CategoryRow
 from dlma.metrics.contests import OUTCOMES, Contest
 from dlma.metrics.scores import tax_lines
@@ -112,6 +113,16 @@ def trajectory(found: Trajectory) -> Table:
     columns = [Column("step", "count"), *(Column(heads[name], "value") for name in names)]
     cells = [[Value(point[name].estimate, point[name].unit) for name in names] for point in points]
     return Table("", columns, [[step, *line] for step, line in zip(found.steps, cells)])
+
+
+def stopped(chosen: Mapping) -> Table:
+    """KL at the steps that were looked at, and which of them was taken."""
+    curve = target_kl.curve_of(chosen)
+    columns = [Column("step", "count"), Column("KL, nats per answer", "value"), N, Column("")]
+    lines: list[list[Cell]] = [
+        [step, Value(kl, ""), kl.n, "taken" if step == chosen["step"] else ""] for step, kl in curve.items()
+    ]
+    return Table("", columns, lines)
 
 
 def drift(rounds: Sequence[RoundDrift]) -> Table:

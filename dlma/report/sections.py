@@ -14,6 +14,7 @@ from dlma.checks.finding import Finding
 from dlma.checks.margin_facts import CLASSES, MarginFacts, margin_facts, truth_class
 from dlma.checks.token_panel import Echo, Link
 from dlma.checks.trajectory import Trajectory
+from dlma.evaluation import target_kl
 from dlma.metrics.summary import SENTIMENT, TRUTHS, Row, arms_of, main_arm
 from dlma.records import EvalRow, TokenRewards
 from dlma.report import run_tables
@@ -128,6 +129,21 @@ def trajectory(found: Trajectory, parting: int | None, finding: Finding) -> Mark
     chart = charts.two_scales(found.steps, curves, "training step", "R and the judge along training", parting)
     table = html(run_tables.trajectory(found))
     return part("run.html", "trajectory", keys=keys, chart=chart, finding=finding.text, table=table)
+
+
+def stopped(chosen: Mapping) -> Markup:
+    """KL along a training that stopped at a KL, and the choice."""
+    curve = target_kl.curve_of(chosen)
+    xs, ys = [0.0, *map(float, curve)], [0.0, *(kl.value for kl in curve.values())]
+    lines = {"KL": ("c-aligned", ys), "target": ("c-base", [chosen["target"]] * len(xs))}
+    series = [charts.Series(name, css, xs, values, smooth=False) for name, (css, values) in lines.items()]
+    return part(
+        "run.html",
+        "stopped",
+        chart=charts.line_chart(series, "training step", "KL to the base, nats per answer", zero=True),
+        line=target_kl.line(chosen),
+        table=html(run_tables.stopped(chosen)),
+    )
 
 
 def rounds(found: Sequence[RoundDrift]) -> Markup:

@@ -117,6 +117,7 @@ class TrainingRule(pl.LightningModule):
 
     side, samples: how the trained policy answers: under the plain prompt, one answer (see objective.none)
     intermediate: how many policies to save on the way (intermediate.py)
+    target_kl: nats per answer from the base at which the policy is to be taken, of those saved; None: the last one
     shares_steps: several processes can share each step's rows
     sharded: the layers' weights are spread over the processes
     rate: the option that sets the learning rate
@@ -136,8 +137,10 @@ class TrainingRule(pl.LightningModule):
         epochs: int,
         batch: int,
         seed: int,
+        target_kl: float | None = None,
     ) -> None:
         super().__init__()
+        self.target_kl = target_kl
         self.steps = 0
         self.automatic_optimization = False
         self.strict_loading = False

@@ -57,6 +57,39 @@ FOUND = [
         "metrics.benchmarks: needs no_such_module: pip install 'dlma[benchmarks]'",
         {"metrics": {}},
     ),
+    (
+        [],
+        {"iterations": 2, "objective.target_kl": 0.5},
+        "objective.target_kl: 0.5 is read along one training, from the base on: iterations=1",
+        {"iterations": 1},
+    ),
+    (
+        [],
+        {"intermediate": 3, "objective.target_kl": 0.5},
+        "intermediate: objective.target_kl keeps policies of its own, kl_points of them: intermediate=0",
+        {"intermediate": 0},
+    ),
+    (
+        [],
+        {"data.validation": 0, "objective.target_kl": 0.5},
+        "objective.target_kl: 0.5 is read on validation prompts, of which the data are to have none",
+        {"data.validation": 2},
+    ),
+    (
+        ["data=jsonl", "data.path=p.jsonl"],
+        {"data.validation_share": 0.0, "objective.target_kl": 0.5},
+        "objective.target_kl: 0.5 is read on validation prompts, of which the data are to have none",
+        {"objective.target_kl": None},
+    ),
+    *(
+        (
+            [f"method={method}"],
+            {"objective.target_kl": 1.0},
+            "objective.target_kl: 1.0 cannot be reached: this method trains nothing; leave it out",
+            {"objective.target_kl": None},
+        )
+        for method in ("best_of_n", "prompted", "base")
+    ),
     ([], {"store.root": " "}, "store.root: is empty; name a folder: store.root=...", {"store.root": "s"}),
     (
         ["model=hf", "model.path=m"],

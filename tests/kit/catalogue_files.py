@@ -23,12 +23,14 @@ from dlma.data.requests import Requests
 from dlma.data.sources import Source, rows_of
 from dlma.data.text import Tally
 from dlma.endpoint import Endpoint
+from dlma.evaluation import target_kl
 from dlma.files import guarded
 from dlma.judge_prompt import ABPrompt
 from dlma.judges.rubric import Rubric
 from dlma.lab.bases import base_folder
 from dlma.model.load import hf_model
 from dlma.prompts.wording import Wording
+from dlma.records import Turn
 from dlma.report import annotation_page
 from dlma.runs import cells, written
 from dlma.runs.folder import RunFolder
@@ -216,6 +218,12 @@ DATA = [
 ]  # fmt: skip
 
 TEXTS = [
+    entry("prompts.format=auto: is settled by a run that has a model; here say chat or template",
+          "Give the format where there is no model to go by.",
+          *(lambda f, turns=turns: Wording(**{**WORDING, "format": "auto"}).start(turns) for turns in ([], [Turn("user", "a")]))),
+    entry("objective.target_kl: is read on validation prompts, and the data have <n>",
+          "Give more prompts, or raise data.validation_share.",
+          *(lambda f, n=n: target_kl.search([n], 1.0, lambda step: []) for n in (1, 2))),
     entry("prompts.<part>: is of type <type>, not text", "Quote it.", *built(Wording, WORDING, {"user": 3}, {"answer": None},
           {"system": ["x"]})),
     entry("prompts.<part>: must hold {text}, where the text goes", "Put `{text}` where the turn's text goes.",
