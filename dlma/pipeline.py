@@ -43,7 +43,7 @@ from dlma.store.stage import Stage
 
 
 def run(cfg: DictConfig, /) -> dict:
-    """mode=run: all stages, then the run folder with its records, policy and report."""
+    """All stages, then the run folder with its records, policy and report."""
     with open_run(cfg, run_folder()) as cell, cell.tracking():
         return present(cell, *stages(cell))
 

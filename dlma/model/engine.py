@@ -25,6 +25,7 @@ from dlma.model.meter import Meter, body_weights, matmul_peak
 from dlma.model.original import TOLERANCE
 from dlma.model.shared_prefix import SharedPrefix, Suffix, common_trunk, without_trunk
 from dlma.model.trees import Rows, Tree
+from dlma.model.work import work
 
 _OVERHEAD = {"cpu": 64, "cuda": 1024}  # what a batch costs beyond its tokens, in tokens
 _said: set[str] = set()
@@ -174,6 +175,7 @@ class Engine:
     def _score(self, planned: list[Tree], form: Form) -> list[list]:
         trunk = self._trunk(planned)
         branches = [Suffix(tree, []) if trunk is None else without_trunk(tree, trunk.tree) for tree in planned]
+        work().foresee(sum(len(branch.tree) for branch in branches))
         done: dict[int, list] = {}
         while len(done) < len(planned):
             left = [i for i in range(len(planned)) if i not in done]
@@ -200,7 +202,8 @@ class Engine:
     def _scored(self, branches: list[Suffix], trunk: SharedPrefix | None, form: Form) -> list[list]:
         anchors = None if trunk is None else [branch.anchor for branch in branches]
         rows = trees.collate([branch.tree for branch in branches], self.model.pad_id, anchors).to(self.model.device)
-        logp = iter(form(self.token_logp(rows, trunk), rows))
+        with self.model.told_by_layer(sum(len(branch.tree) for branch in branches), work().did):
+            logp = iter(form(self.token_logp(rows, trunk), rows))
         return [[next(logp) for _ in branch.tree.responses] for branch in branches]
 
     def _halve(self, budget: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 
@@ -153,6 +153,19 @@ class LanguageModel:
             yield
         finally:
             self.adds_gradients = False
+
+    @contextmanager
+    def told_by_layer(self, tokens: int, tell: Callable[[int], None]) -> Iterator[None]:
+        """The block passes so many tokens through the layers once: each layer tells its share, the end the rest."""
+        layers = [m for m in self.causal.modules() if isinstance(m, GradientCheckpointingLayer)]
+        share = tokens // (len(layers) + 1)
+        told = [module.register_forward_hook(lambda *_: tell(share)) for module in layers]
+        try:
+            yield
+            tell(tokens - share * len(layers))
+        finally:
+            for hook in told:
+                hook.remove()
 
     def states(
         self, ids: Tensor, mask: Tensor | None, position: Tensor | None = None, cache: Cache | None = None

@@ -70,10 +70,10 @@ class RunPlan:
     @property
     def shape(self) -> ModelSize:
         """The model's sizes."""
-        return self._drawn[0]
+        return self.model_sizes[0]
 
     @property
-    def _drawn(self) -> tuple[ModelSize, int]:
+    def model_sizes(self) -> tuple[ModelSize, int]:
         """The model's sizes, and the bytes of a token's keys and values; plans of one model draw it once."""
         key = f"{self.cell.spec} {self._trains}"
         if key not in self._shapes:
@@ -124,7 +124,7 @@ class RunPlan:
     def _hours(self, load: Workload) -> float:
         shares = {"compute": self.assumed.compute_share, "bandwidth": self.assumed.bandwidth_share}
         width = self.sizes.contexts["plain"].mean + self.sizes.answer.mean / 2
-        cache = width * self._drawn[1]
+        cache = width * self.model_sizes[1]
         one = load.seconds(self.shape, self.device, rows=self._samples_at_once, cache=cache, **shares)
         return one / 3600 / self.processes
 

@@ -9,7 +9,7 @@ Rows that no tile gets right are decoded one at a time (ways.py, alone.py).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from typing import get_args
@@ -22,6 +22,7 @@ from dlma.functional.noise import draw, uniform
 from dlma.model.alone import GrowingRow, Way
 from dlma.model.language import LanguageModel
 from dlma.model.weights import weights_at_fault
+from dlma.model.work import work
 from dlma.ranges import Count, PositiveShare, Temperature, Whole
 from dlma.sampler.decode import CHUNK, READ_ROWS, Reader, Style, Tile, readable
 from dlma.sampler.kv_cache import cache_width, row_attention
@@ -73,12 +74,7 @@ class LocalSampler:
         """The sampler of a trained policy: the same."""
         return self
 
-    def sample(
-        self,
-        model: LanguageModel,
-        requests: Sequence[Request],
-        progress: Callable[[int], object] = lambda tokens: None,
-    ) -> list[Sampled]:
+    def sample(self, model: LanguageModel, requests: Sequence[Request]) -> list[Sampled]:
         """One answer per request, in order.
 
         raises: UserError when a row would outrun the model's context, or the model's logits are no numbers
@@ -91,13 +87,14 @@ class LocalSampler:
                 f"recipe.max_prompt_tokens + recipe.max_new_tokens: {longest} + {self.max_new_tokens} tokens "
                 f"do not fit the {model.context} of {model.name}: lower one of them"
             )
+        work().foresee(sum(map(self._room, requests)))
         done: dict[int, Sampled] = {}
         for way, members in self._by_way(model, requests).items():
             chosen = [requests[i] for i in members]
             decoded = self._side_by_side if way in get_args(Style) else self._one_by_one
             for index, answer in decoded(model, chosen, way):
                 done[members[index]] = answer
-                progress(len(answer.ids))
+                work().spare(self._limit(requests[members[index]]) - len(answer.ids))
         return [done[i] for i in range(len(requests))]
 
     def _by_way(self, model: LanguageModel, requests: Sequence[Request]) -> dict[Style | Way, list[int]]:
@@ -130,6 +127,8 @@ class LocalSampler:
                 logits = row.after([*request.context_ids, *ids])
                 _require_numbers(model, logits, {0: request.id})
                 ids.append(self._drawn(logits, noise).item())
+                work().did(1)
+            work().did(len(request.context_ids))
             yield index, self._answer(model, request, ids)
 
     def _drawn(self, logits: torch.Tensor, noise: np.ndarray) -> torch.Tensor:
@@ -167,6 +166,7 @@ class LocalSampler:
         rows.steps += 1
         rows.tile.advance(token)
         values = token.tolist()
+        work().did(len(rows.answers))
         for row, (index, request, ids) in list(rows.answers.items()):
             ids.append(values[row])
             if self._ended(stream.model, request, ids):
@@ -216,7 +216,9 @@ class _Stream:
             shared, members = next(self._groups, ((), []))
             if not members:
                 return None
-            self.reader.read([self.requests[i].context_ids for i in members], shared)
+            contexts = [self.requests[i].context_ids for i in members]
+            self.reader.read(contexts, shared)
+            work().did(sum(map(len, contexts)))
             self._read = [(index, row) for row, index in enumerate(members)][::-1]
         index, row = self._read.pop()
         return index, self.requests[index], row

@@ -20,6 +20,7 @@ from dlma.http_client import Client, Fault, insist
 from dlma.model import trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
+from dlma.model.work import work
 from dlma.ranges import Count, Few, NotNegative, Positive, PositiveShare, Temperature, Whole
 from dlma.sampler.local import LocalSampler, Request, Sampled
 
@@ -114,12 +115,7 @@ class ServerSampler:
             temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, max_new_tokens=self.max_new_tokens
         )
 
-    def sample(
-        self,
-        model: LanguageModel,
-        requests: Sequence[Request],
-        progress: Callable[[int], object] = lambda tokens: None,
-    ) -> list[Sampled]:
+    def sample(self, model: LanguageModel, requests: Sequence[Request]) -> list[Sampled]:
         """One answer per request, in order; raises UserError when a server refuses, or `tries` tries have failed."""
         if any(request.length is not None for request in requests):
             raise UserError("sampler=server: the length of an answer cannot be imposed: sampler=local")
@@ -127,9 +123,10 @@ class ServerSampler:
             return []
         name = self.served or self._listed()
         self._stop.clear()
+        work().foresee(len(requests) * self.max_new_tokens)
         pool = ThreadPoolExecutor(min(self.in_flight, len(requests)))
         try:
-            pending = [pool.submit(self._persist, i, r, name, model, progress) for i, r in enumerate(requests)]
+            pending = [pool.submit(self._persist, i, r, name, model) for i, r in enumerate(requests)]
             done, _ = wait(pending, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
@@ -148,9 +145,7 @@ class ServerSampler:
         tries = {"failed_tries": dict(self._retries), "tokens_behind_ends": self._overrun}
         return {"parity": gaps, **tries, "servers": len(self.urls)}
 
-    def _persist(
-        self, index: int, request: Request, name: str, model: LanguageModel, progress: Callable[[int], object]
-    ) -> Reply:
+    def _persist(self, index: int, request: Request, name: str, model: LanguageModel) -> Reply:
         """Ask until there is an answer; each try goes to the next server."""
         body = self._body(request, name, model)
 
@@ -160,7 +155,8 @@ class ServerSampler:
 
         reply = self._patiently(once, f"no usable answer in {self.tries} tries, the last")
         with self._lock:
-            progress(len(reply.sampled.ids))
+            work().did(len(reply.sampled.ids))
+            work().spare(self.max_new_tokens - len(reply.sampled.ids))
         return reply
 
     def _patiently(self, ask: Callable[[int], T], trouble: str) -> T:

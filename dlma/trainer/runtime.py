@@ -15,15 +15,16 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, Callback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-from tqdm import tqdm
 
 from dlma import cores, records
 from dlma.errors import UserError, few
 from dlma.model import memory
 from dlma.model.engine import Engine
+from dlma.model.work import work
 from dlma.ranges import Count, Few, Threads
 from dlma.store import shards
-from dlma.trainer import collectives
+from dlma.trainer import collectives, cutting
+from dlma.trainer.bar import counting
 from dlma.trainer.devices import require
 
 
@@ -31,10 +32,12 @@ class Shard:
     """A numbered run of rows: the unit of work, of resume and of distribution over devices.
 
     whole: all rows of the stage, whatever part of them is still to do
+    size: tokens of its rows (trainer/cutting.py)
     """
 
-    def __init__(self, index: int, rows: Sequence, whole: Sequence | None = None) -> None:
+    def __init__(self, index: int, rows: Sequence, whole: Sequence | None = None, size: int = 0) -> None:
         self.index = index
+        self.size = size
         self.rows = rows
         self.whole = rows if whole is None else whole
 
@@ -57,24 +60,22 @@ class ShardLoader:
 
 
 class ShardWriter(BasePredictionWriter):
-    """Writes what `predict_step` returns for a shard, atomically, and moves the progress bar on.
+    """Writes what `predict_step` returns for a shard, atomically.
 
     raises: UserError for a nan or an infinity, naming the rows; the shards before are kept
-    label: the stage's name for people; share: rows that all processes have together for one of this process's
+    label: the stage's name for people
     """
 
-    def __init__(self, folder: Path, record: type, bar: tqdm, label: str, share: float = 1.0) -> None:
+    def __init__(self, folder: Path, record: type, label: str) -> None:
         super().__init__("batch")
         self.label = label
-        self.share = share
         self.folder = folder
         self.record = record
-        self.bar = bar
 
     def write_on_batch_end(self, trainer, pl_module, prediction, batch_indices, batch, *_) -> None:
         _require_finite(prediction, self.label)
         shards.write_shard(self.folder, batch.index, records.to_table(self.record, prediction))
-        self.bar.update(round(len(batch.rows) * self.share))
+        work().end_shard()
 
 
 class OwnSignals(Callback):
@@ -116,7 +117,7 @@ class Runtime:
     strategy: ddp: each process holds the whole model; fsdp: in training the layers' weights, gradients and optimizer
         states are spread over the processes (trainer/fsdp.py)
     threads: torch threads of this process; 0 leaves torch's own choice, within a container's quota
-    shard_rows: rows of one shard
+    shard_rows: rows of one shard, at most (trainer/cutting.py)
     checkpoint_steps: training steps between two resume points
     """
 
@@ -174,19 +175,32 @@ class Runtime:
 
         returns: the report of each engine that the module used, by its name there
         """
-        starts = range(0, max(1, len(rows)), self.shard_rows)
-        parts = [Shard(i, rows[start : start + self.shard_rows], rows) for i, start in enumerate(starts)]
-        layout = {"rows": len(rows), "size": self.shard_rows}
+        parts = self._shards(module, rows)
+        layout = {"rows": len(rows), "sizes": [len(part.rows) for part in parts]}
         missing = None if collectives.rank() else shards.missing_shards(folder, len(parts), layout=layout)
         wanted = set(collectives.same(missing))
         todo = [part for part in parts if part.index in wanted]
-        with progress(len(rows), label, len(rows) - _count(todo)) as bar:
-            self._work_on(module, todo, lambda share: ShardWriter(folder, record, bar, label, share))
+        with counting(module, [part.size for part in self._mine(todo)], label):
+            self._work_on(module, todo, ShardWriter(folder, record, label))
         if not collectives.rank():
             shards.merge_shards(folder, len(parts), layout=layout)
         return engine_reports(module)
 
-    def _work_on(self, module: pl.LightningModule, todo: list[Shard], writer: Callable[[float], ShardWriter]) -> None:
+    def _shards(self, module: pl.LightningModule, rows: Sequence) -> list[Shard]:
+        drawn = getattr(getattr(module, "sampler", None), "max_new_tokens", 0)
+        sizes = [cutting.size(row, drawn) for row in rows]
+        most = cutting.tokens_of_a_shard(getattr(module, "network", None), self.accelerator)
+        begin = cutting.starts(sizes, self.shard_rows, most)
+        spans = zip(begin, [*begin[1:], len(rows)], strict=True)
+        return [Shard(i, rows[one:end], rows, sum(sizes[one:end])) for i, (one, end) in enumerate(spans)]
+
+    def _mine(self, todo: list[Shard]) -> list[Shard]:
+        """The shards that this process works on."""
+        if len(todo) >= collectives.world():
+            return list(ShardLoader(todo))
+        return [] if collectives.rank() else todo
+
+    def _work_on(self, module: pl.LightningModule, todo: list[Shard], writer: ShardWriter) -> None:
         """Whole shards to each process; fewer shards than processes are the first one's. All are done at the end."""
         if len(todo) >= collectives.world():
             self._predict(module, todo, writer)
@@ -195,11 +209,9 @@ class Runtime:
                 self._predict(module, todo, writer)
         collectives.wait()
 
-    def _predict(self, module: pl.LightningModule, todo: list[Shard], writer: Callable[[float], ShardWriter]) -> None:
-        loader = ShardLoader(todo)
-        share = _count(todo) / max(1, _count(list(loader)))
-        trainer = self.trainer([writer(share)])
-        interruptible(trainer.predict, module, dataloaders=loader, return_predictions=False)
+    def _predict(self, module: pl.LightningModule, todo: list[Shard], writer: ShardWriter) -> None:
+        trainer = self.trainer([writer])
+        interruptible(trainer.predict, module, dataloaders=ShardLoader(todo), return_predictions=False)
 
 
 def use_threads(wanted: int) -> None:
@@ -223,10 +235,6 @@ def _name(row: object) -> str:
     return next(str(getattr(row, name)) for name in ("id", "prompt_id", "item") if hasattr(row, name))
 
 
-def _count(parts: Sequence[Shard]) -> int:
-    return sum(len(part.rows) for part in parts)
-
-
 def engine_reports(module: object) -> dict[str, dict]:
     """What the engines of a module chose and how fast they were, by name; only those that did anything.
 
@@ -236,11 +244,6 @@ def engine_reports(module: object) -> dict[str, dict]:
     reports = {name: engine.report() for name, engine in found.items() if engine.meter.tokens}
     sampler = getattr(module, "sampler", None)
     return reports | ({"sampler": sampler.report()} if hasattr(sampler, "report") else {})
-
-
-def progress(total: int, label: str, ready: int = 0, unit: str = "row") -> tqdm:
-    """A progress bar with a rate; `ready` is what an earlier start already did."""
-    return tqdm(total=total, initial=ready, desc=f"{label:>10}", unit=unit, dynamic_ncols=True, smoothing=0.1)
 
 
 def interruptible(run: Callable[..., object], *args: object, **named: object) -> None:

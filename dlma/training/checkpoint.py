@@ -10,7 +10,9 @@ from tqdm import tqdm
 
 from dlma import files
 from dlma.model.engine import say_once
+from dlma.model.meter import Meter
 from dlma.trainer import collectives
+from dlma.trainer.bar import show
 
 
 def newest_point(points: Path) -> str | None:
@@ -27,17 +29,22 @@ class ResumePoint(Callback):
         self.points = points
         self.every = every
         self.bar = bar
-
-    def on_train_start(self, trainer, pl_module) -> None:
-        self.bar.update(trainer.global_step)
+        self.steps = 0  # since this start
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         row = pl_module.log_rows[-1]
         self.listen(row)
         self.bar.set_postfix({k: f"{row[k]:.3f}" for k in ("loss", "accuracy") if k in row}, refresh=False)
-        self.bar.update(1)
+        self._count(trainer, pl_module.meter)
         if trainer.global_step % self.every == 0:
             self.save(trainer)
+
+    def _count(self, trainer, meter: Meter) -> None:
+        """Tokens since this start, and those that the steps to come will take at this rate; steps where none count."""
+        self.steps += 1
+        left = trainer.max_steps - trainer.global_step
+        done = meter.tokens or self.steps
+        show(self.bar, done, done + round(done / self.steps * left))
 
     def save(self, trainer) -> None:
         """Write a point under a name of its own, seal it, and drop all but the last two."""

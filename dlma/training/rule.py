@@ -29,7 +29,8 @@ from dlma.records import ScoredPair
 from dlma.store.owned import TRAIN
 from dlma.store.shards import SCRATCH
 from dlma.trainer import collectives, fsdp
-from dlma.trainer.runtime import Runtime, interruptible, progress
+from dlma.trainer.bar import progress
+from dlma.trainer.runtime import Runtime, interruptible
 from dlma.training import finite
 from dlma.training.checkpoint import ResumePoint, newest_point
 from dlma.training.intermediate import SaveIntermediate, evenly
@@ -309,7 +310,7 @@ class TrainingRule(pl.LightningModule):
         points = folder / SCRATCH / "points"
         every = self.point_every(runtime.checkpoint_steps)
         start = newest_point(points)
-        with progress(len(loader), "train", unit="step") as bar:
+        with progress("train", "tok") as bar:
             keep = SaveIntermediate(
                 folder, evenly(self.intermediate, len(loader))
             )  # comes first: a resume point stands for it too

@@ -15,7 +15,7 @@ from source_tree import ROOT, closure, imports, imports_of, is_package, modules,
 # Groups whose components stand in a room of another name.
 ALIASES = {"mode": "modes", "preflight": "checks", "alerts": "checks", "panel": "checks"}
 # The pipeline itself is the mode; a recipe is numbers, and its one part belongs to the trainings that it is for.
-APART = {("mode", "dlma.pipeline.run"), ("recipe", "dlma.training.optim.Optim")}
+APART = {("recipe", "dlma.training.optim.Optim")}
 
 # What stands in dlma/ and is no group of conf/, with what it is.
 FOUNDATIONS = {
@@ -99,7 +99,7 @@ def test_a_groups_components_stand_in_the_room_of_its_name():
         ("judges", "llm: {_target_: dlma.endpoint.Endpoint}", ["dlma.endpoint.Endpoint"]),
         ("labels", "_target_: dlma.labels.Labels", []),
         ("labels", "_target_: dlma.labelsmith.Labels", ["dlma.labelsmith.Labels"]),
-        ("mode", "_target_: dlma.pipeline.run", []),
+        ("mode", "_target_: dlma.modes.run.run", []),
         ("mode", "_target_: dlma.lab.build.run", ["dlma.lab.build.run"]),
         ("alerts", "_target_: dlma.checks.alerts.Alerts", []),
         ("sft", "_target_: null", []),

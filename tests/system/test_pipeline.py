@@ -175,7 +175,7 @@ def kill_in(patch, where):
     write, record = ShardWriter.write_on_batch_end, DPO.record
 
     def dying_write(self, trainer, module, prediction, indices, batch, *rest):
-        if self.bar.desc.strip() == where and batch.index == 1:
+        if self.label == where and batch.index == 1:
             raise Killed
         write(self, trainer, module, prediction, indices, batch, *rest)
 

@@ -21,7 +21,7 @@ STAGES = {
     "loading": None,
     "sampling": r" pairs: ",
     "scoring": r" scores: ",
-    "training": r" train: .* [1-9]\d*/",
+    "training": r" train: .* [1-9][\d.k]*/",
     "answers": r" (base|prompted|aligned): ",
     "judging": r"ASKED",
 }

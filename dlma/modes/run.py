@@ -1,0 +1,74 @@
+"""mode=run: all stages of the method (dlma/pipeline.py); on a real model it is said first what they will take.
+
+The estimate is that of mode=plan, for the stages that the store does not hold, with sizes read off the files' headers
+and rates measured now. The bars of the stages say what is left of each, as it turns out.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+
+import yaml
+from omegaconf import DictConfig
+
+from dlma import pipeline
+from dlma.config.help import conf_dir
+from dlma.config.run_names import run_folder
+from dlma.context import RunContext
+from dlma.cost.flops import ModelSize
+from dlma.plan.dry_run import HERE, DryRunContext
+from dlma.plan.estimate import Assumptions, RunPlan
+
+_SHOWN = 0.05  # of the time: stages that take less are not named
+
+
+def run(cfg: DictConfig, /) -> dict:
+    """The run's result, after a line on what it will take."""
+    if "path" in cfg.model:
+        settled = copy.deepcopy(cfg)
+        RunContext(settled, run_folder())  # chooses what the config leaves open, as the run itself will
+        line = foretold(DryRunContext(settled, prompts=None, held_out=None))
+        if line is not None:
+            print(line, file=sys.stderr, flush=True)
+    return pipeline.run(cfg)
+
+
+class QuickPlan(RunPlan):
+    """A plan for this machine that draws no model: its sizes are those of the tensors in its files."""
+
+    def __init__(self, cell: DryRunContext) -> None:
+        node = yaml.safe_load((conf_dir() / "mode" / "plan.yaml").read_text(encoding="utf-8"))["mode"]
+        names = ("reserve", "compute_share", "bandwidth_share", "answer_tokens")
+        super().__init__(cell, Assumptions(**{name: node[name] for name in names}), {}, HERE, None, {})
+
+    @property
+    def model_sizes(self) -> tuple[ModelSize, int]:
+        from dlma.model.compute_dtype import shapes_of
+
+        config, number = self.config.get_text_config(), 4 if self.cell.spec.dtype == "float32" else 2
+        matrices = {shape: count * shape[0] * shape[1] for shape, count in shapes_of(self.cell.spec).items()}
+        body = sum(size for shape, size in matrices.items() if config.vocab_size not in shape)
+        attention = config.num_hidden_layers * config.hidden_size
+        parameters = sum(matrices.values())
+        head = config.vocab_size * config.hidden_size
+        return ModelSize(parameters, 0, body, head, attention, number * parameters), 2 * number * attention
+
+
+def foretold(cell: DryRunContext) -> str | None:
+    """What the stages that are not in the store will take here, in a line; None where all are there, or no weights."""
+    if cell.folder_here is None:
+        return None
+    plan = QuickPlan(cell)
+    if all(stage.done for stage in plan.stages.values()):
+        return None
+    hours = {line.name: line.hours for line in plan.lines if line.hours and not line.stage.done}
+    total = sum(hours.values())
+    parts = ", ".join(f"{name} {_time(one)}" for name, one in hours.items() if one >= _SHOWN * total)
+    return f"{cell.spec.name}: about {_time(total)} on this machine ({parts}); {plan.sizes.source}"
+
+
+def _time(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
