@@ -161,13 +161,8 @@ def import_pairs(cell: RunContext, held_out: Stage) -> Stage:
     recipe = cell.cfg.recipe
     lengths = {"max_prompt_tokens": recipe.max_prompt_tokens, "max_response_tokens": recipe.max_new_tokens}
     limits = {"seed": cell.cfg.seed, **lengths, **cell.strictness}
-    key = {
-        **scientific(cell.prompts),
-        **limits,
-        "scored": scored,
-        "content": imported.fingerprint(path),
-        "weights": cell.weights["weights"],
-    }
+    content = {"content": imported.fingerprint(path), "weights": cell.weights["weights"]}
+    key = {**scientific(cell.prompts), **limits, "scored": scored, **content}
 
     def write(folder: Path) -> dict:
         read: Callable[..., Any] = imported.imported_margins if scored else imported.imported_pairs
@@ -286,13 +281,9 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None) -> Stage:
         rule.supply(Supplies(every, read, moved))
         bounds = rule.fit(pairs, cell.runtime, folder, cell.log_step)
         answers = {"side": rule.side, "samples": rule.samples, "engine": rule.report()}
-        return {
-            "trained": (folder / "policy").is_dir(),
-            "intermediate": sorted(path.name for path in folder.glob("intermediate/step-*")),
-            "clamp": bounds,
-            "account": asdict(account),
-            **answers,
-        }
+        steps = sorted(path.name for path in folder.glob("intermediate/step-*"))
+        found = {"trained": (folder / "policy").is_dir(), "intermediate": steps, "clamp": bounds}
+        return found | {"account": asdict(account), **answers}
 
     kept = cell.cfg.intermediate if cell.target_kl is None else cell.cfg.kl_points
     key = {**scientific(cell.cfg.objective), **cell.training, **({"intermediate": kept} if kept else {})}
