@@ -232,12 +232,13 @@ class RunContext:
 
     @cached_property
     def recorded(self) -> dict:
-        """The settings as manifests and the run folder keep them: a revision on the hub is the commit it meant.
+        """The settings as manifests and the run folder keep them.
 
-        Likewise the format of prompts is the one that was settled.
+        A revision on the hub is the commit it meant, the format of prompts the one that was settled; weights that were
+        something else before say so.
         """
-        commit = self.spec.commit
-        model = self.settings["model"] if commit is None else {**self.settings["model"], "revision": commit}
+        known = {"revision": self.spec.commit, "_origin_": self.spec.origin}
+        model = {**self.settings["model"], **{name: value for name, value in known.items() if value is not None}}
         return {**self.settings, "model": model, "prompts": redact(self.prompts)}
 
     @property

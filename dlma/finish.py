@@ -207,7 +207,7 @@ def report_data(
     checks = run_checks(cell, stages["preflight"], outcome, parted)
     return run_page.ReportData(
         method=cell.method,
-        model=cell.frozen.name,
+        model=cell.frozen.title,
         seed=cell.cfg.seed,
         title=cell.folder.name,
         rows=list(rows),

@@ -93,6 +93,8 @@ class Recorded:
             )
         node = {**node, **changes}
         for name, value in node.items():
+            if check.is_node(value) and value["_target_"] in parts(group):
+                continue
             if (wrong := check.stray(value, f"{key}.{name}")) is not None:
                 raise UserError(f"{self.path}: {wrong}: {check.NO_COMPONENT}")
         if found := check.node_problems(node, key):
@@ -125,6 +127,14 @@ class Recorded:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@cache
+def parts(group: str) -> frozenset[str]:
+    """What the presets of a group of conf/ name as a part of their component, such as the wheel that it lies in."""
+    nodes = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (conf_dir() / group).rglob("*.yaml")]
+    inner = [value for node in nodes if "_target_" in node for value in node.values() if check.is_node(value)]
+    return frozenset(value["_target_"] for value in inner)
 
 
 @cache

@@ -105,12 +105,12 @@ def _shape(model: str) -> ModelSize | None:
 
 def _spec(model: dict) -> ModelSpec | None:
     """The config's model, if it is on this machine; nothing is fetched."""
-    if "path" in model:
-        folder = at_hand(model["path"], model["revision"])
+    try:
+        folder = at_hand(model)
         if folder is None:
             return None
-        model = {**model, "path": str(folder)}
-    try:
+        if "path" in model:
+            model = {**model, "path": str(folder)}
         return build({**model, "bits": None})
     except UserError:
         return None

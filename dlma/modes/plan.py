@@ -180,7 +180,8 @@ def remarks(outlooks: Sequence[RunPlan]) -> list[str]:
     first = outlooks[0]
     lines = [f"lengths: {first.sizes.source}"]
     if first.cell.folder_here is None:
-        lines.append("the weights are not on this machine: no stage can be found in the store")
+        state = "not on this machine" if first.cell.file is None else "not dequantised yet"
+        lines.append(f"the weights are {state}: no stage can be found in the store")
     if any(o.cfg.intermediate for o in outlooks):
         lines.append("not counted: the answers of policies kept on the way (intermediate)")
     missing = {line.name for o in outlooks for line in o.lines if line.load is None}

@@ -14,7 +14,7 @@ from dlma import pipeline, records
 from dlma.config.build import build
 from dlma.context import RunContext
 from dlma.cost.flops import work_of
-from dlma.model import compute_dtype
+from dlma.model import compute_dtype, gguf
 from dlma.model.compute_dtype import Choice
 from dlma.model.load import Lora, ModelSpec, at_hand
 from dlma.records import Context, Pair, Prompt
@@ -47,7 +47,9 @@ class Sizes:
 
 
 class DryRunContext(RunContext):
-    """A cell whose stages are looked up by key and never made; a model that is not here is known by its name alone.
+    """A cell whose stages are looked up by key and never made.
+
+    A model that is not here is known by its name alone, a GGUF file that was not dequantised by its header.
 
     prompts, held_out: their number, where the data are not to be read
     """
@@ -55,10 +57,11 @@ class DryRunContext(RunContext):
     makes_stages = False
 
     def __init__(self, cfg: DictConfig, *, prompts: int | None, held_out: int | None) -> None:
-        self.folder_here = weights_at_hand(cfg.model)
+        self.folder_here = at_hand(cfg.model)
+        self.file = gguf.file_of(cfg.model)
         super().__init__(cfg, Path("."))
         self.counts = None if prompts is None else (prompts, held_out or max(1, round(_HELD_OUT * prompts)))
-        if self.folder_here is not None and "path" in cfg.model:
+        if self.folder_here is not None and "path" in cfg.model and self.file is None:
             cfg.model.path = str(self.folder_here)
 
     def _settle(self) -> str:
@@ -96,9 +99,10 @@ class DryRunContext(RunContext):
         if self.folder_here is not None:
             return super().spec
         lora = self.setting("model.lora", None)
+        place = Path(self.cfg.model.path) if self.file is None else gguf.outline(self.file, f"{self.file}")
         return ModelSpec(
-            name=Path(self.cfg.model.path).name,
-            folder=Path(self.cfg.model.path),
+            name=place.name if self.file is None else self.file.stem,
+            folder=place,
             dtype=self.cfg.model.dtype,
             trust_remote_code=self.setting("model.trust_remote_code", False),
             why=self.why_dtype,
@@ -181,13 +185,6 @@ def planned_stages(cell: DryRunContext) -> dict[str, Stage]:
                 if stage.folder not in {known.folder for known in named.values()}:
                     named[name if name not in named else f"{name} {number}"] = stage
     return named
-
-
-def weights_at_hand(model: DictConfig) -> Path | None:
-    """The model's folder, if its weights are on this machine; nothing is fetched."""
-    if "path" not in model:
-        return build(model).folder
-    return at_hand(model.path, model.revision)
 
 
 def _lengths(rows: Sequence[Context]) -> dict[str, Length]:

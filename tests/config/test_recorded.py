@@ -13,7 +13,7 @@ from small_models import save_small
 from dlma.app import conf_dir, main
 from dlma.config.build import resolved
 from dlma.config.compose import plan, search_path
-from dlma.config.recorded import Recorded, targets
+from dlma.config.recorded import Recorded, parts, targets
 from dlma.errors import UserError
 from dlma.metrics.summary import summary_rows, write_metrics
 from dlma.records import EvalRow, Prompt, Turn, to_table
@@ -290,6 +290,25 @@ def test_a_value_of_another_type_is_refused(recorded, key, value):
 
 
 def test_the_presets_say_what_may_stand_in_a_folder():
-    assert targets("model") == {"dlma.model.load.hf_model", "dlma.model.load.lab_base"}
+    assert targets("model") == {f"dlma.model.load.{name}" for name in ("hf_model", "lab_base", "wheel_model")}
     assert targets("prompts") == {"dlma.prompts.wording.Wording"}
     assert targets("judge_prompt") == {"dlma.judge_prompt.ABPrompt"}
+
+
+# A part of a component
+
+
+def test_the_wheel_of_a_model_is_read_and_no_other_part(tmp_path, evil):
+    preset = plan(search_path(conf_dir(), None), ["model=smollm2_135m_instruct_q4"], False).cfg
+    config = resolved(preset)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert Recorded(tmp_path / "config.yaml").model(trust=False) == config["model"]
+    assert parts("model") == {"dlma.wheels.Wheel"}
+    for name in ("wheel", "member"):
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "model": {**config["model"], name: evil}}))
+        with pytest.raises(UserError, match=f"model.{name}: no component belongs here"):
+            Recorded(tmp_path / "config.yaml").model(trust=False)
+    wrong = {**config["model"], "wheel": {**config["model"]["wheel"], "url": "x"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "model": wrong}))
+    with pytest.raises(UserError, match="url: unknown key"):
+        Recorded(tmp_path / "config.yaml").model(trust=False)

