@@ -74,6 +74,11 @@ def test_its_label_and_report_state_the_held_out_accuracy(tmp_path):
     assert found.report() == {**KNOWN, "learned": 2}
 
 
+def test_weights_and_settings_are_its_identity(tmp_path):
+    found = [metric(tmp_path, settings=changed).identity() for changed in ({}, {}, {"user": "A: {text}\n"})]
+    assert found[0] == found[1] != found[2] and {one[0] for one in found} == {"adapter"}
+
+
 def test_prompts_and_base_are_looked_at(tmp_path):
     found = metric(tmp_path)
     assert isinstance(found, Selective)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from dlma import files
 from dlma.errors import UserError
-from dlma.store.fingerprint import canonical, fingerprint, key_of
+from dlma.store.fingerprint import canonical, fingerprint, key_of, weights_hash
 
 
 def test_canonical_json_sorts_names_and_writes_floats_by_repr():
@@ -138,6 +138,22 @@ def test_a_hub_snapshot_is_known_by_commit_and_blob_names(tmp_path, monkeypatch)
     monkeypatch.setattr(files, "sha256_file", lambda path: pytest.fail("read a blob"))
     values = [fingerprint(snapshot(*case)) for case in (("1", "a"), ("2", "a"), ("3", "c"))]
     assert len(set(values)) == 3
+
+
+def test_the_hash_of_weights_is_that_of_their_content_wherever_they_lie(tmp_path):
+    folder = model_folder(tmp_path / "a")
+    before = weights_hash(folder)
+    (folder / "tokenizer.json").write_text("other")
+    assert weights_hash(folder) == before
+    blob = tmp_path / "blobs" / files.sha256_file(folder / "model.safetensors")
+    blob.parent.mkdir()
+    blob.write_bytes(b"weights")
+    snapshot = tmp_path / "snapshots" / ("1" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").symlink_to(blob)
+    assert weights_hash(snapshot) == before
+    (folder / "model.safetensors").write_bytes(b"changed")
+    assert weights_hash(folder) != before
 
 
 def test_a_folder_without_safetensors_is_refused(tmp_path):
