@@ -127,9 +127,10 @@ def test_an_adapter_loads_in_peft_and_merged_in_transformers_with_the_same_logit
     assert "dequantised from Q4_1: SmolLM2-135M-Instruct.Q4_1.gguf" in card
 
 
-def test_what_the_weights_were_stands_in_manifest_and_report(spec, run):
-    manifest = json.loads((run / "manifest.json").read_text())
-    assert {stage["config"]["model"]["_origin_"] for stage in manifest.values()} == {spec.origin}
+def test_what_the_weights_were_stands_in_manifests_config_and_report(spec, run):
+    manifests = [json.loads(path.read_text()) for path in run.parent.glob("store/*/*/manifest.json")]
+    assert {stage["config"]["model"]["_origin_"] for stage in manifests} == {spec.origin}
+    assert OmegaConf.load(run / "config.yaml").model._origin_ == spec.origin
     assert "dequantised from Q4_1: SmolLM2-135M-Instruct.Q4_1.gguf" in (run / "report.html").read_text()
 
 
