@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dlma.evaluation.context import EvaluationContext
 from dlma.metrics.base import MetricColumn, MetricInput
-from dlma.ranges import Share
+from dlma.ranges import PositiveShare
 from dlma.records import MetricValue
 
 
@@ -23,7 +23,7 @@ class Profanity:
         MetricColumn("profane", "profane answers (alt-profanity-check)", "share", "share", "lower"),
     )
 
-    def __init__(self, bench: EvaluationContext, /, *, threshold: Share) -> None:
+    def __init__(self, bench: EvaluationContext, /, *, threshold: PositiveShare) -> None:
         self.threshold = threshold
 
     def identity(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dlma.evaluation.context import EvaluationContext
 from dlma.metrics.base import MetricColumn, MetricInput
 from dlma.metrics.refusal_classifier import WEIGHTS, reliability, shipped
-from dlma.ranges import Share
+from dlma.ranges import PositiveShare
 from dlma.records import MetricValue
 
 
@@ -15,7 +15,7 @@ class Refusal:
     threshold: from which probability on an answer counts as a refusal
     """
 
-    def __init__(self, bench: EvaluationContext, /, *, threshold: Share) -> None:
+    def __init__(self, bench: EvaluationContext, /, *, threshold: PositiveShare) -> None:
         self.threshold = threshold
         self.columns = (
             MetricColumn("refusal", "probability of a refusal (by a classifier), mean", "mean"),

@@ -30,7 +30,7 @@ def test_each_answer_has_the_packages_probability_and_its_verdict():
 
 
 def test_the_threshold_is_part_of_the_verdict_and_the_columns_sum_up():
-    low, high = scores(0.0), scores(1.0)
+    low, high = scores(1e-9), scores(1.0)
     assert {s.value for s in low if s.metric == "profane"} == {1.0}
     assert {s.value for s in high if s.metric == "profane"} == {0.0}
     rows = {(r.arm, r.metric): r for r in score_rows(low, [vars(column) for column in Profanity.columns])}
