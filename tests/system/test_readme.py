@@ -40,6 +40,7 @@ def files(tmp_path_factory):
 # Lines of the README's shell blocks that this file does not run: the set-up, of which test_packaging and make make use.
 SET_UP = {
     "make demo",
+    "make real",
     "make test",
     "python3 -m venv .venv",
     ".venv/bin/pip install -c constraints.txt -e '.[dev,sweep]'",
