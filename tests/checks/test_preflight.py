@@ -137,7 +137,8 @@ def test_a_fault_that_makes_the_run_worthless_stops_it_by_name(name, fault):
 
 
 def standard(**changed) -> Preflight:
-    return build(OmegaConf.merge(OmegaConf.load(conf_dir() / "preflight" / "standard.yaml"), changed))
+    limit = {"max_new_tokens": 64}
+    return build(OmegaConf.merge(OmegaConf.load(conf_dir() / "preflight" / "standard.yaml"), limit, changed))
 
 
 def test_a_waived_check_warns_where_it_would_stop_and_no_other_does():
@@ -253,10 +254,10 @@ def test_a_few_faults_below_the_limit_are_counted_and_pass():
 def test_answers_that_are_cut_at_a_short_limit_are_the_plan_and_any_other_fault_is_not():
     records = healthy()
     cut_answers(records)
-    same_answers(records)
+    repeated_prompt(records)
     for limit, state in ((49, "warning"), (48, "ok"), (1, "ok")):
         found = {one.name: one for one in preflight(limit).judge(counts(records))}
-        assert (found["truncated"].state, found["identical_pairs"].state) == (state, "warning")
+        assert (found["truncated"].state, found["duplicate_prompts"].state) == (state, "warning")
     assert "as planned: recipe.max_new_tokens=1 is at most preflight.short_answers=48" in found["truncated"].text
     assert not any("as planned" in one.text for one in preflight(48).judge(counts(healthy())))
 
