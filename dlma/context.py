@@ -109,7 +109,7 @@ class RunContext:
     @property
     def group_folder(self) -> Path:
         """The sweep's folder, or the run's own where there is no sweep."""
-        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
         return self.folder.parent if sweep else self.folder
 
     @property
@@ -249,7 +249,7 @@ class RunContext:
 
     def start_from(self, tuned: Stage) -> None:
         """From here on the model to align is the one that a stage leaves in `policy/`, known by the stage's key."""
-        self.settings = self.recorded  # with the commit of what was tuned
+        self.settings = self.recorded  # with the commit of what was tuned, and the format that suits it
         weights = {**self.weights, "weights": [*self.weights["weights"], f"{tuned}"]}
         folder = tuned.path("policy") if tuned.done else tuned.folder / "policy"
         spec = dataclasses.replace(self.spec.trained(folder), name=f"{self.spec.name}-sft", lora=self.spec.lora)

@@ -5,11 +5,13 @@ Composing is most of what a small command does. So a file is parsed once in a pr
 once, for as long as these files hold the same text; what is kept is pickled, and each caller has a copy of its own.
 """
 
+import copy
 import io
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -46,8 +48,10 @@ __all__ = [
 
 PROGRAM = "dlma"
 KEPT = 500  # choices of files, of some 40 kB each
-_parsed: dict[tuple[str, ...], bytes] = {}  # by place, name and text of a file
-_composed: dict[tuple[object, ...], tuple[dict[str, str | None], bytes]] = {}  # with the texts that it was made of
+_parsed: dict[tuple[str, ...], Callable[[], ConfigResult]] = {}  # by place, name and text of a file
+_composed: dict[
+    tuple[object, ...], tuple[dict[str, str | None], Callable[[], DictConfig]]
+] = {}  # with the texts that it was made of
 
 
 def name_the_program() -> None:
@@ -64,7 +68,20 @@ def main_hydra(path: ConfigSearchPath) -> Hydra:
 
 def copied(cfg: DictConfig) -> DictConfig:
     """A deep copy, in a fraction of the time that `copy.deepcopy` takes."""
-    return pickle.loads(pickle.dumps(cfg, pickle.HIGHEST_PROTOCOL))
+    return _copies(cfg)()
+
+
+def _copies(value: Any) -> Callable[[], Any]:
+    """What gives a copy of its own of a value at each call.
+
+    Pickle is the fast way. It cannot name a class of a plugin whose module was imported a second time since, as a
+    process of joblib does.
+    """
+    try:
+        kept = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except pickle.PicklingError:
+        return lambda: copy.deepcopy(value)
+    return lambda: pickle.loads(kept)
 
 
 class _YamlLoader(CParser, get_yaml_loader()):  # type: ignore[misc]
@@ -76,12 +93,15 @@ class _YamlLoader(CParser, get_yaml_loader()):  # type: ignore[misc]
         Resolver.__init__(self)
 
 
-def read_yaml(text: str) -> object:
-    """What OmegaConf reads in a text; what is wrong with it is said by OmegaConf's own parser."""
+def read_yaml(text: str, name: str | None = None) -> object:
+    """What OmegaConf reads in a text; what is wrong with it is said by OmegaConf's own parser, of a file by its name."""
     try:
         return yaml.load(text, _YamlLoader)
     except yaml.YAMLError:
-        return yaml.load(text, get_yaml_loader())
+        source = io.StringIO(text)
+        if name is not None:
+            source.name = name
+        return yaml.load(text if name is None else source, get_yaml_loader())
 
 
 class _Source(FileConfigSource):
@@ -93,7 +113,7 @@ class _Source(FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         text = self.text(config_path)
-        values = read_yaml(text)
+        values = read_yaml(text, os.path.join(self.path, self._normalize_file_name(config_path)))
         return ConfigResult(
             config=OmegaConf.create(values) if isinstance(values, dict) else OmegaConf.load(io.StringIO(text)),
             path=self.full_path(),
@@ -119,9 +139,9 @@ class _Files(ConfigRepository):
 
     def __deepcopy__(self, memo: object) -> "_Files":
         """Hydra's copy for one composition, whose sources it may replace; `read` is the same."""
-        copy = _Files.__new__(_Files)
-        copy.sources, copy.read = self.sources, self.read
-        return copy
+        found = _Files.__new__(_Files)
+        found.sources, found.read = self.sources, self.read
+        return found
 
     def text(self, config_path: str) -> str | None:
         """The text of a file as it stands; of one that comes with Hydra its name alone, as it does not change."""
@@ -136,8 +156,8 @@ class _Files(ConfigRepository):
         text = self.read[config_path] = _text(source, config_path)
         key = (source.provider, source.full_path(), config_path, text)
         if key not in _parsed:
-            _parsed[key] = pickle.dumps(super().load_config(config_path), pickle.HIGHEST_PROTOCOL)
-        return pickle.loads(_parsed[key])
+            _parsed[key] = _copies(super().load_config(config_path))
+        return _parsed[key]()
 
 
 class Loader(ConfigLoaderImpl):
@@ -185,10 +205,10 @@ class Loader(ConfigLoaderImpl):
         if known is None or any(self.repository.text(path) != text for path, text in known[0].items()):
             self.repository.read.clear()
             cfg = super().load_configuration(name, lines, run_mode, validate_sweep_overrides=False)
-            known = _composed[key] = dict(self.repository.read), pickle.dumps(cfg, pickle.HIGHEST_PROTOCOL)
+            known = _composed[key] = dict(self.repository.read), _copies(cfg)
             if len(_composed) > KEPT:
                 del _composed[next(iter(_composed))]
-        return pickle.loads(known[1])
+        return known[1]()
 
     def chosen(self, primary: str, choices: list[str]) -> list[ResultDefault]:
         """The entries of the defaults list with these choices of groups."""

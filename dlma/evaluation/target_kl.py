@@ -7,8 +7,6 @@ weights of two steps have no mean whose KL is known. Where the last policy has n
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -68,8 +66,8 @@ def nearest(curve: Mapping[int, Estimate], target: float) -> tuple[int, bool]:
 
 def kept_at(names: Sequence[str], train_csv: bytes) -> dict[int, str]:
     """The policies by their steps: those that were kept on the way, by the names of their folders, and `aligned`."""
-    *_, last = csv.DictReader(io.StringIO(train_csv.decode()))
-    return {int(name.removeprefix("step-")): name for name in names} | {int(float(last["step"])): "aligned"}
+    *_, (last, _) = _steps(train_csv)
+    return {int(name.removeprefix("step-")): name for name in names} | {int(last): "aligned"}
 
 
 def leave(folder: Path, trained: Stage, kept: Mapping[int, str], curve: Mapping[int, Estimate], target: float) -> dict:
@@ -87,10 +85,15 @@ def leave(folder: Path, trained: Stage, kept: Mapping[int, str], curve: Mapping[
 
 def _until(train_csv: bytes, step: int) -> bytes:
     """train.csv up to a step."""
-    head, *rows = csv.reader(io.StringIO(train_csv.decode(), newline=""))
-    out = io.StringIO(newline="")
-    csv.writer(out).writerows([head, *(row for row in rows if float(row[head.index("step")]) <= step)])
-    return out.getvalue().encode()
+    head = train_csv.splitlines(keepends=True)[0]
+    return head + b"".join(line for at, line in _steps(train_csv) if at <= step)
+
+
+def _steps(train_csv: bytes) -> list[tuple[float, bytes]]:
+    """The lines of train.csv with their steps: numbers under plain names, so that no cell is quoted."""
+    head, *rows = train_csv.splitlines(keepends=True)
+    place = head.strip().split(b",").index(b"step")
+    return [(float(row.split(b",")[place]), row) for row in rows]
 
 
 def curve_of(chosen: Mapping) -> dict[int, Estimate]:

@@ -10,6 +10,7 @@ two cannot be told apart.
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 from dlma import files
 from dlma.model.load import ModelSpec
@@ -22,6 +23,8 @@ def format_of(spec: ModelSpec) -> tuple[str, str]:
     """The format of prompts for a model, and the line to say of it, with the other one; empty where none is needed."""
     if spec.chat is not None:
         return (CHAT if spec.chat else TEMPLATE), ""
+    if not _has_template(spec.folder):  # told without transformers, whose import takes seconds
+        return TEMPLATE, ""
     found, why = told_by(spec.tokenizer, _ends_in(spec))
     other = {CHAT: "prompts.format=template writes plain text", TEMPLATE: "prompts.format=chat takes the template"}
     return found, f"{spec.name}: {why}: prompts.format={found}; {other[found]}" if why else ""
@@ -52,6 +55,14 @@ def _is_mark_of_turns(tokenizer, end: int) -> bool:
 
 def _name(tokenizer, token: int) -> str:
     return tokenizer.convert_ids_to_tokens(token)
+
+
+def _has_template(folder: Path) -> bool:
+    """Whether a tokenizer's files hold a chat template, wherever transformers looks for one."""
+    alone = any(
+        (folder / name).exists() for name in ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    )
+    return alone or bool(files.read_json(folder / "tokenizer_config.json").get("chat_template"))
 
 
 def _ends_in(spec: ModelSpec) -> Collection[int]:

@@ -25,7 +25,7 @@ _SHOWN = 0.05  # of the time: stages that take less are not named
 
 def run(cfg: DictConfig, /) -> dict:
     """The run's result, after a line on what it will take."""
-    if "path" in cfg.model:
+    if cfg.model.keys() & {"path", "wheel"} and cfg.sft._target_ is None:  # what is to be tuned first has no files yet
         settled = copy.deepcopy(cfg)
         RunContext(settled, run_folder())  # chooses what the config leaves open, as the run itself will
         line = foretold(DryRunContext(settled, prompts=None, held_out=None))

@@ -121,6 +121,7 @@ OTHERS = {
     "fetch",
     "lab_base",
     "pin",
+    "reward",
     "run",
     "store",
     "workbench",

@@ -25,7 +25,7 @@ FALLS_BACK = {"bloom"}  # ALiBi: its positions are not the mask's to say
 def wording(**changes):
     content = yaml.safe_load((conf_dir() / "prompts" / "harmless_affix.yaml").read_text())
     del content["_target_"]
-    return Wording(**{**content, **changes})
+    return Wording(**{**content, "format": "template", **changes})
 
 
 def model(family, kind):

