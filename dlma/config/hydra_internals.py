@@ -94,7 +94,7 @@ class _YamlLoader(CParser, get_yaml_loader()):  # type: ignore[misc]
 
 
 def read_yaml(text: str, name: str | None = None) -> object:
-    """What OmegaConf reads in a text; what is wrong with it is said by OmegaConf's own parser, of a file by its name."""
+    """What OmegaConf reads in a text; what is wrong with it is said by its own parser, of a file by its name."""
     try:
         return yaml.load(text, _YamlLoader)
     except yaml.YAMLError:
