@@ -315,3 +315,11 @@ def test_the_lead_of_r_counts_pairs_on_which_one_of_both_is_right():
     found = table._lead({0: seed, 1: seed}, "judge_both")
     assert found.tolist() == [[1, 1], [0, 0], [0, 0], [-0.5, -0.5]]
     assert table._lead({0: seed, 1: seed}, "reward").tolist() == [[0, 0], [0, 0], [-1, -1]]  # one could not be read
+
+
+def test_the_picture_of_the_real_model_is_drawn_from_its_committed_results():
+    real = script(ROOT / "experiments" / "real" / "picture.py")
+    drawn = real.PICTURE.read_text()
+    assert drawn == real.picture(read_csv(real.RESULTS))
+    said = {(row.arm, row.metric): f"{row.value:.2f}" for row in read_csv(real.RESULTS) if row.statistic == "mean"}
+    assert all(f"{name}: {said[arm, 'sentiment']}, KL" in drawn for arm, name in real.NAMES.items())
