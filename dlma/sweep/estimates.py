@@ -46,7 +46,7 @@ def statistic_of(metric: Metric) -> str:
 
 def tested(found: Result, p_holm: float, needed: float) -> list[Result]:
     """A comparison with its p, and the prompts that a difference of its size takes."""
-    more = replace(found, statistic="needed", value=needed, low=math.nan, high=math.nan)
+    more = replace(found, statistic="needed", value=float(needed), low=math.nan, high=math.nan)
     return [replace(found, p_holm=p_holm), more]
 
 

@@ -15,7 +15,7 @@ from dlma.errors import UserError
 from dlma.report import tables as sweep_tables
 from dlma.runs import cells as run_folders
 from dlma.screen import visible
-from dlma.sweep import all_results
+from dlma.sweep import all_results, estimates
 from dlma.sweep.results import (
     COLUMNS,
     STATISTICS,
@@ -140,3 +140,10 @@ def test_a_method_and_a_judge_of_any_name_pass_the_whole_table(odd, tmp_path):
     assert {tuple(row) for row in judged.rows} == {(label, "base", "100.0 / 0.0 / 0.0 %") for label in labels}
     curve = [one for one in found if one.axis == "kl" and one.statistic == "difference"]
     assert [(one.label, one.versus, one.metric, one.at) for one in curve] == [(first, second, "harmful", 0.5)]
+
+
+def test_prompts_needed_are_written_as_they_are_read_again(tmp_path):
+    row = Result("b", "m", "kl", 10, 0.5, 0.4, 0.6, statistic="difference", versus="base")
+    written = write_csv(estimates.tested(row, 0.01, 16))
+    (tmp_path / "results.csv").write_bytes(written)
+    assert b",16.0," in written and write_csv(read_csv(tmp_path / "results.csv")) == written
