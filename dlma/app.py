@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     program = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
     if program:
-        cores.wait_asleep()
+        cores.wait_briefly()
     with _restored(), redaction.session(), screen.guarded(), screen.quiet(), stopping.heeded(), _last_words(argv):
         redaction.learn_words(argv)
         code = _outcome(argv)

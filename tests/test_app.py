@@ -62,14 +62,14 @@ def test_the_commands_of_the_help_text_are_sound(run_main):
         assert (ran.code, ran.err) == (0, ""), line
 
 
-def test_the_program_lets_threads_that_wait_sleep(monkeypatch):
+def test_the_program_lets_threads_wait_briefly(monkeypatch):
     """Before torch is imported, and for the processes that it starts."""
     for name in cores.WAITING:
         monkeypatch.setenv(name, "put back after the test")
         monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "argv", ["run.py", "--help"])
-    assert app.main(["--help"]) == 0 and "OMP_WAIT_POLICY" not in os.environ  # called by others it leaves theirs alone
-    assert app.main() == 0 and os.environ["OMP_WAIT_POLICY"] == "passive"
+    assert app.main(["--help"]) == 0 and "GOMP_SPINCOUNT" not in os.environ  # called by others it leaves theirs alone
+    assert app.main() == 0 and os.environ["GOMP_SPINCOUNT"] == "30000"
 
 
 def test_an_unknown_flag_is_refused(run_main):
