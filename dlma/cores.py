@@ -19,9 +19,9 @@ GROUPS, MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 def wait_briefly() -> None:
     """Let threads that wait for others spin a tenth as long as by default, unless a variable says how they wait.
 
-    Before torch is imported. Else two runs on one machine hold up one another. To sleep at once (OMP_WAIT_POLICY=passive)
-    does more beside another run, and takes a quarter longer where there is none. GNU's OpenMP reads the variable, and
-    so do the processes that this one starts.
+    Before torch is imported. Else two runs on one machine hold up one another. Sleeping at once
+    (OMP_WAIT_POLICY=passive) does more beside another run, and takes a quarter longer where there is none. GNU's
+    OpenMP reads the variable, and so do the processes that this one starts.
     """
     if not any(name in os.environ for name in WAITING):
         os.environ["GOMP_SPINCOUNT"] = "30000"
