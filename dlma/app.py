@@ -8,7 +8,6 @@ the user can mend, 130 stopped by Ctrl-C, 143 by SIGTERM (dlma/stopping.py).
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import shlex
@@ -41,16 +40,6 @@ run_names.register()  # here, so that a launcher's worker, which imports this mo
 
 UNUSED = ("config_name", "package", "resolve", "experimental_rerun")  # of Hydra's flags, those that a run does not read
 INTERRUPTED = {Stopped(number).code for number in stopping.SIGNALS}
-UNWRITABLE = {
-    errno.ENOSPC,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.ENOTDIR,
-    errno.EEXIST,
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,7 +67,7 @@ def _outcome(argv: list[str]) -> int:
     except (KeyboardInterrupt, Stopped) as stop:
         return _say(_to_go_on(argv), _code(stop))
     except OSError as reason:
-        return _unexpected() if reason.errno not in UNWRITABLE else _say(f"error: {unwritable(reason)}", 2)
+        return _unexpected() if reason.errno not in files.UNWRITABLE else _say(f"error: {unwritable(reason)}", 2)
     except SystemExit as stop:  # argparse and Hydra's own questions
         return stop.code if isinstance(stop.code, int) else 0
     except Exception:  # the boundary: shown here, where the screen hides what is secret
@@ -291,7 +280,7 @@ def _mistake(reason: Exception, inputs: list[Path]) -> UserError | None:
     gone = next((path for path in inputs if not path.exists()), None)
     if gone is not None and isinstance(reason, OSError | UserError):
         return Unavailable(f"{gone}: is gone since the run began; put it back, then run the same command again")
-    if isinstance(reason, OSError) and reason.errno in UNWRITABLE:
+    if isinstance(reason, OSError) and reason.errno in files.UNWRITABLE:
         return Unavailable(unwritable(reason))
     return reason if isinstance(reason, UserError) else None
 

@@ -32,12 +32,12 @@ def threads(wanted: int) -> tuple[int, str]:
 
     wanted: trainer.threads
     """
-    said = [name for name in VARIABLES if os.environ.get(name)]
+    named = [name for name in VARIABLES if os.environ.get(name)]
     own, limit = allowed(), quota()
     if wanted:
         return wanted, "trainer.threads"
-    if said:
-        return 0, said[0]
+    if named:
+        return 0, named[0]
     if limit is not None and limit < own:
         return max(1, int(limit)), f"{limit:g} of {os.cpu_count()} cores by the container's quota"
     if own < (os.cpu_count() or 1):

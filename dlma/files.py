@@ -24,6 +24,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _BLOCKED = {errno.ENOTDIR, errno.EEXIST}  # a file is in the way
+UNWRITABLE = _FULL | _CLOSED | _BLOCKED
 _SETTLED = 2.0  # seconds: a younger file may still change within one tick of its mtime
 _FULL_WORDS = {  # of native writers
     "No space left": errno.ENOSPC,

@@ -74,9 +74,7 @@ def leave(folder: Path, trained: Stage, kept: Mapping[int, str], curve: Mapping[
     """Leave the chosen policy and its training in a stage's folder; its notes, with the curve and the choice."""
     step, reached = nearest(curve, target)
     place = "policy" if step == max(kept) else f"intermediate/{kept[step]}"
-    shutil.copytree(
-        trained.path(place), folder / "policy", dirs_exist_ok=True
-    )  # what a killed attempt left is the same
+    shutil.copytree(trained.path(place), folder / "policy", dirs_exist_ok=True)  # a killed attempt left the same
     (folder / TRAIN).write_bytes(_until(trained.read(TRAIN), step))
     read = [{"step": at, **asdict(kl)} for at, kl in curve.items()]
     chosen = {"target": target, "step": step, "reached": reached, "steps": max(kept), "curve": read}

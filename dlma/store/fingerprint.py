@@ -75,8 +75,8 @@ def fingerprint(folder: Path, cache: Path | None = None) -> str:
 
 def weights_hash(folder: Path, cache: Path | None = None) -> str:
     """The sha256 over the contents of a folder's *.safetensors: equal wherever they lie, whatever lies beside them."""
-    known = files.read_json(cache) if cache else {}
-    contents = [_content(path, known).removeprefix("blob:") for path in sorted(folder.glob("*.safetensors"))]
+    with files.memory(cache) as known:
+        contents = [_content(path, known).removeprefix("blob:") for path in sorted(folder.glob("*.safetensors"))]
     return hashlib.sha256(canonical(contents).encode()).hexdigest()
 
 
