@@ -75,7 +75,8 @@ def _fullest(folder: Path) -> Path:
 
 def _no_room(full: OSError, folder: Path, place: Path, option: str) -> str:
     says = option if place == folder else "the environment variable TMPDIR"
-    return f"{place}: {full.strerror}; make room, or set {says} to a larger disk, then run the same command again"
+    where = f"{place.absolute()}: {full.strerror}"
+    return f"{where}; make room, or set {says} to a larger disk, then run the same command again"
 
 
 def _advice(error: Exception, folder: Path) -> str | None:

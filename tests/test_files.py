@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,3 +197,10 @@ def test_an_object_of_before_there_were_checksums_is_taken_as_it_stands(tmp_path
     assert files.read_checked(tmp_path / "a.json")["name"] == "a"
     (tmp_path / "a.json").write_text('{"name": "a", "sha257": "' + "0" * 64 + '"}')
     assert files.read_checked(tmp_path / "a.json") == {}
+
+
+def test_a_full_disk_is_named_by_its_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = re.escape(f"{tmp_path / 'outputs'}: No space left on device; make room")
+    with pytest.raises(Unavailable, match=wanted), files.guarded(Path("outputs"), "hydra.run.dir"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "outputs/report.html")
