@@ -84,7 +84,10 @@ def _copies(value: Any) -> Callable[[], Any]:
     return lambda: pickle.loads(kept)
 
 
-class _YamlLoader(CParser, get_yaml_loader()):  # type: ignore[misc]
+_OmegaLoader: Any = get_yaml_loader()
+
+
+class _YamlLoader(CParser, _OmegaLoader):
     """OmegaConf's loader of YAML on the parser that is written in C."""
 
     def __init__(self, text: str) -> None:
