@@ -2,6 +2,7 @@
 
 A template is Jinja2; nothing of what it says about a result is typed as a number (tests/test_claims.py). It sees
   mean, minus, differences, at, effect, pick, every    numbers of its own experiment's results.csv (`Numbers`)
+  text(COLUMN, FILE)         what is the same in all rows of another of its files
   numbers(NAME)              those of another one:  numbers("frontier").mean("base", "perplexity")
   claim(condition, words)    the words, if the results bear them; else nothing is rendered
   own(NAME)                  an experiment's table.py
@@ -31,7 +32,11 @@ from dlma.statistics.intervals import Estimate
 from dlma.sweep.results import Result, over_seeds, read_csv
 
 HERE = Path(__file__).resolve().parent
-PAGES = {"readme": "README.md", "speed": "benchmarks/README.md"}  # folders of texts that are no experiment
+PAGES = {
+    "readme": "README.md",
+    "speed": "benchmarks/README.md",
+    "bfloat16": "docs/real_models.md",
+}  # folders of texts that are no experiment
 WIDTH = 120
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
@@ -82,6 +87,11 @@ class Numbers:
         if len(found) != 1:
             raise LookupError(f"{self.folder.name}/{file}: {len(found)} rows with {keys}")
         return found[0]
+
+    def text(self, column: str, file: str) -> str:
+        """What stands in a column of every row of a file, where that is the same."""
+        (found,) = {row[column] for row, _ in rows(self.folder / file)}
+        return found
 
     def mean(self, row: str, metric: str, **keys: str) -> Result:
         return self.pick(row=row, metric=metric, **keys)
@@ -238,7 +248,8 @@ def render(template: Path, own: Callable) -> str:
     Raises UserError where the results do not bear a claim, or lack a row that it reads.
     """
     mine = Numbers(template.parent.name)
-    names = {name: getattr(mine, name) for name in ("mean", "minus", "differences", "at", "effect", "pick", "every")}
+    known = ("mean", "minus", "differences", "at", "effect", "pick", "every", "text")
+    names = {name: getattr(mine, name) for name in known}
     try:
         text = _environment(own).get_template(f"{template.parent.name}/{template.name}").render(**names)
     except (ValueError, LookupError) as reason:
