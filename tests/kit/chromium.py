@@ -44,6 +44,11 @@ class Page:
         await self.send("Page.navigate", url=path.resolve().as_uri())
         await self.until("!window.before && document.readyState === 'complete' && location.protocol === 'file:'")
 
+    async def resize(self, width: int, height: int = 900) -> None:
+        """A screen of so many CSS pixels, whatever the window is."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        await self.send("Emulation.setDeviceMetricsOverride", **size)
+
     async def value(self, script: str):
         """The value of a JavaScript expression."""
         found = await self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
