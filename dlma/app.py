@@ -28,6 +28,7 @@ from dlma.config.check import check
 from dlma.config.help import conf_dir
 from dlma.config.run_names import run_folder
 from dlma.errors import Stopped, Unavailable, UserError
+from dlma.report import next_steps
 from dlma.runs import status as run_status
 from dlma.runs import written
 from dlma.runs.folder import MULTIRUN, STATUS
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 run_names.register()  # here, so that a launcher's worker, which imports this module for `task`, knows them too
 
 UNUSED = ("config_name", "package", "resolve", "experimental_rerun")  # of Hydra's flags, those that a run does not read
+RUN = "dlma.modes.run.run"  # the mode that goes from prompts to the table
 INTERRUPTED = {Stopped(number).code for number in stopping.SIGNALS}
 
 
@@ -160,8 +162,8 @@ def _run(args: Namespace, folder: Path) -> int:
     try:
         hydra = main_hydra(path)
         if plan.sweep_folder is None:
-            return hydra.run("config", task, plan.overrides).return_value["code"]
-        return _sweep(hydra, plan)
+            return _single(hydra, plan, args)
+        return _sweep(hydra, plan, args)
     except compose.BROKEN as reason:
         raise UserError(compose.in_words(reason)) from None
 
@@ -180,7 +182,28 @@ def _without_folder(plan: Plan) -> int:
     return 0
 
 
-def _sweep(hydra: Hydra, plan: Plan) -> int:
+def _single(hydra: Hydra, plan: Plan, args: Namespace) -> int:
+    """One run, and what to do after it."""
+    job = hydra.run("config", task, plan.overrides)
+    status = job.return_value
+    if status["code"] == 0 and _is_run(plan.cfg):
+        own_sweep = bool(OmegaConf.select(job.hydra_cfg, "hydra.sweeper.params"))
+        print(next_steps.text(next_steps.after_run(_command(args, own_sweep), Path(status["result"]["run_dir"]))))
+    return status["code"]
+
+
+def _is_run(cfg: DictConfig) -> bool:
+    return cfg.mode._target_ == RUN
+
+
+def _command(args: Namespace, own_sweep: bool = False) -> next_steps.Command:
+    """The present command, for those that come after it."""
+    given = {"--config-path": args.config_path, "--config-dir": args.config_dir}
+    options = [word for name, value in given.items() if value for word in (name, value)]
+    return next_steps.Command(*help.started_by(), options, args.overrides, own_sweep)
+
+
+def _sweep(hydra: Hydra, plan: Plan, args: Namespace) -> int:
     """All cells, whatever becomes of each; then one line for each and their report, from the files that they left."""
     from dlma.modes import report
 
@@ -202,6 +225,8 @@ def _sweep(hydra: Hydra, plan: Plan) -> int:
         _report(cells, plan.cells)
     folders = [plan.sweep_folder / cell["name"] for cell in cells]
     report.of_sweep(plan.sweep_folder, folders, plan.cfg, missing=plan.cells - len(cells))
+    if _is_run(plan.cfg) and (steps := next_steps.after_sweep(_command(args), plan.sweep_folder, folders)):
+        print(next_steps.text(steps))
     return max((cell["code"] for cell in cells), default=1, key=_worst) if len(cells) == plan.cells else 1
 
 

@@ -6,6 +6,7 @@ Also where the YAML files lie, and what the program is called here.
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -28,6 +29,22 @@ def conf_dir() -> Path:
 def command() -> list[str]:
     """How this program is called: by the package's name where it was installed, `python run.py` in a checkout."""
     return [PROGRAM] if Path(sys.argv[0]).stem == PROGRAM else ["python", "run.py"]
+
+
+def started_by() -> tuple[list[str], str]:
+    """How the present process was started, and its interpreter, as a shell in the present folder finds them."""
+    python = _found(sys.executable, "python")
+    script = Path(sys.argv[0])
+    if script.stem == PROGRAM:
+        return [_found(str(script.absolute()), PROGRAM)], python
+    return [python, sys.argv[0] if script.name == "run.py" else "run.py"], python
+
+
+def _found(path: str, name: str) -> str:
+    """A program by its name, where the shell finds just that one under it; else by its path, from here on."""
+    if shutil.which(name) == path:
+        return name
+    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 def text(folder: Path) -> str:
