@@ -38,7 +38,13 @@ from dlma.store import shards
 from dlma.store.owned import MANIFEST, ROWS, TRAIN, TRUTH
 from dlma.store.stage import Stage
 
-_RECORDS = {"prompts": names.PROMPTS, "pairs": names.PAIRS, "scored": names.SCORED, "evaluated": names.ANSWERS}
+_RECORDS = {
+    "prompts": names.PROMPTS,
+    "pairs": names.PAIRS,
+    "scored": names.SCORED,
+    "tokens": names.TOKENS,
+    "evaluated": names.ANSWERS,
+}
 SAMPLES = 64  # answers of each arm that go to the tracker
 
 

@@ -15,6 +15,7 @@ Whole = Annotated[int, Ge(0), Le(1000000000)]  # the same, with 0 for none
 Few = Annotated[int, Ge(1), Le(10000)]  # passes over data, tries, connections: what is done in turn or side by side
 Threads = Annotated[int, Ge(0), Le(1024)]  # 0 is torch's own choice
 Stops = Annotated[int, Ge(0), Le(1000)]  # points along a training, 0 for none
+Port = Annotated[int, Ge(0), Le(65535)]  # 0 is any free one
 TwoOrMore = Annotated[int, Ge(2), Le(1000000000)]
 
 Number = Annotated[float, Ge(-1e9), Le(1e9)]

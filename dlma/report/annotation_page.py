@@ -49,7 +49,7 @@ def page_id(items: Sequence[Blind]) -> str:
 def render(items: Sequence[Blind], ask: str) -> bytes:
     """The page."""
     data = {"format": FORMAT, "page": page_id(items), "ask": ask, "items": [vars(item) for item in items]}
-    return whole("annotate.html", "annotate.js", data, warning=WARNING)
+    return whole("annotate.html", ("annotate.js",), data, warning=WARNING)
 
 
 def read_labels(paths: Sequence[Path], items: Sequence[Blind]) -> list[PersonVerdicts]:

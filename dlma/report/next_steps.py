@@ -105,6 +105,8 @@ def after_sweep(command: Command, folder: Path, cells: Sequence[Path]) -> list[t
         steps.append(("what failed", again))
     if (folder / REPORT).is_file():
         steps.append(("the report", command.show(folder / REPORT)))
+    if done:
+        steps.append(("side by side", command.mode("serve", override("mode.folder", folder))))
     policies = [cell for cell in done if (cell / POLICY).is_dir()]
     steps += [("chat with one", command.mode("chat", override("mode.run", cell))) for cell in policies[:1]]
     methods = list(dict.fromkeys(RunFolder(cell).about()["method"] for cell in done))

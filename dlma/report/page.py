@@ -66,12 +66,16 @@ def page(
     """The page of these sections; sections without a body are left out, and `answers` is what report.js reads."""
     values = {"title": title, "meta": meta, "headline": headline, "notices": notices, "warnings": warnings}
     shown = [section for section in sections if section.body]
-    return whole("page.html", "report.js", answers, sections=shown, footer=footer, **values)
+    return whole("page.html", ("page.js", "report.js"), answers, sections=shown, footer=footer, **values)
 
 
-def whole(template: str, script: str, data: object, /, **values: object) -> bytes:
-    """A template as a page with its one script and the data that the script reads."""
-    code = resources.files("dlma.report").joinpath(script).read_text(encoding="utf-8")
+def whole(template: str, scripts: Sequence[str], data: object, /, **values: object) -> bytes:
+    """A template as a page with its one script, of one file or several, and the data that the script reads.
+
+    connect: what the script may ask, as the policy has it; nothing unless told
+    """
+    values = {"connect": "", **values}
+    code = "".join(resources.files("dlma.report").joinpath(one).read_text(encoding="utf-8") for one in scripts)
     digest = "sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     found = _templates().get_template(template)
     return found.render(script=Markup(code), digest=digest, data=embed(data), **values).encode("utf-8", "replace")

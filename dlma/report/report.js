@@ -1,31 +1,5 @@
-"use strict";
-// Model text enters the page by textContent only. No request leaves the page.
-const byId = (id) => document.getElementById(id);
 
-function make(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-// ---- theme and tooltips
-byId("theme").addEventListener("click", () => {
-  const root = document.documentElement;
-  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  root.dataset.theme = (root.dataset.theme || system) === "dark" ? "light" : "dark";
-});
-document.addEventListener("mousemove", (event) => {
-  const tip = byId("tip");
-  const text = event.target.dataset ? event.target.dataset.tip : undefined;
-  tip.classList.toggle("on", Boolean(text));
-  if (!text) return;
-  tip.textContent = text;
-  tip.style.left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8) + "px";
-  tip.style.top = Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 8) + "px";
-});
-
-// ---- answers side by side
+// ---- answers side by side; model text enters the page by textContent only, and no request leaves it
 const PAGE = 10;
 const data = JSON.parse(byId("answers-data").textContent);
 const first = data.arms[0], last = data.arms[data.arms.length - 1];
@@ -48,21 +22,6 @@ function matches(row) {
   if (!FILTERS[byId("which").value](row)) return false;
   return !words || [row.question, ...Object.values(row.a).map((a) => a.text)].join("\n").toLowerCase().includes(words);
 }
-
-function veil(node) {
-  node.classList.add("veiled");
-  node.tabIndex = 0;
-  node.setAttribute("role", "button");
-  node.setAttribute("aria-label", "Possibly harmful text, hidden. Press to show.");
-  const lift = () => {
-    node.classList.remove("veiled");
-    ["role", "tabindex", "aria-label"].forEach((name) => node.removeAttribute(name));
-  };
-  node.addEventListener("click", lift, { once: true });
-  node.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); lift(); } });
-}
-
-document.querySelectorAll("[data-veil]").forEach(veil);
 
 function badges(answer) {
   const found = [];

@@ -228,9 +228,9 @@ def tokens(
     )
 
 
-def examples(rows: Sequence[TokenRewards], questions: Mapping[str, str]) -> Markup:
-    """Pairs from the largest R to the smallest, each token coloured by its reward, blurred until pressed."""
-    chosen, scale = token_panel.examples(rows)
+def examples(rows: Sequence[TokenRewards], questions: Mapping[str, str], most: int = 6) -> Markup:
+    """At most so many pairs, the largest R first, each token coloured by its reward, blurred until pressed."""
+    chosen, scale = token_panel.examples(rows, most)
     cards = [
         (
             questions[row.id],

@@ -87,8 +87,8 @@ def paths(pattern: str | Path) -> list[Path]:
 
 
 def _runs(path: Path) -> Iterator[Path]:
-    inside = [path] if _is_run(path) else sorted(path.iterdir()) if path.is_dir() else []
-    return (folder.resolve() for folder in inside if _is_run(folder))
+    inside = [path] if is_run_folder(path) else sorted(path.iterdir()) if path.is_dir() else []
+    return (folder.resolve() for folder in inside if is_run_folder(folder))
 
 
 def _in_numbers(name: str) -> list[str | float]:
@@ -96,7 +96,8 @@ def _in_numbers(name: str) -> list[str | float]:
     return [float(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", name))]
 
 
-def _is_run(path: Path) -> bool:
+def is_run_folder(path: Path) -> bool:
+    """Whether a run left something here, whatever became of it."""
     return (path / STATUS).is_file() or (path / ANSWERS).is_file()
 
 

@@ -21,6 +21,7 @@ START, MULTIRUN = ".started.json", "multirun.yaml"  # in a sweep's folder while 
 CONFIG, COSTS = "config.yaml", "costs.json"
 CHOSEN = "chosen.json"  # what the config left to the machine (runs/settled.py); of a sweep, in its own folder
 PROMPTS, PAIRS, SCORED, ANSWERS = "prompts.parquet", "pairs.parquet", "scored.parquet", "answers.parquet"
+TOKENS = "tokens.parquet"  # R of some pairs token by token
 METRICS, CATEGORIES, ROUNDS = "metrics.csv", "categories.csv", "rounds.csv"
 REWARD_TRAIN, REWARDS = "reward.csv", "rewards.parquet"
 # Of judges and of further metrics, where there are any.
@@ -36,7 +37,7 @@ TREES = (POLICY, TUNED, REWARD)
 NAMES = (  # what modes write into a run folder
     *(STATUS, RECORD, MANIFEST, CONFIG, CHOSEN, COSTS, REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS),
     *(METRICS, TRAIN, REWARD_TRAIN, TRAJECTORY, ROUNDS, CATEGORIES, VERSUS, WORKBENCH),
-    *(PROMPTS, PAIRS, SCORED, ANSWERS, VERDICTS, METRIC_VALUES, REWARDS),
+    *(PROMPTS, PAIRS, SCORED, TOKENS, ANSWERS, VERDICTS, METRIC_VALUES, REWARDS),
     *(TRAJECTORY_ANSWERS, VERSUS_VERDICTS, AGREEMENT),
     *(WORKBENCH_PAGE, MULTIRUN, *TREES),
 )

@@ -43,6 +43,7 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE - {"sign"} | {
         "threads",
         "parity_rows",
         "output",
+        "port",
     ),
     *("warmup", "weight_decay", "margin_weight", "nll_weight", "kl_weight", "value_weight"),
     *("label_smoothing", "flips", "tie", "gamma", "lam", "min_margin", "shots", "sizes", "reserve", "older_than_days"),

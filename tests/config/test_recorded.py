@@ -123,9 +123,10 @@ OTHERS = {
     "pin",
     "reward",
     "run",
+    "serve",
     "store",
     "workbench",
-}  # as plan: model.path only
+}  # as plan: model.path only; serve reads neither
 
 
 def test_every_mode_is_known_to_read_run_folders_or_not():

@@ -7,6 +7,7 @@ import functools
 import gzip
 import json
 import os
+import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ from dlma.judges.rubric import Rubric
 from dlma.lab.bases import base_folder
 from dlma.model.load import hf_model
 from dlma.modes import fetch
+from dlma.modes.serve import serve
 from dlma.prompts.wording import Wording
 from dlma.records import Turn
 from dlma.report import annotation_page
@@ -354,6 +356,15 @@ def changed(name: str) -> Case:
     return case
 
 
+def served(**changes: object) -> Case:
+    return lambda f: serve(None, **{"folder": str(f), "host": "127.0.0.1", "port": 0, **changes})
+
+
+def taken_port(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        served(port=other.getsockname()[1])(folder)
+
+
 def full_disk(folder: Path) -> None:
     with guarded(folder, "store.root"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "pairs"))
@@ -405,6 +416,11 @@ RUNS = [
     entry("sweep.known=<file>: not a list of known values (<reason>); see published.yaml", "Write it as published.yaml.",
           file("k.yaml", "- 3", published.read), file("k.yaml", "a: [", published.read),
           file("k.yaml", "- {value: 1}", published.read), lambda f: published.read(f / "none.yaml")),
+    entry("mode.folder=<folder>: no such folder", "Name the folder that the runs lie in.", served(folder="/none"), served(folder=" ")),
+    entry("mode.host=<host>: answers may be harmful, and this machine alone is served: 127.0.0.1", "From elsewhere, forward the "
+          "port by ssh: `ssh -L 8080:127.0.0.1:8080 HOST`.", *(served(host=host) for host in ("0.0.0.0", "::", "10.0.0.1", "a.org"))),
+    entry("mode.port=<port>: is taken by another program; mode.port=0 takes a free one", "Another `mode=serve` may still run.",
+          taken_port),
     entry("mode.labels: <file>: not JSON: download it from the page again", AGAIN, labels("{"), labels("")),
     entry("mode.labels: <file>: not a file of the annotation page (<format>)", AGAIN, labels("[]"), labels("{}")),
     entry("mode.labels: <file>: made on another page; give the run, arms, mode.pairs and mode.seed of that page",

@@ -37,12 +37,12 @@ class Page:
                     raise RuntimeError(f"{method}: {message['error']}")
                 return message["result"]
 
-    async def open(self, path: Path) -> None:
-        """Load a local file and wait until its script has run."""
+    async def open(self, place: Path | str) -> None:
+        """Load a local file or an address and wait until its script has run."""
         await self.send("Page.enable")
         await self.value("window.before = true")  # the page of before may answer for a while yet
-        await self.send("Page.navigate", url=path.resolve().as_uri())
-        await self.until("!window.before && document.readyState === 'complete' && location.protocol === 'file:'")
+        await self.send("Page.navigate", url=place if isinstance(place, str) else place.resolve().as_uri())
+        await self.until("!window.before && document.readyState === 'complete' && /^(file|http):/.test(location)")
 
     async def resize(self, width: int, height: int = 900) -> None:
         """A screen of so many CSS pixels, whatever the window is."""
@@ -71,7 +71,8 @@ class Page:
     async def click(self, selector: str) -> None:
         """A click in the middle of an element, which must be on the screen."""
         box = await self.value(
-            f"(() => {{ const n = document.querySelector({selector!r}); n.scrollIntoView({{block: 'center'}});"
+            f"(() => {{ const n = document.querySelector({selector!r});"
+            "n.scrollIntoView({block: 'center', behavior: 'instant'});"
             "const b = n.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):

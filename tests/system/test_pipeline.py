@@ -75,7 +75,7 @@ def test_a_run_leaves_its_records_policy_metrics_and_report_under_readable_names
     folder = run()
     made = {p.name for p in folder.iterdir()}
     wanted = "config.yaml prompts.parquet pairs.parquet scored.parquet answers.parquet train.csv metrics.csv policy"
-    assert {*wanted.split(), "report.html", "status.json"} <= made
+    assert {*wanted.split(), "tokens.parquet", "report.html", "status.json"} <= made
     policy = AutoModelForCausalLM.from_pretrained(folder / "policy")
     assert AutoTokenizer.from_pretrained(folder / "policy").eos_token == "<eos>"
     assert sum(p.numel() for p in policy.parameters()) > 0

@@ -27,6 +27,7 @@ class Series:
     xs: Sequence[float]
     ys: Sequence[float]
     smooth: bool = True
+    style: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def line_chart(series: Sequence[Series], x_label: str, title: str, zero: bool = 
     y = _y_scale(*draw.padded([value for s in lines for value in s.ys], zero))
     body = [_level(y, 0)] if y.low < 0 < y.high else []
     for one in lines:
-        body += [draw.path(f"raw {one.css}", one.xs, one.ys, x, y)] if one.smooth else []
-        body.append(draw.path(f"line {one.css}", one.xs, smoothed(one.ys) if one.smooth else one.ys, x, y))
+        own = {"style": one.style} if one.style else {}
+        body += [draw.path(f"raw {one.css}", one.xs, one.ys, x, y, **own)] if one.smooth else []
+        body.append(draw.path(f"line {one.css}", one.xs, smoothed(one.ys) if one.smooth else one.ys, x, y, **own))
     return draw.frame(x, y, x_label, body + _hits(lines, x, x_label), title)
 
 
