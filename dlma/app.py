@@ -115,7 +115,7 @@ def _main(argv: list[str]) -> int:
     if not (folder / help.MAIN).is_file():
         raise UserError(f"--config-path {folder}: there is no {help.MAIN} in it")
     if args.help:
-        print(help.text(folder))
+        print(_help(args, folder))
         return 0
     if args.cfg or args.info or args.hydra_help or args.shell_completion:
         if not args.shell_completion:
@@ -125,6 +125,13 @@ def _main(argv: list[str]) -> int:
     if unused:
         raise UserError(f"{unused[0]}: says nothing to a run; your own files come in by --config-dir FOLDER")
     return _run(args, folder)
+
+
+def _help(args: Namespace, folder: Path) -> str:
+    """The page of the group that stands beside `--help`, or of the whole program, also beside overrides."""
+    groups = [word for word in args.overrides if "=" not in word]
+    folders = [folder, *([Path(args.config_dir)] if args.config_dir else [])]
+    return "\n\n".join(help.group_text(folders, group) for group in groups) or help.text(folder)
 
 
 def _refuse_foreign(args: Namespace, folder: Path) -> None:

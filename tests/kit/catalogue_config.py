@@ -6,9 +6,10 @@ import copy
 import os
 from unittest.mock import patch
 
-from catalogue import CORPUS, Entry, command, composed, config, configs, entry, override
+from catalogue import CORPUS, Case, Entry, command, composed, config, configs, entry, override
+from source_tree import ROOT
 
-from dlma.config import check
+from dlma.config import check, help
 
 NAN, INF = float("nan"), float("inf")
 LORA = {"rank": 8, "alpha": 16, "targets": ["q_proj"]}
@@ -24,6 +25,11 @@ def with_secret(folder) -> None:
     cfg.prompts.answer = f"{SECRET['MY_TOKEN']}{{affix}}"
     with patch.dict(os.environ, SECRET):
         check.check(cfg)
+
+
+def asked(group: str) -> Case:
+    """What `--help GROUP` says."""
+    return lambda _: help.group_text([ROOT / "conf"], group)
 
 
 def one_of(key: str, values: str, *wrong: object, under: tuple[str, ...] = ()) -> Entry:
@@ -198,6 +204,10 @@ RELATIONS = [
 ]  # fmt: skip
 
 LINES = [
+    entry("--help <word>: no such group; did you mean <group>? (there are <names>)", "`--help` alone lists the groups.",
+          asked("metod"), asked("experiments")),
+    entry("--help <word>: no such group (there are <names>)", "`--help` alone lists the groups; an option stands in its "
+          "group's list.", asked("zzzz"), asked("seed")),
     override("<line>: not an override; write key=value, quoted where the value has spaces or commas; did you mean <key>=...?",
              "Write `key=value`.", "seed", "recipe.beta"),
     override("<line>: not an override; write key=value, quoted where the value has spaces or commas", "Mind brackets and "
