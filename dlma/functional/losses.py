@@ -40,6 +40,17 @@ def reward_distillation_loss(logit: Tensor) -> Tensor:
     return logit.square()
 
 
+def log_offset(margin: Tensor, *, alpha: float) -> Tensor:
+    """alpha * log(score(c) - score(r)): what beta*h is to exceed (Amini et al. 2024, ODPO, with f = log).
+
+    margin: (pairs,), the score's difference of chosen over rejected; below 1 the offset is negative
+    returns: (pairs,); raises: ValueError where a difference is not above 0, for its log does not exist
+    """
+    if not (margin > 0).all():
+        raise ValueError("the log of a margin wants every chosen answer to have the larger score")
+    return alpha * margin.log()
+
+
 def margin_weights(margin: Tensor, *, high: float) -> Tensor:
     """clamp(R, 0, high) / mean(clamp(R, 0, high)): weights of mean 1 over all training pairs.
 

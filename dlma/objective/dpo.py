@@ -56,6 +56,7 @@ class DPO(TrainingRule):
     loss: one of objective/losses.py
     weighted: weigh each pair by clamp(R, 0, margin_high), divided by the mean over all pairs
     per_token: h is a difference of log-ratios per token: each is divided by its own answer's length
+    reference_free: h is a difference of log-probs, as if the reference gave every answer the same (SimPO)
     nll_weight: adds nll_weight * -log pi(chosen|q) / |chosen| to each pair's loss
     """
 
@@ -72,6 +73,7 @@ class DPO(TrainingRule):
         loss: Component,
         weighted: bool,
         per_token: bool,
+        reference_free: bool,
         nll_weight: NotNegative,
         optim: Component,
         epochs: Few,
@@ -90,6 +92,7 @@ class DPO(TrainingRule):
         self.pair_loss = loss
         self.weighted = weighted
         self.per_token = per_token
+        self.reference_free = reference_free
         self.nll_weight = nll_weight
         self.engine = Engine(model, token_budget=token_budget, checkpointing=checkpointing)
 
@@ -113,6 +116,7 @@ class DPO(TrainingRule):
         planned = self.engine.plan([chosen_first(pair) for pair in pairs])
         share = len(planned) // len(pairs)
         margins = [min(max(margin(pair), low), high) for pair in pairs]
+        self._require_margins(margins)
         columns = [
             (*references(pair), *tokens(pair), clamped, weight)
             for pair, clamped, weight in zip(pairs, margins, self._weights(pairs, high), strict=True)
@@ -121,6 +125,13 @@ class DPO(TrainingRule):
             _Item(planned[i * share : (i + 1) * share], column, pair.id)
             for i, (column, pair) in enumerate(zip(columns, pairs, strict=True))
         ]
+
+    def _require_margins(self, margins: list[float]) -> None:
+        """Raises UserError, before any step, for margins that the loss cannot take."""
+        try:
+            self.pair_loss(torch.zeros(len(margins)), torch.tensor(margins))
+        except ValueError as reason:
+            raise UserError(f"objective.loss: {reason}: labels.orientation=sign labels.min_margin=0") from None
 
     def _weights(self, pairs: Sequence[ScoredPair], high: float) -> list[float]:
         if not self.weighted:
@@ -153,7 +164,10 @@ class DPO(TrainingRule):
     def _logit(self, policy: torch.Tensor, micro: _Micro) -> torch.Tensor:
         """z = beta*h - margin_weight*margin per pair."""
         length = micro.tokens if self.per_token else 1.0
-        policy, reference = policy / length, micro.reference / length
+        policy, reference = (
+            policy / length,
+            torch.zeros_like(policy) if self.reference_free else micro.reference / length,
+        )
         gap, reference_gap = policy[:, 0] - policy[:, 1], reference[:, 0] - reference[:, 1]
         return preference_logit(gap, reference_gap, micro.margin, beta=self.beta, margin_weight=self.margin_weight)
 
@@ -177,8 +191,8 @@ class DPO(TrainingRule):
             raise UserError(f"step-0 check: the first loss is {loss:.5f}, its closed form is {wanted:.5f}")
 
     def _first_losses(self, micro: _Micro) -> torch.Tensor:
-        """The closed form: h is 0, so z is -margin_weight*margin, and ln 2 is the loss of plain DPO."""
-        return self._pair_losses(micro.reference, -self.margin_weight * micro.margin, micro)
+        """The closed form: the policy is the reference, so h is 0 and plain DPO's is ln 2, unless it is reference-free."""
+        return self._pair_losses(micro.reference, self._logit(micro.reference, micro), micro)
 
     @torch.no_grad()
     def _drift(self, micro: _Micro) -> float:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlma.functional.losses import ipo_loss, reward_distillation_loss, soft_label_loss
+from dlma.functional.losses import ipo_loss, log_offset, reward_distillation_loss, soft_label_loss
 from dlma.functional.preference import sigmoid_loss
-from dlma.ranges import Minority, Positive
+from dlma.ranges import Minority, NotNegative, Positive
 
 
 class Sigmoid:
@@ -49,6 +49,26 @@ class Ipo:
 
     def __call__(self, logit: Tensor, margin: Tensor) -> Tensor:
         return ipo_loss(logit, beta=self.beta)
+
+
+class TargetMargin:
+    """-log sigmoid(z - target_margin): every pair is to be apart by the same margin, as in SimPO."""
+
+    def __init__(self, *, target_margin: NotNegative) -> None:
+        self.target_margin = target_margin
+
+    def __call__(self, logit: Tensor, margin: Tensor) -> Tensor:
+        return sigmoid_loss(logit - self.target_margin)
+
+
+class LogOffset:
+    """-log sigmoid(z - alpha log R): ODPO's offset; raises ValueError for a pair without R above 0."""
+
+    def __init__(self, *, alpha: Positive) -> None:
+        self.alpha = alpha
+
+    def __call__(self, logit: Tensor, margin: Tensor) -> Tensor:
+        return sigmoid_loss(logit - log_offset(margin, alpha=self.alpha))
 
 
 class RewardDistillation:

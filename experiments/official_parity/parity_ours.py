@@ -92,6 +92,7 @@ def loss_curve(model: LanguageModel, pairs: Sequence[ScoredPair], settings: Sett
         loss=Sigmoid(),
         weighted=False,
         per_token=False,
+        reference_free=False,
         nll_weight=0.0,
         optim=Optim(
             optimizer="rmsprop",

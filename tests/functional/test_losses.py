@@ -11,6 +11,7 @@ from dlma.functional.losses import (
     chunked_divergence,
     divergence,
     ipo_loss,
+    log_offset,
     margin_weights,
     reward_distillation_loss,
     soft_label_loss,
@@ -108,3 +109,17 @@ def test_chunks_change_neither_the_divergence_nor_its_gradient(chunk):
     assert torch.allclose(cut.grad, whole.grad, atol=1e-6)
     log_p, log_q = ((s @ w.T).log_softmax(-1) for s, w in zip(states, weights, strict=True))
     assert torch.allclose(each.detach(), (log_p.exp() * (log_p - log_q)).sum(-1), atol=1e-6)
+
+
+@given(st.floats(0.01, 50), st.floats(0, 3))
+def test_the_loss_with_a_log_offset_has_odpos_closed_form(score, alpha):
+    """-log sigmoid(z - alpha log d) = log(1 + d^alpha exp(-z)): the labels' odds are those of d to the alpha."""
+    z = 0.3
+    ours = sigmoid_loss(tensor(z) - log_offset(tensor(score), alpha=alpha)).item()
+    assert ours == pytest.approx(math.log1p(score**alpha * math.exp(-z)), rel=1e-9)
+
+
+@pytest.mark.parametrize("score", [0.0, -1.0])
+def test_there_is_no_log_offset_without_a_difference(score):
+    with pytest.raises(ValueError, match="larger score"):
+        log_offset(tensor(1.0, score), alpha=1.0)

@@ -20,6 +20,7 @@ OPTIONS = dict(
     loss=Sigmoid(),
     weighted=False,
     per_token=False,
+    reference_free=False,
     nll_weight=0.0,
     optim=OPTIM,
     epochs=2,

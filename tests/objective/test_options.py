@@ -1,6 +1,7 @@
 """DPO's options on real pairs: each loss, weights, per-token log-ratios, the NLL term, all against a plain loop."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from small_models import plain_logp, small_model
 
 from dlma.errors import UserError
 from dlma.objective.dpo import DPO
-from dlma.objective.losses import Conservative, Ipo, RewardDistillation, Sigmoid, SoftLabels
+from dlma.objective.losses import Conservative, Ipo, LogOffset, RewardDistillation, Sigmoid, SoftLabels, TargetMargin
 from dlma.trainer.runtime import Runtime
 
 BETA, WEIGHT, LIMIT = 0.5, 0.25, 4.0
@@ -40,7 +41,20 @@ CASES = {
     "per_token": (dict(per_token=True), lambda z, r: softplus(-z)),
     "weighted": (dict(weighted=True), lambda z, r: softplus(-z)),
     "nll": (dict(nll_weight=0.2), lambda z, r: softplus(-z)),
+    "target_margin": (dict(loss=TargetMargin(target_margin=0.7)), lambda z, r: softplus(0.7 - z)),
+    "reference_free": (dict(reference_free=True), lambda z, r: softplus(-z)),
+    "simpo": (
+        dict(loss=TargetMargin(target_margin=0.7), per_token=True, reference_free=True),
+        lambda z, r: softplus(0.7 - z),
+    ),
+    "odpo": (dict(loss=LogOffset(alpha=0.6)), lambda z, r: softplus(0.6 * math.log(r) - z)),
 }
+
+
+def pairs_for(name, model, n):
+    """Scored pairs; where the loss takes the log of their margins, with the chosen answer ahead in all of them."""
+    pairs = scored_pairs(model, n=n)
+    return [dataclasses.replace(p, margin=abs(p.margin)) for p in pairs] if name == "odpo" else pairs
 
 
 def by_hand(network, pairs, formula, options):
@@ -53,7 +67,7 @@ def by_hand(network, pairs, formula, options):
         ]
         lengths = [len(pair.positive_ids), len(pair.negative_ids)] if "per_token" in options else [1, 1]
         ratios = [
-            (value - reference) / length
+            (value - (0 if "reference_free" in options else reference)) / length
             for value, reference, length in zip(logp, (pair.positive_reference, pair.negative_reference), lengths)
         ]
         z = BETA * (ratios[0] - ratios[1]) - WEIGHT * clamped(pair)
@@ -83,7 +97,7 @@ def rule(model, **options):
 @pytest.mark.parametrize("name", CASES)
 def test_the_loss_is_the_formula(model, moved, name):
     options, formula = CASES[name]
-    pairs = scored_pairs(model, n=5)
+    pairs = pairs_for(name, model, 5)
     moved_rule = rule(moved, **options)
     with torch.no_grad():
         ours = sum(moved_rule.loss(micro)[0].item() for micro in moved_rule.micros(moved_rule.items(pairs))) / len(
@@ -95,7 +109,7 @@ def test_the_loss_is_the_formula(model, moved, name):
 @pytest.mark.parametrize("name", CASES)
 def test_the_step_0_check_knows_the_closed_form_of_every_loss(tmp_path, model, name):
     options, formula = CASES[name]
-    pairs = scored_pairs(model, n=4)
+    pairs = pairs_for(name, model, 4)
     trained = rule(copy.deepcopy(model), **{**options, "epochs": 1})
     trained.fit(pairs, Runtime(), tmp_path, lambda row: None)
     assert trained.log_rows[0]["loss"] == pytest.approx(by_hand(model.network, pairs, formula, options), rel=1e-4)
@@ -119,6 +133,11 @@ def test_weighing_by_margins_needs_margins(model):
     pairs = [p for p in scored_pairs(model, n=12) if p.margin < 0]
     with pytest.raises(UserError, match=r"objective\.weighted: .* scorer that gives a margin"):
         rule(model, weighted=True).items(pairs)
+
+
+def test_the_log_of_a_margin_wants_the_better_answer_chosen_before_any_step(model):
+    with pytest.raises(UserError, match=r"objective\.loss: .* labels\.orientation=sign labels\.min_margin=0"):
+        rule(model, loss=LogOffset(alpha=1.0)).items(scored_pairs(model, n=12))
 
 
 def test_the_sigmoid_loss_is_the_default_of_the_paper():

@@ -11,7 +11,7 @@ from scored_examples import OPTIM, OPTIONS, scored_pairs
 from small_models import small_model
 
 from dlma.objective.dpo import DPO
-from dlma.objective.losses import Ipo, Sigmoid
+from dlma.objective.losses import Ipo, Sigmoid, TargetMargin
 from dlma.reward import BradleyTerry
 
 trl = pytest.importorskip("trl")
@@ -88,6 +88,37 @@ def test_the_same_step_as_trl(tmp_path, name):
     assert mine == pytest.approx(loss, rel=1e-5)
     assert my_gradient.keys() == gradient.keys()
     for parameter, value in gradient.items():
+        assert ((my_gradient[parameter] - value).norm() / value.norm()).item() < 1e-4, parameter
+
+
+def padded(rows, fill):
+    """Rows of unequal length as a rectangle, filled up at the end."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=fill)
+
+
+def test_the_same_step_of_simpo_as_trl(tmp_path):
+    cpo = pytest.importorskip("trl.experimental.cpo")
+    pairs = scored_pairs(small_model(), n=8)
+    policy = moved_copy(small_model())
+    options = dict(loss=TargetMargin(target_margin=0.7), per_token=True, reference_free=True)
+    mine, my_gradient = ours(policy, pairs, **options)
+    config = cpo.CPOConfig(
+        output_dir=str(tmp_path), beta=BETA, loss_type="simpo", simpo_gamma=0.7, cpo_alpha=0.0, use_cpu=True,
+        report_to="none", bf16=False, gradient_checkpointing=False, disable_dropout=True, max_length=64,
+    )  # fmt: skip
+    text = datasets.Dataset.from_list([{"prompt": "w4 w5", "chosen": " w6", "rejected": " w7"}] * 2)
+    peer = cpo.CPOTrainer(model=policy.network, args=config, train_dataset=text, processing_class=policy.tokenizer)
+    batch = {}
+    for side, answers in (("chosen", "positive_ids"), ("rejected", "negative_ids")):
+        rows = [(p.plain_context_ids, getattr(p, answers)) for p in pairs]
+        batch[f"{side}_input_ids"] = padded([context + ids for context, ids in rows], 0)
+        batch[f"{side}_attention_mask"] = padded([[1] * len(context + ids) for context, ids in rows], 0)
+        batch[f"{side}_labels"] = padded([[-100] * len(context) + ids for context, ids in rows], -100)
+    loss = peer.compute_loss(peer.model, batch)
+    policy.network.zero_grad()
+    loss.backward()
+    assert mine == pytest.approx(loss.item(), rel=1e-5)
+    for parameter, value in gradients(policy).items():
         assert ((my_gradient[parameter] - value).norm() / value.norm()).item() < 1e-4, parameter
 
 
