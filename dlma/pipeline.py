@@ -20,7 +20,7 @@ from dlma.config.build import build, scientific
 from dlma.config.run_names import run_folder
 from dlma.context import RunContext
 from dlma.evaluation import target_kl
-from dlma.evaluation.context import EvaluationContext, arms, on_the_way
+from dlma.evaluation.context import EvaluationContext, answering, arms, on_the_way
 from dlma.finish import present
 from dlma.launch import open_run, require_shared_steps
 from dlma.records import (
@@ -280,7 +280,7 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None) -> Stage:
         moved = cell.start is not None and cell.cfg.iteration.reference == "frozen"
         rule.supply(Supplies(every, read, moved))
         bounds = rule.fit(pairs, cell.runtime, folder, cell.log_step)
-        answers = {"side": rule.side, "samples": rule.samples, "engine": rule.report()}
+        answers = {"side": rule.side, "samples": rule.samples, "contrast": rule.contrast, "engine": rule.report()}
         steps = sorted(path.name for path in folder.glob("intermediate/step-*"))
         found = {"trained": (folder / "policy").is_dir(), "intermediate": steps, "clamp": bounds}
         return found | {"account": asdict(account), **answers}
@@ -317,7 +317,7 @@ def answer(cell: RunContext, held_out: Stage, policy: Stage, arm: str, side: str
     known = cell.notes(policy)
     kept = arm in on_the_way(known)
     aligned = kept or arm == "aligned"
-    samples = known["samples"] if aligned else 1
+    how = answering(known) if aligned else {}
     key = {"arm": arm, "side": side, "seed": cell.cfg.seed, "sampler": scientific(cell.cfg.sampler), **cell.weights}
 
     def write(folder: Path) -> dict:
@@ -326,7 +326,7 @@ def answer(cell: RunContext, held_out: Stage, policy: Stage, arm: str, side: str
         own = aligned and known["trained"]
         model = cell.policy(policy, f"intermediate/{arm}" if kept else "policy") if own else cell.base()
         sampler = cell.sampler.for_policy() if own else cell.sampler
-        module = Answers(model, cell.base(), sampler, arm=arm, side=side, samples=samples, seed=cell.cfg.seed)
+        module = Answers(model, cell.base(), sampler, arm=arm, side=side, seed=cell.cfg.seed, **how)
         return {"engine": cell.runtime.predict(module, _read(held_out, Context), Answer, folder, arm)}
 
     uses = [held_out, policy] if aligned else [held_out]

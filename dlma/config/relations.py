@@ -18,6 +18,7 @@ def broken(tree: dict, components: list[str]) -> Iterator[Finding]:
     yield from _rounds(tree)
     yield from _measured_twice(tree)
     yield from _target_kl(tree)
+    yield from _contrast(tree)
     for name in ("recipe", *components):
         yield from _within(name, tree[name])
     if not tree["store"]["root"].strip():
@@ -73,6 +74,17 @@ def _target_kl(tree: dict) -> Iterator[Finding]:
         yield "objective.target_kl", f"{target} is read on validation prompts, of which the data are to have none"
     if tree["intermediate"]:
         yield "intermediate", "objective.target_kl keeps policies of its own, kl_points of them: intermediate=0"
+
+
+def _contrast(tree: dict) -> Iterator[Finding]:
+    """A contrast is of the positive prompt with the negative one, and wants the logits of both."""
+    objective = tree["objective"]
+    if objective.get("contrast") is None:
+        return
+    if objective["side"] != "positive":
+        yield "objective.side", f"{objective['side']} has no other side to be contrasted with: objective.side=positive"
+    if tree["sampler"]["_target_"] != "dlma.sampler.local.LocalSampler":
+        yield "sampler", "no server gives the logits under both prompts, which objective.contrast needs: sampler=local"
 
 
 def _within(path: str, node: dict) -> Iterator[Finding]:

@@ -31,6 +31,11 @@ def arms(notes: dict) -> list[tuple[str, str]]:
     return [*fixed, ("aligned", side)] if changed else fixed
 
 
+def answering(notes: dict) -> dict:
+    """How the aligned arm answers, as evaluation.answers takes it; a stage of before it says nothing of a contrast."""
+    return {"samples": notes["samples"], "contrast": notes.get("contrast")}
+
+
 def on_the_way(notes: dict) -> list[str]:
     """The names of the policies that were kept; none in a stage that was made before there were any."""
     return notes.get("intermediate", [])

@@ -191,7 +191,7 @@ class DPO(TrainingRule):
             raise UserError(f"step-0 check: the first loss is {loss:.5f}, its closed form is {wanted:.5f}")
 
     def _first_losses(self, micro: _Micro) -> torch.Tensor:
-        """The closed form: the policy is the reference, so h is 0 and plain DPO's is ln 2, unless it is reference-free."""
+        """The closed form: the policy is the reference. With that in the loss h is 0, and plain DPO has ln 2."""
         return self._pair_losses(micro.reference, self._logit(micro.reference, micro), micro)
 
     @torch.no_grad()

@@ -1,11 +1,13 @@
-"""No training: the base itself, or the base with p+ or best of n at inference."""
+"""No training: the base itself, or the base with p+, best of n or contrastive decoding at inference."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from dlma.config.schema import Component
 from dlma.model.language import LanguageModel
 from dlma.ranges import Few, Positive
 from dlma.store.owned import TRAIN
@@ -19,6 +21,7 @@ class NoTraining:
 
     side: the side of the prompt under which the method answers
     samples: answers drawn per prompt, of which the one with the largest self-reward is given
+    contrast: with it (model/contrast.py) each token of an answer is drawn under both sides of the prompt at once
     target_kl: null, as there are no steps; the config's check refuses anything else (config/relations.py)
     With the plain side and one sample there is no method, so the evaluation has no aligned arm.
     """
@@ -32,10 +35,12 @@ class NoTraining:
         *,
         side: Literal["plain", "positive"],
         samples: Few,
+        contrast: Component | None,
         target_kl: Positive | None = None,
     ) -> None:
         self.side = side
         self.samples = samples
+        self.contrast = None if contrast is None else dataclasses.asdict(contrast)
 
     def supply(self, supplies: Supplies) -> None:
         """Nothing is needed."""

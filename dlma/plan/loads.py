@@ -18,18 +18,14 @@ from dlma.plan.dry_run import Sizes
 def load_of(name: str, cfg: DictConfig, sizes: Sizes, samples: int) -> Workload | None:
     """The load of a stage, by what it is for in the pipeline; None for a component whose YAML does not say."""
     name = name.split()[0]  # without the number of the round
-    rows, answer, contexts = sizes.train, sizes.answer, sizes.contexts
     if name in ("base", "prompted", "aligned"):
-        asked = contexts["positive" if name == "prompted" else "plain"]
-        every = [asked, *contexts.values()] if name == "aligned" else list(contexts.values())
-        drawn = sizes.held_out * (samples if name == "aligned" else 1)
-        return sampled(asked.mean, answer.mean, drawn) + scored([one.mean for one in every], [answer.mean], drawn)
+        return _answers(name, cfg, sizes, samples)
     group = _GROUPS.get(name)
     if group is None:
         return Workload()
     known = work_of(cfg[group])
     count = _COMPONENTS.get(known["kind"]) if known else None  # rollouts (PPO) are counted after a run, not before
-    return count(rows, known, cfg, cfg[group], sizes) if count else None
+    return count(sizes.train, known, cfg, cfg[group], sizes) if count else None
 
 
 _GROUPS = {
@@ -39,6 +35,17 @@ _GROUPS = {
     "reward": "reward",
     "policy": "objective",
 }
+
+
+def _answers(name: str, cfg: DictConfig, sizes: Sizes, samples: int) -> Workload:
+    """An arm's answers: drawn under each side that takes part, and read under it again and by the base under all."""
+    answer, contexts, own = sizes.answer, sizes.contexts, name == "aligned"
+    contrasted = own and "contrast" in cfg.objective and cfg.objective.contrast is not None
+    sides = ["positive", "negative"] if contrasted else ["positive" if name == "prompted" else "plain"]
+    drawn = sizes.held_out * (samples if own else 1)
+    read = [contexts[side].mean for side in [*(sides if own else []), *contexts]]
+    draws = [sampled(contexts[side].mean, answer.mean, drawn) for side in sides]
+    return sum(draws, Workload()) + scored(read, [answer.mean], drawn)
 
 
 def _pairs(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:

@@ -116,7 +116,7 @@ class StepLoader:
 class TrainingRule(pl.LightningModule):
     """What every objective shares. A rule gives `micros` (rows to micro-batches) and `loss` (summed).
 
-    side, samples: how the trained policy answers: under the plain prompt, one answer (see objective.none)
+    side, samples, contrast: how the trained policy answers: under the plain prompt, one answer (see objective.none)
     intermediate: how many policies to save on the way (intermediate.py)
     target_kl: nats per answer from the base at which the policy is to be taken, of those saved; None: the last one
     shares_steps: several processes can share each step's rows
@@ -126,6 +126,7 @@ class TrainingRule(pl.LightningModule):
 
     side = "plain"
     samples = 1
+    contrast = None
     intermediate = 0
     shares_steps = True
     rate = "recipe.lr"

@@ -64,7 +64,7 @@ def test_every_method_runs_on_the_lab(run, method):
     folder = run(f"method={method}", *LAB)
     changes_nothing = method in {"base"}
     assert arms(folder) == {"base", "prompted"} | (set() if changes_nothing else {"aligned"})
-    trains = method not in {"base", "prompted", "best_of_n"}
+    trains = method not in {"base", "prompted", "best_of_n", "contrastive_decoding"}
     assert (folder / "policy").is_dir() == trains
     spent = json.loads((folder / "costs.json").read_text())
     assert (spent["flops"] > 0) == trains
@@ -99,6 +99,16 @@ def test_best_of_n_takes_the_answer_with_the_largest_self_reward(run):
     folder = run("method=best_of_n", "objective.samples=4", *LAB)
     assert metric(folder, "aligned/self_reward") > metric(folder, "base/self_reward")
     assert metric(folder, "aligned/kl") == pytest.approx(1.386294 - 0.75, abs=1e-5)  # ln 4 - 3/4
+
+
+def test_contrastive_decoding_goes_further_than_the_prompt_by_its_weight(run):
+    method = ["method=contrastive_decoding", *LAB]
+    off = run(*method, "objective.contrast={alpha: 0.0, cutoff: 0.0}", name="off")
+    assert metric(off, "aligned/kl") == pytest.approx(metric(off, "prompted/kl"), abs=1e-5)
+    assert metric(off, "aligned/harmlessness") == metric(off, "prompted/harmlessness")
+    on = run(*method, "objective.contrast.alpha=2.0", name="on")
+    assert metric(on, "aligned/kl") > metric(on, "prompted/kl") + 0.5
+    assert metric(on, "aligned/self_reward") > metric(on, "prompted/self_reward")
 
 
 VARIANTS = [
