@@ -94,7 +94,8 @@ class ScoredPair(Pair):
     `chosen` is "positive" or "negative"; `margin` is R of positive over negative, whatever was chosen.
     The four `*_under_*` columns are null when the scorer did not need them. `verdict_first` and `verdict_second`
     are a judge's log-odds (nats) that the positive answer is the better one, shown first or shown second; null
-    where no judge was asked, or not in that order.
+    where no judge was asked, or not in that order. `*_token_rewards` are the shares of R of an answer's tokens, and
+    `*_token_reference` their reference log-probs (scorer=self_reward_by_token).
     """
 
     positive_reference: float
@@ -107,6 +108,10 @@ class ScoredPair(Pair):
     chosen: str
     verdict_first: float | None = None
     verdict_second: float | None = None
+    positive_token_rewards: list[float] | None = sparse("tokens")
+    negative_token_rewards: list[float] | None = sparse("tokens")
+    positive_token_reference: list[float] | None = sparse("tokens")
+    negative_token_reference: list[float] | None = sparse("tokens")
 
 
 @dataclass(frozen=True)

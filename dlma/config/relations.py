@@ -92,9 +92,10 @@ def _within(path: str, node: dict) -> Iterator[Finding]:
     for name, inner in node.items():
         if isinstance(inner, dict):
             yield from _within(f"{path}.{name}", inner)
-    low, high = node.get("margin_low"), node.get("margin_high")
-    if low is not None and high is not None and low > high:
-        yield f"{path}.margin_low", f"{low} is above {path}.margin_high, {high}"
+    for what in ("margin", "reward"):
+        low, high = node.get(f"{what}_low"), node.get(f"{what}_high")
+        if low is not None and high is not None and low > high:
+            yield f"{path}.{what}_low", f"{low} is above {path}.{what}_high, {high}"
     if {"rollout", "batch"} <= node.keys() and node["rollout"] % node["batch"]:
         yield f"{path}.batch", f"{node['batch']} must divide {path}.rollout, {node['rollout']}"
     if "test_share" in node and node["test_share"] + node["validation_share"] >= 1:

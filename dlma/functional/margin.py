@@ -17,6 +17,15 @@ def per_token_margin(rewards: Tensor, lengths: Tensor) -> Tensor:
     return each[:, 0] - each[:, 1]
 
 
+def token_weights(rewards: Tensor, *, k: float, mu: float, low: float, high: float) -> Tensor:
+    """k * exp(mu * clamp(r, low, high)): weights of an answer's tokens by their shares of R (Liu et al. 2024, TIS-DPO).
+
+    rewards: (tokens,), nats, r = log pi(t|p+,q,...) - log pi(t|p-,q,...)
+    mu: above 0 for a chosen answer, below 0 for a rejected one; 0 gives every token the weight k
+    """
+    return k * (mu * rewards.clamp(low, high)).exp()
+
+
 def shuffled(margin: Tensor, *, seed: int) -> Tensor:
     """The margins in a random order over the pairs: the same values, tied to nothing. A control.
 

@@ -14,7 +14,7 @@ from dlma.model import trees
 from dlma.model.drawn import Drawing
 from dlma.model.language import LanguageModel
 from dlma.model.predictions import predictions
-from dlma.ranges import NotNegative, PartialShare
+from dlma.ranges import PartialShare, Positive
 
 _PIECE = 256  # tokens whose logits are held at a time
 
@@ -23,11 +23,11 @@ _PIECE = 256  # tokens whose logits are held at a time
 class Contrast:
     """How the next token's distributions under p+ and p- are combined (functional/contrast.py).
 
-    alpha: 0 leaves p+ as it is
+    alpha: nothing leaves p+ as it is
     cutoff: tokens less likely under p+ than this share of the likeliest are ruled out; 0 rules out none
     """
 
-    alpha: NotNegative
+    alpha: Positive
     cutoff: PartialShare
 
     def logits(self, positive: Tensor, negative: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -65,5 +65,9 @@ def contrasted(
 def _logp(logits: Tensor, target: Tensor, ways: Sequence[Drawing]) -> list[Tensor]:
     if logits.device.type == "mps":  # which has no float64
         logits, target = logits.cpu(), target.cpu()
-    settings = [dict(temperature=way.temperature, top_k=way.top_k, top_p=way.top_p) for way in ways]
-    return [drawn_logp(logits, target, keep_target=True, **each).cpu() for each in settings]
+    return [
+        drawn_logp(
+            logits, target, temperature=way.temperature, top_k=way.top_k, top_p=way.top_p, keep_target=True
+        ).cpu()
+        for way in ways
+    ]

@@ -15,6 +15,7 @@ import torch
 
 from dlma.config.schema import Component
 from dlma.errors import UserError
+from dlma.functional.logprob import sum_by_owner
 from dlma.functional.losses import margin_weights
 from dlma.functional.preference import margin_bounds, preference_logit
 from dlma.model import trees
@@ -29,11 +30,15 @@ from dlma.training.rule import Step, TrainingRule
 
 @dataclass(frozen=True)
 class _Item:
-    """A pair ready to train on: its trees, and a column (see _Micro) of what else its loss needs."""
+    """A pair ready to train on: its trees, and a column (see _Micro) of what else its loss needs.
+
+    weights: of the tokens of both answers, chosen first; None where all weigh the same
+    """
 
     planned: list[trees.Tree]
     column: tuple[float, ...]
     id: str
+    weights: list[float] | None = None
 
 
 class _Micro:
@@ -41,6 +46,7 @@ class _Micro:
 
     reference, tokens: (pairs, 2) float32, log-prob (nats) and length of the chosen and the rejected answer
     margin, weight: (pairs,) float32, clamped margin of chosen over rejected (nats), and the loss's weight
+    token_weight: (targets,) float32, or None
     """
 
     def __init__(self, rows: trees.Rows, items: Sequence[_Item]) -> None:
@@ -48,6 +54,8 @@ class _Micro:
         table = torch.tensor([item.column for item in items], device=rows.ids.device, dtype=torch.float32)
         self.reference, self.tokens = table[:, :2], table[:, 2:4]
         self.margin, self.weight = table[:, 4], table[:, 5]
+        each = [weight for item in items for weight in item.weights or ()]
+        self.token_weight = torch.tensor(each, device=rows.ids.device) if each else None
 
 
 class DPO(TrainingRule):
@@ -57,6 +65,8 @@ class DPO(TrainingRule):
     weighted: weigh each pair by clamp(R, 0, margin_high), divided by the mean over all pairs
     per_token: h is a difference of log-ratios per token: each is divided by its own answer's length
     reference_free: h is a difference of log-probs, as if the reference gave every answer the same (SimPO)
+    token_weights: with them (objective/token_weights.py) every log-prob, those recorded and the NLL term's too, is a
+        weighted sum over its answer's tokens
     nll_weight: adds nll_weight * -log pi(chosen|q) / |chosen| to each pair's loss
     """
 
@@ -74,6 +84,7 @@ class DPO(TrainingRule):
         weighted: bool,
         per_token: bool,
         reference_free: bool,
+        token_weights: Component | None,
         nll_weight: NotNegative,
         optim: Component,
         epochs: Few,
@@ -93,6 +104,7 @@ class DPO(TrainingRule):
         self.weighted = weighted
         self.per_token = per_token
         self.reference_free = reference_free
+        self.token_weights = token_weights
         self.nll_weight = nll_weight
         self.engine = Engine(model, token_budget=token_budget, checkpointing=checkpointing)
 
@@ -117,12 +129,14 @@ class DPO(TrainingRule):
         share = len(planned) // len(pairs)
         margins = [min(max(margin(pair), low), high) for pair in pairs]
         self._require_margins(margins)
+        by_token = None if self.token_weights is None else [self.token_weights.of(pair) for pair in pairs]
+        reference = [references(pair) for pair in pairs] if by_token is None else [one.reference for one in by_token]
         columns = [
-            (*references(pair), *tokens(pair), clamped, weight)
-            for pair, clamped, weight in zip(pairs, margins, self._weights(pairs, high), strict=True)
+            (*summed, *tokens(pair), clamped, weight)
+            for summed, pair, clamped, weight in zip(reference, pairs, margins, self._weights(pairs, high), strict=True)
         ]
         return [
-            _Item(planned[i * share : (i + 1) * share], column, pair.id)
+            _Item(planned[i * share : (i + 1) * share], column, pair.id, by_token and by_token[i].weights)
             for i, (column, pair) in enumerate(zip(columns, pairs, strict=True))
         ]
 
@@ -150,7 +164,7 @@ class DPO(TrainingRule):
         return _Micro(self.engine.collate([t for item in items for t in item.planned]), items)
 
     def loss(self, micro: _Micro) -> tuple[torch.Tensor, dict[str, float]]:
-        policy = self.engine.response_logp(micro.rows).view(-1, 2)
+        policy = self._policy(micro)
         logit = self._logit(policy, micro)
         ratio = (policy - micro.reference).detach()
         reward = (self.beta * ratio).sum(0)
@@ -160,6 +174,12 @@ class DPO(TrainingRule):
             "rejected_reward": reward[1],
             "reward_margin": reward[0] - reward[1],
         }
+
+    def _policy(self, micro: _Micro) -> torch.Tensor:
+        """Log-probs of the chosen and the rejected answers, (pairs, 2), summed over tokens by their weights."""
+        logp = self.engine.token_logp(micro.rows)
+        weighted = logp if micro.token_weight is None else micro.token_weight * logp
+        return sum_by_owner(weighted, micro.rows.owner, micro.rows.slot, micro.rows.sequences).view(-1, 2)
 
     def _logit(self, policy: torch.Tensor, micro: _Micro) -> torch.Tensor:
         """z = beta*h - margin_weight*margin per pair."""
@@ -196,5 +216,5 @@ class DPO(TrainingRule):
 
     @torch.no_grad()
     def _drift(self, micro: _Micro) -> float:
-        policy = self.engine.response_logp(micro.rows).view(-1, 2)
+        policy = self._policy(micro)
         return ((policy - micro.reference).abs() / micro.tokens).max().item()

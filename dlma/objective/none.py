@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -40,7 +39,7 @@ class NoTraining:
     ) -> None:
         self.side = side
         self.samples = samples
-        self.contrast = None if contrast is None else dataclasses.asdict(contrast)
+        self.contrast = None if contrast is None else dict(vars(contrast))
 
     def supply(self, supplies: Supplies) -> None:
         """Nothing is needed."""

@@ -63,13 +63,12 @@ class ContrastiveSampler:
     def _drawn(
         self, model: LanguageModel, keys: np.ndarray, sides: list[list[Sequence[int]]], way: Style | Way, room: int
     ) -> list[Sampled]:
-        settings = dict(temperature=self.sampler.temperature, top_k=self.sampler.top_k, top_p=self.sampler.top_p)
         answers: list[list[int]] = [[] for _ in keys]
         with row_attention(model):
             rows = [_rows(model, contexts, way, room) for contexts in sides]
             for step in range(self.sampler.max_new_tokens):
                 positive, negative = (one.step()[: len(keys)] for one in rows)
-                token = draw(self.contrast.logits(positive, negative), uniform(keys, step), **settings).cpu()
+                token = self._token(self.contrast.logits(positive, negative), uniform(keys, step))
                 for answer, drawn in zip(answers, token.tolist(), strict=True):
                     if not self._ended(model, answer):
                         answer.append(drawn)
@@ -79,6 +78,10 @@ class ContrastiveSampler:
                 for one in rows:
                     one.advance(token)
         return [Sampled(ids, ids[-1] in model.eos_ids) for ids in answers]
+
+    def _token(self, logits: Tensor, noise: np.ndarray) -> Tensor:
+        how = self.sampler
+        return draw(logits, noise, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p).cpu()
 
     def _ended(self, model: LanguageModel, ids: list[int]) -> bool:
         return bool(ids) and (len(ids) == self.sampler.max_new_tokens or ids[-1] in model.eos_ids)

@@ -14,7 +14,7 @@ from dlma.trainer.runtime import Shard
 
 
 class Rereference(pl.LightningModule):
-    """Fills the two reference columns anew, under the plain prompt."""
+    """Fills the reference columns anew, under the plain prompt."""
 
     def __init__(self, model: LanguageModel, /, *, token_budget: int = 8192) -> None:
         super().__init__()
@@ -23,11 +23,22 @@ class Rereference(pl.LightningModule):
 
     def predict_step(self, shard: Shard, index: int) -> list[ScoredPair]:
         """The pairs of a shard."""
-        logp = self.engine.score([_sequences(pair) for pair in shard.rows])
+        if all(pair.positive_token_reference is None for pair in shard.rows):
+            logp = self.engine.score([_sequences(pair) for pair in shard.rows])
+            return [_with_reference(pair, *both) for pair, both in zip(shard.rows, logp, strict=True)]
+        tokens = self.engine.score_tokens([_sequences(pair) for pair in shard.rows])
         return [
-            dataclasses.replace(pair, positive_reference=positive, negative_reference=negative)
-            for pair, (positive, negative) in zip(shard.rows, logp, strict=True)
+            dataclasses.replace(
+                _with_reference(pair, sum(first), sum(second)),
+                positive_token_reference=first,
+                negative_token_reference=second,
+            )
+            for pair, (first, second) in zip(shard.rows, tokens, strict=True)
         ]
+
+
+def _with_reference(pair: ScoredPair, positive: float, negative: float) -> ScoredPair:
+    return dataclasses.replace(pair, positive_reference=positive, negative_reference=negative)
 
 
 def _sequences(pair: ScoredPair) -> list[Completion]:

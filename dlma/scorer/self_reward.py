@@ -35,16 +35,18 @@ class SelfReward(pl.LightningModule):
 
     def score(self, pairs: Sequence[Pair]) -> list[ScoredPair]:
         """Pairs with margin, reference log-probs and label."""
-        logp = self.engine.score([_sequences(pair) for pair in pairs])
-        return [_scored(pair, values) for pair, values in zip(pairs, logp, strict=True)]
+        logp = self.engine.score([sequences(pair) for pair in pairs])
+        return [scored(pair, values) for pair, values in zip(pairs, logp, strict=True)]
 
 
-def _sequences(pair: Pair) -> list[Completion]:
+def sequences(pair: Pair) -> list[Completion]:
+    """Both answers under the positive, the negative and the plain prompt, in this order."""
     contexts = (pair.positive_context_ids, pair.negative_context_ids, pair.plain_context_ids)
     return [Completion(c, answer) for c in contexts for answer in (pair.positive_ids, pair.negative_ids)]
 
 
-def _scored(pair: Pair, logp: list[float]) -> ScoredPair:
+def scored(pair: Pair, logp: list[float]) -> ScoredPair:
+    """The pair with R and its reference, by the log-probs of `sequences`."""
     pos_under_pos, neg_under_pos, pos_under_neg, neg_under_neg, pos_plain, neg_plain = logp
     margin = self_reward_margin(*torch.tensor([[pos_under_pos], [pos_under_neg], [neg_under_pos], [neg_under_neg]]))
     return ScoredPair(

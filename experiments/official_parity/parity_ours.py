@@ -93,6 +93,7 @@ def loss_curve(model: LanguageModel, pairs: Sequence[ScoredPair], settings: Sett
         weighted=False,
         per_token=False,
         reference_free=False,
+        token_weights=None,
         nll_weight=0.0,
         optim=Optim(
             optimizer="rmsprop",

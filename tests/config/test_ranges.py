@@ -28,7 +28,16 @@ BEYOND = [INF, -INF, float("nan"), float("1e400"), 10**400, -(10**400), -1e300, 
 ROOT_TARGET = "dlma.config.schema.Root"
 PAGE = ROOT / "docs" / "settings.md"
 
-MAY_BE_NEGATIVE = {"margin_low", "margin_high", "obedience", "confound", "min_rank_correlation", "sign"}
+MAY_BE_NEGATIVE = {
+    "margin_low",
+    "margin_high",
+    "reward_low",
+    "reward_high",
+    "obedience",
+    "confound",
+    "min_rank_correlation",
+    "sign",
+}
 # Rows that may be absent, switches by number, shares, and penalties that 0 turns off.
 MAY_BE_ZERO = MAY_BE_NEGATIVE - {"sign"} | {
     *(
@@ -57,7 +66,7 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE - {"sign"} | {
         "shots",
         "sizes",
         "reserve",
-        "older_than_days",
+        *("older_than_days", "mu", "cutoff"),
     ),
     *("validation_share", "max_dropped", "first_wait", "backoff_seconds", "cost_in", "cost_out"),
     *("spread", "mood", "judge"),  # the dials of a lab base

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlma.functional.margin import constant, per_token_margin, shuffled
+from dlma.functional.margin import constant, per_token_margin, shuffled, token_weights
 from dlma.functional.reward import best_of_n_divergence
 
 margins = st.lists(st.floats(-9, 9, allow_nan=False), min_size=1, max_size=20)
@@ -20,6 +20,16 @@ def test_each_log_ratio_is_divided_by_its_own_length():
 def test_an_empty_answer_has_no_margin_per_token():
     with pytest.raises(ValueError, match="no token"):
         per_token_margin(torch.tensor([[1.0, 1.0]]), torch.tensor([[0, 2]]))
+
+
+def test_token_weights_by_hand():
+    """k 2, mu 1, clamped to -0.5 and 1.5: 2 exp(-0.5), 2, 2 exp(1.5); rejected, the signs of the exponents turn."""
+    rewards = torch.tensor([-3.0, 0.0, 9.0], dtype=torch.float64)
+    settings = dict(k=2.0, low=-0.5, high=1.5)
+    exponents = torch.tensor([-0.5, 0.0, 1.5], dtype=torch.float64)
+    assert torch.allclose(token_weights(rewards, mu=1.0, **settings), 2 * exponents.exp())
+    assert torch.allclose(token_weights(rewards, mu=-1.0, **settings), 2 * (-exponents).exp())
+    assert token_weights(rewards, mu=0.0, **settings).tolist() == [2.0, 2.0, 2.0]
 
 
 @given(margins, st.integers(0, 99))

@@ -176,6 +176,9 @@ KEYS = [
 RELATIONS = [
     config("<key>.margin_low: <low> is above <key>.margin_high, <high>", "Give the clamp's lower end first.",
            ("recipe.margin_low", 5), ("recipe.margin_high", -5), ("objective.margin_low", 1e3)),
+    config("objective.token_weights.reward_low: <low> is above objective.token_weights.reward_high, <high>",
+           "Give the clamp's lower end first.", ("objective.token_weights.reward_low", 5),
+           ("objective.token_weights.reward_high", -5), under=("objective=tis_dpo",)),
     config("recipe.ppo.batch: <batch> must divide recipe.ppo.rollout, <rollout>", "A rollout is cut into whole batches.",
            ("recipe.ppo.batch", 3), ("recipe.ppo.rollout", 100), under=("objective=ppo",)),
     configs("data.test_share: <share> and data.validation_share must together be below 1", "Leave something to train on.",

@@ -21,6 +21,7 @@ OPTIONS = dict(
     weighted=False,
     per_token=False,
     reference_free=False,
+    token_weights=None,
     nll_weight=0.0,
     optim=OPTIM,
     epochs=2,

@@ -23,7 +23,8 @@ def test_on_a_bandit_dpo_converges_to_the_known_optimum(tmp_path):
     ]
     rule = DPO(
         model, beta=beta, margin_weight=0.0, margin_low=-9.0, margin_high=9.0, margin_unit="nats",
-        loss=SoftLabels(tau=1.0), weighted=False, per_token=False, reference_free=False, nll_weight=0.0,
+        loss=SoftLabels(tau=1.0), weighted=False, per_token=False, reference_free=False, token_weights=None,
+        nll_weight=0.0,
         optim=dataclasses.replace(OPTIM, lr=5e-3, warmup=1, clip_norm=10.0), epochs=150, batch_pairs=len(pairs), seed=0,
     )  # fmt: skip
     rule.fit(pairs, Runtime(checkpoint_steps=1000), tmp_path, lambda row: None)
