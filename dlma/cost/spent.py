@@ -135,7 +135,7 @@ def _sampling(values: Mapping, one: Round) -> Iterator[tuple[str, Workload | Non
     if not known:
         yield "sampled", None
         return
-    for side, place in zip((node["first"], node["second"]), SIDES, strict=True):
+    for side, place in zip(known.get("contexts") or (node["first"], node["second"]), SIDES, strict=True):
         context, answer = lengths(one.pairs, f"{side}_context_ids"), lengths(one.pairs, f"{place}_ids")
         yield "sampled", sampled(context, answer, one.charged)
 

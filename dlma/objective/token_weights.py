@@ -22,7 +22,7 @@ class WeightedTokens:
 
 
 class TokenWeights:
-    """k * exp(+-mu * clamp(r_t, reward_low, reward_high)): tokens of a chosen answer weigh more where R is large, of a rejected less.
+    """k * exp(mu * clamp(r_t, reward_low, reward_high)) for the tokens of a chosen answer, -mu for those of a rejected.
 
     raises: UserError for pairs that were scored without their tokens
     """

@@ -51,7 +51,7 @@ def _answers(name: str, cfg: DictConfig, sizes: Sizes, samples: int) -> Workload
 def _pairs(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:
     if cfg.pairs.path or cfg.scored.path:
         return Workload()
-    sides = (cfg.pairs.first, cfg.pairs.second)
+    sides = known.get("contexts") or (cfg.pairs.first, cfg.pairs.second)
     one, other = (sampled(sizes.contexts[side].mean, sizes.answer.mean, rows) for side in sides)
     return one + other
 
