@@ -1,6 +1,8 @@
-"""A/B prompting: a language model's verdict on two answers, read from its next-token log-probs.
+"""Asking a language model about answers: its verdict is read from its next-token log-probs.
 
-The verdict is log p(A | prompt) - log p(B | prompt). An additive liking for a position cancels when the two orders
+A/B prompting holds two answers against each other; a rating asks for the points of one.
+
+An A/B verdict is log p(A | prompt) - log p(B | prompt). An additive liking for a position cancels when the two orders
 are averaged. The prompt is data (conf/judge): scorers and evaluation put the same question.
 """
 
@@ -11,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dlma.config.schema import Component
 from dlma.errors import UserError
 from dlma.functional.noise import row_key
 from dlma.model import trees
@@ -129,3 +132,76 @@ class ABJudge:
                 f"{self.model.name}: lower recipe.max_new_tokens"
             )
         return dataclasses.replace(comparison, conversation=tokenizer.decode(ids[excess:]))
+
+
+@dataclass(frozen=True)
+class RatedAnswer:
+    """An answer to a conversation; `question` is its last user turn alone."""
+
+    conversation: str
+    question: str
+    answer: str
+
+
+class RatingPrompt:
+    """The text of the question how many points an answer gets, as data.
+
+    template: with {answer}, and {conversation} or {question}, filled in as in an ABPrompt
+    points: the texts of 0, 1, ... points
+    """
+
+    def __init__(self, *, source: str, template: str, points: list[str]) -> None:
+        names = set(_PLACEHOLDER.findall(template))
+        if names - {"conversation", "question", "answer"} or "answer" not in names:
+            raise UserError("rating.template: must hold {answer}, and may hold conversation, question")
+        if len(points) < 2 or len(set(points)) < len(points) or not all(points):
+            raise UserError("rating.points: must be two or more different texts")
+        self.source = source
+        self.template = template
+        self.points = points
+
+    def text(self, rated: RatedAnswer, characters: Callable[[str], str] = str) -> str:
+        """The question about an answer, up to where its points stand."""
+        values = {name: characters(value.strip()) for name, value in vars(rated).items()}
+        return _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
+
+
+def rating_lengths(prompt: RatingPrompt, tokenizer, rated: Sequence[RatedAnswer]) -> tuple[list[int], list[list[int]]]:
+    """Tokens of each question up to where its points part, and of each of the points from there on."""
+    groups = [_rating_ids(prompt, tokenizer, one) for one in rated]
+    shared = [_shared(group) for group in groups]
+    said = [[len(ids) - begun for ids, begun in zip(of_points, shared, strict=True)] for of_points in zip(*groups)]
+    return shared, said
+
+
+class RatingJudge:
+    """A model that is asked how many points an answer gets."""
+
+    def __init__(self, model: LanguageModel, prompt: Component | RatingPrompt, *, token_budget: Count = 8192) -> None:
+        self.model = model
+        self.prompt = prompt
+        self.engine = Engine(model, token_budget=token_budget)
+
+    def logp(self, rated: Sequence[RatedAnswer]) -> list[list[float]]:
+        """Of each answer the log-prob of every number of points, nats."""
+        return self.engine.score([self._group(one) for one in rated])
+
+    def _group(self, rated: RatedAnswer) -> list[trees.Completion]:
+        ids = _rating_ids(self.prompt, self.model.tokenizer, rated)
+        if (excess := max(map(len, ids)) - self.model.context) > 0:
+            raise UserError(
+                f"rating: a question with its answer is {excess} tokens too long for the {self.model.context} of "
+                f"{self.model.name}: lower recipe.max_prompt_tokens or recipe.max_new_tokens"
+            )
+        begun = _shared(ids)
+        return [trees.Completion(one[:begun], one[begun:]) for one in ids]
+
+
+def _rating_ids(prompt: Component | RatingPrompt, tokenizer, rated: RatedAnswer) -> list[list[int]]:
+    text = prompt.text(rated, Characters(tokenizer))
+    return encode(tokenizer, [text + points for points in prompt.points])
+
+
+def _shared(rows: Sequence[Sequence[int]]) -> int:
+    """Tokens that all rows begin with."""
+    return min(trees.common_prefix(rows[0], other) for other in rows[1:])

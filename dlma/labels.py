@@ -1,19 +1,19 @@
 """Training labels from scored pairs: margins per token, filters, orientation, a label budget, strength controls.
 
-A pure function of the scored pairs, so every variant shares one scoring stage. It works in this order: R per token,
-filter by |R|, orientation by the sign of R, budget, strength.
+A pure function of the scored pairs, so every variant shares one scoring stage. `Labels` works in this order: R per
+token, filter by |R|, orientation by the sign of R, budget, strength. `BestAndWorst` makes one pair of several.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from dlma.errors import UserError
-from dlma.functional.margin import constant, per_token_margin, shuffled
+from dlma.functional.margin import balancing_penalty, best_and_worst, constant, per_token_margin, shuffled
 from dlma.functional.noise import row_key
 from dlma.functional.reward import answer_reward
 from dlma.ranges import Count, NotNegative, Seed
@@ -21,6 +21,8 @@ from dlma.records import Account, ScoredPair
 
 WEAK = "|R| not above labels.min_margin"
 BEYOND = "beyond labels.max_pairs"
+BETWEEN = "answers between a prompt's best and worst"
+TIED = "all answers to a prompt have the same score"
 
 
 class Labels:
@@ -95,6 +97,84 @@ class Labels:
         oriented = torch.tensor([_sign(pair) * pair.margin for pair in pairs], dtype=torch.float64)
         margins = change[self.strength](oriented).tolist()
         return [dataclasses.replace(p, margin=_sign(p) * value) for p, value in zip(pairs, margins, strict=True)]
+
+
+class BestAndWorst:
+    """One pair to each prompt: its best answer, chosen, against its worst, of those in all its scored pairs.
+
+    An answer's score is what the scorer gives it by itself, else its self-reward log pi(a|p+,q) - log pi(a|p-,q). The
+    margin is the scores' difference.
+    length_penalty: taken off a score per token; "balanced": such that best answers are on average as long as worst ones
+    strength: "margin" keeps that margin, "none" sets it to 0
+    """
+
+    def __init__(
+        self, *, length_penalty: NotNegative | Literal["balanced"], strength: Literal["margin", "none"]
+    ) -> None:
+        self.length_penalty = length_penalty
+        self.strength = strength
+
+    def apply(self, pairs: Sequence[ScoredPair]) -> tuple[list[ScoredPair], Account]:
+        """The pairs to train on, in the order of their prompts, and the account of those left out."""
+        account = Account(read=len(pairs))
+        answers: dict[str, list[_ScoredAnswer]] = {}
+        for pair in pairs:
+            answers.setdefault(pair.prompt_id, []).extend(_answers(pair))
+        scored = [([one.score for one in group], [one.tokens for one in group]) for group in answers.values()]
+        penalty = balancing_penalty(scored) if self.length_penalty == "balanced" else self.length_penalty
+        kept = []
+        for group, each in zip(answers.values(), scored, strict=True):
+            for _ in range(len(group) // 2 - 1):
+                account.drop(BETWEEN)
+            ends = best_and_worst(each, penalty=penalty)
+            if ends is None:
+                account.drop(TIED)
+            else:
+                kept.append(self._pair(group[ends[0]], group[ends[1]], penalty))
+        account.kept = len(kept)
+        return kept, account
+
+    def _pair(self, best: _ScoredAnswer, worst: _ScoredAnswer, penalty: float) -> ScoredPair:
+        margin = best.score - worst.score - penalty * (best.tokens - worst.tokens)
+        parts = best.parts("positive") | worst.parts("negative") | {"verdict_first": None, "verdict_second": None}
+        kept: dict[str, Any] = {
+            "margin": 0.0 if self.strength == "none" else margin,
+            "chosen": "positive",
+            "id": best.pair.prompt_id,
+        }
+        return dataclasses.replace(best.pair, **parts, **kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ScoredAnswer:
+    """One of a scored pair's answers: its pair and side, its score and its tokens."""
+
+    pair: ScoredPair
+    side: str
+    score: float
+    tokens: int
+
+    def parts(self, side: str) -> dict[str, Any]:
+        """All that the pair says of the answer, under the names of a side; its contexts stay."""
+        names = [f.name for f in dataclasses.fields(self.pair) if f.name.startswith(f"{self.side}_")]
+        ends = [name.removeprefix(f"{self.side}_") for name in names if not name.endswith("_context_ids")]
+        return {f"{side}_{end}": getattr(self.pair, f"{self.side}_{end}") for end in ends}
+
+
+def _answers(pair: ScoredPair) -> list[_ScoredAnswer]:
+    found = []
+    for side in ("positive", "negative"):
+        score, ids = getattr(pair, f"{side}_score"), getattr(pair, f"{side}_ids")
+        if score is None:
+            under = [getattr(pair, f"{side}_under_{prompt}") for prompt in ("positive", "negative")]
+            if None in under:
+                raise UserError(
+                    "labels=best_and_worst: the scorer gives answers no score of their own: scorer=rating, "
+                    "implicit_reward or self_reward"
+                )
+            score = under[0] - under[1]
+        found.append(_ScoredAnswer(pair, side, score, len(ids)))
+    return found
 
 
 def _sign(pair: ScoredPair) -> int:

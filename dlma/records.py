@@ -95,7 +95,8 @@ class ScoredPair(Pair):
     The four `*_under_*` columns are null when the scorer did not need them. `verdict_first` and `verdict_second`
     are a judge's log-odds (nats) that the positive answer is the better one, shown first or shown second; null
     where no judge was asked, or not in that order. `*_token_rewards` are the shares of R of an answer's tokens, and
-    `*_token_reference` their reference log-probs (scorer=self_reward_by_token).
+    `*_token_reference` their reference log-probs (scorer=self_reward_by_token). `*_score` is what the scorer gives each
+    answer by itself, where it does (scorer=rating, implicit_reward).
     """
 
     positive_reference: float
@@ -108,6 +109,8 @@ class ScoredPair(Pair):
     chosen: str
     verdict_first: float | None = None
     verdict_second: float | None = None
+    positive_score: float | None = sparse("scores")
+    negative_score: float | None = sparse("scores")
     positive_token_rewards: list[float] | None = sparse("tokens")
     negative_token_rewards: list[float] | None = sparse("tokens")
     positive_token_reference: list[float] | None = sparse("tokens")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlma.errors import UserError
-from dlma.labels import BEYOND, WEAK, Labels
+from dlma.labels import BETWEEN, BEYOND, TIED, WEAK, BestAndWorst, Labels
 from dlma.records import ScoredPair
 
 DEFAULTS = dict(orientation="scored", per_token=False, min_margin=None, max_pairs=None, strength="margin", seed=0)
@@ -114,3 +114,65 @@ def test_budgets_are_nested_and_counted():
 def test_no_pairs_stay_no_pairs():
     for strength in ("margin", "none", "shuffled", "constant"):
         assert apply([], strength=strength)[0] == []
+
+
+def several(prompt, scores, lengths):
+    """The pairs of one prompt, whose answers have these scores and lengths in turn."""
+    rows = []
+    for n in range(0, len(scores), 2):
+        pair = scored(f"{prompt}-{n // 2}", scores[n] - scores[n + 1])
+        ids = [[10 * n + place + 4] * length for place, length in enumerate(lengths[n : n + 2])]
+        rows.append(
+            dataclasses.replace(
+                pair, prompt_id=prompt, positive_ids=ids[0], negative_ids=ids[1],
+                positive_score=scores[n], negative_score=scores[n + 1],
+                positive_reference=-10.0 - n, negative_reference=-11.0 - n,
+                positive_text=f"a{n}", negative_text=f"b{n}",
+            )
+        )  # fmt: skip
+    return rows
+
+
+def best(pairs, **options):
+    return BestAndWorst(**{**dict(length_penalty=0.0, strength="margin"), **options}).apply(pairs)
+
+
+def test_the_best_answer_of_a_prompt_is_chosen_over_its_worst():
+    rows, account = best(
+        several("p", [1.0, 4.0, 2.0, 0.5], [2, 3, 4, 5]) + several("q", [3.0, 1.0, 1.5, 2.0], [1, 1, 1, 1])
+    )
+    first, second = rows
+    assert (first.id, first.prompt_id, first.chosen, first.margin) == ("p", "p", "positive", 3.5)
+    assert (first.positive_text, first.negative_text) == (
+        "b0",
+        "b2",
+    )  # the second answer of the first pair, and of the next
+    assert (first.positive_reference, first.negative_reference) == (-11.0, -13.0)
+    assert (len(first.positive_ids), len(first.negative_ids)) == (3, 5)
+    assert (first.positive_score, first.negative_score) == (4.0, 0.5)
+    assert (second.positive_text, second.negative_text, second.margin) == ("a0", "b0", 2.0)
+    assert (account.read, account.kept, account.dropped) == (4, 2, {BETWEEN: 2})
+
+
+def test_a_prompt_whose_answers_are_all_alike_is_left_out():
+    rows, account = best(several("p", [1.0, 1.0], [2, 3]) + several("q", [1.0, 2.0], [2, 2]))
+    assert [row.id for row in rows] == ["q"] and account.dropped == {TIED: 1}
+
+
+def test_a_length_penalty_is_part_of_the_score_and_can_be_balanced():
+    pairs = several("p", [9.0, 6.0], [6, 2]) + several("q", [8.0, 7.0], [5, 3])
+    rows, _ = best(pairs, length_penalty=1.0)
+    assert [(row.positive_text, row.margin) for row in rows] == [("b0", 1.0), ("b0", 1.0)]
+    balanced, _ = best(pairs, length_penalty="balanced")
+    assert sum(len(row.positive_ids) - len(row.negative_ids) for row in balanced) == pytest.approx(
+        2
+    )  # 4 - 2: one turned
+    assert all(row.margin == 0 for row in best(pairs, strength="none")[0])
+
+
+def test_without_a_score_of_its_own_an_answers_self_reward_counts():
+    """r(a1) = -3 + 9 = 6 and r(a2) = -8 + 4 = -4."""
+    rows, _ = best([scored("p", 10.0)])
+    assert (rows[0].margin, rows[0].positive_text) == (10.0, "a")
+    with pytest.raises(UserError, match=r"labels=best_and_worst: .*scorer=rating"):
+        best([dataclasses.replace(scored("p", 10.0), positive_under_positive=None)])

@@ -128,9 +128,9 @@ def _seen(tokens: np.ndarray) -> np.ndarray:
 def work_of(node: Mapping) -> Mapping:
     """What a component computes, as its YAML says under `_work_`; nothing where it says nothing.
 
-    kind: sample, under the sides `contexts` where no keys `first` and `second` name them; score: log-probs of answers
-        after `contexts`, and `asked` questions put to a judge; train: log-probs of so many `answers` with their
-        gradients; rollouts: PPO; none
+    kind: sample, under the sides `contexts` where no keys `first` and `second` name them, `per_prompt` pairs to each
+        prompt; score: log-probs of answers after `contexts`, `asked` questions put to a judge about both answers and
+        `rated` about one; train: log-probs of so many `answers` with their gradients; rollouts: PPO; none
     reference: a live reference reads every answer too; head: false where no log-prob is wanted of what is read
     labels: who says which answer is better: human, model, or pairs: the order in which they came
     """

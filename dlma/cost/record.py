@@ -72,7 +72,7 @@ def recounted(
     account = manifest["policy"]["notes"].get("account", NO_ACCOUNT)
     one = Round(pairs, scored, account, steps, reward)
     model = _or_none(lambda: recorded.model(trust=False, bits=None))
-    scorer = {**values["scorer"], "ab": _or_none(lambda: recorded.component("scorer.ab", "judge_prompt"))}
+    scorer = {**values["scorer"], **_questioned(recorded)}
     asked = _remembered(_questions(model, scorer), manifest["scored"]["key"])
     return count(values, [one], asked, None if model is None else model_shape(model))
 
@@ -124,16 +124,27 @@ def _or_none(read_component: Callable[[], dict]) -> dict | None:
         return None
 
 
+def _questioned(recorded: Recorded) -> dict[str, dict | None]:
+    """The question that a run's scorer put, by its key; none where it asked nothing."""
+    if "rating" not in recorded.values["scorer"]:
+        return {"ab": _or_none(lambda: recorded.component("scorer.ab", "judge_prompt"))}
+    scorer = _or_none(lambda: recorded.component("scorer", "scorer"))
+    return {"rating": None if scorer is None else scorer["rating"]}
+
+
 def _questions(model: Mapping | None, scorer: Mapping) -> Questions:
     """The questions that a scorer's judge puts, in the tokens of its model; unknown where either is."""
 
     def ask(scored_pairs: pa.Table) -> list[tuple[Sequence[int], Sequence[Sequence[int]]]] | None:
-        from dlma.judge_prompt import question_lengths
+        from dlma.judge_prompt import question_lengths, rating_lengths
 
-        spec = _spec(dict(model)) if model is not None and "ab" in scorer and scorer["ab"] is not None else None
+        node = scorer.get("rating", scorer.get("ab"))
+        spec = _spec(dict(model)) if model is not None and node is not None else None
         if spec is None:
             return None
-        prompt, seed = build(scorer["ab"]), scorer["seed"]
+        prompt, seed = build(node), scorer["seed"]
+        if "rating" in scorer:
+            return [rating_lengths(prompt, spec.tokenizer, side) for side in _rated(scored_pairs, spec.tokenizer)]
         orders = _comparisons(scored_pairs, spec.tokenizer)
         return [question_lengths(prompt, spec.tokenizer, order, seed=seed) for order in orders if order]
 
@@ -153,6 +164,18 @@ def _comparisons(scored_pairs: pa.Table, tokenizer) -> tuple[list, list]:
             if row[verdict] is not None:
                 order.append(shown)
     return orders
+
+
+def _rated(scored_pairs: pa.Table, tokenizer) -> tuple[list, list]:
+    """What a judge rated: the answers of either side."""
+    from dlma.judge_prompt import RatedAnswer
+
+    sides: tuple[list, list] = ([], [])
+    for row in scored_pairs.to_pylist():
+        conversation = tokenizer.decode(row["plain_context_ids"], skip_special_tokens=True)
+        for side, text in zip(sides, (row["positive_text"], row["negative_text"]), strict=True):
+            side.append(RatedAnswer(conversation, row["question"], text))
+    return sides
 
 
 def _remembered(questions: Questions, key: str) -> Questions:

@@ -23,6 +23,7 @@ BEYOND = "beyond labels.max_pairs"  # as dlma/labels.py counts them
 SIDES = ("positive", "negative")
 # Of scored pairs, per order in which a judge was asked: tokens of the questions, and of both verdicts; None: not known.
 Questions = Callable[["pa.Table"], "list[tuple[Sequence[int], Sequence[Sequence[int]]]] | None"]
+RATED = ("positive_score", "negative_score")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def count(values: Mapping, rounds: Sequence[Round], questions: Questions, shape:
     found = dataclasses.asdict(Costs())
     for one in rounds:
         found["human_labels"] = _plus(found["human_labels"], _human_labels(values, one))
-        found["judge_calls"] += one.charged * sum(_asked(one.scored))
+        found["judge_calls"] += one.charged * sum(_asked(values, one.scored))
         for kind, load in _loads(values, one, questions):
             tokens = None if load is None else load.drawn if kind == "sampled" else load.tokens
             found[f"tokens_{kind}"] = _plus(found[f"tokens_{kind}"], tokens)
@@ -100,15 +101,16 @@ def _plus(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one + other
 
 
-def _asked(scored_pairs: pa.Table) -> list[int]:
-    """Questions put to a judge in each order; none in records of before judges were written down."""
-    names = [f"verdict_{place}" for place in ("first", "second")]
+def _asked(values: Mapping, scored_pairs: pa.Table) -> list[int]:
+    """Questions put to a judge in each order, or of each answer; none in records of before judges were written down."""
+    rated = "rating" in values["scorer"]
+    names = RATED if rated else [f"verdict_{place}" for place in ("first", "second")]
     return [len(scored_pairs) - scored_pairs[name].null_count for name in names if name in scored_pairs.column_names]
 
 
 def _human_labels(values: Mapping, one: Round) -> float | None:
     """The labels that people gave: of an annotator, or those that came with pairs whose order was kept."""
-    if sum(_asked(one.scored)) or not len(one.scored):
+    if sum(_asked(values, one.scored)) or not len(one.scored):
         return 0.0
     given = bool(values["pairs"]["path"] or values["scored"]["path"])
     labels = "pairs" if values["scored"]["path"] else work_of(values["scorer"]).get("labels")
@@ -122,7 +124,7 @@ def _loads(values: Mapping, one: Round, questions: Questions) -> Iterator[tuple[
     if not len(one.scored):
         return
     yield from _sampling(values, one)
-    yield from _labelling(one, questions)
+    yield from _labelling(values, one, questions)
     if values["reward"]["_target_"] is not None:
         yield from _reward(values["reward"], one)
     yield from _training(values["objective"], one)
@@ -140,12 +142,12 @@ def _sampling(values: Mapping, one: Round) -> Iterator[tuple[str, Workload | Non
         yield "sampled", sampled(context, answer, one.charged)
 
 
-def _labelling(one: Round, questions: Questions) -> Iterator[tuple[str, Workload | None]]:
+def _labelling(values: Mapping, one: Round, questions: Questions) -> Iterator[tuple[str, Workload | None]]:
     """What the scored pairs show: the reference's log-probs always, both prompts' and a judge's where they stand."""
     answers = [one.lengths(f"{side}_ids") for side in SIDES]
     if len(one.scored) > one.scored["positive_under_positive"].null_count:
         yield "scored", scored([one.lengths(f"{side}_context_ids") for side in SIDES], answers, one.charged)
-    if any(_asked(one.scored)):
+    if any(_asked(values, one.scored)):
         asked = questions(one.scored)
         loads = [None] if asked is None else [scored([begun], said, one.charged) for begun, said in asked]
         yield from (("scored", load) for load in loads)

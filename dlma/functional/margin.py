@@ -1,7 +1,13 @@
-"""Margins of training: per token, shuffled over the pairs, or constant."""
+"""Margins of training: per token, shuffled over the pairs, or constant; and the ends of several scored answers."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+_HALVINGS = 60  # of an interval of penalties; far below the differences of scores
+
+Scored = tuple[Sequence[float], Sequence[int]]  # of the answers to one prompt, their scores and lengths in tokens
 
 
 def per_token_margin(rewards: Tensor, lengths: Tensor) -> Tensor:
@@ -38,3 +44,38 @@ def shuffled(margin: Tensor, *, seed: int) -> Tensor:
 def constant(margin: Tensor) -> Tensor:
     """Every pair gets the mean margin: strength without information. A control. margin: (pairs,), not empty."""
     return margin.mean().expand_as(margin)
+
+
+def best_and_worst(scored: Scored, *, penalty: float) -> tuple[int, int] | None:
+    """The answers with the largest and the smallest score - penalty*length, the first of equal ones.
+
+    None where all are equal, for then none is better
+    """
+    shaped = [score - penalty * length for score, length in zip(*scored, strict=True)]
+    best, worst = max(shaped), min(shaped)
+    return None if best == worst else (shaped.index(best), shaped.index(worst))
+
+
+def balancing_penalty(prompts: Sequence[Scored]) -> float:
+    """The penalty per token at which best answers are as long as worst ones, on average over the prompts; at least 0.
+
+    Chen et al. 2024 (DICE), who take it from a grid. The mean difference of lengths falls with the penalty, by steps,
+    so the place where it passes 0 is found by halves; of its two sides the one nearer to 0 is taken, and 0 where best
+    answers are no longer than worst ones to begin with.
+    """
+    low, high = 0.0, 1.0
+    if _longer(prompts, low) <= 0:
+        return low
+    while _longer(prompts, high) > 0:
+        high *= 2
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _longer(prompts, middle) > 0 else (low, middle)
+    return min(high, low, key=lambda penalty: abs(_longer(prompts, penalty)))
+
+
+def _longer(prompts: Sequence[Scored], penalty: float) -> float:
+    """By how many tokens best answers are longer than worst ones, on average; 0 where no prompt has both."""
+    ends = [(lengths, best_and_worst((scores, lengths), penalty=penalty)) for scores, lengths in prompts]
+    differences = [lengths[found[0]] - lengths[found[1]] for lengths, found in ends if found is not None]
+    return sum(differences) / len(differences) if differences else 0.0

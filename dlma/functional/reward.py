@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -29,6 +30,15 @@ def self_reward_margin(
     return answer_reward(positive_under_positive, positive_under_negative) - answer_reward(
         negative_under_positive, negative_under_negative
     )
+
+
+def expected_points(logp: Tensor) -> Tensor:
+    """sum_k k p(k) / sum_k p(k): the mean of 0, 1, ... points under the probabilities of a judge's verdicts.
+
+    logp: (answers, points), nats, log-prob of each verdict, which need not sum to 1; returns: (answers,)
+    """
+    points = torch.arange(logp.shape[-1], dtype=logp.dtype, device=logp.device)
+    return (logp.softmax(-1) * points).sum(-1)
 
 
 def best_of_n_divergence(n: int) -> float:

@@ -52,15 +52,19 @@ def _pairs(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: 
     if cfg.pairs.path or cfg.scored.path:
         return Workload()
     sides = known.get("contexts") or (cfg.pairs.first, cfg.pairs.second)
-    one, other = (sampled(sizes.contexts[side].mean, sizes.answer.mean, rows) for side in sides)
+    times = rows * known.get("per_prompt", 1)
+    one, other = (sampled(sizes.contexts[side].mean, sizes.answer.mean, times) for side in sides)
     return one + other
 
 
 def _labels(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:
+    rows *= work_of(cfg.pairs).get("per_prompt", 1)
     answers = [sizes.answer.mean] * 2
     found = scored([sizes.contexts[side].mean for side in known["contexts"]], answers, rows)
     question = sizes.contexts["plain"].mean + sum(answers)  # the judge's own words are not counted
-    return found + scored([question], [], rows * known.get("asked", 0))
+    rated = sizes.contexts["plain"].mean + sizes.answer.mean
+    asked = scored([question], [], rows * known.get("asked", 0)) + scored([rated], [], rows * known.get("rated", 0))
+    return found + asked
 
 
 def _training(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:

@@ -5,8 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlma.functional.margin import constant, per_token_margin, shuffled, token_weights
-from dlma.functional.reward import best_of_n_divergence
+from dlma.functional.margin import (
+    balancing_penalty,
+    best_and_worst,
+    constant,
+    per_token_margin,
+    shuffled,
+    token_weights,
+)
+from dlma.functional.reward import best_of_n_divergence, expected_points
 
 margins = st.lists(st.floats(-9, 9, allow_nan=False), min_size=1, max_size=20)
 
@@ -56,3 +63,47 @@ def test_best_of_n_diverges_by_the_integral_of_its_density(n):
     u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
     density = n * u ** (n - 1)
     assert best_of_n_divergence(n) == pytest.approx((density * density.log()).mean().item(), abs=1e-4)
+
+
+def test_best_and_worst_by_hand():
+    """Scores 1, 3, 2, 3 with 5, 9, 4, 9 tokens: at penalty 0.5 they are -1.5, -1.5, 0, -1.5."""
+    scored = ([1.0, 3.0, 2.0, 3.0], [5, 9, 4, 9])
+    assert best_and_worst(scored, penalty=0.0) == (1, 0)
+    assert best_and_worst(scored, penalty=0.5) == (2, 0)
+    assert best_and_worst(([2.0, 2.0], [3, 3]), penalty=0.1) is None
+
+
+def longer(prompts, penalty):
+    """How much longer best answers are than worst ones, written out."""
+    found = []
+    for scores, lengths in prompts:
+        shaped = [s - penalty * n for s, n in zip(scores, lengths, strict=True)]
+        if max(shaped) > min(shaped):
+            found.append(lengths[shaped.index(max(shaped))] - lengths[shaped.index(min(shaped))])
+    return sum(found) / len(found) if found else 0.0
+
+
+ANSWERS = st.lists(st.tuples(st.integers(-90, 90).map(lambda n: n / 8), st.integers(1, 30)), min_size=2, max_size=5)
+
+
+@given(st.lists(ANSWERS, min_size=1, max_size=8))
+def test_the_balancing_penalty_is_as_good_as_any_of_a_grid(groups):
+    prompts = [tuple(map(list, zip(*group, strict=True))) for group in groups]
+    penalty = balancing_penalty(prompts)
+    if longer(prompts, 0.0) <= 0:
+        assert penalty == 0
+    else:
+        grid = [k / 16 for k in range(800)]
+        assert abs(longer(prompts, penalty)) <= min(abs(longer(prompts, p)) for p in grid) + 1e-9
+
+
+def test_a_score_that_is_length_alone_is_balanced_by_its_rate():
+    prompts = [([2.0 * n for n in lengths], lengths) for lengths in ([3, 9, 5], [8, 2], [4, 11, 20, 1])]
+    assert balancing_penalty(prompts) == pytest.approx(2.0)
+
+
+def test_expected_points_by_hand():
+    """Chances 1/8, 1/8, 1/4 of 0, 1, 2 points: (1/8 + 1/2) / (1/2) = 1.25; a common factor changes nothing."""
+    logp = torch.tensor([[0.125, 0.125, 0.25]], dtype=torch.float64).log()
+    assert expected_points(logp).tolist() == pytest.approx([1.25])
+    assert expected_points(logp - 7.0).tolist() == pytest.approx([1.25])
