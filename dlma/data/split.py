@@ -60,6 +60,22 @@ def read_prompts(
     test_share: float,
 ) -> tuple[list[Prompt], Account]:
     """Prompts in file order and the account; `read` is `kept` plus everything dropped."""
+    shares = {"validation_share": validation_share, "test_share": test_share}
+    prompts = distinct_prompts(rows, parse, tally, source=source, max_words=max_words, **shares)
+    return _fill(_subset(prompts, max_prompts, tally), source), tally.account
+
+
+def distinct_prompts(
+    rows: Iterable[tuple[str, dict]],
+    parse: Callable[[dict], Found],
+    tally: Tally,
+    *,
+    source: str,
+    max_words: int | None,
+    validation_share: float,
+    test_share: float,
+) -> list[Prompt]:
+    """The usable prompts in order, each once, with the split that its text gives it; what is not is counted."""
     prompts: dict[str, Prompt] = {}
     for where, row in rows:
         tally.account.read += 1
@@ -75,8 +91,7 @@ def read_prompts(
         _add(prompts, found, tally, where, validation_share=validation_share, test_share=test_share)
     tally.account.kept = len(prompts)
     tally.stop_if_too_many(source, "mend the rows or raise data.max_dropped")
-    kept = _subset(list(prompts.values()), max_prompts, tally)
-    return _fill(kept, source), tally.account
+    return list(prompts.values())
 
 
 def _add(

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,12 @@ from transformers.utils.logging import disable_progress_bar
 
 from dlma.errors import UserError
 from dlma.model import headers, original
-from dlma.model.load import ModelSpec
+from dlma.model.load import Lora, ModelSpec
 from dlma.model.tokens import turn_end
 from dlma.model.weights import read_adapter, read_network
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -311,13 +315,23 @@ def _with_adapter(network: nn.Module, spec: ModelSpec) -> nn.Module:
     """The network with the spec's trained adapter, or with fresh LoRA layers, or as it is."""
     if spec.adapter is None and spec.lora is None:
         return network
-    from dlma.model.lora import write_out
-
     if spec.adapter is not None:
+        from dlma.model.lora import write_out
+
         return write_out(read_adapter(network, spec.adapter, trainable=spec.trainable).eval())
+    adapted = with_lora(network, spec.lora)
+    if spec.source is not None:  # what is saved names the base by its place on the hub, not by a folder here
+        config = adapted.peft_config["default"]
+        config.base_model_name_or_path, config.revision = spec.source, spec.commit
+    return adapted
+
+
+def with_lora(network: nn.Module, lora: Lora) -> PeftModel:
+    """The network with fresh LoRA layers, which change nothing yet; the same ones each time."""
     from peft import LoraConfig, get_peft_model
 
-    lora = spec.lora
+    from dlma.model.lora import write_out
+
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -330,8 +344,6 @@ def _with_adapter(network: nn.Module, spec: ModelSpec) -> nn.Module:
         adapted = get_peft_model(network, config).eval()
     if not isinstance(lora.targets, str):
         headers.require_all(lora.targets, adapted.base_model.targeted_module_names)
-    if spec.source is not None:  # what is saved names the base by its place on the hub, not by a folder here
-        config.base_model_name_or_path, config.revision = spec.source, spec.commit
     return write_out(adapted)
 
 

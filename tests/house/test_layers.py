@@ -28,8 +28,8 @@ LAYERS = [
     ["dlma.sampler.*"],
     ["dlma.pairs.*", "dlma.training.*", "dlma.endpoint"],
     ["dlma.scorer.*", "dlma.labels", "dlma.reward", "dlma.sft"],
-    ["dlma.api"],
     ["dlma.objective.*", "dlma.evaluation.*"],
+    ["dlma.api"],
     ["dlma.judges.*", "dlma.metrics.*"],
     ["dlma.checks.*", "dlma.cost.*"],
     ["dlma.runs.*"],
@@ -82,6 +82,7 @@ LIGHT = (
     *("dlma.app", "dlma.config.*", "dlma.store.store", "dlma.records", "dlma.errors", "dlma.store.retention"),
     *("dlma.runs.publish", "dlma.store.shards", "dlma.lab.world", "dlma.lab.oracle", "dlma.lab.affixes", "dlma.data.*"),
     *("dlma.prompts.wording", "dlma.pipeline", "dlma.report.*", "dlma.sweep.*", "dlma.runs.*", "dlma.checks.*"),
+    "dlma.api",
 )
 
 
