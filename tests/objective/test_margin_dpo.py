@@ -1,5 +1,7 @@
 """The loss for other people's loops: that of the training rule, on batches that are padded instead of planned."""
 
+from inspect import signature
+
 import pytest
 import torch
 from scored_examples import OPTIM, OPTIONS, scored_pairs
@@ -11,9 +13,7 @@ from dlma.objective.losses import Ipo, Sigmoid, TargetMargin
 from dlma.objective.margin_dpo import MarginDPO, PairCollator, padded_logp
 from dlma.training.preference_pair import sides
 
-NAMES = ("beta", "margin_weight", "margin_low", "margin_high", "margin_unit", "weighted", "per_token", "nll_weight") + (
-    "reference_free",
-)
+NAMES = [name for name in signature(MarginDPO).parameters if name != "loss"]
 CASES = {
     "margin": {},
     "sd": dict(margin_unit="sd", margin_low=-0.5, margin_high=0.5),
