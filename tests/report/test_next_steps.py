@@ -81,6 +81,7 @@ def test_the_commands_of_a_sweep_are_of_its_folder_and_of_what_became_of_its_cel
     steps = plain(after_sweep(command("method=dlma,rlcd", "name=both"), sweep, cells))
     assert shlex.split(steps["chat with one"]) == ["mode=chat", "mode.run='outputs/dlma+rlcd/dlma'"]
     assert shlex.split(steps["against dlma"]) == ["mode=report", "runs='outputs/dlma+rlcd'", "sweep.baseline=dlma"]
+    assert shlex.split(steps["side by side"]) == ["mode=serve", "mode.folder='outputs/dlma+rlcd'"]
     cells.append(plant(sweep / "cd", method="cd", status={"status": "failed", "reason": "x"}))
     steps = plain(after_sweep(command("method=dlma,rlcd,cd", "name=both"), sweep, cells))
     assert steps["what failed"] == "-m method=dlma,rlcd,cd name=both sweep.retry_failed=true"
@@ -128,8 +129,11 @@ def test_every_command_that_a_run_ends_with_works_as_it_stands(place, words):
     assert 3 <= len(steps) <= 5
     for step in steps:
         small = " data.max_prompts=24 recipe.epochs=1 recipe.max_new_tokens=8" if "MODEL" in step else ""
-        out = shell(place, step + small, "how do i mend a lamp?\n\n" if "mode=chat" in step else "")
+        pressed = "timeout --preserve-status -s INT 25 " if "mode=serve" in step else ""  # Ctrl-C, once it has begun
+        free = " mode.port=0" if pressed else ""
+        out = shell(place, pressed + step + small + free, "how do i mend a lamp?\n\n" if "mode=chat" in step else "")
         assert "self-reward" in out or "mode=chat" not in step
+        assert "runs: 2 in outputs/both" in out or not pressed
     assert Path((place / "opened").read_text().splitlines()[-1].removeprefix("file://")).name == "report.html"
 
 
