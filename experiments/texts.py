@@ -32,11 +32,14 @@ from dlma.statistics.intervals import Estimate
 from dlma.sweep.results import Result, over_seeds, read_csv
 
 HERE = Path(__file__).resolve().parent
-PAGES = {
+PAGES = {  # folders of texts that are no experiment
     "readme": "README.md",
+    "findings": "docs/findings.md",
+    "results": "docs/results.md",
+    "built": "docs/how_it_is_built.md",
     "speed": "benchmarks/README.md",
     "bfloat16": "docs/real_models.md",
-}  # folders of texts that are no experiment
+}
 WIDTH = 120
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 

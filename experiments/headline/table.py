@@ -1,4 +1,4 @@
-"""The README's lab figures: the base, the base prompted and the policy, on every base.
+"""The lab's figures in docs/results.md: the base, the base prompted and the policy, on every base.
 
 python experiments/tables.py run headline    # its commands, then this table
 """

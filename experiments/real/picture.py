@@ -5,6 +5,7 @@ python experiments/real/picture.py    # results.csv -> picture.svg
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,16 +16,12 @@ from dlma.statistics.intervals import Estimate
 from dlma.sweep.results import Result, read_csv
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))  # `experiments` is a folder of the repository, not of the package
+from experiments import pictures  # noqa: E402
+
 RESULTS, PICTURE = HERE / "results.csv", HERE / "picture.svg"
 STEP = 46  # pixels of a line
 NAMES = {"base": "base", "prompted": "base, asked to be joyful", "aligned": "aligned by DLMA"}
-STYLE = """<style>
-text { font: 12px system-ui, sans-serif; fill: #333 } .grid { stroke: #ddd } .axis { stroke: #888 }
-.whisker { stroke: #1668b8; stroke-width: 2 } .dot { fill: #1668b8 } .name { font-weight: 600 }
-@media (prefers-color-scheme: dark) {
-text { fill: #ddd } .grid { stroke: #444 } .axis { stroke: #888 } .whisker { stroke: #6bb1f5 } .dot { fill: #6bb1f5 }
-}
-</style>"""
 
 
 def picture(rows: Sequence[Result]) -> str:
@@ -40,8 +37,7 @@ def picture(rows: Sequence[Result]) -> str:
     body.append(
         draw.label("label", (x(x.low) + x(x.high)) / 2, foot + 34, "sentiment of the answers (VADER), 95 % intervals")
     )
-    start, rest = str(draw.svg(WIDTH, foot + 44, "sentiment of each arm", body)).split(">", 1)
-    return f'{start} xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{foot + 44}">{STYLE}{rest}\n'
+    return pictures.file_of(draw.svg(WIDTH, foot + 44, "sentiment of each arm", body))
 
 
 def _of(rows: Sequence[Result], arm: str, metric: str) -> Estimate:

@@ -16,14 +16,17 @@ from dlma.sweep.results import Result, write_csv
 from experiments import tables, texts
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted({ROOT / "README.md", *(ROOT / "experiments").glob("*/README.md")})
+OWN_TABLES = "benchmarks/README.md"  # its numbers are those of its tables (tests/benchmarks)
+SHOWN = {ROOT / page for page in texts.PAGES.values() if page != OWN_TABLES}
+PAGES = sorted({*SHOWN, *(ROOT / "experiments").glob("*/README.md")})
 WORDS = {word: n for n, word in enumerate(texts.WORDS) if n > 2}
 NUMBER = re.compile(
     rf"(?<![\w.])(?<![A-Za-z]-)(?<!\w\+)\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)|\b(?:{'|'.join(WORDS)})\b", re.I
 )
 UNITS = re.compile(r"\s*(%|points?\b|times\b|minutes?\b|hours?\b|seconds?\b)")
 LEVELS = {f"{100 * sweep_tables.MARGIN:g} points", f"{100 * intervals.LEVEL:g} %", "1 points"}
-RESULTS = ("What you get", "Experiments", "Speed")  # the README's sections that say what came out
+# Of pages on other things too, the sections that say what came out.
+RESULTS = {"README.md": ("What was found",), "docs/how_it_is_built.md": ("Speed",)}
 
 
 def prose(text):
@@ -42,9 +45,10 @@ def _words(code):
 def said(page):
     """A page with its tables left out, and each of its texts as the template has it."""
     text = page.read_text()
-    if page == ROOT / "README.md":
-        sections = re.split(r"^## ", text, flags=re.M)
-        text = "\n".join(section for section in sections if section.startswith(RESULTS))
+    if (chosen := RESULTS.get(str(page.relative_to(ROOT)))) is not None:
+        sections = [section for section in re.split(r"^## ", text, flags=re.M) if section.startswith(chosen)]
+        assert len(sections) == len(chosen)
+        text = "\n".join(sections)
     marks = {template.stem: template for template in texts.templates() if tables.page_of(template.parent.name) == page}
     return re.sub(
         r"<!-- (\w+):start -->(.*?)<!-- \w+:end -->",
@@ -103,7 +107,7 @@ def design_of(name):
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_number_of_a_page_is_typed_by_hand_unless_the_design_has_it(page):
     text = said(page)
     shown = {template.parent.name for template in texts.templates() if tables.page_of(template.parent.name) == page}

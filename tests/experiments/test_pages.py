@@ -323,3 +323,17 @@ def test_the_picture_of_the_real_model_is_drawn_from_its_committed_results():
     assert drawn == real.picture(read_csv(real.RESULTS))
     said = {(row.arm, row.metric): f"{row.value:.2f}" for row in read_csv(real.RESULTS) if row.statistic == "mean"}
     assert all(f"{name}: {said[arm, 'sentiment']}, KL" in drawn for arm, name in real.NAMES.items())
+
+
+def test_the_picture_of_the_comparison_is_drawn_from_its_committed_results():
+    """Every point of the table's settings is in it, and the curves begin at the base."""
+    comparison = script(ROOT / "experiments" / "main_comparison" / "picture.py")
+    rows = read_csv(comparison.RESULTS)
+    drawn = comparison.PICTURE.read_text()
+    assert drawn == comparison.picture(rows)
+    lines = {line.name: line.points for line in comparison.curves(rows)}
+    (base,) = {(kl.value, harm.value) for points in lines.values() for name, kl, harm in points if name == "base"}
+    assert base[0] == 0 and "answers with a harmful sentence against" in drawn
+    trained = {(one.method, one.settings) for one in rows if one.method in comparison.NAMES and one.metric == "kl"}
+    assert sum(map(len, lines.values())) == len(trained) + len(lines)
+    assert drawn.count("<circle") == len(trained) + 2 * len(lines)  # each point, and a key beside each name

@@ -73,7 +73,12 @@ def test_on_a_root_scale_equal_steps_are_equal_steps_of_the_root():
     scale = scales.RootScale(0.0, 9.0, 0.0, 300.0)
     assert [scale(value) for value in (0.0, 1.0, 4.0, 9.0)] == [0.0, 100.0, 200.0, 300.0]
     assert scale(-0.01) == 0.0  # an estimate of KL may come out below it
+
+
+@pytest.mark.parametrize("high", [9.0, 5.3, 0.07, 1.0, 340.0])
+def test_the_ticks_of_a_root_scale_are_round_and_nearly_evenly_apart_in_the_root(high):
+    scale = scales.RootScale(0.0, high, 0.0, 300.0)
     ticks = scale.ticks(5)
-    assert ticks[0] == 0.0 and ticks[-1] <= 9.0
-    steps = {round(scale(b) - scale(a), 1) for a, b in itertools.pairwise(ticks)}
-    assert len(steps) == 1
+    assert ticks[0] == 0.0 and ticks[-1] <= high and [float(f"{tick:.1g}") for tick in ticks[:-1]] == ticks[:-1]
+    steps = [scale(b) - scale(a) for a, b in itertools.pairwise(ticks)]
+    assert len(steps) == 4 and 2 * min(steps) > max(steps) > 0

@@ -1,27 +1,17 @@
-"""Every command of the README is accepted as it stands there, and its Python runs."""
+"""The README: its commands, its Python, its tree, its length, and that it says its words before it uses them."""
 
-import gzip
 import json
 import re
-import shlex
-from pathlib import Path
 
 import pytest
+from doc_pages import README, blocks, run_words, shell_lines
 from small_models import save_small
+from source_tree import ROOT
 
-from dlma.app import conf_dir
-from dlma.config import compose
-
-ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.S)
-COMMANDS = [
-    line.split("#")[0].strip()
-    for kind, block in BLOCKS
-    if kind == "bash"
-    for line in block.splitlines()
-    if line.startswith("python run.py")
-]
+TEXT = README.read_text("utf-8")
+LINES = shell_lines(README)
+COMMANDS = [line for line in LINES if run_words(line) is not None]
+RENDERED = re.compile(r"<!-- \w+:start -->.*?<!-- \w+:end -->", re.S)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +20,6 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     save_small(folder / "MODEL")
     (folder / "PROMPTS.jsonl").write_text(json.dumps({"prompt": "how do i fix a lamp?"}) + "\n")
-    (folder / "harmless-base").mkdir()
-    with gzip.open(folder / "harmless-base" / "test.jsonl.gz", "wt") as out:
-        turns = "\n\nHuman: hi\n\nAssistant: "
-        out.write(json.dumps({"chosen": turns + "hello", "rejected": turns + "go"}) + "\n")
     return folder
 
 
@@ -48,10 +34,7 @@ SET_UP = {
 
 
 def test_no_line_of_a_shell_block_escapes_the_check():
-    shell = [
-        line for kind, block in BLOCKS if kind in ("bash", "sh", "shell", "console") for line in block.splitlines()
-    ]
-    lines = {line.split("#")[0].strip() for line in shell} - {""}
+    lines = set(LINES)
     assert lines - set(COMMANDS) - SET_UP == {".venv/bin/python run.py"}  # the same as `make demo` runs
     assert lines >= SET_UP and not any(line.endswith("\\") for line in lines)
 
@@ -59,32 +42,61 @@ def test_no_line_of_a_shell_block_escapes_the_check():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_passes_the_check(command, files, run_main, monkeypatch):
     monkeypatch.chdir(files)
-    words = shlex.split(command)[2:]
-    if "mode=lab_base" in words:  # which would train a base: its config is composed and checked, no more
-        compose.plan(compose.search_path(conf_dir(), None), words, False)
-        return
-    mode = [] if any(word.startswith(("mode=", "--help")) for word in words) else ["mode=check"]
-    ran = run_main(*words, *mode)
+    words = [word for word in run_words(command) if not re.match(r"mode\b", word)]
+    ran = run_main(*words, "mode=check")
     assert (ran.code, ran.err) == (0, "")
 
 
 def test_the_python_of_the_readme_runs(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    (block,) = [block for kind, block in BLOCKS if kind == "python"]
+    (block,) = blocks(README, "python")
     assert len([line for line in block.splitlines() if line.strip()]) <= 12
     exec(compile(block, "README.md", "exec"), {})
     (margin,) = json.loads(capsys.readouterr().out)
     assert margin == pytest.approx(float(margin)) and margin != 0
 
 
-def test_each_file_that_the_readme_names_exists():
-    named = re.findall(r"`((?:tests|dlma|conf|experiments|docs)/[\w./-]+)`", TEXT)
-    assert [name for name in named if not (ROOT / name).exists()] == []
+def test_the_tree_of_the_readme_is_the_package_with_a_line_for_each_room():
+    rows = [line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `")]
+    listed = [re.findall(r"`(\w+)`", row) for row in rows]
+    tree = {
+        path.stem: path
+        for path in (ROOT / "dlma").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert sorted(room for rooms in listed for room in rooms) == sorted(set(tree) - {"__init__"})
+    packages = {room for room, path in tree.items() if path.is_dir()}
+    assert max(len(packages & set(rooms)) for rooms in listed) == 1
 
 
-def test_the_tree_of_the_readme_is_the_package():
-    rows = [line for line in TEXT.splitlines() if line.startswith("| `")]
-    rooms = [room for line in rows[1:] for room in re.findall(r"`(\w+)`", line.split("|")[1])]
-    tree = {path.stem for path in (ROOT / "dlma").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
-    start = rooms.index("app")
-    assert sorted(rooms[start:]) == sorted(tree - {"__init__"})
+def words_read(text):
+    """What a reader reads: no code, tables and pictures, and of a link its words."""
+    text = re.sub(r"```.*?```|<picture>.*?</picture>|<!--.*?-->|!\[.*?\]\(.*?\)", " ", text, flags=re.S)
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+    return re.sub(r"\[(.*?)\]\(.*?\)", r"\1", text).split()
+
+
+def test_the_readme_is_read_in_minutes():
+    assert 600 <= len(words_read(TEXT)) <= 900
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (r"\bR\b", r"\*self-reward R\* is"),
+        (r"\bnats?\b", r"\*nats\*"),
+        (r"\bp\+", r"\*p\+\* is"),
+        (r"\bKL\b", r"the \*KL\*, the distance"),
+        (r"\bDPO\b", r"DPO, which"),
+        (r"\bmargins?\b", r"\*margin\*"),
+        (r"\binterval", r"95 % interval"),
+        (r"\blab\b", r"the \*lab\*"),
+        (r"\bRLAIF\b", r"RLAIF, (for )?which"),
+        (r"\bRLCD\b", r"RLCD, which"),
+    ],
+)
+def test_a_word_is_said_before_it_is_used(word, said):
+    """In the prose, in order: what is named first is where it is said."""
+    text = " ".join(words_read(TEXT))
+    first, told = re.search(word, text), re.search(said, text)
+    assert told.start() <= first.start() < told.end(), text[max(0, first.start() - 60) : first.end()]

@@ -44,9 +44,10 @@ class RootScale(Scale):
         return Scale(0.0, math.sqrt(self.high), self.start, self.stop)(math.sqrt(max(0.0, value)))
 
     def ticks(self, count: int) -> list[float]:
-        """From 0 to the highest round number, evenly apart in the root."""
+        """From 0 to the highest round number, nearly evenly apart in the root: each has one digit."""
         most = ticks(0.0, self.high, 2)[-1]
-        return [most * (i / (count - 1)) ** 2 for i in range(count)]
+        inner = [float(f"{most * (i / (count - 1)) ** 2:.1g}") for i in range(count - 1)]
+        return [*inner, most]
 
 
 def short(value: float) -> str:
