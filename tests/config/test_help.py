@@ -3,7 +3,9 @@
 `python tests/config/test_help.py` writes docs/options.md, the options of every group as a page.
 """
 
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -111,8 +113,6 @@ def test_own_files_stand_beside_those_of_dlma_and_a_wrong_name_is_one_line(run_m
 
 
 def test_the_help_loads_neither_torch_nor_hydras_composition():
-    import subprocess
-
     code = (
         "import sys; from dlma.app import main; main(['--help', 'mode']); print(sorted(sys.modules), file=sys.stderr)"
     )
@@ -120,6 +120,32 @@ def test_the_help_loads_neither_torch_nor_hydras_composition():
     assert "workbench" in ran.stdout
     loaded = re.findall(r"'([\w.]+)'", ran.stderr)
     assert {"torch", "transformers", "numpy", "dlma.config.compose"} & set(loaded) == set() and "omegaconf" in loaded
+
+
+@pytest.mark.parametrize(
+    ("line", "choices"),
+    [
+        ("met", "method= metrics. metrics="),
+        ("method=rlc", "method=rlcd method=rlcd_rescore"),
+        ("trainer=mp", "trainer=mps"),
+    ],
+)
+def test_the_shell_completes_groups_and_options(line, choices, run_main, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", f"python run.py {line}")
+    ran = run_main("-sc", "query=bash")
+    assert (ran.code, ran.out.split()) == (0, choices.split())
+
+
+@pytest.mark.slow
+def test_in_bash_the_word_python_completes(tmp_path):
+    """As docs/command_line.md has it, with the environment's python."""
+    lines = [
+        'eval "$(python run.py -sc install=bash)"',
+        'COMP_LINE="python run.py method=rlc"; COMP_CWORD=2; hydra_bash_completion; echo "${COMPREPLY[@]}"',
+    ]
+    where = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, cwd=ROOT, env=where)
+    assert ran.stdout.split() == ["method=rlcd", "method=rlcd_rescore"], ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
 """The pages of docs/: every command passes the check, every file that is named exists, and the site builds."""
 
+import asyncio
+import importlib.util
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import chromium
 import pytest
 import yaml
 from doc_pages import DOCS, README, run_words, shell_lines
@@ -37,8 +41,11 @@ def test_the_lines_of_the_shell_blocks_are_our_commands_targets_of_make_or_a_ser
     ("page", "command"),
     [pytest.param(*one, marks=pytest.mark.slow) if LARGE.search(one[1]) else one for one in COMMANDS],
 )
-def test_each_command_passes_the_check(page, command):
+def test_each_command_passes_the_check(page, command, run_main):
     words = run_words(command)
+    if "--help" in words or "--cfg" in words:  # which only show something
+        assert run_main(*words).code == 0
+        return
     plan = compose.plan(PATH, [word for word in words if word != "-m"], "-m" in words)
     assert (plan.cells > 1) == ("-m" in words)
 
@@ -71,6 +78,31 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert 'href="../experiments/main_comparison/' in findings
     reference = (tmp_path / "site" / "api" / "index.html").read_text("utf-8")
     assert 'id="dlma.api.self_reward"' in reference and 'id="dlma.functional.reward.self_reward_margin"' in reference
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(chromium.BINARY is None, reason="no Chromium")
+def test_the_pictures_of_a_report_are_taken_in_both_themes(tmp_path):
+    """A page that is white in the light and black in the dark; the committed pictures have the same size."""
+    spec = importlib.util.spec_from_file_location("report_picture", ROOT / "docs" / "assets" / "report_picture.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    page = tmp_path / "page.html"
+    page.write_text(
+        "<style>body {background: #fff} @media (prefers-color-scheme: dark) {body {background: #000}}</style>"
+    )
+    asyncio.run(script.take(page, tmp_path))
+    light, dark = (tmp_path / f"report_{theme}.png" for theme in script.THEMES)
+    assert size(light) == size(dark) == (script.WIDTH, script.HEIGHT) and light.read_bytes() != dark.read_bytes()
+    for theme in script.THEMES:
+        assert size(ROOT / "docs" / "assets" / f"report_{theme}.png") == (script.WIDTH, script.HEIGHT)
+
+
+def size(png: Path) -> tuple[int, int]:
+    """Width and height in pixels, as a PNG's header has them."""
+    data = png.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR"
+    return struct.unpack(">II", data[16:24])
 
 
 def columns() -> set[str]:

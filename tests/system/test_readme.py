@@ -91,7 +91,7 @@ def test_the_readme_is_read_in_minutes():
         (r"\bmargins?\b", r"\*margin\*"),
         (r"\binterval", r"95 % interval"),
         (r"\blab\b", r"the \*lab\*"),
-        (r"\bRLAIF\b", r"RLAIF, (for )?which"),
+        (r"\bRLAIF\b", r"RLAIF, for which"),
         (r"\bRLCD\b", r"RLCD, which"),
     ],
 )
