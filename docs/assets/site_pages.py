@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRA = ("*/README.md", "*/*.svg")  # of experiments/
-MENTION = re.compile(r"`(?:docs/(\w+\.md)|(experiments|benchmarks)/((?:\w+/)?)(?:README\.md)?)`(?![\w(])")
+MENTION = re.compile(r"`(?:docs/(\w+\.md)|(experiments|benchmarks)/((?:\w+/)?)(?:README\.md)?)`(?!\]\()")
 
 
 def on_files(files: Files, config) -> Files:
@@ -38,5 +38,5 @@ def on_page_markdown(markdown: str, page, config, files: Files) -> str:
         target = match[1] or f"{match[2]}/{match[3]}README.md"
         return f"[{match[0]}]({up}{target})" if files.get_file_from_path(target) else match[0]
 
-    parts = re.split(r"(^```.*?^```$|^(?: {4}|\|---).*$)", text, flags=re.S | re.M)
+    parts = re.split(r"(^```.*?^```$|^ {4}[^\n]*$)", text, flags=re.S | re.M)  # code stays as it is
     return "".join(part if i % 2 else MENTION.sub(linked, part) for i, part in enumerate(parts))

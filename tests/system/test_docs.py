@@ -76,6 +76,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert 'href="findings/"' in start and 'src="assets/report_light.png"' in start
     findings = (tmp_path / "site" / "findings" / "index.html").read_text("utf-8")
     assert 'href="../experiments/main_comparison/' in findings
+    assert 'href="../lab/"' in (tmp_path / "site" / "glossary" / "index.html").read_text("utf-8")  # named in backquotes
     reference = (tmp_path / "site" / "api" / "index.html").read_text("utf-8")
     assert 'id="dlma.api.self_reward"' in reference and 'id="dlma.functional.reward.self_reward_margin"' in reference
 
