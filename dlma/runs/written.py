@@ -61,8 +61,8 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def _is_sweep(folder: Path) -> bool:
-    """Whether the cells of a sweep lie here, or one was begun."""
-    return (folder / START).is_file() or any(is_run(path.parent) for path in folder.glob(f"*/{STATUS}"))
+    """Whether the cells of a sweep lie here, or one was begun; a cell is known by any of its marks."""
+    return (folder / START).is_file() or any(is_run(path) for path in folder.glob("*/"))
 
 
 def is_as_written(place: Path, name: str, entry: dict) -> bool:

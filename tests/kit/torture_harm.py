@@ -91,6 +91,8 @@ def done_to(case: Case, wanted: dict[str, bytes]) -> list[str]:
     """Do one harm and run the sweep; what is wrong then. What a run set aside, as it was changed, is not of it."""
     what = f"{case.path} {case.how}"
     case.begin()
+    if not case.path.is_file():
+        return [f"{what}: it is not there: an earlier start did not write it again"]
     harm(case.path, case.how)
     code = run()
     for aside in Path("outputs").glob("torture/*/*.aside-*"):

@@ -86,14 +86,30 @@ def test_a_run_goes_on_in_the_folder_of_a_run_or_beside_files_that_it_does_not_w
     assert (tmp_path / "mine" / "notes.md").read_text() == "mine"
 
 
-def test_the_folder_of_a_sweep_is_known_by_its_cells_or_by_its_start(tmp_path):
-    status = {"name": "a", "number": 0, "overrides": [], "started": 1.0, "status": "done"}
-    files.write_json(tmp_path / "cells" / "a" / "status.json", status)
+MARKS = {
+    "status.json": {"name": "a", "number": 0, "overrides": [], "started": 1.0, "status": "done"},
+    "manifest.json": {"pairs": {"name": "pairs", "key": "k", "version": 1, "values": {}}},
+}
+
+
+@pytest.mark.parametrize("mark", [*MARKS, "files.json"])
+def test_the_folder_of_a_sweep_is_known_by_any_mark_of_a_cell(tmp_path, mark):
+    """Where one was removed by hand the same command goes on; nothing else is to lie in the cell."""
+    cell = tmp_path / "a"
+    if mark in MARKS:
+        files.write_json(cell / mark, MARKS[mark])
+    else:
+        files.write_bytes(cell / "metrics.csv", b"content")
+        written.note(cell, ["metrics.csv"])
+    (tmp_path / "report.html").write_text("")
+    written.refuse_foreign(tmp_path)
+
+
+def test_the_folder_of_a_sweep_is_known_by_its_start(tmp_path):
     files.write_json(tmp_path / "killed" / ".started.json", {"started": 1.0})
     files.write_json(tmp_path / "others" / "a" / "status.json", {"name": "a"})
-    for name in ("cells", "killed", "others"):
+    for name in ("killed", "others"):
         (tmp_path / name / "multirun.yaml").write_text("")
-    written.refuse_foreign(tmp_path / "cells")
     written.refuse_foreign(tmp_path / "killed")
     with pytest.raises(UserError, match=r"multirun.yaml"):
         written.refuse_foreign(tmp_path / "others")
