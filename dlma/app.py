@@ -129,8 +129,13 @@ def _main(argv: list[str]) -> int:
 
 def _help(args: Namespace, folder: Path) -> str:
     """The page of the group that stands beside `--help`, or of the whole program, also beside overrides."""
+    folders = [folder]
+    if args.config_dir:
+        from dlma.config import compose
+
+        compose.search_path(folder, args.config_dir)  # refuses what is no folder of options
+        folders.append(Path(args.config_dir))
     groups = [word for word in args.overrides if "=" not in word]
-    folders = [folder, *([Path(args.config_dir)] if args.config_dir else [])]
     return "\n\n".join(help.group_text(folders, group) for group in groups) or help.text(folder)
 
 
