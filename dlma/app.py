@@ -28,7 +28,6 @@ from dlma.config.check import check
 from dlma.config.help import conf_dir
 from dlma.config.run_names import run_folder
 from dlma.errors import Stopped, Unavailable, UserError
-from dlma.report import next_steps
 from dlma.runs import status as run_status
 from dlma.runs import written
 from dlma.runs.folder import MULTIRUN, STATUS
@@ -36,6 +35,7 @@ from dlma.runs.folder import MULTIRUN, STATUS
 if TYPE_CHECKING:
     from dlma.config.compose import Plan
     from dlma.config.hydra_internals import Hydra
+    from dlma.report.next_steps import Command
 
 run_names.register()  # here, so that a launcher's worker, which imports this module for `task`, knows them too
 
@@ -196,6 +196,8 @@ def _without_folder(plan: Plan) -> int:
 
 def _single(hydra: Hydra, plan: Plan, args: Namespace) -> int:
     """One run, and what to do after it."""
+    from dlma.report import next_steps
+
     job = hydra.run("config", task, plan.overrides)
     status = job.return_value
     if status["code"] == 0 and _is_run(plan.cfg):
@@ -208,16 +210,19 @@ def _is_run(cfg: DictConfig) -> bool:
     return cfg.mode._target_ == RUN
 
 
-def _command(args: Namespace, own_sweep: bool = False) -> next_steps.Command:
+def _command(args: Namespace, own_sweep: bool = False) -> Command:
     """The present command, for those that come after it."""
+    from dlma.report.next_steps import Command
+
     given = {"--config-path": args.config_path, "--config-dir": args.config_dir}
     options = [word for name, value in given.items() if value for word in (name, value)]
-    return next_steps.Command(*help.started_by(), options, args.overrides, own_sweep)
+    return Command(*help.started_by(), options, args.overrides, own_sweep)
 
 
 def _sweep(hydra: Hydra, plan: Plan, args: Namespace) -> int:
     """All cells, whatever becomes of each; then one line for each and their report, from the files that they left."""
     from dlma.modes import report
+    from dlma.report import next_steps
 
     report.check(plan.cfg)
     written.refuse_foreign(plan.sweep_folder)

@@ -102,6 +102,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for kind in (FutureWarning, DeprecationWarning):
             warnings.filterwarnings("ignore", category=kind)
+        warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, of a notebook without ipywidgets
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

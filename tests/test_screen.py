@@ -114,6 +114,7 @@ def noise() -> list[str]:
         warnings.simplefilter("always")
         with screen.quiet():
             warnings.warn("will change", FutureWarning, stacklevel=1)
+            warnings.warn("IProgress not found. Please update", UserWarning, stacklevel=1)
             warnings.warn("look at this", UserWarning, stacklevel=1)
             chatty = logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
     return [str(one.message) for one in caught] + ["kernels"] * chatty
@@ -124,4 +125,4 @@ def test_libraries_are_quiet_but_where_a_fault_is_looked_for(monkeypatch):
     assert noise() == ["look at this"]
     assert logging.getLogger("bitsandbytes").level == before and "TRANSFORMERS_VERBOSITY" not in os.environ
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    assert noise() == ["will change", "look at this", "kernels"]
+    assert noise() == ["will change", "IProgress not found. Please update", "look at this", "kernels"]

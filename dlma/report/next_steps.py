@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dlma.config.run_names import split
 from dlma.runs.folder import POLICY, REPORT, RunFolder
+from dlma.store.stage import is_weights
 
 OWN = ("model=hf", "model.path=MODEL", "data=jsonl", "data.path=PROMPTS.jsonl")
 RIVALS = ("dlma", "rlcd")  # a comparison is with the first that the run was not
@@ -76,7 +77,7 @@ def after_run(command: Command, folder: Path) -> list[tuple[str, str]]:
     run = RunFolder(folder)
     method, seed = run.about()["method"], int(run.about()["seed"])
     steps = [("the report", command.show(folder / REPORT))]
-    if (folder / POLICY).is_dir():
+    if _has_policy(folder):
         steps.append(("chat with both", command.mode("chat", override("mode.run", folder))))
     steps.append(("your own model", own_model(command, run)))
     if command.own_sweep:
@@ -85,6 +86,11 @@ def after_run(command: Command, folder: Path) -> list[tuple[str, str]]:
     steps.append(("three seeds", command.line("-m", f"seed={seeds}", keep=_but("seed"))))
     rival = next(name for name in RIVALS if name != method)
     return [*steps, ("compare", command.line("-m", f"method={method},{rival}", keep=_but("method")))]
+
+
+def _has_policy(folder: Path) -> bool:
+    """Whether a policy is there with its weights, which store.keep_policies may have let go."""
+    return any(is_weights(path.name) for path in (folder / POLICY).glob("*"))
 
 
 def own_model(command: Command, run: RunFolder) -> str:
@@ -107,7 +113,7 @@ def after_sweep(command: Command, folder: Path, cells: Sequence[Path]) -> list[t
         steps.append(("the report", command.show(folder / REPORT)))
     if done:
         steps.append(("side by side", command.mode("serve", override("mode.folder", folder))))
-    policies = [cell for cell in done if (cell / POLICY).is_dir()]
+    policies = [cell for cell in done if _has_policy(cell)]
     steps += [("chat with one", command.mode("chat", override("mode.run", cell))) for cell in policies[:1]]
     methods = list(dict.fromkeys(RunFolder(cell).about()["method"] for cell in done))
     if len(methods) > 1:

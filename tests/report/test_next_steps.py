@@ -34,6 +34,7 @@ def plain(steps):
 def with_policy(folder, **options):
     plant(folder, prompts=2, **options)
     (folder / "policy").mkdir()
+    (folder / "policy" / "model.safetensors").write_bytes(b"")
     return folder
 
 
@@ -61,6 +62,8 @@ def test_the_commands_of_a_run_are_its_own(elsewhere):
 
 def test_what_does_not_hold_of_a_run_is_not_said(elsewhere):
     bare = plant(elsewhere / "bare", prompts=2, method="rlcd")
+    (bare / "policy").mkdir()
+    (bare / "policy" / "config.json").write_text("{}")  # what store.keep_policies leaves
     steps = plain(after_run(command("method=rlcd"), bare))
     assert "chat with both" not in steps and steps["compare"].endswith("method=rlcd,dlma")
     assert steps["your own model"].startswith("method=rlcd ")
