@@ -81,13 +81,20 @@ class Library:
 
 
 def run_folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """The folders that a run wrote into, at or below one; what lies inside a run, or is hidden, is not looked at."""
-    if is_run_folder(root):
-        yield root
-    elif depth:
+    """The folders that a run wrote into, at or below one; what lies inside a run, or is hidden, is not looked at.
+
+    One that may not be read is among them: what it holds is not known.
+    """
+    try:
+        if is_run_folder(root):
+            yield root
+            return
         inside = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-        for name in inside:
-            yield from run_folders(root / name, depth - 1)
+    except PermissionError:
+        yield root
+        return
+    for name in inside if depth else ():
+        yield from run_folders(root / name, depth - 1)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

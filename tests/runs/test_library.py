@@ -1,6 +1,8 @@
 """The runs below a folder: which are found, which are left out with a line, and that little of each is read."""
 
+import errno
 import json
+import os
 import shutil
 
 import pyarrow.parquet as pq
@@ -73,6 +75,21 @@ def test_looking_again_reads_what_changed_and_drops_what_is_gone(outputs, monkey
     plant(outputs / "two", prompts=4)
     assert {run.name for run in library.look()[0]} == {"sweep/dlma,seed=0", "one", "two"} and read == ["two"]
     assert library.run(first.id) is None and library.run("../one") is None
+
+
+def test_a_folder_that_may_not_be_read_is_a_line(outputs, monkeypatch):
+    (outputs / "closed").mkdir()
+    whole = os.scandir
+    refused = PermissionError(errno.EACCES, "Permission denied")
+
+    def scandir(path):
+        if path.name == "closed":
+            raise refused
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    runs, skipped = Library(outputs).look()
+    assert len(runs) == 3 and len(skipped) == 1 and skipped[0].startswith("closed: left out: ")
 
 
 def test_folders_are_looked_through_to_a_depth(elsewhere):
