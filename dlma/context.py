@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dlma.config.build import build, layout, resolved, scientific
+from dlma.cost.flops import work_of
 from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
 from dlma.model import compute_dtype
@@ -45,6 +46,7 @@ class RunContext:
     """What every stage of a run needs: config, store, run folder, model and runtime.
 
     round, start: which round of `iterations` this is, and the policy that it begins with; None is the base
+    before: the policy with which the round before began; None is the base
     together: it can work with other processes (dlma/launch.py)
     makes_stages: stages are made, and not only looked up (dlma/plan/dry_run.py)
     """
@@ -62,6 +64,7 @@ class RunContext:
         self.summary: dict[str, float] = {}
         self.round = 1
         self.start: Stage | None = None
+        self.before: Stage | None = None
         self._current: LanguageModel | None = None
         self._base: LanguageModel | None = None
         self._logged: set[float] = set()
@@ -92,14 +95,20 @@ class RunContext:
         later = copy.copy(self)
         self._base = later._base = self._current = later._current = None
         later.cfg = copy.deepcopy(self.cfg)
+        later.cfg.update(later.cfg.iteration.later)
         later.cfg.seed = self.cfg.seed + SEEDS_APART
-        later.round, later.start = self.round + 1, policy
+        later.round, later.start, later.before = self.round + 1, policy, self.start
         return later
 
     @property
     def begun(self) -> list[Stage]:
         """What the model at the round's start is made of besides the base's weights: the last policy, if any."""
-        return [] if self.start is None else [self.start]
+        return self.made_of("current")
+
+    def made_of(self, which: str) -> list[Stage]:
+        """What the "current" model, that of the round "before" or the "frozen" base is made of besides its weights."""
+        stage = {"current": self.start, "before": self.before, "frozen": None}[which]
+        return [] if stage is None else [stage]
 
     @cached_property
     def method(self) -> str:
@@ -276,7 +285,9 @@ class RunContext:
         return self._current
 
     def at_start(self, which: str) -> LanguageModel:
-        """The "current" model at the round's start, or the "frozen" base."""
+        """The "current" model at the round's start, that at the start of the round "before", or the "frozen" base."""
+        if which == "before" and self.before is not None:
+            return self.loaded(self.frozen.trained(self.before.path("policy")))
         return self.current() if which == "current" else self.base()
 
     def scoring(self, by: str) -> LanguageModel:
@@ -284,9 +295,25 @@ class RunContext:
         if self.score_dtype == self.frozen.dtype:
             return self.at_start(by)
         self._base = self._current = None
-        moved = self.start if by == "current" else None
-        spec = self.frozen if moved is None else self.frozen.trained(moved.path("policy"))
+        spec = self.frozen
+        for moved in self.made_of(by):
+            spec = spec.trained(moved.path("policy"))
         return dataclasses.replace(spec, dtype=self.score_dtype, why="recipe.score_dtype").load()
+
+    def scored_again(self) -> dict[str, str]:
+        """The other models by which a later round's pairs are scored, by what for: R's drift, and `consistency`."""
+        by = self.cfg.iteration.scorer
+        if self.start is None:
+            return {}
+        drifts = (
+            {} if work_of(self.cfg.scorer).get("base") else {"otherwise": "frozen" if by == "current" else "current"}
+        )
+        return drifts | ({"before": "before"} if self.cfg.iteration.consistency else {})
+
+    def scoring_models(self, by: str) -> list[LanguageModel]:
+        """What a scorer is built on: the model that scores, and the base where its YAML says `base`."""
+        beside = ["frozen"] if work_of(self.cfg.scorer).get("base") else []
+        return [self.scoring(which) for which in (by, *beside)]
 
     def trainee(self) -> LanguageModel:
         """The model to train; the frozen ones are let go first, so that its weights are held once."""

@@ -82,7 +82,7 @@ def present(
         costs = cost_record.noted(rounds, cell.recorded, cell.store.remembered)
         files.write_json(cell.folder / names.COSTS, costs)
     curve = curve_of(cell, stages, judged, evals, train)
-    drifts = drift_of(rounds, cell.cfg.iteration.scorer) if len(rounds) > 1 else []
+    drifts = drift_of(rounds, cell.cfg.iteration.scorer) if "scored_otherwise" in rounds[-1] else []
     keep_drift(cell, drifts)
     wins = contest_rows.independent_wins(contests)
     data = report_data(cell, shown | earlier(rounds), rows, evals, train, accounts, curve, drifts, wins)
@@ -160,6 +160,8 @@ def drift_of(rounds: Sequence[dict[str, Stage]], scorer: str) -> list[RoundDrift
     """R of each round's pairs by the model at its start and by the base."""
     found = []
     for number, stages in enumerate(rounds, start=1):
+        if number > 1 and "scored_otherwise" not in stages:  # a scorer that is relative to the base
+            continue
         scored = _margins(stages["scored"])
         otherwise = _margins(stages["scored_otherwise"]) if number > 1 else scored
         current, frozen = (scored, otherwise) if scorer == "current" else (otherwise, scored)

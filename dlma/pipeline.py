@@ -85,11 +85,11 @@ def run_round(cell: RunContext, prompts: Stage, contexts: Stage, held_out: Stage
     by = cell.cfg.iteration.scorer
     pairs = make_pairs(cell, contexts, held_out)
     scored = reference(cell, score(cell, pairs, by))
-    again = {} if cell.start is None else {"scored_otherwise": score(cell, pairs, other(by))}
+    again = {f"scored_{how}": score(cell, pairs, model) for how, model in cell.scored_again().items()}
     tokens = read_tokens(cell, scored)
     checked = preflight(cell, prompts=prompts, contexts=contexts, held_out=held_out, pairs=pairs, scored=scored)
     reward = train_reward(cell, scored)
-    policy = stop_at_kl(cell, prompts, train(cell, scored, reward))
+    policy = stop_at_kl(cell, prompts, train(cell, scored, reward, again.get("scored_before")))
     made = dict(pairs=pairs, scored=scored, **again, tokens=tokens, preflight=checked)
     return made | ({} if reward is None else dict(reward=reward)) | dict(policy=policy)
 
@@ -187,18 +187,13 @@ def score(cell: RunContext, pairs: Stage, by: str = "current") -> Stage:
 
         rows, account = usable(_read(pairs, Pair))
         labels = _read(pairs, Label, LABELS) if given else []
-        model = cell.scoring(by)
-        module = GivenMargins(model, labels) if given else build(cell.cfg.scorer, model)
+        models = cell.scoring_models(by)
+        module = GivenMargins(models[0], labels) if given else build(cell.cfg.scorer, *models)
         engine = cell.runtime.predict(module, rows, ScoredPair, folder, "scores")
         return {"account": asdict(account), "engine": engine}
 
-    uses = [pairs, *cell.begun] if by == "current" else [pairs]
+    uses = [pairs, *cell.made_of(by)]
     return cell.make(cell.store.stage("scored", {**key, **cell.score_weights}, uses=uses), write, together=True)
-
-
-def other(model: str) -> str:
-    """Of the two models of a later round, the one that did not score."""
-    return "frozen" if model == "current" else "current"
 
 
 def reference(cell: RunContext, scored: Stage) -> Stage:
@@ -266,10 +261,11 @@ def train_reward(cell: RunContext, scored: Stage) -> Stage | None:
     return cell.make(cell.store.stage("reward", {**rule, **cell.training}, uses=[scored]), write)
 
 
-def train(cell: RunContext, scored: Stage, reward: Stage | None) -> Stage:
-    """The policy, and the record of its training."""
+def train(cell: RunContext, scored: Stage, reward: Stage | None, before: Stage | None) -> Stage:
+    """The policy, and the record of its training; before: the pairs scored as the round before did, if that counts."""
 
     def write(folder: Path) -> dict:
+        from dlma.training.preference_pair import order_agreement
         from dlma.training.rule import Supplies
 
         every = _read(scored, ScoredPair)
@@ -278,16 +274,17 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None) -> Stage:
         rule.intermediate = kept
         read = None if reward is None else lambda: cell.reward_model(reward.path("reward"))
         moved = cell.start is not None and cell.cfg.iteration.reference == "frozen"
-        rule.supply(Supplies(every, read, moved))
+        agreement = None if before is None else order_agreement(every, _read(before, ScoredPair))
+        rule.supply(Supplies(every, read, moved, agreement))
         bounds = rule.fit(pairs, cell.runtime, folder, cell.log_step)
-        answers = {"side": rule.side, "samples": rule.samples, "contrast": rule.contrast, "engine": rule.report()}
         steps = sorted(path.name for path in folder.glob("intermediate/step-*"))
         found = {"trained": (folder / "policy").is_dir(), "intermediate": steps, "clamp": bounds}
-        return found | {"account": asdict(account), **answers}
+        answers = {"side": rule.side, "samples": rule.samples, "contrast": rule.contrast, "engine": rule.report()}
+        return found | {"account": asdict(account), "agreement": agreement, **answers}
 
     kept = cell.cfg.intermediate if cell.target_kl is None else cell.cfg.kl_points
     key = {**scientific(cell.cfg.objective), **cell.training, **({"intermediate": kept} if kept else {})}
-    uses = [scored] if reward is None else [scored, reward]
+    uses = [stage for stage in (scored, reward, before) if stage is not None]
     return cell.make(cell.store.stage("policy", key, uses=uses), write, together=True)
 
 

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 
 Finding = tuple[str, str]  # the dotted key, and what is wrong with it
+LATER = ("pairs", "scorer", "labels", "objective")  # what a later round of `iterations` may have of its own
 
 
 def broken(tree: dict, components: list[str]) -> Iterator[Finding]:
@@ -47,8 +48,27 @@ def _rounds(tree: dict) -> Iterator[Finding]:
     rounds, own = tree["iterations"], tree["scored"]["path"] or tree["pairs"].get("path")
     if rounds > 1 and own:
         yield "iterations", f"{rounds} rounds, but the pairs of {own} are the same in every round: iterations=1"
+    for name in tree["iteration"]["later"]:
+        if name not in LATER:
+            yield (
+                f"iteration.later.{name}",
+                f"is the same in every round; later rounds may have their own {', '.join(LATER)}",
+            )
+    if (tree["scorer"].get("_work_") or {}).get("base"):
+        yield "scorer", "is relative to the base, which the first round's policy is: iteration.later.scorer"
+    if tree["iteration"]["consistency"]:
+        yield from _consistency(tree)
     if rounds > 1 and tree["intermediate"]:
         yield "intermediate", f"{tree['intermediate']} follows one training, from the base on: iterations=1"
+
+
+def _consistency(tree: dict) -> Iterator[Finding]:
+    """Two rounds are held against each other by their scorers, and what comes of it is a property of labels."""
+    if tree["iteration"]["scorer"] != "current":
+        yield "iteration.consistency", "the frozen scorer always agrees with itself: iteration.scorer=current"
+    last = tree["iteration"]["later"].get("objective", tree["objective"])
+    if last["_target_"] != "dlma.objective.dpo.DPO":
+        yield "iteration.consistency", "softens the labels of pairs, which only DPO and its losses read: objective=dpo"
 
 
 def _measured_twice(tree: dict) -> Iterator[Finding]:

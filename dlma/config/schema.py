@@ -55,10 +55,12 @@ class SweepOptions:
 
 @dataclass
 class IterationNode:
-    """Which model a later round takes: the one at its start, or the base."""
+    """Which model a later round takes: the one at its start, or the base; and what else it does otherwise."""
 
     scorer: Literal["current", "frozen"]
     reference: Literal["current", "frozen"]
+    consistency: bool
+    later: dict[str, Component]
 
 
 @dataclass

@@ -43,14 +43,15 @@ def of_stages(rounds: Sequence[Mapping[str, Stage]], values: Mapping) -> Costs:
     """The costs of a run from the stages of its rounds; values: its resolved config."""
     apart = values["iteration"]["scorer"] != values["iteration"]["reference"]
     made = [_of_stages(one, apart and number > 0) for number, one in enumerate(rounds)]
-    return count(values, made, _questions(values["model"], values["scorer"]), model_shape(values["model"]))
+    return count(values, made, _questions(values["model"]), model_shape(values["model"]))
 
 
 def _of_stages(stages: Mapping[str, Stage], again: bool) -> Round:
     reward = steps_of(stages["reward"].read(TRAIN)) if "reward" in stages else []
     policy, steps = stages["policy"], steps_of(stages["policy"].read(TRAIN))
     account = policy.notes.get("account", NO_ACCOUNT)
-    return Round(stages["pairs"].table(), stages["scored"].table(), account, steps, reward, again)
+    scorings = 2 if "scored_before" in stages else 1
+    return Round(stages["pairs"].table(), stages["scored"].table(), account, steps, reward, again, scorings)
 
 
 def recounted(
@@ -72,8 +73,8 @@ def recounted(
     account = manifest["policy"]["notes"].get("account", NO_ACCOUNT)
     one = Round(pairs, scored, account, steps, reward)
     model = _or_none(lambda: recorded.model(trust=False, bits=None))
-    scorer = {**values["scorer"], **_questioned(recorded)}
-    asked = _remembered(_questions(model, scorer), manifest["scored"]["key"])
+    values = {**values, "scorer": {**values["scorer"], **_questioned(recorded)}}
+    asked = _remembered(_questions(model), manifest["scored"]["key"])
     return count(values, [one], asked, None if model is None else model_shape(model))
 
 
@@ -132,10 +133,10 @@ def _questioned(recorded: Recorded) -> dict[str, dict | None]:
     return {"rating": None if scorer is None else scorer["rating"]}
 
 
-def _questions(model: Mapping | None, scorer: Mapping) -> Questions:
+def _questions(model: Mapping | None) -> Questions:
     """The questions that a scorer's judge puts, in the tokens of its model; unknown where either is."""
 
-    def ask(scored_pairs: pa.Table) -> list[tuple[Sequence[int], Sequence[Sequence[int]]]] | None:
+    def ask(scorer: Mapping, scored_pairs: pa.Table) -> list[tuple[Sequence[int], Sequence[Sequence[int]]]] | None:
         from dlma.judge_prompt import question_lengths, rating_lengths
 
         node = scorer.get("rating", scorer.get("ab"))
@@ -181,9 +182,9 @@ def _rated(scored_pairs: pa.Table, tokenizer) -> tuple[list, list]:
 def _remembered(questions: Questions, key: str) -> Questions:
     """The same, asked once for the scored pairs of this key."""
 
-    def ask(scored_pairs: pa.Table) -> list[tuple[Sequence[int], Sequence[Sequence[int]]]] | None:
+    def ask(scorer: Mapping, scored_pairs: pa.Table) -> list[tuple[Sequence[int], Sequence[Sequence[int]]]] | None:
         if key not in _asked_before:
-            _asked_before[key] = questions(scored_pairs)
+            _asked_before[key] = questions(scorer, scored_pairs)
         return _asked_before[key]
 
     return ask

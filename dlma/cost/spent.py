@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 BEYOND = "beyond labels.max_pairs"  # as dlma/labels.py counts them
 SIDES = ("positive", "negative")
-# Of scored pairs, per order in which a judge was asked: tokens of the questions, and of both verdicts; None: not known.
-Questions = Callable[["pa.Table"], "list[tuple[Sequence[int], Sequence[Sequence[int]]]] | None"]
+# Of a scorer's node and its scored pairs, per order in which a judge was asked or answer that it rated: tokens of the
+# questions, and of each verdict; None: not known.
+Questions = Callable[[Mapping, "pa.Table"], "list[tuple[Sequence[int], Sequence[Sequence[int]]]] | None"]
 RATED = ("positive_score", "negative_score")
 
 
@@ -49,6 +50,7 @@ class Round:
 
     pairs, scored: its records; account: of the labels; steps, reward_steps: of training policy and reward model
     again: whether the reference's log-probs were computed in a pass of their own
+    scorings: how often the pairs were scored for their labels
     """
 
     pairs: pa.Table
@@ -57,6 +59,7 @@ class Round:
     steps: Sequence[Mapping[str, str]]
     reward_steps: Sequence[Mapping[str, str]] = ()
     again: bool = False
+    scorings: int = 1
 
     @property
     def charged(self) -> float:
@@ -86,7 +89,9 @@ def lengths(table: pa.Table, column: str) -> np.ndarray:
 def count(values: Mapping, rounds: Sequence[Round], questions: Questions, shape: ModelSize | None) -> Costs:
     """The costs of a run with this resolved config; shape: the model's, None if it is not known."""
     found = dataclasses.asdict(Costs())
-    for one in rounds:
+    for number, one in enumerate(rounds):
+        if number:  # later rounds may have pairs, scorer and objective of their own
+            values = {**values, **values["iteration"].get("later", {})}
         found["human_labels"] = _plus(found["human_labels"], _human_labels(values, one))
         found["judge_calls"] += one.charged * sum(_asked(values, one.scored))
         for kind, load in _loads(values, one, questions):
@@ -146,13 +151,16 @@ def _labelling(values: Mapping, one: Round, questions: Questions) -> Iterator[tu
     """What the scored pairs show: the reference's log-probs always, both prompts' and a judge's where they stand."""
     answers = [one.lengths(f"{side}_ids") for side in SIDES]
     if len(one.scored) > one.scored["positive_under_positive"].null_count:
-        yield "scored", scored([one.lengths(f"{side}_context_ids") for side in SIDES], answers, one.charged)
+        contrast = scored([one.lengths(f"{side}_context_ids") for side in SIDES], answers, one.charged)
+        yield from [("scored", contrast)] * one.scorings
     if any(_asked(values, one.scored)):
-        asked = questions(one.scored)
+        asked = questions(values["scorer"], one.scored)
         loads = [None] if asked is None else [scored([begun], said, one.charged) for begun, said in asked]
         yield from (("scored", load) for load in loads)
     plain = scored([one.lengths("plain_context_ids")], answers, one.charged)
     yield from [("reference", plain)] * (2 if one.again else 1)
+    if work_of(values["scorer"]).get("base"):
+        yield from [("scored", plain)] * one.scorings
 
 
 def _reward(node: Mapping, one: Round) -> Iterator[tuple[str, Workload | None]]:

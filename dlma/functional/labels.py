@@ -16,6 +16,17 @@ def flip_probability(difference: Tensor, temperature: float) -> Tensor:
     return torch.sigmoid(-difference.abs() / temperature)
 
 
+def agreement(first: Tensor, second: Tensor) -> float:
+    """The share of pairs that two scorers put in the same order, a tie of one of them as half; 1 without pairs.
+
+    (1 + tau) / 2 with Kendall's tau of the two answers of a pair, averaged over pairs (Wang et al. 2024, CREAM).
+    first, second: (pairs,), margins of one answer over the other by each scorer
+    """
+    if not len(first):
+        return 1.0
+    return ((1 + first.sign() * second.sign()) / 2).mean().item()
+
+
 def flip_temperature(difference: Tensor, rate: float) -> float:
     """The temperature T at which the mean flip probability of the pairs that are no ties is `rate`.
 

@@ -25,7 +25,7 @@ from dlma.ranges import Count, Few, NotNegative, Number, Positive, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
 from dlma.training.preference_pair import chosen_first
-from dlma.training.rule import Step, TrainingRule
+from dlma.training.rule import Step, Supplies, TrainingRule
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,11 @@ class DPO(TrainingRule):
         )
         self.token_weights = token_weights
         self.engine = Engine(model, token_budget=token_budget, checkpointing=checkpointing)
+
+    def supply(self, supplies: Supplies) -> None:
+        """Besides what every rule takes: how often a label is taken to be right, 1 unless `iteration.consistency`."""
+        super().supply(supplies)
+        self.margin_dpo.right = 1.0 if supplies.agreement is None else supplies.agreement
 
     def fit(
         self, rows: Sequence[ScoredPair], runtime: Runtime, folder: Path, listen: Callable[[dict], None]

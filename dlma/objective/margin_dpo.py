@@ -49,6 +49,7 @@ class MarginDPO:
     per_token: h is a difference of log-ratios per token: each is divided by its own answer's length
     reference_free: h is a difference of log-probs, as if the reference gave every answer the same (SimPO)
     nll_weight: adds nll_weight * -log pi(chosen|q) / |chosen| to each pair's loss
+    right: how often a label is taken to be right; below 1 a share of the loss is that of the opposite label (CREAM)
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class MarginDPO:
         self.per_token = per_token
         self.reference_free = reference_free
         self.nll_weight = nll_weight
+        self.right = 1.0
 
     def bounds(self, pairs: Sequence[ScoredPair]) -> tuple[float, float]:
         """The clamp's bounds in nats, taken over all pairs."""
@@ -101,7 +103,7 @@ class MarginDPO:
     def _require_margins(self, margins: list[float]) -> None:
         """Raises UserError, before any step, for margins that the loss cannot take."""
         try:
-            self.pair_loss(torch.zeros(len(margins)), torch.tensor(margins))
+            self._labelled(torch.zeros(len(margins)), torch.tensor(margins))
         except ValueError as reason:
             raise UserError(f"objective.loss: {reason}: labels.orientation=sign labels.min_margin=0") from None
 
@@ -130,10 +132,14 @@ class MarginDPO:
         return preference_logit(gap, reference_gap, columns.margin, beta=self.beta, margin_weight=self.margin_weight)
 
     def _losses(self, policy: Tensor, logit: Tensor, columns: PairColumns) -> Tensor:
-        losses = columns.weight * self.pair_loss(logit, columns.margin)
+        losses = columns.weight * self._labelled(logit, columns.margin)
         if self.nll_weight:
             losses = losses - self.nll_weight * policy[:, 0] / columns.tokens[:, 0]
         return losses
+
+    def _labelled(self, logit: Tensor, margin: Tensor) -> Tensor:
+        own = self.pair_loss(logit, margin)
+        return own if self.right == 1 else self.right * own + (1 - self.right) * self.pair_loss(-logit, -margin)
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """The mean loss of a batch of `PairCollator`, a scalar; `model` is called once, as it comes, wrapped or not."""

@@ -6,6 +6,7 @@ by the larger of two times: its operations, and reading weights and cache once a
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -17,12 +18,15 @@ from dlma.plan.dry_run import Sizes
 
 def load_of(name: str, cfg: DictConfig, sizes: Sizes, samples: int) -> Workload | None:
     """The load of a stage, by what it is for in the pipeline; None for a component whose YAML does not say."""
-    name = name.split()[0]  # without the number of the round
+    name, *number = name.split()  # the number of a later round
     if name in ("base", "prompted", "aligned"):
         return _answers(name, cfg, sizes, samples)
     group = _GROUPS.get(name)
     if group is None:
         return Workload()
+    if number:
+        cfg = copy.deepcopy(cfg)
+        cfg.update(cfg.iteration.later)
     known = work_of(cfg[group])
     count = _COMPONENTS.get(known["kind"]) if known else None  # rollouts (PPO) are counted after a run, not before
     return count(sizes.train, known, cfg, cfg[group], sizes) if count else None
@@ -32,6 +36,7 @@ _GROUPS = {
     "pairs": "pairs",
     "scored": "scorer",
     "scored_otherwise": "scorer",
+    "scored_before": "scorer",
     "reward": "reward",
     "policy": "objective",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dlma import files
@@ -35,7 +35,7 @@ ALWAYS = (MANIFEST, CONFIG, METRICS, COSTS, REPORT)
 def written(
     stages: dict[str, Stage],
     *,
-    rounds: Sequence[object],
+    rounds: Sequence[Mapping[str, object]],
     judged: dict[str, Stage],
     measured: dict[str, Stage],
     by_category: Sequence[object],
@@ -44,7 +44,7 @@ def written(
     had = {
         (REWARD_TRAIN, REWARDS): "reward" in stages,
         (TRAJECTORY, TRAJECTORY_ANSWERS): "intermediate" in stages,
-        (ROUNDS,): len(rounds) > 1,
+        (ROUNDS,): "scored_otherwise" in rounds[-1],
         (VERDICTS,): bool(judged),
         (METRIC_VALUES,): bool(measured),
         (CATEGORIES,): bool(by_category),

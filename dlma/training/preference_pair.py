@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+
+from dlma.functional.labels import agreement
 from dlma.model import trees
 from dlma.records import ScoredPair
 
@@ -14,6 +19,12 @@ def sides(pair: ScoredPair) -> tuple[str, str]:
 def margin(pair: ScoredPair) -> float:
     """The margin of chosen over rejected, nats."""
     return pair.margin if pair.chosen == "positive" else -pair.margin
+
+
+def order_agreement(pairs: Sequence[ScoredPair], again: Sequence[ScoredPair]) -> float:
+    """The share of pairs whose answers two scorings put in the same order (functional.labels.agreement)."""
+    margins = [torch.tensor([pair.margin for pair in some], dtype=torch.float64) for some in (pairs, again)]
+    return agreement(*margins)
 
 
 def both_answers(pair: ScoredPair) -> list[trees.Completion]:

@@ -44,11 +44,13 @@ class Supplies:
     prompts: pairs of all training prompts, whatever became of their labels
     reward: reads the reward model, if there is one
     moved: the policy is not the pairs' reference when training begins (a later round with the base as reference)
+    agreement: how often the round before would have put a pair's answers in the same order, where that is to count
     """
 
     prompts: Sequence[ScoredPair]
     reward: Callable[[], RewardModel] | None
     moved: bool = False
+    agreement: float | None = None
 
 
 class Step:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kendalltau
 
-from dlma.functional.labels import flip_probability, flip_temperature
+from dlma.functional.labels import agreement, flip_probability, flip_temperature
 
 differences = st.lists(st.floats(-2, 2, allow_nan=False), min_size=1, max_size=30)
 
@@ -48,3 +49,18 @@ def test_no_errors_and_nothing_but_ties_need_no_temperature():
 def test_impossible_rates_are_refused(rate):
     with pytest.raises(ValueError, match="flip rate"):
         flip_temperature(tensor(1.0), rate)
+
+
+def test_agreement_by_hand():
+    """Alike, opposite, a tie of one, alike: (1 + 0 + 1/2 + 1) / 4."""
+    first, second = torch.tensor([2.0, 1.0, 0.0, -3.0]), torch.tensor([0.1, -5.0, 4.0, -0.2])
+    assert agreement(first, second) == agreement(second, first) == pytest.approx(0.625)
+    assert agreement(first[:0], second[:0]) == 1.0
+    assert agreement(first, -first) == pytest.approx(0.125)  # the tie of both counts a half
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3).filter(bool), st.integers(-3, 3).filter(bool)), min_size=1, max_size=9))
+def test_agreement_is_kendalls_tau_of_two_answers_brought_to_0_and_1(margins):
+    taus = [(kendalltau([one, 0], [other, 0]).statistic + 1) / 2 for one, other in margins]
+    first, second = (torch.tensor(some, dtype=torch.float64) for some in zip(*margins, strict=True))
+    assert agreement(first, second) == pytest.approx(sum(taus) / len(taus))

@@ -13,6 +13,7 @@ from dlma.errors import UserError
 from dlma.objective.dpo import DPO
 from dlma.objective.losses import Conservative, Ipo, LogOffset, RewardDistillation, Sigmoid, SoftLabels, TargetMargin
 from dlma.trainer.runtime import Runtime
+from dlma.training.rule import Supplies
 
 BETA, WEIGHT, LIMIT = 0.5, 0.25, 4.0
 
@@ -133,6 +134,26 @@ def test_weighing_by_margins_needs_margins(model):
     pairs = [p for p in scored_pairs(model, n=12) if p.margin < 0]
     with pytest.raises(UserError, match=r"objective\.weighted: .* scorer that gives a margin"):
         rule(model, weighted=True).items(pairs)
+
+
+@pytest.mark.parametrize("name", ["target_margin", "ipo", "per_token"])
+def test_labels_that_are_right_in_a_share_of_cases_mix_both_losses(tmp_path, model, moved, name):
+    """CREAM: C * L(chosen over rejected) + (1 - C) * L(rejected over chosen); the step-0 check knows it."""
+    options, _ = CASES[name]
+    pairs = scored_pairs(model, n=4)
+    turned = [dataclasses.replace(p, chosen="negative") for p in pairs]
+
+    def mean(some, agreement):
+        trained = rule(moved, **options)
+        trained.supply(Supplies(some, None, agreement=agreement))
+        with torch.no_grad():
+            return sum(trained.loss(micro)[0].item() for micro in trained.micros(trained.items(some))) / len(some)
+
+    assert mean(pairs, 0.7) == pytest.approx(0.7 * mean(pairs, None) + 0.3 * mean(turned, None), rel=1e-5)
+    assert mean(pairs, 1.0) == mean(pairs, None)
+    trained = rule(copy.deepcopy(model), **{**options, "epochs": 1})
+    trained.supply(Supplies(pairs, None, agreement=0.7))
+    trained.fit(pairs, Runtime(), tmp_path, lambda row: None)
 
 
 def test_the_log_of_a_margin_wants_the_better_answer_chosen_before_any_step(model):

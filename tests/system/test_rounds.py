@@ -138,6 +138,37 @@ def test_rounds_without_meaning_are_refused_before_any_work(run, capsys, overrid
     assert len(errors) == 1 and line in errors[0]
 
 
+def test_later_rounds_may_have_pairs_scorer_and_labels_of_their_own(run):
+    folder = run("method=dice", "pairs.seed=0", name="dice")
+    first = run("method=dice", "iterations=1", name="first")
+    assert counts(first)["reused"]["policy"] == 1  # it is DLMA's own round, shared in the store
+    scored = pq.read_table(folder / "scored.parquet")
+    assert scored["id"].to_pylist()[:2] == [f"{scored['prompt_id'][0].as_py()}-{n}" for n in range(2)]
+    gains = [
+        a - b for a, b in zip(scored["positive_score"].to_pylist(), scored["negative_score"].to_pylist(), strict=True)
+    ]
+    assert scored["margin"].to_pylist() == pytest.approx(gains)
+    assert len(set(scored["positive_score"].to_pylist())) > 4 and not (folder / "rounds.csv").exists()
+    spent = [json.loads((one / "costs.json").read_text()) for one in (first, folder)]
+    drawn = pq.read_table(folder / "pairs.parquet").to_pylist()
+    lengths = [len(row["positive_ids"]) + len(row["negative_ids"]) for row in drawn]
+    assert spent[1]["tokens_sampled"] == spent[0]["tokens_sampled"] + sum(lengths)
+    plain = sum(len(row["plain_context_ids"]) for row in scored.to_pylist())
+    assert spent[1]["tokens_scored"] == spent[0]["tokens_scored"] + plain + sum(lengths)  # once more, by the base
+    policy = json.loads((folder / "manifest.json").read_text())["policy"]["notes"]
+    assert policy["account"]["kept"] <= policy["account"]["read"] / 2
+
+
+def test_labels_count_as_right_as_often_as_two_rounds_agree(run):
+    sharp = run("iterations=3", name="sharp")
+    soft = run("iterations=3", "iteration.consistency=true", name="soft")
+    notes = [json.loads((one / "manifest.json").read_text())["policy"]["notes"] for one in (sharp, soft)]
+    assert notes[0]["agreement"] is None and 0.5 < notes[1]["agreement"] <= 1
+    assert counts(soft)["reused"]["policy"] == 1  # the first round has no round before it
+    spent = [json.loads((one / "costs.json").read_text())["tokens_scored"] for one in (sharp, soft)]
+    assert spent[1] > 1.5 * spent[0]  # two of three rounds are scored twice
+
+
 @pytest.mark.slow
 def test_an_adapter_is_trained_further(run, tmp_path):
     lora = "recipe.lora={rank: 4, alpha: 8.0, targets: all-linear}"
