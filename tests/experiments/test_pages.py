@@ -57,7 +57,15 @@ def test_writing_a_page_changes_nothing_but_what_stands_between_the_markers(tmp_
 
 
 # Their sweeps take tens of seconds to compose.
-LARGE = ("main_comparison", "component_ablation", "margin_long", "phase_diagram", "against_rlhf", "workbench_validity", "label_free_2026")
+LARGE = (
+    "main_comparison",
+    "component_ablation",
+    "margin_long",
+    "phase_diagram",
+    "against_rlhf",
+    "workbench_validity",
+    "label_free_2026",
+)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in TABLES.names()])
