@@ -305,15 +305,19 @@ class RunContext:
         by = self.cfg.iteration.scorer
         if self.start is None:
             return {}
-        drifts = (
-            {} if work_of(self.cfg.scorer).get("base") else {"otherwise": "frozen" if by == "current" else "current"}
-        )
+        otherwise = "frozen" if by == "current" else "current"
+        drifts = {} if self._relative else {"otherwise": otherwise}
         return drifts | ({"before": "before"} if self.cfg.iteration.consistency else {})
 
     def scoring_models(self, by: str) -> list[LanguageModel]:
         """What a scorer is built on: the model that scores, and the base where its YAML says `base`."""
-        beside = ["frozen"] if work_of(self.cfg.scorer).get("base") else []
-        return [self.scoring(which) for which in (by, *beside)]
+        return [self.scoring(which) for which in ([by, "frozen"] if self._relative else [by])]
+
+    @property
+    def _relative(self) -> bool:
+        """Whether the scorer holds a model against the base (`base` in its YAML's `_work_`)."""
+        known = work_of(self.cfg.scorer)
+        return known.get("base", False)
 
     def trainee(self) -> LanguageModel:
         """The model to train; the frozen ones are let go first, so that its weights are held once."""

@@ -63,7 +63,8 @@ def _pairs(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: 
 
 
 def _labels(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:
-    rows *= work_of(cfg.pairs).get("per_prompt", 1)
+    pairs = work_of(cfg.pairs)
+    rows *= pairs.get("per_prompt", 1)
     answers = [sizes.answer.mean] * 2
     found = scored([sizes.contexts[side].mean for side in known["contexts"]], answers, rows)
     question = sizes.contexts["plain"].mean + sum(answers)  # the judge's own words are not counted
