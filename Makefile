@@ -38,6 +38,13 @@ docs: $(READY)
 
 setup: $(READY)
 
+# The wheel and the sdist in dist/, with metadata that an index takes (twine is fetched for it).
+.PHONY: dist
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/uv build --quiet
+	$(BIN)/uv tool run twine@7.0.0 check --strict dist/*.whl dist/*.tar.gz
+
 # The stamp is written last: a set-up that was stopped half-way is taken up again. What is installed has the sha256 of
 # requirements.lock, pip's uv too; torch, whose builds differ, and what its build asks for are held to their versions.
 $(READY): constraints.txt requirements.lock pyproject.toml Makefile

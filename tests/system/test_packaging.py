@@ -1,10 +1,13 @@
 """What ships: pinned dependencies without traces of a machine, a wheel that carries its config, sound metadata."""
 
+import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -81,15 +84,35 @@ def test_the_lock_is_installed_first_and_its_reader_by_its_own_hash():
     assert pin in PINS and pin.startswith("uv==")
 
 
+STEPS = re.findall(r"^([A-Z]+) (.+)$", re.sub(r" *\\\\\n *", " ", (ROOT / "Dockerfile").read_text()), flags=re.M)
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The built wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "uv", "build", "--wheel", "--out-dir", str(folder), "--offline", "-q", str(ROOT)]
+def copied(tmp_path_factory):
+    """A clean folder with what the Dockerfile copies into the image, and nothing else."""
+    folder = tmp_path_factory.mktemp("image")
+    for *names, target in (arguments.split() for word, arguments in STEPS if word == "COPY"):
+        for name in names:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, folder / target)
+    return folder
+
+
+def built(source: Path, out: Path, *kinds: str) -> Path:
+    """A folder with the distributions of a source tree."""
+    build = [sys.executable, "-m", "uv", "build", *kinds, "--out-dir", str(out), "--offline", "-q", str(source)]
     done = subprocess.run(build, capture_output=True, text=True, timeout=120)
     if done.returncode:  # the build back-end is fetched once; without network there is nothing to build with
         pytest.skip("the build back-end is not at hand: " + done.stderr.strip().splitlines()[-1])
-    return next(folder.glob("*.whl"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(copied, tmp_path_factory):
+    """The wheel, built of what goes into the image."""
+    return next(built(copied, tmp_path_factory.mktemp("wheel"), "--wheel").glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +184,108 @@ def test_licence_and_citation_agree_with_the_metadata():
     assert PROJECT["license"] == citation["license"] == "Apache-2.0"
     assert PROJECT["version"] == citation["version"]
     assert citation["preferred-citation"]["url"].endswith("2402.11907")
+
+
+def twine_accepts(*files: Path) -> None:
+    """Holds metadata and description against what an index takes."""
+    pytest.importorskip("twine", reason="twine is not at hand: make dist fetches it")
+    check = [sys.executable, "-m", "twine", "check", "--strict", *files]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.count("PASSED") == len(files), done.stdout + done.stderr
+
+
+def test_twine_accepts_the_wheel_whose_types_are_for_others_too(wheel):
+    twine_accepts(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        assert "dlma/py.typed" in archive.namelist()
+
+
+@pytest.mark.slow
+def test_the_sdist_is_accepted_and_builds_the_same_wheel(wheel, tmp_path):
+    (sdist,) = built(ROOT, tmp_path / "sdist", "--sdist").glob("*.tar.gz")
+    twine_accepts(sdist)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (source,) = (tmp_path / "unpacked").iterdir()
+    (again,) = built(source, tmp_path / "again", "--wheel").glob("*.whl")
+    assert again.read_bytes() == wheel.read_bytes()
+
+
+def test_classifiers_are_the_pythons_that_ci_runs_and_the_image_has_the_oldest():
+    minor = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)]
+    assert minor == workflow()["jobs"]["tests"]["strategy"]["matrix"]["python"]
+    assert PROJECT["requires-python"] == f">={minor[0]}"
+    assert STEPS[0] == ("FROM", f"python:{minor[0]}-slim")
+
+
+def workflow() -> dict:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+
+
+TARGETS = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), flags=re.M))
+
+
+def test_workflow_hooks_and_contributing_call_targets_that_make_has():
+    steps = [step["run"] for job in workflow()["jobs"].values() for step in job["steps"] if "run" in step]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    pages = "".join((ROOT / name).read_text() for name in ("CONTRIBUTING.md", "docs/install.md"))
+    called = [*steps, *(hook["entry"] for hook in hooks), *re.findall(r"^make [^#\n]+", pages, flags=re.M)]
+    words = {word for line in called for word in line.split()[1:] if "=" not in word}
+    assert all(line.startswith("make ") for line in called)
+    assert {"lint", "types", "test", "dist", "setup"} <= words <= TARGETS
+
+
+def test_every_extra_stands_on_the_page_and_every_extra_that_is_named_exists():
+    extras = set(PROJECT["optional-dependencies"])
+    page = (ROOT / "docs" / "install.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.M)) == extras
+    places = [*ROOT.glob("*.md"), *(path for room in ("docs", "dlma", "conf") for path in (ROOT / room).rglob("*.*"))]
+    texts = [path.read_text() for path in places if path.suffix in (".md", ".py", ".yaml")]
+    named = {name for text in texts for group in re.findall(r"dlma\[([\w,]+)\]", text) for name in group.split(",")}
+    assert "real" in named and named - {"NAME"} <= extras
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml")), ids=lambda p: p.name)
+def test_issue_forms_have_what_github_asks_of_them(path):
+    form = yaml.safe_load(path.read_text())
+    assert form["name"] and form["description"]
+    ids = [field["id"] for field in form["body"]]
+    assert len(ids) == len(set(ids)) and all(re.fullmatch(r"[\w-]+", one) for one in ids)
+    for field in form["body"]:
+        assert field["type"] in ("input", "textarea", "dropdown") and field["attributes"]["label"]
+        assert (field["type"] == "dropdown") == bool(field["attributes"].get("options"))
+    assert any(field.get("validations", {}).get("required") for field in form["body"])
+
+
+def test_the_image_knows_every_step_that_it_is_made_of(copied):
+    assert {word for word, _ in STEPS} == {"FROM", "WORKDIR", "COPY", "ARG", "RUN", "ENV", "ENTRYPOINT"}
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert let_in == {path.name for path in copied.iterdir()}
+    (entry,) = [json.loads(arguments) for word, arguments in STEPS if word == "ENTRYPOINT"]
+    assert entry == list(PROJECT["scripts"])
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_image_install_a_command_that_works(copied, tmp_path):
+    """Every RUN in an environment of its own; wheels come from the package index, or from where pip is told to look."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "python"], check=True, timeout=120)
+    path = f"{tmp_path / 'python' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    values = dict(arguments.split("=", 1) for word, arguments in STEPS if word in ("ARG", "ENV"))
+    environment = {**{n: v for n, v in os.environ.items() if n != "PYTHONPATH"}, **values, "PATH": path}
+    for word, arguments in STEPS:
+        if word == "RUN":
+            done = subprocess.run(
+                ["sh", "-c", arguments], cwd=copied, env=environment, capture_output=True, text=True, timeout=1500
+            )
+            if done.returncode and "Could not find a version" in done.stderr:
+                pytest.skip("no package index at hand")
+            assert done.returncode == 0, done.stderr[-2000:]
+    (tmp_path / "work").mkdir()
+    words = ["mode=check", "method=rlcd"]
+    done = subprocess.run(
+        ["dlma", *words], cwd=tmp_path / "work", env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["config ok"]), done.stderr
 
 
 def test_ci_runs_make_test():
