@@ -63,7 +63,7 @@ lock: $(READY)
 	mv $(VENV)/lock requirements.lock
 
 # A W&B workspace and report as code for whoever is logged in; without a login it says what it would build.
-# Another project or sweep: make dashboard ARGS='logger.project=mine mode.group=SWEEP'
+# Another project or sweep: make dashboard ARGS='logger.wandb.project=mine mode.group=SWEEP'
 .PHONY: dashboard
 dashboard: $(READY)
 	$(BIN)/python run.py mode=dashboard $(ARGS)

@@ -22,6 +22,7 @@ from dlma.config.build import build, layout, resolved, scientific
 from dlma.cost.flops import work_of
 from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
+from dlma.logger.trackers import Trackers
 from dlma.model import compute_dtype
 from dlma.model.chat_model import format_of
 from dlma.model.compute_dtype import Choice
@@ -128,8 +129,8 @@ class RunContext:
 
     @cached_property
     def tracker(self):
-        """The tracker that `logger=` names."""
-        return build(self.cfg.logger)
+        """The trackers that `logger=` names, as one."""
+        return Trackers([build(node) for node in self.cfg.logger.values()])
 
     @contextmanager
     def tracking(self) -> Iterator[None]:

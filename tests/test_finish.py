@@ -6,7 +6,7 @@ import json
 import pytest
 
 from dlma.app import main
-from dlma.logger import CsvTracker
+from dlma.logger.trackers import CsvTracker
 
 
 @pytest.fixture

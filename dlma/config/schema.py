@@ -174,5 +174,5 @@ class Root:
     alerts: Component
     panel: Component
     trainer: Component
-    logger: Component
+    logger: dict[str, Component]
     mode: Component

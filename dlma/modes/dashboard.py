@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from dlma import logger
 from dlma.errors import UserError
+from dlma.logger import weights_and_biases
 from dlma.ranges import Positive
 
 if TYPE_CHECKING:
@@ -78,10 +78,10 @@ def run(cfg: DictConfig, /, *, project: str, entity: str | None, seconds: Positi
 
 
 def _why_not(seconds: float) -> str | None:
-    url = logger.server()
-    if logger.api_key(url) is None:
+    url = weights_and_biases.server()
+    if weights_and_biases.api_key(url) is None:
         return "no API key (run `wandb login` once, or set WANDB_API_KEY)"
-    if not logger.reachable(url, seconds):
+    if not weights_and_biases.reachable(url, seconds):
         return f"{url} cannot be reached (tried for {seconds:g} s at the most)"
     return None
 

@@ -102,7 +102,7 @@ def test_every_rubric_can_be_put_to_an_llm_judge(rubric):
         ("scorer=3", "scorer=3: no such option"),
         ("prompts=lab_pairs/kind_crul", "prompts=lab_pairs/kind_crul: no such option"),
         ("scorer={a: 1}", "scorer="),
-        ("~logger", "logger: is missing"),
+        ("~sampler", "sampler: is missing"),
         ("~loger", "~loger: cannot be set"),
         ("hydra.run.dr=x", "hydra.run.dr=x: cannot be set; did you mean hydra.run.dir?"),
         ("hydra/launcher=jobllib", "did you mean hydra/launcher=joblib?"),

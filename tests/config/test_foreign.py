@@ -108,8 +108,11 @@ def test_an_experiment_may_bring_a_sweep_and_its_mode(experiment, run_main):
         ),
         (["prompts.chat_options={a: {_target_: os.system}}"], "prompts.chat_options.a: no component"),
         (["reward._target_=dlma.app.main"], "is no component: its parameter argv"),
-        (["logger._target_=dlma.modes.pin.pin"], "logger: _target_ dlma.modes.pin.pin: is a mode"),
-        (["mode._target_=dlma.logger.CsvTracker"], "mode: _target_ dlma.logger.CsvTracker: is no mode"),
+        (["logger.csv._target_=dlma.modes.pin.pin"], "logger.csv: _target_ dlma.modes.pin.pin: is a mode"),
+        (
+            ["mode._target_=dlma.logger.trackers.CsvTracker"],
+            "mode: _target_ dlma.logger.trackers.CsvTracker: is no mode",
+        ),
     ],
 )
 def test_a_target_stands_only_where_its_kind_of_component_is_expected(words, says, run_main):

@@ -22,7 +22,7 @@ LAYERS = [
     ["dlma.config.*"],
     ["dlma.wheels"],
     ["dlma.store.*"],
-    ["dlma.model.*", "dlma.data.*", "dlma.logger"],
+    ["dlma.model.*", "dlma.data.*", "dlma.logger.*"],
     ["dlma.trainer.*"],
     ["dlma.prompts.*", "dlma.judge_prompt"],
     ["dlma.sampler.*"],

@@ -227,7 +227,14 @@ def test_a_package_is_large_by_lines_or_by_files():
 
 # Distributions whose module has another name.
 MODULE_OF = {
-    **{"hydra-core": "hydra", "pyyaml": "yaml", "lm-eval": "lm_eval", "wandb-workspaces": "wandb_workspaces"},
+    **{
+        "hydra-core": "hydra",
+        "pyyaml": "yaml",
+        "lm-eval": "lm_eval",
+        "mlflow-skinny": "mlflow",
+        "wandb-workspaces": "wandb_workspaces",
+    },
+    "mlflow-skinny": "mlflow",
     **{"vadersentiment": "vaderSentiment", "alt-profanity-check": "profanity_check"},
 }
 # Distributions that are asked for and never imported, with what takes them.
@@ -245,4 +252,4 @@ def declared(*extras: str) -> set[str]:
 def test_what_the_package_imports_is_declared_and_what_is_declared_is_imported():
     used = {i.name.split(".")[0] for module in modules() for i in imports(module)}
     used -= set(sys.stdlib_module_names) | {"dlma", ""}
-    assert used == declared("benchmarks", "qlora", "dashboard", "real", "profanity")
+    assert used == declared("benchmarks", "qlora", "dashboard", "real", "profanity", "loggers")

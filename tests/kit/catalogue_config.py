@@ -133,7 +133,7 @@ KEYS = [
     config("<key>: needs a _target_: the class or function that it configures", "Choose the option that has it first.",
            ("judges.mine", {"tie": 1}), ("metrics.mine", {"a": 1}), ("judges.mine", {"_target_": 3})),
     config("<key>: _target_ <target>: must name something inside `dlma.`", "Code of your own is put into the package.",
-           ("scorer._target_", "os.system"), ("data._target_", "mine.Reader"), ("logger._target_", "dlma")),
+           ("scorer._target_", "os.system"), ("data._target_", "mine.Reader"), ("logger.csv._target_", "dlma")),
     config("<key>: _target_ <target>: there is no module <module>", "Mind the spelling of the module.",
            ("scorer._target_", "dlma.scorer.nothing.Self"), ("data._target_", "dlma.datta.lab.LabPrompts")),
     config("<key>: _target_ <target>: <module> has no <name>; it has <names>", "Write one of the names that it has.",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlma import logger
+from dlma.logger import weights_and_biases
 from dlma.metrics.summary import METRICS
 from dlma.modes import dashboard
 
@@ -10,11 +10,11 @@ from dlma.modes import dashboard
 @pytest.fixture(autouse=True)
 def nobody(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    monkeypatch.setattr(logger, "reachable", lambda *args: pytest.fail("the network was asked"))
+    monkeypatch.setattr(weights_and_biases, "reachable", lambda *args: pytest.fail("the network was asked"))
 
 
 def test_without_a_login_it_says_what_it_would_build(run_main):
-    ran = run_main("mode=dashboard", "logger.project=mine", "mode.group=a sweep")
+    ran = run_main("mode=dashboard", "logger.wandb.project=mine", "mode.group=a sweep")
     assert ran.code == 0, ran.err
     assert "no API key" in ran.out and "your-entity/mine, sweep a sweep" in ran.out
     for word in ("Method comparison", "Margin panel", "Samples", "scored_pairs", "eval/aligned/harmful"):

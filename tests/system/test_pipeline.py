@@ -15,7 +15,7 @@ from small_models import byte_level_tokenizer, save_small
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dlma.app import main
-from dlma.logger import CsvTracker
+from dlma.logger.trackers import CsvTracker
 from dlma.objective.dpo import DPO
 from dlma.trainer.runtime import ShardWriter
 
@@ -303,10 +303,25 @@ def test_a_tokenizer_without_bos_eos_or_pad_works_and_its_lack_of_an_end_is_said
     assert "has no EOS: every answer runs to recipe.max_new_tokens" in capsys.readouterr().err
 
 
-def test_weights_and_biases_offline_is_one_run_of_the_cell_with_its_tables(run):
-    folder = run("logger=wandb")
+def test_trackers_side_by_side_keep_the_figures_of_the_csv_files(run):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    folder = run("logger=[csv,wandb,tensorboard]")
     (offline,) = (folder / "wandb").glob("offline-run-*")
     assert list(offline.glob("*.wandb"))
+    read = EventAccumulator(str(folder / "tensorboard"), size_guidance={"tensors": 0})
+    read.Reload()
+    steps = list(csv.DictReader((folder / "train.csv").open()))
+    for name in set(steps[0]) - {"step"}:
+        found = [(event.step, make_ndarray(event.tensor_proto).item()) for event in read.Tensors(f"train/{name}")]
+        assert found == [(int(row["step"]), pytest.approx(float(row[name]), rel=1e-5)) for row in steps]
+    for row in csv.DictReader((folder / "metrics.csv").open()):
+        (found,) = read.Tensors(f"eval/{row['metric']}")
+        value = make_ndarray(found.tensor_proto).item()
+        assert value == pytest.approx(float(row["mean"] or "nan"), rel=1e-5, nan_ok=True)
+    assert {"samples", "scored_pairs", "config"} <= set(read.Tags()["tensors"])
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_a_run_a_failing_cell_and_an_interrupted_command_leave_no_secret(lab, el
     with serving(telling) as server:
         asked = ["judges=[llm]", "endpoint.model=${oc.env:HF_TOKEN}", f"endpoint.base_url={server.url}"]
         words = [*asked, "endpoint.key_variable=CLOUD_API_KEY"]
-        ran = lab(*words, "logger=wandb", "logger.tags=['${oc.env:HF_TOKEN}']", f"name=x {PLANTED['HF_TOKEN']}")
+        ran = lab(*words, "logger=wandb", "logger.wandb.tags=['${oc.env:HF_TOKEN}']", f"name=x {PLANTED['HF_TOKEN']}")
         assert ran.code == 0, ran.err
         assert any(f"Bearer {PLANTED['CLOUD_API_KEY']}" in header.values() for header in server.headers)
         assert leaks(elsewhere, ran.out, ran.err) == []

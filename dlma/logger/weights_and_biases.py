@@ -1,9 +1,7 @@
-"""Trackers: they keep the curves and samples of a run besides the CSV files in its folder.
+"""Weights & Biases, offline unless asked.
 
-One small interface, `start`, `log`, `table`, `finish`; each sweep cell is one run of it. metrics.csv and train.csv
-are written by the pipeline whatever the tracker is.
-Weights & Biases is offline unless asked, and asking never prompts and never hangs: without a key, or when the
-server does not answer within `connect_seconds`, the run is offline and one line says so.
+Asking never prompts and never hangs: without a key, or when the server does not answer within `connect_seconds`, the
+run is offline and one line says so.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from dlma.logger.trackers import left_out, one_line
 from dlma.ranges import Positive
 from dlma.redaction import redact
 
@@ -28,22 +27,6 @@ if TYPE_CHECKING:
     import wandb
 
 log = logging.getLogger(__name__)
-
-
-class CsvTracker:
-    """The tracker that adds nothing to the CSV files of the run folder."""
-
-    def start(self, run_dir: Path, name: str, group: str | None, config: dict) -> None:
-        """Nothing to open."""
-
-    def log(self, metrics: dict[str, float], step_key: str = "train/step") -> None:
-        """Nothing to keep: train.csv holds the curves."""
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
-        """Nothing to keep: the Parquet files of the run folder hold the rows."""
-
-    def finish(self, summary: dict[str, float], exit_code: int = 0) -> None:
-        """Nothing to close."""
 
 
 class WandbTracker:
@@ -95,7 +78,7 @@ class WandbTracker:
             settings = self._settings(base_url=url, api_key=key, init_timeout=left)
             self._run = self._open(described, "online", settings)
         except (_wandb().Error, ValueError) as error:
-            return _one_line(error)
+            return one_line(error)
         return None
 
     def _open(self, described: dict, mode: str, settings: wandb.Settings) -> wandb.Run:
@@ -129,9 +112,7 @@ class WandbTracker:
 
     def log(self, metrics: dict[str, float], step_key: str = "train/step") -> None:
         """One row; `metrics[step_key]` is the axis of all keys that share its first part ("train/")."""
-        if step_key not in metrics:
-            raise ValueError(f"a row without its step {step_key}")
-        with self._line_on_failure("a row"):
+        with left_out("W&B", "a row"):
             if step_key not in self._axes:
                 self._axes.add(step_key)
                 self._run.define_metric(step_key, hidden=True)
@@ -143,24 +124,16 @@ class WandbTracker:
 
         W&B's preview in the run's media ends at 10,000 rows; the table's artifact holds all (to 200,000).
         """
-        with self._line_on_failure(f"the table {name}"), _staging(self._folder):
+        with left_out("W&B", f"the table {name}"), _staging(self._folder):
             table = _wandb().Table(columns=list(columns), data=redact([list(row) for row in rows]))
             self._run.log({name: table})
 
     def finish(self, summary: dict[str, float], exit_code: int = 0) -> None:
         """Closes the run with its summary numbers; a failed cell gives an exit code other than 0."""
-        with self._line_on_failure("the summary"):
+        with left_out("W&B", "the summary"):
             self._run.summary.update(summary)
             self._run.finish(exit_code=exit_code)
         self._run = None
-
-    @contextmanager
-    def _line_on_failure(self, what: str) -> Iterator[None]:
-        """A tracker never ends a run: whatever a server or wandb's own process does costs one line."""
-        try:
-            yield
-        except Exception as error:  # wandb's process may die in many ways, with as many exceptions
-            log.warning("W&B: %s is left out: %s", what, _one_line(error))
 
 
 def _wandb():
@@ -170,10 +143,6 @@ def _wandb():
 
     wandb.setup(settings=wandb.Settings(silent=True))
     return wandb
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 @contextmanager
