@@ -26,7 +26,11 @@ NUMBER = re.compile(
 UNITS = re.compile(r"\s*(%|points?\b|times\b|minutes?\b|hours?\b|seconds?\b)")
 LEVELS = {f"{100 * sweep_tables.MARGIN:g} points", f"{100 * intervals.LEVEL:g} %", "1 points"}
 # Of pages on other things too, the sections that say what came out.
-RESULTS = {"README.md": ("What was found",), "docs/how_it_is_built.md": ("Speed",)}
+RESULTS = {
+    "README.md": ("What was found",),
+    "docs/how_it_is_built.md": ("Speed",),
+    "docs/real_models.md": ("In which type it computes",),
+}
 
 
 def prose(text):
