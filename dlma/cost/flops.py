@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from dlma.errors import UserError
 
 FORWARD, TRAINED, CHECKPOINTED = 2, 6, 8  # operations per weight and token
-KINDS = ("sample", "score", "train", "rollouts", "none")
+KINDS = ("sample", "score", "train", "rollouts", "steer", "none")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def work_of(node: Mapping) -> Mapping:
 
     kind: sample, under the sides `contexts` where no keys `first` and `second` name them, `per_prompt` pairs to each
         prompt; score: log-probs of answers after `contexts`, `asked` questions put to a judge about both answers and
-        `rated` about one; train: log-probs of so many `answers` with their gradients; rollouts: PPO; none
+        `rated` about one; train: log-probs of so many `answers` with their gradients; rollouts: PPO; steer:
+        activations of both answers after `contexts`; none
     base: of a scorer, the base reads every answer too, after the plain prompt
     reference: a live reference reads every answer too; head: false where no log-prob is wanted of what is read
     labels: who says which answer is better: human, model, or pairs: the order in which they came

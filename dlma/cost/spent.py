@@ -180,6 +180,10 @@ def _training(
         yield "trained", None
     elif known["kind"] == "rollouts":
         yield from _rollouts(node, one)
+    elif known["kind"] == "steer":
+        share = min(1.0, node["prompts"] / len(one.scored))
+        read = [one.lengths(f"{side}_context_ids") for side in known["contexts"]]
+        yield "scored", _headless(scored(read, [one.lengths(f"{side}_ids") for side in SIDES], share))
     elif known["kind"] == "train":
         times = len(steps) * min(node["batch_pairs"], one.account["kept"]) / len(one.scored)
         answers = one.answers(known)

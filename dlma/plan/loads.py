@@ -90,4 +90,9 @@ def _nothing(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes
     return Workload()
 
 
-_COMPONENTS = {"none": _nothing, "sample": _pairs, "score": _labels, "train": _training}
+def _steering(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:
+    read = [sizes.contexts[side].mean for side in known["contexts"]]
+    return replace(scored(read, [sizes.answer.mean] * 2, min(rows, node.prompts)), targets=0.0)
+
+
+_COMPONENTS = {"none": _nothing, "sample": _pairs, "score": _labels, "train": _training, "steer": _steering}
