@@ -121,6 +121,7 @@ def shell(place, line, entered=""):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # nine commands, on a machine that may have other work
 @pytest.mark.parametrize(
     "words", [["name=mine"], ["method=rlhf", "seed=1"], ["method=base"], ["-m", "method=dlma,rlcd", "name=both"]]
 )
