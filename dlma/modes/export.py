@@ -93,7 +93,7 @@ def _policy(finished: FinishedRun, folder: Path, *, merge: bool) -> None:
 
 def _pairs(finished: FinishedRun, folder: Path, *, format: str, negative: bool) -> None:
     pairs = finished.config["pairs"]
-    asked_for = "negative" in (pairs.get("first"), pairs.get("second"))
+    asked_for = "negative" in [pairs.get(name) for name in ("first", "second", "side")]
     if asked_for and not negative:
         raise UserError(
             "these pairs hold answers written under the negative prompt, which asks for harm: mode.negative=true "

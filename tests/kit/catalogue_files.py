@@ -29,7 +29,7 @@ from dlma.data.text import Tally
 from dlma.endpoint import Endpoint
 from dlma.evaluation import target_kl
 from dlma.files import guarded
-from dlma.judge_prompt import ABPrompt
+from dlma.judge_prompt import ABPrompt, RatingPrompt
 from dlma.judges.rubric import Rubric
 from dlma.lab.bases import base_folder
 from dlma.model.load import hf_model
@@ -54,6 +54,7 @@ WORDING = {
     "format": "template", "chat_affix": "user", "chat_join": "{text}{affix}", "chat_options": {},
 }  # fmt: skip
 JUDGE = {"source": "s", "template": "{first}{second}", "verdicts": ["A", "B"], "instructions": []}
+RATING = dict(source="s", template="{answer}", points=[" 0", " 1"])
 RUBRIC = {
     "source": "s", "criterion": "c", "system": "", "template": "{conversation}{first}{second}",
     "verdicts": ["1", "2", "0"], "reminder": "",
@@ -263,6 +264,10 @@ TEXTS = [
           *built(ABPrompt, JUDGE, {"instructions": ["x"]}, {"template": "{first}{second}{instruction}"})),
     entry("judge.verdicts: must be two different texts", "Give the words for the first and the second answer.",
           *built(ABPrompt, JUDGE, {"verdicts": ["A"]}, {"verdicts": ["A", "A"]}, {"verdicts": ["A", ""]})),
+    entry("rating.template: must hold {answer}, and may hold conversation, question", "Put the answer into the question.",
+          *built(RatingPrompt, RATING, {"template": "{question}"}, {"template": "{answer}{first}"})),
+    entry("rating.points: must be two or more different texts", "Give the texts of 0, 1, ... points.",
+          *built(RatingPrompt, RATING, {"points": [" 1"]}, {"points": [" 1", " 1"]}, {"points": [" 1", ""]})),
     entry("rubric.template: must hold <names>, no other", "Put all of them into the template.",
           *built(Rubric, RUBRIC, {"template": "{first}"}, {"template": "{conversation}{first}{second}{x}"})),
     entry("rubric.verdicts: must be three different texts: the first, the second, a tie", "Give three.",

@@ -101,6 +101,7 @@ def test_best_of_n_takes_the_answer_with_the_largest_self_reward(run):
     assert metric(folder, "aligned/kl") == pytest.approx(1.386294 - 0.75, abs=1e-5)  # ln 4 - 3/4
 
 
+@pytest.mark.slow
 def test_contrastive_decoding_goes_further_than_the_prompt_by_its_weight(run):
     method = ["method=contrastive_decoding", *LAB]
     off = run(*method, "objective.contrast.alpha=1e-9", "objective.contrast.cutoff=0", name="off")

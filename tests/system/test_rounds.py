@@ -138,6 +138,7 @@ def test_rounds_without_meaning_are_refused_before_any_work(run, capsys, overrid
     assert len(errors) == 1 and line in errors[0]
 
 
+@pytest.mark.slow
 def test_later_rounds_may_have_pairs_scorer_and_labels_of_their_own(run):
     folder = run("method=dice", "pairs.seed=0", name="dice")
     first = run("method=dice", "iterations=1", name="first")
@@ -159,6 +160,7 @@ def test_later_rounds_may_have_pairs_scorer_and_labels_of_their_own(run):
     assert policy["account"]["kept"] <= policy["account"]["read"] / 2
 
 
+@pytest.mark.slow
 def test_labels_count_as_right_as_often_as_two_rounds_agree(run):
     sharp = run("iterations=3", name="sharp")
     soft = run("iterations=3", "iteration.consistency=true", name="soft")
