@@ -330,6 +330,15 @@ def free_port():
 COMMANDS = re.findall(r"^python run.py (mode=serve.*)$", (ROOT / "docs" / "serve.md").read_text(encoding="utf-8"), re.M)
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard, also where the tests were started to ignore it, as a job in the background is."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_say_where_and_what_they_leave_out_and_end_by_ctrl_c(outputs, run_main, command):
     (outputs / "one").rename(outputs / "SWEEP")
