@@ -66,7 +66,7 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE - {"sign"} | {
         "shots",
         "sizes",
         "reserve",
-        *("older_than_days", "mu", "cutoff"),
+        *("older_than_days", "mu", "cutoff", "length_penalty"),
     ),
     *("validation_share", "max_dropped", "first_wait", "backoff_seconds", "cost_in", "cost_out"),
     *("spread", "mood", "judge"),  # the dials of a lab base
