@@ -2,7 +2,8 @@
 
 A row is `{"prompt": text}`, `{"prompt": [turns]}`, `{"messages": [turns]}` or, without a prompt, a pair of
 whole chats `{"chosen": [turns], "rejected": [turns]}`. Beside a prompt, `category`, `chosen` and `rejected`
-(text, the turns that follow the prompt, or the whole chat) are optional.
+(text, the turns that follow the prompt, or the whole chat) are optional. Rows of LLaMA-Factory and of OpenAI's
+preference tuning are read as such (preference_forms.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dlma.data.preference_forms import in_our_columns
 from dlma.data.split import Found
 from dlma.data.text import (
     BadRow,
@@ -65,6 +67,7 @@ def answered(row: Mapping, names: tuple[str, str], *, prompt_column: str) -> tup
     from its beginning, and must be the same on both sides.
     raises: BadRow where the row holds no such conversation, UserError where it holds no text or turns at all
     """
+    row = in_our_columns(row, prompt_column)
     require_text_only(row, _BESIDE_A_PROMPT, "a row with")
     sides = {name: _parted(row.get(name), name) for name in names}
     has_prompt = row.get(prompt_column) is not None or row.get("messages") is not None

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from dlma.data import sources, text
 from dlma.data.jsonl import CUT_ANSWER, answered, without_answer
+from dlma.data.preference_forms import in_our_columns
 from dlma.data.text import Tally
 from dlma.errors import BadRow, UserError
 from dlma.model.tokens import Characters, answer_ids, require_rows, with_eos
@@ -310,6 +311,7 @@ def _check_ids(where: str, pair: Pair, size: int) -> None:
 
 
 def _parsed(where: str, row: Mapping, *, with_margin: bool) -> _TextRow:
+    row = in_our_columns(row)
     names = ANSWERS if "positive" in row else ("chosen", "rejected")
     for name in names:
         text.column(row, name)
