@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlma import cores, files, redaction, screen, stopping, wheels
+from dlma import cores, files, launch, ranks, redaction, screen, stopping, wheels
 from dlma.config import help, run_names
 from dlma.config.build import build, resolved
 from dlma.config.check import check
@@ -31,6 +31,7 @@ from dlma.errors import Stopped, Unavailable, UserError
 from dlma.runs import status as run_status
 from dlma.runs import written
 from dlma.runs.folder import MULTIRUN, STATUS
+from dlma.trainer import place as places
 
 if TYPE_CHECKING:
     from dlma.config.compose import Plan
@@ -53,10 +54,13 @@ def main(argv: list[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if program:
         cores.wait_briefly()
+        if places.here().count > 1:
+            os.environ.setdefault(*places.QUIET)
     with _restored(), redaction.session(), screen.guarded(), screen.quiet(), stopping.heeded(), _last_words(argv):
         redaction.learn_words(argv)
-        code = _outcome(argv)
-        if program and code in INTERRUPTED:
+        with ranks.unheard():
+            code = _outcome(argv)
+        if program and code and (code in INTERRUPTED or places.here().count > 1):
             stopping.leave(code)
         return code
 
@@ -77,13 +81,12 @@ def _outcome(argv: list[str]) -> int:
 
 
 def _unexpected() -> int:
-    traceback.print_exc()
-    return 1
+    return _say(traceback.format_exc(), 1)
 
 
 def _last_words(argv: list[str]) -> contextlib.AbstractContextManager[None]:
     """What is said by a process that is stopped where nothing can be raised."""
-    return stopping.last_words(lambda code: _say(_to_go_on(argv), code))
+    return stopping.last_words(lambda code, reason: None if reason else _say(_to_go_on(argv), code))
 
 
 def _to_go_on(argv: list[str]) -> str:
@@ -97,6 +100,8 @@ def _code(stop: BaseException) -> int:
 
 def _say(line: str, code: int) -> int:
     print(line, file=sys.stderr, flush=True)
+    if code not in INTERRUPTED:
+        places.leave_word(line)
     return code
 
 
@@ -169,6 +174,7 @@ def _run(args: Namespace, folder: Path) -> int:
 
     path = compose.search_path(folder, args.config_dir)
     plan = compose.plan(path, args.overrides, args.multirun)
+    launch.require_one_run(plan.cfg, sweep=plan.cells > 1 or plan.sweep_folder is not None)
     if plan.folderless:
         return _without_folder(plan)
     try:
@@ -230,7 +236,7 @@ def _sweep(hydra: Hydra, plan: Plan, args: Namespace) -> int:
     _into_nothing(plan.sweep_folder / MULTIRUN)
     told: list[dict] = []
     try:
-        with stopping.last_words(lambda code: _stopped_sweep(plan.sweep_folder, started, code)):
+        with stopping.last_words(lambda code, _: _stopped_sweep(plan.sweep_folder, started, code)):
             jobs = [job for batch in hydra.multirun("config", task, plan.overrides) for job in batch]
         told += [redaction.redact(job.return_value) for job in jobs]
     except (KeyboardInterrupt, Stopped) as stop:
@@ -283,6 +289,8 @@ def _report(cells: list[dict], planned: int) -> None:
 @screen.quiet()
 def task(cfg: DictConfig) -> dict:
     """One run or one cell: call the mode with the config; what became of it is written and returned."""
+    if places.here().number:
+        return _beside(cfg)
     status = _started()
     try:
         written.refuse_foreign(run_folder())
@@ -290,14 +298,15 @@ def task(cfg: DictConfig) -> dict:
         return status | {"status": "failed", "reason": str(reason), "code": _say(f"error: {reason}", 2)}
     inputs: list[Path] = []
     try:
-        check(cfg)
-        wheels.require(resolved(cfg))
+        _require(cfg)
         inputs = run_status.inputs(cfg)
         if _is_cell() and (known := _from_ledger(cfg, status)) is not None:
             return known
-        _write(status)
         _one_thread_each(cfg)
-        with stopping.last_words(lambda code: _fail(status, "interrupted", code)):
+        if launch.needed(cfg):
+            return _with_ranks(cfg, status)
+        _write(status)
+        with stopping.last_words(lambda code, reason: _fail(status, reason or "interrupted", code)), ranks.joined(cfg):
             status |= {"status": "done", "code": 0, "result": build(cfg.mode, cfg)}
     except (KeyboardInterrupt, Stopped) as stop:
         _fail(status, "interrupted", _code(stop))
@@ -315,6 +324,37 @@ def task(cfg: DictConfig) -> dict:
     else:
         _write(status)
     return status
+
+
+def _require(cfg: DictConfig) -> None:
+    """Raise UserError for what is wrong with a config, before anything is loaded."""
+    check(cfg)
+    launch.require(cfg)
+    wheels.require(resolved(cfg))
+
+
+def _with_ranks(cfg: DictConfig, status: dict) -> dict:
+    """What the first of the run's processes says became of it; the reason is raised where it could not say it."""
+    try:
+        return launch.start(task, cfg)
+    except launch.RankEnded as end:
+        told = run_status.read(run_folder() / STATUS)
+        if told is None or told["status"] != "failed" or told["started"] < status["started"]:
+            raise Unavailable(str(end)) from None
+        return told
+
+
+def _beside(cfg: DictConfig) -> dict:
+    """The part of a process beside the first, which hears of its errors and says them."""
+    code = 0
+    try:
+        _require(cfg)
+        with ranks.joined(cfg):
+            build(cfg.mode, cfg)
+    except Exception as reason:  # the boundary, as in `task`
+        mistake = _mistake(reason, [])
+        code = _unexpected() if mistake is None else _say(f"error: {mistake}", 2)
+    return {"code": code}
 
 
 def _mistake(reason: Exception, inputs: list[Path]) -> UserError | None:

@@ -18,15 +18,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from dlma import ranks
 from dlma.config.build import build, layout, resolved, scientific
+from dlma.config.run_names import run_folder
 from dlma.cost.flops import work_of
-from dlma.errors import UserError
+from dlma.errors import UserError, few
 from dlma.evaluation.context import EvaluationContext
 from dlma.logger.trackers import Trackers
 from dlma.model import compute_dtype
 from dlma.model.chat_model import format_of
 from dlma.model.compute_dtype import Choice
 from dlma.model.load import ModelSpec
+from dlma.ranks import Ranks
 from dlma.redaction import redact
 from dlma.runs import settled
 from dlma.store.fingerprint import key_of
@@ -48,14 +51,16 @@ class RunContext:
 
     round, start: which round of `iterations` this is, and the policy that it begins with; None is the base
     before: the policy with which the round before began; None is the base
-    together: it can work with other processes (dlma/launch.py)
+    ranks: the processes that walk through the run together
     makes_stages: stages are made, and not only looked up (dlma/plan/dry_run.py)
     """
 
-    together = False
     makes_stages = True
 
-    def __init__(self, cfg: DictConfig, folder: Path, lender: RunContext | None = None) -> None:
+    def __init__(
+        self, cfg: DictConfig, folder: Path, lender: RunContext | None = None, ranks: Ranks | None = None
+    ) -> None:
+        self.ranks = ranks or Ranks()
         self.cfg = cfg
         self.folder = folder
         self.lender = lender
@@ -86,10 +91,12 @@ class RunContext:
     def _machine(self) -> dict[str, Any]:
         """What the trainer says of where it computes."""
         default = {"accelerator": "cpu", "devices": 1, "strategy": "ddp", "threads": 0}
-        return default | {name: self.cfg.trainer[name] for name in default if name in self.cfg.trainer}
+        found = default | {name: self.cfg.trainer[name] for name in default if name in self.cfg.trainer}
+        return found | ({"devices": self.ranks.count} if self.ranks.count > 1 else {})
 
     def _open_store(self) -> Store:
-        return Store(self.cfg.store.root, layout=layout(self.cfg.trainer), machine=machine(**self._machine))
+        here = machine(**self._machine)
+        return Store(self.cfg.store.root, layout=layout(self.cfg.trainer), machine=here, writes=not self.ranks.number)
 
     def next_round(self, policy: Stage) -> RunContext:
         """The same run one round on: it begins with a policy, under a seed of its own."""
@@ -134,7 +141,10 @@ class RunContext:
 
     @contextmanager
     def tracking(self) -> Iterator[None]:
-        """A tracker's run around the block; it ends as failed if the block does not end well."""
+        """A tracker's run around the block, by rank 0; it ends as failed if the block does not end well."""
+        if self.ranks.number:
+            yield
+            return
         described = {**self.settings, "method": self.method}
         self.tracker.start(self.folder, self.folder.name, self.group, described)
         code = 1
@@ -146,7 +156,8 @@ class RunContext:
 
     def log_step(self, row: dict[str, float]) -> None:
         """Hand a training step of the last round to the tracker, once."""
-        if self.round == self.cfg.iterations and row["step"] not in self._logged:
+        last = self.round == self.cfg.iterations and not self.ranks.number
+        if last and row["step"] not in self._logged:
             self._logged.add(row["step"])
             self.tracker.log({f"train/{name}": value for name, value in row.items()}, step_key="train/step")
 
@@ -209,8 +220,8 @@ class RunContext:
 
     @cached_property
     def runtime(self) -> Runtime:
-        """The Lightning runtime; raises UserError where several processes are wanted and this cell is for one."""
-        if self.cfg.trainer.devices > 1 and not self.together:
+        """The Lightning runtime; raises UserError where several processes are wanted and this is one by itself."""
+        if self.cfg.trainer.devices > 1 and self.ranks.count == 1:
             raise UserError(
                 f"trainer.devices={self.cfg.trainer.devices}: this mode works in one process: trainer=gpu or cpu"
             )
@@ -226,9 +237,13 @@ class RunContext:
         """The model's part in a stage's key: what its weights and tokenizer are, and the compute dtype."""
         if self.lender is not None:
             return self.lender.weights
-        prints = [self.store.fingerprint(folder) for folder in self.frozen.folders]
+        prints = [self.fingerprint(folder) for folder in self.frozen.folders]
         packed = {} if self.frozen.bits is None else {"bits": self.frozen.bits}
         return {"weights": prints, "dtype": self.frozen.dtype, **packed}
+
+    def fingerprint(self, folder: Path) -> str:
+        """The fingerprint of a folder of weights, as rank 0 finds it."""
+        return self.ranks.same(lambda: self.store.fingerprint(folder))
 
     @property
     def score_dtype(self) -> str:
@@ -346,7 +361,7 @@ class RunContext:
 
     def base_hashes(self) -> list[str]:
         """What the base's weights are, wherever they lie: an adapter fits no others."""
-        return [self.store.weights_hash(folder) for folder in self.frozen.folders]
+        return self.ranks.same(lambda: [self.store.weights_hash(folder) for folder in self.frozen.folders])
 
     def reward_model(self, folder: Path) -> RewardModel:
         """A reward model that was trained on this base, frozen; folder: where its trunk or adapter and its head lie."""
@@ -359,7 +374,7 @@ class RunContext:
         own = policy if policy is not None and self.notes(policy)["trained"] else None
         load = {arm: partial(self.policy, own) if arm == "aligned" and own else self.base for arm in arms}
         cache, accelerator = self.store.root / "cache", self.cfg.trainer.accelerator
-        prints = self.weights["weights"], self.store.fingerprint
+        prints = self.weights["weights"], self.fingerprint
         return EvaluationContext(load, *prints, cache, accelerator, self.base_hashes, self.reward_model)
 
     def require_metrics(self, prompts: Stage) -> None:
@@ -377,9 +392,35 @@ class RunContext:
     def make(self, stage: Stage, write, *, together: bool = False) -> Stage:
         """Have the store compute a stage unless it is there.
 
-        together: `write` shares its work over all processes of the run (dlma/launch.py), where there are several
+        together: `write` shares its work over all processes of the run (dlma/ranks.py), where there are several
         """
-        return self.store.make(stage, write, config=self.recorded)
+        return self.ranks.make(self.store, stage, write, config=self.recorded, together=together)
+
+
+def open_run(cfg: DictConfig) -> RunContext:
+    """The context of a run, in which rank 0 settles what the config leaves open, and the other ranks hear of it."""
+    if cfg.trainer.accelerator != "cpu":
+        from dlma.trainer import devices
+
+        devices.require(cfg.trainer.accelerator, cfg.trainer.devices)
+    ours, given, folder = ranks.here(), resolved(cfg), run_folder()
+    if ours.number:
+        return _as_rank_zero(ours, given, folder)
+    cell = RunContext(cfg, folder, ranks=ours)
+    if ours.count > 1:  # the others wait for the whole of it
+        told = ours.first(lambda: (given, {**resolved(cell.cfg), "prompts": cell.prompts}, cell.weights))
+        ours.same(lambda: told)
+    return cell
+
+
+def _as_rank_zero(ours: Ranks, given: dict, folder: Path) -> RunContext:
+    """The context that rank 0 has; raises UserError where that one was given another config."""
+    first, opened, weights = ours.same(tuple)
+    if names := [name for name in given | first if given.get(name) != first.get(name)]:
+        raise UserError(f"{few(names)}: not as in process 0: start all processes of a run with the same command")
+    cell = RunContext(OmegaConf.create(opened), folder, ranks=ours)
+    cell.__dict__.update(weights=weights)
+    return cell
 
 
 def _tell_ends(model: LanguageModel) -> None:

@@ -10,7 +10,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -25,6 +25,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _BLOCKED = {errno.ENOTDIR, errno.EEXIST}  # a file is in the way
 UNWRITABLE = _FULL | _CLOSED | _BLOCKED
+VISIBLE = 90.0  # seconds until all machines see what one has written: network file systems remember for 60
 _SETTLED = 2.0  # seconds: a younger file may still change within one tick of its mtime
 _FULL_WORDS = {  # of native writers
     "No space left": errno.ENOSPC,
@@ -155,6 +156,19 @@ def lies_in(folder: Path, name: str) -> bool:
     if not parts or ".." in parts or name.startswith("/"):
         return False
     return not any(folder.joinpath(*parts[:count]).is_symlink() for count in range(1, len(parts) + 1))
+
+
+def awaited(paths: Iterable[Path], seconds: float) -> bool:
+    """Whether all are there: on a folder that machines share, what another has just written is seen a little later."""
+    until = time.monotonic() + seconds
+    while missing := [path for path in paths if not path.exists()]:
+        if time.monotonic() > until:
+            return False
+        for folder in {path.parent for path in missing}:
+            with suppress(OSError), os.scandir(folder) as listing:  # asks the server anew
+                next(listing, None)
+        time.sleep(0.1)
+    return True
 
 
 def draft_of(path: Path) -> Path:

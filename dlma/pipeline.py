@@ -17,12 +17,10 @@ from omegaconf import DictConfig
 from dlma import records
 from dlma.checks.finding import print_findings
 from dlma.config.build import build, scientific
-from dlma.config.run_names import run_folder
-from dlma.context import RunContext
+from dlma.context import RunContext, open_run
 from dlma.evaluation import target_kl
 from dlma.evaluation.context import EvaluationContext, answering, arms, on_the_way
 from dlma.finish import present
-from dlma.launch import open_run, require_shared_steps
 from dlma.records import (
     Account,
     Answer,
@@ -44,8 +42,10 @@ from dlma.store.stage import Stage
 
 def run(cfg: DictConfig, /) -> dict:
     """All stages, then the run folder with its records, policy and report."""
-    with open_run(cfg, run_folder()) as cell, cell.tracking():
-        return present(cell, *stages(cell))
+    cell = open_run(cfg)
+    with cell.tracking():
+        found = stages(cell)
+        return cell.ranks.first(lambda: present(cell, *found))
 
 
 def stages(cell: RunContext) -> tuple[dict[str, Stage], list[dict[str, Stage]], dict[str, Stage], dict[str, Stage]]:
@@ -270,7 +270,7 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None, before: Stage |
 
         every = _read(scored, ScoredPair)
         pairs, account = build(cell.cfg.labels).apply(every)
-        rule = require_shared_steps(cell, build(cell.cfg.objective, cell.trainee()))
+        rule = build(cell.cfg.objective, cell.trainee())
         rule.intermediate = kept
         read = None if reward is None else lambda: cell.reward_model(reward.path("reward"))
         moved = cell.start is not None and cell.cfg.iteration.reference == "frozen"

@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
 
 from rich.console import Console as RichConsole
@@ -112,6 +112,13 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
             if verbosity is None:
                 os.environ.pop(_VERBOSITY, None)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """In the block nothing is shown."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 class Console(RichConsole):

@@ -27,7 +27,7 @@ GRACE = 3.0  # seconds from a signal to the end of a process that does not end b
 _WORDS = 1.0  # seconds that last words may take: a pipe that nobody reads takes none
 _OVER = 0  # no signal's number: the watch is over
 
-_words: list[Callable[[int], object]] = []
+_words: list[Callable[[int, str], object]] = []
 _watch: _Watch | None = None
 _fork = threading.local()
 
@@ -58,8 +58,11 @@ def heeded() -> Iterator[None]:
 
 
 @contextmanager
-def last_words(say: Callable[[int], object]) -> Iterator[None]:
-    """In the block, a process that has to be ended calls `say` with its exit code before; the innermost comes first."""
+def last_words(say: Callable[[int, str], object]) -> Iterator[None]:
+    """In the block, a process that has to be ended calls `say` before; the innermost comes first.
+
+    say: is given the exit code, and the reason; none where a signal is the reason
+    """
     _words.append(say)
     try:
         yield
@@ -108,19 +111,19 @@ class _Watch:
         while True:
             left = max(0.0, until - time.monotonic()) if first else None
             if not select.select([self._heard], [], [], left)[0]:
-                _end(first)
+                end(Stopped(first).code)
             number = os.read(self._heard, 1)[0]
             if number == _OVER:
                 return
             if number in SIGNALS and first:
-                _end(first)
+                end(Stopped(first).code)
             if number in SIGNALS:
                 first, until = number, time.monotonic() + GRACE
 
 
-def _end(number: int) -> NoReturn:
-    code = Stopped(number).code
-    speaker = threading.Thread(target=_speak, args=(code,), daemon=True)
+def end(code: int, reason: str = "") -> NoReturn:
+    """End a process whose main thread does not: the last words, then nothing more."""
+    speaker = threading.Thread(target=_speak, args=(code, reason), daemon=True)
     speaker.start()
     speaker.join(_WORDS)
     for child in multiprocessing.active_children():
@@ -128,10 +131,10 @@ def _end(number: int) -> NoReturn:
     os._exit(code)
 
 
-def _speak(code: int) -> None:
+def _speak(code: int, reason: str) -> None:
     for say in reversed(_words):
         with contextlib.suppress(OSError):  # a full disk does not keep the process
-            say(code)
+            say(code, reason)
     _flush()
 
 

@@ -1,4 +1,4 @@
-"""Two processes do a run's heavy stages together: the same records and curve as one, no trace of the second."""
+"""Several processes do a run's heavy stages together, however they were started: the records and curve of one."""
 
 import csv
 import json
@@ -9,18 +9,21 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
-from command_line import statuses
+from omegaconf import OmegaConf
 
 from dlma import launch
 from dlma.app import main
 from dlma.errors import UserError
+from dlma.objective import none
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = ["data.train=24", "data.validation=2", "data.test=12", "recipe.max_new_tokens=24", "recipe.epochs=1"]
 SMALL = [*SIZES, "recipe.batch_pairs=8", "trainer.shard_rows=4", "trainer.threads=1", "trainer.checkpoint_steps=2"]
 TWO = ["trainer=ddp", "trainer.accelerator=cpu"]
+TORCHRUN = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node=2"]
 RECORDS = ("pairs", "scored", "answers")
 
 
@@ -54,65 +57,116 @@ def single(tmp_path_factory):
     return place / "outputs" / "one"
 
 
+def started(command, tmp_path):
+    log = (tmp_path / "log").open("wb")
+    return subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
+
+
 @pytest.mark.slow
-def test_from_the_command_line(single, tmp_path):
-    command = [sys.executable, str(ROOT / "run.py"), *SMALL, *TWO, "name=two"]
-    ran = subprocess.run(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200)
-    assert ran.returncode == 0
+@pytest.mark.parametrize("torchrun", [False, True])
+def test_two_processes_make_the_run_of_one(single, tmp_path, torchrun):
+    command = TORCHRUN if torchrun else [sys.executable]
+    ran = started([*command, str(ROOT / "run.py"), *SMALL, *([] if torchrun else TWO), "name=two"], tmp_path)
+    assert ran.wait(500) == 0, (tmp_path / "log").read_text()
     same_run(single, tmp_path / "outputs" / "two")
     assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"two"}
-    assert {path.name for path in tmp_path.iterdir()} == {"outputs", "store"}
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs", "store", "log"}
     assert not list((tmp_path / "store").rglob("*.partial"))
     assert {path.name for path in (tmp_path / "outputs" / "two").iterdir()} == {p.name for p in single.iterdir()}
+    assert (tmp_path / "log").read_text().count("stages run:") == 1  # one process speaks
 
 
 @pytest.mark.slow
-def test_in_a_sweep_whose_second_cell_loses_a_process(single, run_main, monkeypatch):
-    start, times = launch.RankZero._start, []
-
-    def start_and_kill(leader):
-        start(leader)
-        times.append(time.monotonic())
-        if len(times) == 2:
-            os.kill(leader._followers[0]._process.pid, signal.SIGKILL)
-
-    monkeypatch.setattr(launch.RankZero, "_start", start_and_kill)
-    ran = run_main("-m", *SMALL, *TWO, "seed=0,1")
-    assert ran.code == 2
-    assert time.monotonic() - times[1] < 60
-    first, second = (statuses(ran.folder)[name] for name in sorted(statuses(ran.folder)))
-    assert first["status"] == "done"
-    same_run(single, Path(first["result"]["run_dir"]))
-    assert second["reason"] == "process 1 of the run ended: killed by signal SIGKILL"
-    assert len([path for path in (ran.folder / "outputs").glob("*/*") if path.is_dir()]) == 2
-    assert not crew_is_left()
-
-
-def crew_is_left():
-    listed = subprocess.run(["ps", "-ef"], capture_output=True, text=True).stdout
-    return [line for line in listed.splitlines() if launch.MODULE in line and f" {os.getpid()} " in line]
-
-
-def test_another_launcher_is_refused_in_one_line(run_main, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    ran = run_main(*SMALL, *TWO)
-    assert ran.code == 2
-    assert (
-        "started by torchrun"
-        in json.loads((ran.folder / "outputs").glob("*/status.json").__next__().read_text())["reason"]
+def test_in_a_sweep_whose_second_cell_loses_a_process(single, tmp_path):
+    cells = [tmp_path / "sweep" / f"dlma,seed={seed}" for seed in (0, 1)]
+    sweep = started(
+        [sys.executable, str(ROOT / "run.py"), "-m", *SMALL, *TWO, "seed=0,1", "hydra.sweep.dir=sweep"], tmp_path
     )
+    while not (ranks := ranks_of(sweep)) or not (cells[1] / "status.json").is_file():
+        assert sweep.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    ranks[1].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    assert sweep.wait(60) == 2 and time.monotonic() - began < 30
+    psutil.wait_procs(ranks, timeout=10)
+    assert not any(rank.is_running() for rank in ranks)
+    same_run(single, cells[0])
+    found = statuses_in(tmp_path / "sweep")
+    reason = "process 1 of the run ended: killed by signal SIGKILL"
+    assert [found[cell.name]["status"] for cell in cells] == ["done", "failed"]
+    assert found[cells[1].name]["reason"] == reason
+    assert (tmp_path / "log").read_text().count(f"error: {reason}") == 1
 
 
-def test_a_rule_that_cannot_share_its_steps_is_refused():
-    class Cell:
-        class cfg:
-            class trainer:
-                devices = 2
+@pytest.mark.slow
+def test_cells_side_by_side_start_their_own(single, tmp_path):
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep", "seed=0,1"]
+    sweep = started([sys.executable, str(ROOT / "run.py"), "-m", *SMALL, *TWO, *joblib], tmp_path)
+    assert sweep.wait(900) == 0, (tmp_path / "log").read_text()
+    same_run(single, tmp_path / "sweep" / "dlma,seed=0")
 
-    class Lonely:
-        pass
 
-    with pytest.raises(UserError, match="Lonely trains in one process"):
-        launch.require_shared_steps(Cell, Lonely())
-    Cell.cfg.trainer.devices = 1
-    assert isinstance(launch.require_shared_steps(Cell, Lonely()), Lonely)
+def ranks_of(process):
+    """The processes of a run, in their order."""
+    found = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    return sorted(found, key=lambda child: child.pid) if len(found) == 2 else []
+
+
+def statuses_in(folder):
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/status.json")}
+
+
+def config(**trainer):
+    node = {"trainer": {"devices": 1, **trainer}, "mode": {"_target_": "m", "_ranks_": True}}
+    return OmegaConf.create({**node, "objective": {"_target_": "dlma.objective.none.NoTraining"}})
+
+
+def torchrun(monkeypatch, count):
+    place = {"RANK": 0, "WORLD_SIZE": count, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+
+
+def test_a_rule_that_cannot_share_its_steps_is_refused_before_anything_loads(monkeypatch):
+    launch.require(config(devices=2))
+    monkeypatch.setattr(none.NoTraining, "shares_steps", False)
+    launch.require(config())
+    with pytest.raises(UserError, match=r"^trainer.devices=2: NoTraining trains in one process, not in 2$"):
+        launch.require(config(devices=2))
+    torchrun(monkeypatch, 4)
+    with pytest.raises(UserError, match=r"^torchrun: NoTraining trains in one process, not in 4$"):
+        launch.require(config())
+
+
+def test_ppo_is_refused_in_a_line(run_main):
+    ran = run_main(*SMALL, "objective=ppo", *TWO)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "PPO trains in one process" in ran.err
+
+
+def test_devices_and_another_launcher_may_not_disagree(monkeypatch):
+    torchrun(monkeypatch, 2)
+    launch.require(config(devices=2))
+    assert not launch.needed(config(devices=2))
+    with pytest.raises(UserError, match=r"^trainer.devices=3: torchrun has started 2 processes on this machine"):
+        launch.require(config(devices=3))
+
+
+def test_a_launcher_is_refused_for_a_sweep_and_for_a_mode_of_one_process(monkeypatch):
+    lonely = OmegaConf.create({"mode": {"_target_": "dlma.modes.score.score"}})
+    launch.require_one_run(lonely, sweep=True)
+    torchrun(monkeypatch, 2)
+    launch.require_one_run(config(), sweep=False)
+    with pytest.raises(UserError, match=r"^-m: torchrun has started 2 processes for a sweep"):
+        launch.require_one_run(config(), sweep=True)
+    with pytest.raises(UserError, match=r"score works in one process, and torchrun has started 2"):
+        launch.require_one_run(lonely, sweep=False)
+
+
+def test_this_process_starts_others_only_where_nobody_has(monkeypatch):
+    assert launch.needed(config(devices=2)) and not launch.needed(config())
+    lonely = config(devices=2)
+    del lonely.mode["_ranks_"]
+    assert not launch.needed(lonely)
+    torchrun(monkeypatch, 1)
+    assert not launch.needed(config(devices=2))

@@ -28,8 +28,13 @@ def build(node: DictConfig | dict, *runtime: object) -> Any:
         return None
     schema = signatures.signature(values["_target_"])
     given = {name: _built(name, v, schema) for name, v in values.items() if not SPECIAL.fullmatch(name)}
-    module, _, name = values["_target_"].rpartition(".")
-    return getattr(importlib.import_module(module), name)(*runtime, **given)
+    return target(values)(*runtime, **given)
+
+
+def target(node: DictConfig | dict) -> Any:
+    """The class or function that a node names, imported."""
+    module, _, name = node["_target_"].rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def _built(name: str, value: Any, schema: Signature) -> object:

@@ -12,7 +12,7 @@ import sys
 import yaml
 from omegaconf import DictConfig
 
-from dlma import pipeline
+from dlma import pipeline, ranks
 from dlma.config.help import conf_dir
 from dlma.config.run_names import run_folder
 from dlma.context import RunContext
@@ -25,7 +25,8 @@ _SHOWN = 0.05  # of the time: stages that take less are not named
 
 def run(cfg: DictConfig, /) -> dict:
     """The run's result, after a line on what it will take."""
-    if cfg.model.keys() & {"path", "wheel"} and cfg.sft._target_ is None:  # what is to be tuned first has no files yet
+    real = cfg.model.keys() & {"path", "wheel"} and not ranks.here().number
+    if real and cfg.sft._target_ is None:  # what is to be tuned first has no files yet
         settled = copy.deepcopy(cfg)
         RunContext(settled, run_folder())  # chooses what the config leaves open, as the run itself will
         line = foretold(DryRunContext(settled, prompts=None, held_out=None))

@@ -77,6 +77,12 @@ def read_shard(folder: Path, index: int, *, out: str = ROWS) -> pa.Table:
     return read_table(path)
 
 
+def await_shards(folder: Path, total: int, *, out: str = ROWS) -> None:
+    """Return when all shards are seen, or the merged file: another machine may have written them just now."""
+    if not (_place(folder, out) / "merged.json").is_file():
+        files.awaited([_shard(folder, index, out) for index in range(total)], files.VISIBLE)
+
+
 def merge_shards(folder: Path, total: int, *, layout: object = None, out: str = ROWS) -> Path:
     """Joins all shards in index order into `folder/out`, removes them, and returns the path; idempotent."""
     plan = {"total": total, "layout": canonical(layout)}

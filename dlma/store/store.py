@@ -63,11 +63,14 @@ class Store:
         patience: float = 3.0,
         layout: dict | None = None,
         machine: dict[str, str] | None = None,
+        writes: bool = True,
     ):
         """layout: how rows are put together, where that moves last digits: part of the keys of what torch computes
         machine: where such stages are computed; one from another machine is used, with a line (dlma/store/machine.py)
+        writes: whether this process may write there; of several that work together only one does
         """
         self.root = Path(root).absolute()
+        self.writes = writes
         self.layout = layout or {}
         self.machine = machine or {}
         self._told: set[str] = set()
@@ -78,7 +81,7 @@ class Store:
 
     def claim(self) -> None:
         """Mark the folder as a store before anything is written there; refuses one that holds other things."""
-        if not self._claimed:
+        if self.writes and not self._claimed:
             with files.guarded(self.root, "store.root"):
                 owned.claim(self.root, VERSION)
             self._claimed = True
@@ -130,6 +133,8 @@ class Store:
 
     def _recover(self, stage: Stage, read: Callable[[], Any]) -> Any:
         """Reads again under the lock; what is still damaged is set aside and, if we know how, made anew."""
+        if not self.writes:
+            raise Unavailable(f"{stage.folder}: cannot be read as it was written; run the same command again")
         with files.guarded(self.root, "store.root"), self.lock(stage.folder):
             try:
                 return read()

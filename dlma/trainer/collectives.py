@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,24 +14,40 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from dlma.trainer.place import Place, address
+
 _BUCKET = 8 << 20  # numbers sent at once
-_PATIENCE = timedelta(hours=2)  # a rank may sample its last shard for long while the others wait
+_MEETING = timedelta(minutes=10)  # until all machines of a run have started their processes
+_PATIENCE = timedelta(days=30)  # rank 0 may be busy for long while the others wait: trainer/pulse.py sees who is gone
 _alone = False
+_place = Place()
+_words: dist.ProcessGroup | None = None  # the group for what is no tensor on a device
 
 
-def join(number: int, processes: int, port: int, *, gpu: bool) -> None:
-    """Become process `number` of so many on this machine; returns when all are there."""
+def meet(place: Place) -> tuple[dist.Store, dist.Store]:
+    """Two connections to the store that all processes of a run share; returns when the one that holds it is there."""
+    host, port = address()
+    url = f"tcp://{host}:{port}?rank={place.number}&world_size={place.count}"
+    store, _, _ = next(dist.rendezvous(url, timeout=_MEETING))
+    start = f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+    return dist.PrefixStore(start, store), dist.PrefixStore(start, store.clone())
+
+
+def join(store: dist.Store, place: Place, *, gpu: bool) -> None:
+    """Connect this process with the others; returns when all are there."""
+    global _place, _words
     if gpu:
-        torch.cuda.set_device(number)
-    place = f"tcp://127.0.0.1:{port}"
+        torch.cuda.set_device(place.local % torch.cuda.device_count())
     backend = "nccl" if gpu else "gloo"
-    dist.init_process_group(backend, init_method=place, rank=number, world_size=processes, timeout=_PATIENCE)
+    dist.init_process_group(backend, store=store, rank=place.number, world_size=place.count, timeout=_PATIENCE)
+    _place, _words = place, dist.new_group(backend="gloo", timeout=_PATIENCE)
 
 
 def leave() -> None:
     """Be one process again."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+    global _place, _words
+    _place, _words = Place(), None
+    dist.destroy_process_group()
 
 
 @contextmanager
@@ -58,14 +76,14 @@ def same(value: object) -> object:
     if world() == 1:
         return value
     held = [value]
-    dist.broadcast_object_list(held)
+    dist.broadcast_object_list(held, group=_words)
     return held[0]
 
 
 def wait() -> None:
     """Return when all processes have come here."""
     if world() > 1:
-        dist.barrier()
+        dist.barrier(group=_words)
 
 
 def most(value: int, device: torch.device) -> int:
@@ -91,7 +109,7 @@ def gathered(values: list) -> list:
     if world() == 1:
         return values
     held: list = [None] * world()
-    dist.all_gather_object(held, values)
+    dist.all_gather_object(held, values, group=_words)
     return [value for part in held for value in part]
 
 
@@ -143,11 +161,11 @@ class Joined(ClusterEnvironment):
 
     @property
     def main_address(self) -> str:
-        return "127.0.0.1"
+        return address()[0]
 
     @property
     def main_port(self) -> int:
-        return 0
+        return address()[1]
 
     @staticmethod
     def detect() -> bool:
@@ -166,7 +184,22 @@ class Joined(ClusterEnvironment):
         """Fixed by the launcher; Lightning may not change it."""
 
     def local_rank(self) -> int:
-        return rank()
+        return _place.local % _visible()
 
     def node_rank(self) -> int:
-        return 0
+        return _place.node
+
+
+def machines() -> dict[str, Any]:
+    """What Lightning's Trainer is told of the processes that work on what is being done."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return {"devices": 1, "num_nodes": 1, "plugins": []}
+    devices = 1 if world() == 1 else _visible()
+    return {"devices": devices, "num_nodes": -(-world() // devices), "plugins": [Joined()]}
+
+
+def _visible() -> int:
+    """The devices that a process of this machine sees: SLURM may show each its own alone."""
+    if dist.get_backend() != "nccl":
+        return _place.beside
+    return min(_place.beside, torch.cuda.device_count())

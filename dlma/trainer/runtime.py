@@ -113,7 +113,8 @@ class Runtime:
     """How modules are run: device, number of processes, threads.
 
     accelerator: as Lightning's Trainer takes it
-    devices: processes, each with a device of its own (launch.py starts them)
+    devices: processes on this machine, each with a device of its own (launch.py starts them); 1 also where torchrun or
+        srun has started them
     strategy: ddp: each process holds the whole model; fsdp: in training the layers' weights, gradients and optimizer
         states are spread over the processes (trainer/fsdp.py)
     threads: torch threads of this process; 0 leaves torch's own choice, within a container's quota
@@ -147,11 +148,13 @@ class Runtime:
         """
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", module="pytorch_lightning")
+        machines = collectives.machines()
         return pl.Trainer(
             accelerator=self.accelerator,
-            devices=collectives.world(),
+            devices=machines["devices"],
+            num_nodes=machines["num_nodes"],
             strategy=self._strategy(training=max_steps >= 0),
-            plugins=[DirectFiles(), *([collectives.Joined()] if collectives.world() > 1 else [])],
+            plugins=[DirectFiles(), *machines["plugins"]],
             max_epochs=1,
             max_steps=max_steps,
             callbacks=[OwnSignals(), *callbacks],
@@ -183,6 +186,7 @@ class Runtime:
         with counting(module, [part.size for part in self._mine(todo)], label):
             self._work_on(module, todo, ShardWriter(folder, record, label))
         if not collectives.rank():
+            shards.await_shards(folder, len(parts))
             shards.merge_shards(folder, len(parts), layout=layout)
         return engine_reports(module)
 

@@ -95,7 +95,7 @@ class StepLoader:
 
     def __iter__(self) -> Iterator[Step]:
         if self.batch < collectives.world():
-            raise UserError(f"trainer.devices={collectives.world()}: a step has only {self.batch} pairs to share out")
+            raise UserError(f"a step has only {self.batch} pairs to share out over {collectives.world()} processes")
         start = self.next_step % max(1, len(self))
         for number in range(start, len(self)):
             self.next_step = number + 1
@@ -312,7 +312,7 @@ class TrainingRule(pl.LightningModule):
         self.steps = len(loader)
         points = folder / SCRATCH / "points"
         every = self.point_every(runtime.checkpoint_steps)
-        start = newest_point(points)
+        start = collectives.same(None if collectives.rank() else newest_point(points))
         with progress("train", "tok") as bar:
             keep = SaveIntermediate(
                 folder, evenly(self.intermediate, len(loader))

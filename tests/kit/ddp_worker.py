@@ -1,5 +1,6 @@
 """Trains in one of several processes, for tests/objective/test_ddp.py: `ddp_worker.py folder processes rank port`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from dlma.model.language import LanguageModel
 from dlma.objective.dpo import DPO
 from dlma.trainer import collectives
+from dlma.trainer.place import Place
 from dlma.trainer.runtime import Runtime
 
 
@@ -47,7 +49,9 @@ CASES = {
 
 def main(folder, processes, rank, port):
     if processes > 1:
-        collectives.join(rank, processes, port, gpu=False)
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        place = Place(rank, processes, rank, processes)
+        collectives.join(collectives.meet(place)[0], place, gpu=False)
     for case, (strategy, options) in CASES.items():
         model = small_model(spread=0.15)
         pairs = scored_pairs(model, n=15)
@@ -60,7 +64,8 @@ def main(folder, processes, rank, port):
         held = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in rule.network.parameters())
         found = {"log": rule.log_rows, "gradient": rule.first, "weights": weights, "held": held}
         torch.save(found, folder / f"{case}{suffix}.pt")
-    collectives.leave()
+    if processes > 1:
+        collectives.leave()
 
 
 if __name__ == "__main__":

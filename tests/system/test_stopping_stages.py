@@ -121,7 +121,7 @@ def test_several_processes_end_together(tmp_path, judges):
         tmp_path, judges, "hydra.run.dir=run", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"
     )
     reached(process, r" pairs: .* [1-9]", judges)
-    assert len(psutil.Process(process.pid).children()) == 1
+    assert len(psutil.Process(process.pid).children()) >= 2
     code, seconds = ended(process, signal.SIGTERM)
     print(f"two processes: exit code {code} after {seconds:.1f} s", flush=True)
     assert (code, status(tmp_path)["status"]) == (143, "interrupted") and seconds < 5
