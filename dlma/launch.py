@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from dlma import ranks, stopping
@@ -78,6 +77,7 @@ def start(task: Callable[[DictConfig], dict], cfg: DictConfig) -> dict:
         from dlma.trainer import devices
 
         devices.require(cfg.trainer.accelerator, cfg.trainer.devices)
+    from hydra.core.hydra_config import HydraConfig
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
@@ -119,6 +119,8 @@ def _explain(number: int, failure) -> NoReturn:
 
 def _enter(task: Callable[[DictConfig], dict], cfg: DictConfig, hydra: DictConfig) -> dict:
     """What each process of the run does."""
+    from hydra.core.hydra_config import HydraConfig
+
     HydraConfig.instance().cfg = cast(Any, hydra)
     with stopping.heeded(), ranks.unheard():
         try:

@@ -18,11 +18,11 @@ from omegaconf import DictConfig
 
 from dlma import files, redaction, screen
 from dlma.errors import Stopped, Unavailable, UserError
-from dlma.store.stage import Stage, Writer
-from dlma.store.store import Store
 from dlma.trainer import place as places
 
 if TYPE_CHECKING:
+    from dlma.store.stage import Stage, Writer
+    from dlma.store.store import Store
     from dlma.trainer.pulse import Failure, Pulse
 
 
