@@ -399,10 +399,6 @@ class RunContext:
 
 def open_run(cfg: DictConfig) -> RunContext:
     """The context of a run, in which rank 0 settles what the config leaves open, and the other ranks hear of it."""
-    if cfg.trainer.accelerator != "cpu":
-        from dlma.trainer import devices
-
-        devices.require(cfg.trainer.accelerator, cfg.trainer.devices)
     ours, given, folder = ranks.here(), resolved(cfg), run_folder()
     if ours.number:
         return _as_rank_zero(ours, given, folder)

@@ -279,16 +279,33 @@ def memory(path: Path | None) -> Iterator[dict]:
 
 
 def seal(path: Path) -> None:
-    """Writes the file's sha256 beside it; from then on `sealed` tells a whole file from a damaged one."""
-    write_bytes(_seal_of(path), sha256_file(path).encode())
+    """Writes the sha256 of a file or folder beside it; from then on `sealed` tells a whole one from a damaged one."""
+    write_bytes(_seal_of(path), _sha256(path).encode())
 
 
 def sealed(path: Path) -> bool:
-    """True if the file has a seal and its content agrees with it."""
+    """True if the file or folder has a seal and its content agrees with it."""
     try:
-        return _seal_of(path).read_text() == sha256_file(path)
+        return _seal_of(path).read_text() == _sha256(path)
     except (OSError, ValueError):
         return False
+
+
+def unseal(path: Path) -> None:
+    """Remove a file or folder and its seal, first the seal."""
+    _seal_of(path).unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    """Of a file, or of the names and contents of all files in a folder."""
+    if not path.is_dir():
+        return sha256_file(path)
+    inside = sorted(one for one in path.rglob("*") if one.is_file())
+    return sha256_bytes(_json({one.relative_to(path).as_posix(): sha256_file(one) for one in inside}))
 
 
 def _seal_of(path: Path) -> Path:

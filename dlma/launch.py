@@ -54,13 +54,23 @@ def require(cfg: DictConfig) -> None:
             f"trainer.devices={devices}: {place.launcher} has started {place.beside} processes on this machine: "
             "trainer.devices=1"
         )
-    count = max(place.count, devices)
-    if count == 1 or MARK not in cfg.mode:
+    if MARK not in cfg.mode:
         return
-    rule = target(cfg.objective)
-    if not getattr(rule, "shares_steps", False):
+    count = max(place.count, devices)
+    if cfg.trainer.accelerator != "cpu":
+        _require_devices(cfg.trainer.accelerator, place, count)
+    rule = target(cfg.objective) if count > 1 else None
+    if rule is not None and not getattr(rule, "shares_steps", False):
         option = f"trainer.devices={devices}" if place.count == 1 else place.launcher
         raise UserError(f"{option}: {rule.__name__} trains in one process, not in {count}")
+
+
+def _require_devices(accelerator: str, place: places.Place, count: int) -> None:
+    from dlma.trainer import devices
+
+    alone = place.count == 1 or accelerator == "mps"
+    if alone or place.launcher == "torchrun":  # srun may show each process its own device alone
+        devices.require(accelerator, count if alone else place.beside)
 
 
 def needed(cfg: DictConfig) -> bool:
@@ -73,10 +83,6 @@ def start(task: Callable[[DictConfig], dict], cfg: DictConfig) -> dict:
 
     raises: RankEnded with the reason of the process that ended first, if one did; Stopped
     """
-    if cfg.trainer.accelerator != "cpu":
-        from dlma.trainer import devices
-
-        devices.require(cfg.trainer.accelerator, cfg.trainer.devices)
     from hydra.core.hydra_config import HydraConfig
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from dlma.app import main
 from dlma.errors import UserError
 from dlma.objective import none
 
+pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = ["data.train=24", "data.validation=2", "data.test=12", "recipe.max_new_tokens=24", "recipe.epochs=1"]
 SMALL = [*SIZES, "recipe.batch_pairs=8", "trainer.shard_rows=4", "trainer.threads=1", "trainer.checkpoint_steps=2"]
@@ -77,6 +79,35 @@ def test_two_processes_make_the_run_of_one(single, tmp_path, torchrun):
 
 
 @pytest.mark.slow
+def test_torchrun_takes_a_run_up_again_whose_process_died(single, tmp_path):
+    options = [*SMALL, "hydra.run.dir=run"]
+    run = started([*TORCHRUN, "--max-restarts=1", str(ROOT / "run.py"), *options], tmp_path)
+    while not re.search(r" pairs: .* [1-9]", (tmp_path / "log").read_text()):
+        assert run.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    psutil.Process(run.pid).children()[1].send_signal(signal.SIGKILL)
+    assert run.wait(900) == 0, (tmp_path / "log").read_text()
+    same_run(single, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_two_rounds_in_two_processes_are_those_of_one(tmp_path):
+    rounds = [sys.executable, str(ROOT / "run.py"), *SMALL, "iterations=2"]
+    for name, options in (("one", []), ("two", [*TWO, "store.root=other"])):
+        assert started([*rounds, *options, f"hydra.run.dir={name}"], tmp_path).wait(900) == 0, (
+            tmp_path / "log"
+        ).read_text()
+    # the second round begins with a policy that is equal up to rounding, so its answers may part at a near tie
+    first, second = (pq.read_table(tmp_path / name / "prompts.parquet") for name in ("one", "two"))
+    assert first.equals(second)
+    curves = [curve(tmp_path / name) for name in ("one", "two")]
+    assert len(curves[0]) == len(curves[1]) == 3
+    assert [path.name for path in sorted((tmp_path / "one").iterdir())] == [
+        p.name for p in sorted((tmp_path / "two").iterdir())
+    ]
+
+
+@pytest.mark.slow
 def test_in_a_sweep_whose_second_cell_loses_a_process(single, tmp_path):
     cells = [tmp_path / "sweep" / f"dlma,seed={seed}" for seed in (0, 1)]
     sweep = started(
@@ -106,6 +137,37 @@ def test_cells_side_by_side_start_their_own(single, tmp_path):
     same_run(single, tmp_path / "sweep" / "dlma,seed=0")
 
 
+def commands():
+    """What docs/scale.md says to type for several processes, at the size of these tests."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "scale.md").read_text(), re.S)
+    lines = [line for block in blocks for line in block.splitlines() if "sampler=server" not in line]
+    return [line for line in lines if line.startswith(("python", "torchrun"))]
+
+
+TOY = {
+    "python": sys.executable,
+    "torchrun": TORCHRUN[0],
+    "run.py": str(ROOT / "run.py"),
+    "trainer=gpu": "trainer=cpu",
+    "--nnodes=2": "--nnodes=1",
+    "--nproc-per-node=8": "--nproc-per-node=2",
+    "--rdzv-endpoint=HOST:29400": "--rdzv-endpoint=localhost:0",
+    **{f"trainer.devices={number}": "trainer.devices=2" for number in (4, 8)},
+    **dict.fromkeys(("model=hf", "model.path=MODEL", "data=jsonl", "data.path=PROMPTS.jsonl"), ""),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", commands())
+def test_a_command_of_the_page_does_at_toy_size_what_it_says(tmp_path, line):
+    toy = [word for word in (TOY.get(word, word) for word in line.split()) if word]
+    run = started([*toy, *SMALL, "trainer.accelerator=cpu"], tmp_path)
+    assert run.wait(1200) == 0, (tmp_path / "log").read_text()
+    manifests = [json.loads(path.read_text()) for path in (tmp_path / "store").glob("policy/*/manifest.json")]
+    assert manifests and all(one["machine"]["devices"].startswith("2, ") for one in manifests)
+    assert ("fsdp" in line) == all("fsdp" in one["machine"]["devices"] for one in manifests)
+
+
 def ranks_of(process):
     """The processes of a run, in their order."""
     found = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
@@ -117,7 +179,7 @@ def statuses_in(folder):
 
 
 def config(**trainer):
-    node = {"trainer": {"devices": 1, **trainer}, "mode": {"_target_": "m", "_ranks_": True}}
+    node = {"trainer": {"devices": 1, "accelerator": "cpu", **trainer}, "mode": {"_target_": "m", "_ranks_": True}}
     return OmegaConf.create({**node, "objective": {"_target_": "dlma.objective.none.NoTraining"}})
 
 
@@ -161,6 +223,15 @@ def test_a_launcher_is_refused_for_a_sweep_and_for_a_mode_of_one_process(monkeyp
         launch.require_one_run(config(), sweep=True)
     with pytest.raises(UserError, match=r"score works in one process, and torchrun has started 2"):
         launch.require_one_run(lonely, sweep=False)
+
+
+def test_devices_that_are_not_here_are_missed_before_anything_loads(monkeypatch):
+    for accelerator in ("gpu", "mps"):
+        with pytest.raises(UserError, match=f"trainer.accelerator={accelerator}.* sees "):
+            launch.require(config(accelerator=accelerator))
+    torchrun(monkeypatch, 2)
+    with pytest.raises(UserError, match=r"trainer.devices=2: torch sees 0 here"):
+        launch.require(config(accelerator="gpu"))
 
 
 def test_this_process_starts_others_only_where_nobody_has(monkeypatch):

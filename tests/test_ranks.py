@@ -12,6 +12,7 @@ import pytest
 from dlma.ranks import Ranks
 from dlma.store.store import Store
 
+pytestmark = pytest.mark.timeout(600)
 WORKER = Path(__file__).parent / "kit" / "ranks_worker.py"
 
 

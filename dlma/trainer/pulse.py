@@ -17,11 +17,11 @@ from torch.distributed import Store
 
 from dlma import stopping
 from dlma.errors import Stopped, Unavailable, UserError
-from dlma.trainer.place import Place
+from dlma.trainer.place import Place, leave_word
 
 BEAT = 1.0  # seconds
-SILENCE = 20.0  # seconds without a beat after which a process counts as gone
-_GRACE = 5.0  # seconds in which the main thread may end by itself, since what it waits for breaks off
+SILENCE = 15.0  # seconds without a beat after which a process counts as gone
+_GRACE = 3.0  # seconds in which the main thread may end by itself, since what it waits for breaks off
 _FAILED = "failed"
 
 
@@ -146,8 +146,9 @@ class Pulse:
         return Failure(number, "again", reason, 2)
 
     def _end(self, failure: Failure) -> None:
-        """End this process, whose main thread does not notice; rank 0 says why."""
-        if self._place.number:
-            os._exit(failure.code)
+        """End this process, whose main thread does not notice; rank 0 says why, the others tell their launcher."""
         words = "" if failure.kind == "stop" else f"{self.names[failure.number]} ended: {failure.reason}"
+        if self._place.number:
+            leave_word(words)
+            os._exit(failure.code)
         stopping.end(failure.code, words)

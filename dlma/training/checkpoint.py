@@ -9,7 +9,6 @@ from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
 from dlma import files
-from dlma.model.engine import say_once
 from dlma.model.meter import Meter
 from dlma.trainer import collectives
 from dlma.trainer.bar import show
@@ -48,16 +47,24 @@ class ResumePoint(Callback):
 
     def save(self, trainer) -> None:
         """Write a point under a name of its own, seal it, and drop all but the last two."""
-        if trainer.lightning_module.sharded:
-            say_once("training with trainer.strategy=fsdp keeps no resume points: one that is stopped begins anew")
-            return
         path = self.points / f"step-{trainer.global_step:08d}.ckpt"
-        if collectives.rank():  # takes part, but the first process writes
+        if trainer.lightning_module.sharded:
+            self._save_parts(trainer, path)
+        elif collectives.rank():  # takes part, but the first process writes
             trainer.save_checkpoint(path, weights_only=False)
-            return
-        with files.atomic(path) as draft:
-            trainer.save_checkpoint(draft, weights_only=False)
-        files.seal(path)
-        for old in sorted(self.points.glob("step-*.ckpt"))[:-2]:
-            old.unlink()
-            old.with_name(old.name + ".sha256").unlink(missing_ok=True)
+        else:
+            with files.atomic(path) as draft:
+                trainer.save_checkpoint(draft, weights_only=False)
+        if not collectives.rank():
+            files.seal(path)
+            for old in sorted(self.points.glob("step-*.ckpt"))[:-2]:
+                files.unseal(old)
+
+    @staticmethod
+    def _save_parts(trainer, path: Path) -> None:
+        """A point of weights that are spread is a folder (torch.distributed.checkpoint), where each writes its part."""
+        if not collectives.rank():
+            files.unseal(path)  # what a killed start left of it
+        collectives.wait()
+        trainer.save_checkpoint(path, weights_only=False)
+        collectives.wait()

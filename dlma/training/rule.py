@@ -289,9 +289,10 @@ class TrainingRule(pl.LightningModule):
         return self.optim.build(groups, fused=self.device.type in ("cpu", "cuda") and not self.sharded)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        trained = {name for name, p in self.named_parameters() if p.requires_grad}
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
+        if not self.sharded:  # of spread weights a point is read into all of them
+            trained = {name for name, p in self.named_parameters() if p.requires_grad}
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
         checkpoint["log_rows"] = self.log_rows
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:

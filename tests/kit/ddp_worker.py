@@ -40,11 +40,27 @@ def whole(tensor):
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+SPREAD = {"token_budget": 64, "clip_norm": 0.05}  # several passes, not as many in each process
 CASES = {
     "full": ("ddp", {}),
     "lora": ("ddp", {"checkpointing": True, "token_budget": 1}),
-    "spread": ("fsdp", {"token_budget": 64, "clip_norm": 0.05}),  # several passes, not as many in each process
+    "spread": ("fsdp", SPREAD),
+    "resumed": ("fsdp", SPREAD),
 }
+
+
+def stopped_at_the_last_step(rule, pairs, runtime, folder):
+    """Training that ends in mid-run, in all processes, after a resume point."""
+
+    def listen(row):
+        if row["step"] == 3:
+            raise ZeroDivisionError
+
+    try:
+        rule.fit(pairs, runtime, folder, listen)
+    except ZeroDivisionError:
+        return
+    raise AssertionError("training did not stop")
 
 
 def main(folder, processes, rank, port):
@@ -56,13 +72,17 @@ def main(folder, processes, rank, port):
         model = small_model(spread=0.15)
         pairs = scored_pairs(model, n=15)
         model = adapted(model) if case == "lora" else model
-        rule = Watched(model, **changed(OPTIONS, **{"lr": 1e-4, "batch_pairs": 5, "epochs": 1, **options}))
+        given = {"lr": 1e-4, "batch_pairs": 5, "epochs": 1, **options}
+        rule = Watched(model, **changed(OPTIONS, **given))
         runtime = Runtime(devices=processes, strategy=strategy, checkpoint_steps=2)
+        if case == "resumed":
+            stopped_at_the_last_step(rule, pairs, runtime, folder / case)
+            rule = Watched(small_model(spread=0.15), **changed(OPTIONS, **given))
         rule.fit(pairs, runtime, folder / case, lambda row: None)
         weights = {name: whole(p.detach()) for name, p in rule.network.named_parameters() if p.requires_grad}
         suffix = f".rank{collectives.rank()}" if collectives.rank() else ""
         held = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in rule.network.parameters())
-        found = {"log": rule.log_rows, "gradient": rule.first, "weights": weights, "held": held}
+        found = {"log": rule.log_rows, "gradient": getattr(rule, "first", {}), "weights": weights, "held": held}
         torch.save(found, folder / f"{case}{suffix}.pt")
     if processes > 1:
         collectives.leave()

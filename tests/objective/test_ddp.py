@@ -23,7 +23,7 @@ def free_port():
 def run(processes, folder):
     """Start the worker in so many processes, and wait for all."""
     folder.mkdir()
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}:{TESTS.parents[1]}"}
     command, port = [sys.executable, str(TESTS / "ddp_worker.py"), str(folder), str(processes)], str(free_port())
     started = [
         subprocess.Popen([*command, str(rank), port], env=shared, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -74,3 +74,12 @@ def test_spread_layers_are_held_in_parts_and_saved_whole(folders):
     saved = load_file(folders[1] / "spread" / "policy" / "model.safetensors")
     assert all(torch.allclose(saved[name], two["weights"][name]) for name in saved)
     assert {name for name in saved if "layers" in name} == {name for name in two["weights"] if "layers" in name}
+
+
+@pytest.mark.slow
+def test_spread_training_that_was_stopped_goes_on_to_the_same_bits(folders):
+    for folder in folders:
+        whole, resumed = (torch.load(folder / f"{case}.pt") for case in ("spread", "resumed"))
+        assert resumed["log"] == whole["log"]
+        assert not resumed["gradient"]  # of the first step, which was not made again
+        assert all(torch.equal(resumed["weights"][name], weight) for name, weight in whole["weights"].items())
