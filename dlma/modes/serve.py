@@ -103,8 +103,8 @@ def _not_there(host: str, port: int, reason: OSError) -> str:
     return f"mode.host={host} mode.port={port}: cannot be listened on ({reason.strerror or reason})"
 
 
-class Asked:
-    """What a request asks for, in the query of its address. Raises ValueError for what no page asks."""
+class Query:
+    """What a request asks for, after its address. Raises ValueError for what no page asks."""
 
     def __init__(self, query: str, library: Library) -> None:
         self.values = parse_qs(query, max_num_fields=1000)
@@ -137,7 +137,7 @@ class Handler(BaseHTTPRequestHandler):
         if make is None:
             return self._say(404, "no such page")
         try:
-            asked = Asked(address.query, self.server.library)
+            asked = Query(address.query, self.server.library)
         except ValueError as reason:
             return self._say(400, f"not asked by a page: {reason}")
         return self._reply(200, _made(make, asked, self.server.library).encode("utf-8", "replace"))
@@ -157,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         """Requests are not listed."""
 
 
-def _made(make: Callable[[Asked, Library], Markup], asked: Asked, library: Library) -> Markup:
+def _made(make: Callable[[Query, Library], Markup], asked: Query, library: Library) -> Markup:
     """A part; what cannot be read any more is said in its place."""
     try:
         return make(asked, library)
@@ -165,12 +165,12 @@ def _made(make: Callable[[Asked, Library], Markup], asked: Asked, library: Libra
         return serve_page.complaint(f"cannot be read: {(str(reason).splitlines() or [type(reason).__name__])[0]}")
 
 
-def _runs(asked: Asked, library: Library) -> Markup:
+def _runs(asked: Query, library: Library) -> Markup:
     found, skipped = library.look()
     return serve_page.runs(found, skipped, alert=asked.text("alert"), find=asked.text("find"))
 
 
-def _answers(asked: Asked, library: Library) -> Markup:
+def _answers(asked: Query, library: Library) -> Markup:
     if not asked.runs:
         return serve_page.complaint("No run is ticked.")
     shown = serve_page.columns([(run, pages.answers(run.folder)) for run in asked.runs], asked.text("arms", "own"))
@@ -181,7 +181,7 @@ def _answers(asked: Asked, library: Library) -> Markup:
     return serve_page.answers(shown, prompts, asked.page, category=category, categories=known)
 
 
-def _tokens(asked: Asked, library: Library) -> Markup:
+def _tokens(asked: Query, library: Library) -> Markup:
     if not asked.runs:
         return serve_page.complaint("No run is ticked.")
     found = ((run, rows) for run in asked.runs if (rows := pages.token_rewards(run.folder)))
@@ -194,13 +194,13 @@ def _tokens(asked: Asked, library: Library) -> Markup:
     return serve_page.tokens(run.name, inside, questions, page, len(rows))
 
 
-def _curves(asked: Asked, library: Library) -> Markup:
+def _curves(asked: Query, library: Library) -> Markup:
     if not asked.runs:
         return serve_page.complaint("No run is ticked.")
     return serve_page.curves(asked.runs, asked.text("metric"))
 
 
-PARTS: dict[str, Callable[[Asked, Library], Markup]] = {
+PARTS: dict[str, Callable[[Query, Library], Markup]] = {
     "/runs": _runs,
     "/answers": _answers,
     "/tokens": _tokens,

@@ -23,7 +23,7 @@ from dlma.report.run_tables import ARM_LABELS
 from dlma.report.table import Cell, Column, Table, Text, Value, html
 from dlma.runs.folder import TRAJECTORY
 from dlma.runs.library import ListedRun
-from dlma.runs.pages import Answers
+from dlma.runs.pages import ArmAnswers
 from dlma.statistics.intervals import Estimate
 from dlma.store.owned import TRAIN
 
@@ -100,15 +100,15 @@ class Shown:
     head: str
     style: str
     css: str
-    answers: Answers
+    answers: ArmAnswers
 
 
-def columns(found: Sequence[tuple[ListedRun, Mapping[str, Answers]]], arms: str) -> list[Shown]:
+def columns(found: Sequence[tuple[ListedRun, Mapping[str, ArmAnswers]]], arms: str) -> list[Shown]:
     """The arms of the chosen runs; answers that several runs share are one column.
 
     What a run made has the colour of its curves.
     """
-    same: dict[tuple[str, str], list[tuple[int, Answers]]] = {}
+    same: dict[tuple[str, str], list[tuple[int, ArmAnswers]]] = {}
     for i, (run, inside) in enumerate(found):
         for arm, one in inside.items():
             if arms == "all" or arm == run.arm:

@@ -25,7 +25,7 @@ _SHOWN = ["question", "answer", "tokens", "reward", "malformed"]
 
 
 @dataclass(frozen=True)
-class Answers:
+class ArmAnswers:
     """The answers of one arm of a run: by prompt the number of its first row, and what prompts are chosen by.
 
     digest: of every answer, so that arms with the same ones are known
@@ -68,14 +68,14 @@ def rows_at(path: Path, numbers: Sequence[int], columns: list[str]) -> list[dict
     return [found[number] for number in numbers]
 
 
-def answers(folder: Path) -> dict[str, Answers]:
+def answers(folder: Path) -> dict[str, ArmAnswers]:
     """The answers of a run by arm. Raises UserError, OSError or ValueError where they are not as the run wrote them."""
     stat = (folder / ANSWERS).stat()
     return _answers(folder, (stat.st_size, stat.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=KEPT)
-def _answers(folder: Path, stamp: tuple[int, int]) -> dict[str, Answers]:
+def _answers(folder: Path, stamp: tuple[int, int]) -> dict[str, ArmAnswers]:
     path = RunFolder(folder).sound(ANSWERS)
     try:
         table = pq.ParquetFile(path).read(columns=[*_LIGHT, "answer"]).to_pydict()
@@ -87,14 +87,14 @@ def _answers(folder: Path, stamp: tuple[int, int]) -> dict[str, Answers]:
     return {arm: _of_arm(folder, arm, found, table) for arm, found in rows.items()}
 
 
-def _of_arm(folder: Path, arm: str, rows: dict[str, int], table: dict[str, list]) -> Answers:
+def _of_arm(folder: Path, arm: str, rows: dict[str, int], table: dict[str, list]) -> ArmAnswers:
     columns = {name: {prompt: table[name][row] for prompt, row in rows.items()} for name in _LIGHT[2:]}
     said = sorted((prompt, table["answer"][row]) for prompt, row in rows.items())
     digest = hashlib.sha256(repr(said).encode("utf-8", "surrogatepass")).hexdigest()
-    return Answers(folder, arm, rows, columns["category"], columns["harmful"], columns["finished"], digest)
+    return ArmAnswers(folder, arm, rows, columns["category"], columns["harmful"], columns["finished"], digest)
 
 
-def chosen(columns: Sequence[Answers], *, which: str, category: str, find: str) -> list[str]:
+def chosen(columns: Sequence[ArmAnswers], *, which: str, category: str, find: str) -> list[str]:
     """The prompts that are asked for, those of the first column first; a choice is of all columns together."""
     prompts = list(dict.fromkeys(prompt for column in columns for prompt in column.rows))
     if category:
@@ -112,7 +112,7 @@ def chosen(columns: Sequence[Answers], *, which: str, category: str, find: str) 
     return [p for p in prompts if find.casefold() in "\n".join(itertools.chain(*each[p])).casefold()]
 
 
-def categories(columns: Iterable[Answers]) -> list[str]:
+def categories(columns: Iterable[ArmAnswers]) -> list[str]:
     """The categories of the prompts."""
     return sorted({name for column in columns for name in column.category.values() if name})
 
