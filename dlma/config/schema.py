@@ -129,6 +129,8 @@ class Recipe:
     dtype: DtypeOrAuto
     score_dtype: Dtype | None
     lora: LoraNode | None
+    rows: Count
+    checkpointing: bool
 
 
 class Component:

@@ -28,7 +28,9 @@ PRESETS = {  # what each is, and the recipe that suits it
     "qwen3_0_6b": ("Qwen/Qwen3-0.6B", "small_full"),
     "smollm2_135m": ("HuggingFaceTB/SmolLM2-135M", "small_full"),
     "smollm2_135m_instruct": ("HuggingFaceTB/SmolLM2-135M-Instruct", "small_lora"),
+    "qwen3_8b": ("Qwen/Qwen3-8B", "chat_lora_24gb"),
 }
+BASES = {"llama2_7b", "llama2_13b", "mistral_7b", "llama3_2_1b", "smollm2_135m"}  # not tuned for chat
 
 
 def composed(*overrides):
@@ -48,7 +50,7 @@ def test_a_preset_names_a_hub_model_and_selects_its_recipe(name):
     cfg = composed(f"model={name}").cfg
     assert (cfg.model.path, cfg.recipe.name) == PRESETS[name]
     assert cfg.model._recipe_ == cfg.recipe.name and cfg.model.trust_remote_code is False
-    assert cfg.model.chat is (name in ("qwen3_0_6b", "smollm2_135m_instruct")) and cfg.prompts.format == "auto"
+    assert cfg.model.chat is (name not in BASES) and cfg.prompts.format == "auto"
 
 
 def test_a_preset_says_nothing_that_the_models_own_files_say():

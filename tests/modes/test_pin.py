@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from dlma.config.help import conf_dir
 from dlma.modes import pin
 
-NAMES = ["llama2_13b", "llama2_7b", "llama3_2_1b", "mistral_7b", "qwen3_0_6b", "smollm2_135m", "smollm2_135m_instruct"]
+FILES = sorted((conf_dir() / "model").glob("*.yaml"))
+NAMES = [path.stem for path in FILES if path.stem != "hf" and "revision: main" in path.read_text()]
 
 
 @pytest.fixture
