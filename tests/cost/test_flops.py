@@ -70,5 +70,5 @@ def test_every_shipped_component_says_what_it_computes(group):
 
 def test_a_component_that_says_something_else_is_refused_and_one_that_says_nothing_has_no_work():
     assert work_of({"_target_": "dlma.scorer.mine.Mine"}) == {}
-    with pytest.raises(UserError, match="kind must be one of sample, score, train, rollouts, none, not 'magic'"):
+    with pytest.raises(UserError, match="kind must be one of sample, score, train, rollouts, steer, none, not 'magic'"):
         work_of({"_target_": "dlma.scorer.mine.Mine", "_work_": {"kind": "magic"}})

@@ -23,7 +23,12 @@ def shell_lines(page: Path) -> list[str]:
     return [line for line in [*fenced, *indented] if line]
 
 
+LAUNCHERS = (
+    r"python run\.py|torchrun(?: --[\w=:.-]+)+ run\.py|srun(?: --[\w=:.-]+)+ python run\.py|docker run .* dlma(?= \w+=)"
+)
+
+
 def run_words(line: str) -> list[str] | None:
-    """The words after `python run.py`; None for another command."""
-    words = shlex.split(line)
-    return words[2:] if words[:2] == ["python", "run.py"] else None
+    """The words after `python run.py`, whoever starts it; None for another command."""
+    started = re.match(rf"(?:{LAUNCHERS})(?= |$)", line)
+    return shlex.split(line[started.end() :]) if started else None

@@ -87,7 +87,9 @@ def test_a_training_step_is_tried_again_whole_with_the_same_update(monkeypatch, 
 
     def loss(self, micro):
         backwards.append(len(micro.columns.margin))
-        if len(micro.columns.margin) > 1 and len(backwards) > 1:  # after a micro-batch whose gradient must be thrown away
+        if (
+            len(micro.columns.margin) > 1 and len(backwards) > 1
+        ):  # after a micro-batch whose gradient must be thrown away
             raise ERRORS[0]
         return original(self, micro)
 

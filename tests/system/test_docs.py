@@ -25,7 +25,10 @@ ELSEWHERE = {"real_models.md", "own_method.md"}  # run by a test of their own
 LINES = {line: page.name for page in reversed(DOCS) if page.name not in ELSEWHERE for line in shell_lines(page)}
 COMMANDS = [(page, line) for line, page in LINES.items() if run_words(line) is not None]
 LARGE = re.compile(r"-m .*(experiment=|,\w+,\w+.*,\w+,\w+)")  # sweeps that take seconds to compose
-OTHERS = re.compile(r"make (\w+)\b.*|vllm serve MODEL .*|export OPENAI_API_KEY=.*|eval \"\$\(python run\.py -sc .*\)\"")
+OTHERS = re.compile(
+    r"make (\w+)\b.*|vllm serve MODEL .*|export OPENAI_API_KEY=.*|pip install .*|docker build .*|"
+    r"eval \"\$\(python run\.py -sc .*\)\""
+)
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text("utf-8")
 
 
