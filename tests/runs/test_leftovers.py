@@ -111,7 +111,7 @@ def test_what_a_run_has_stays_until_it_is_written(store, folder):
     stages |= {"intermediate": made(store, "evaluated", True), "aligned": made(store, "answers", True)}
     remember(folder, stages)
     one = {"a": stages["intermediate"]}
-    clear(folder, stages, rounds=[{}, {"scored_otherwise": None}], judged=one, measured=one, by_category=[1])
+    clear(folder, stages, rounds=[{}, {"scored_otherwise": one["a"]}], judged=one, measured=one, by_category=[1])
     assert held(folder) == {*LEFT, *OWN}
 
 
