@@ -18,13 +18,13 @@ from dlma.plan.dry_run import Sizes
 
 def load_of(name: str, cfg: DictConfig, sizes: Sizes, samples: int) -> Workload | None:
     """The load of a stage, by what it is for in the pipeline; None for a component whose YAML does not say."""
-    name, *number = name.split()  # the number of a later round
+    name, *number = name.split()  # of the round; the last round has none
     if name in ("base", "prompted", "aligned"):
         return _answers(name, cfg, sizes, samples)
     group = _GROUPS.get(name)
     if group is None:
         return Workload()
-    if number:
+    if int(number[0]) > 1 if number else cfg.iterations > 1:
         cfg = copy.deepcopy(cfg)
         cfg.update(cfg.iteration.later)
     known = work_of(cfg[group])
@@ -66,7 +66,8 @@ def _labels(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes:
     pairs = work_of(cfg.pairs)
     rows *= pairs.get("per_prompt", 1)
     answers = [sizes.answer.mean] * 2
-    found = scored([sizes.contexts[side].mean for side in known["contexts"]], answers, rows)
+    sides = [*known["contexts"], *(["plain"] if known.get("base") else [])]
+    found = scored([sizes.contexts[side].mean for side in sides], answers, rows)
     question = sizes.contexts["plain"].mean + sum(answers)  # the judge's own words are not counted
     rated = sizes.contexts["plain"].mean + sizes.answer.mean
     asked = scored([question], [], rows * known.get("asked", 0)) + scored([rated], [], rows * known.get("rated", 0))
