@@ -59,17 +59,32 @@ def single(tmp_path_factory):
     return place / "outputs" / "one"
 
 
-def started(command, tmp_path):
-    log = (tmp_path / "log").open("wb")
-    return subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
+SLURM = {
+    "SLURM_STEP_NUM_TASKS": 2,
+    "SLURM_STEP_TASKS_PER_NODE": 2,
+    "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_NODEID": 0,
+    "SLURM_JOB_ID": os.getpid(),
+    "SLURM_STEP_ID": 0,
+}
+
+
+def started(command, tmp_path, **own):
+    log = (tmp_path / "log").open("ab")
+    env = {**os.environ, "OMP_NUM_THREADS": "1"} | {name: str(value) for name, value in own.items()}
+    return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("torchrun", [False, True])
-def test_two_processes_make_the_run_of_one(single, tmp_path, torchrun):
-    command = TORCHRUN if torchrun else [sys.executable]
-    ran = started([*command, str(ROOT / "run.py"), *SMALL, *([] if torchrun else TWO), "name=two"], tmp_path)
-    assert ran.wait(500) == 0, (tmp_path / "log").read_text()
+@pytest.mark.parametrize("how", ["devices", "torchrun", "srun"])
+def test_two_processes_make_the_run_of_one(single, tmp_path, how):
+    command = [*(TORCHRUN if how == "torchrun" else [sys.executable]), str(ROOT / "run.py"), *SMALL, "name=two"]
+    if how == "srun":
+        tasks = [SLURM | {"SLURM_PROCID": number, "SLURM_LOCALID": number} for number in range(2)]
+        processes = [started(command, tmp_path, **task) for task in tasks]
+    else:
+        processes = [started([*command, *(TWO if how == "devices" else [])], tmp_path)]
+    assert [process.wait(900) for process in processes] == [0] * len(processes), (tmp_path / "log").read_text()
     same_run(single, tmp_path / "outputs" / "two")
     assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"two"}
     assert {path.name for path in tmp_path.iterdir()} == {"outputs", "store", "log"}
