@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dlma import ranks, stopping
 from dlma.config.build import target
@@ -92,7 +92,8 @@ def start(task: Callable[[DictConfig], dict], cfg: DictConfig) -> dict:
         os.environ.setdefault(*places.QUIET)
         launch = elastic_launch(_settings(cfg.trainer.devices, Path(logs)), _enter)
         try:
-            return launch(task, cfg, HydraConfig.instance().cfg)[0]
+            # as plain values: the launchers' own classes cannot be pickled out of joblib's workers
+            return launch(task, cfg, OmegaConf.to_container(HydraConfig.get(), resolve=False))[0]
         except SignalException as stop:
             raise Stopped(stop.sigval) from None
         except ChildFailedError as ended:
@@ -123,11 +124,11 @@ def _explain(number: int, failure) -> NoReturn:
     raise RankEnded(f"process {number} of the run ended: {said.removeprefix('error: ') or how}") from None
 
 
-def _enter(task: Callable[[DictConfig], dict], cfg: DictConfig, hydra: DictConfig) -> dict:
+def _enter(task: Callable[[DictConfig], dict], cfg: DictConfig, hydra: dict) -> dict:
     """What each process of the run does."""
     from hydra.core.hydra_config import HydraConfig
 
-    HydraConfig.instance().cfg = cast(Any, hydra)
+    HydraConfig.instance().cfg = cast(Any, OmegaConf.create({"hydra": hydra}))
     with stopping.heeded(), ranks.unheard():
         try:
             said = task(cfg)
