@@ -184,8 +184,12 @@ def test_a_command_of_the_page_does_at_toy_size_what_it_says(tmp_path, line):
 
 
 def ranks_of(process):
-    """The processes of a run, in their order."""
-    found = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    """The processes of a run, in their order; none while they start or end."""
+    try:
+        children = psutil.Process(process.pid).children()
+        found = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    except psutil.Error:  # one has just ended
+        return []
     return sorted(found, key=lambda child: child.pid) if len(found) == 2 else []
 
 
