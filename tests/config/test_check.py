@@ -30,9 +30,17 @@ FILLED = {
     "mode=export": ["mode.run=outputs/dlma"],
 }
 
+LATER = {"scorer=implicit_reward": ["iterations=2", "+scorer@iteration.later.scorer=implicit_reward"]}  # no first round
+
 
 def filled(choice: str) -> list[str]:
-    """What an option needs to be complete."""
+    """An option, with what it needs to be complete, or in the place that it is for."""
+    if choice in LATER:
+        return LATER[choice]
+    return [choice, *needed(choice)]
+
+
+def needed(choice: str) -> list[str]:
     return FILLED.get(choice, FILLED.get(choice.partition("=")[2], []))
 
 
@@ -46,7 +54,7 @@ def options() -> list[str]:
 
 @pytest.mark.parametrize("choice", options())
 def test_every_shipped_option_composes_and_fits_the_signature_it_names(choice):
-    plan = compose.plan(compose.search_path(CONF, None), [choice, *filled(choice)], False)
+    plan = compose.plan(compose.search_path(CONF, None), filled(choice), False)
     assert plan.cells >= 1 and plan.cfg.mode._target_.startswith("dlma.")
 
 
