@@ -206,7 +206,7 @@ def _single(hydra: Hydra, plan: Plan, args: Namespace) -> int:
 
     job = hydra.run("config", task, plan.overrides)
     status = job.return_value
-    if status["code"] == 0 and _is_run(plan.cfg):
+    if status["code"] == 0 and _is_run(plan.cfg) and not places.here().number:
         own_sweep = bool(OmegaConf.select(job.hydra_cfg, "hydra.sweeper.params"))
         print(next_steps.text(next_steps.after_run(_command(args, own_sweep), Path(status["result"]["run_dir"]))))
     return status["code"]

@@ -19,6 +19,7 @@ from dlma.store.stage import is_weights
 OWN = ("model=hf", "model.path=MODEL", "data=jsonl", "data.path=PROMPTS.jsonl")
 RIVALS = ("dlma", "rlcd")  # a comparison is with the first that the run was not
 _PLACES = ("trainer", "store")  # where it is computed and kept, for whatever comes after
+_SEVERAL = ("trainer.devices", "trainer.strategy")  # other modes work in one process
 _METHOD = ("method", "labels", "objective", "iterations", "seed", *_PLACES)  # what is not of a model or a data set
 _ONE_RUN = ("name", "hydra")  # names and settings of one run
 _PLAIN = re.compile(r"[A-Za-z./][\w./-]*/[\w./-]+", re.ASCII)  # a path that needs no quotes in an override
@@ -47,7 +48,7 @@ class Command:
 
     def mode(self, name: str, *words: str) -> str:
         """Another mode on what this command left."""
-        return self.line(f"mode={name}", *words, keep=_of(_PLACES))
+        return self.line(f"mode={name}", *words, keep=lambda key: _of(_PLACES)(key) and key not in _SEVERAL)
 
     def show(self, page: Path) -> str:
         """Open a page in the browser."""

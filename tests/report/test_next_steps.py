@@ -60,6 +60,13 @@ def test_the_commands_of_a_run_are_its_own(elsewhere):
     }
 
 
+def test_other_modes_are_for_one_process(elsewhere):
+    folder = with_policy(elsewhere / "outputs" / "mine", seed=0)
+    steps = plain(after_run(command("name=mine", "trainer.devices=2", "store.root=kept"), folder))
+    assert steps["chat with both"] == "store.root=kept mode=chat mode.run=outputs/mine"
+    assert "trainer.devices=2" in steps["three seeds"]
+
+
 def test_what_does_not_hold_of_a_run_is_not_said(elsewhere):
     bare = plant(elsewhere / "bare", prompts=2, method="rlcd")
     (bare / "policy").mkdir()
