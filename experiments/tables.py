@@ -129,9 +129,9 @@ def shown(page: Path, mark: str) -> str:
 
 
 def write_page(name: str) -> None:
-    """Put the tables of an experiment, and what is said of it, between their markers."""
+    """Put the tables of an experiment that was measured, and what is said of it, between their markers."""
     texts.rows.cache_clear()  # results may have been collected anew
-    if name in names():
+    if name in names() and (HERE / name / "results.csv").exists():
         _put(page_of(name), table_of(name).mark, render(name))
     for template in texts.templates():
         if template.parent.name == name:
