@@ -7,6 +7,7 @@ torchrun and SLURM's srun start the processes themselves, on one machine or many
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import tempfile
@@ -63,6 +64,8 @@ def require(cfg: DictConfig) -> None:
     if rule is not None and not getattr(rule, "shares_steps", False):
         option = f"trainer.devices={devices}" if place.count == 1 else place.launcher
         raise UserError(f"{option}: {rule.__name__} trains in one process, not in {count}")
+    if count > 1 and cfg.iterations > 1:
+        raise UserError(f"iterations={cfg.iterations}: later rounds go on in one process, not in {count}")
 
 
 def _require_devices(accelerator: str, place: places.Place, count: int) -> None:
@@ -90,6 +93,8 @@ def start(task: Callable[[DictConfig], dict], cfg: DictConfig) -> dict:
 
     with tempfile.TemporaryDirectory(prefix="dlma_") as logs, _put_back(), _silent_elastic():
         os.environ.setdefault(*places.QUIET)
+        if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's, unknown to others
+            multiprocessing.set_start_method("spawn", force=True)
         launch = elastic_launch(_settings(cfg.trainer.devices, Path(logs)), _enter)
         try:
             # as plain values: the launchers' own classes cannot be pickled out of joblib's workers

@@ -106,23 +106,6 @@ def test_torchrun_takes_a_run_up_again_whose_process_died(single, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_rounds_in_two_processes_are_those_of_one(tmp_path):
-    rounds = [sys.executable, str(ROOT / "run.py"), *SMALL, "iterations=2"]
-    for name, options in (("one", []), ("two", [*TWO, "store.root=other"])):
-        assert started([*rounds, *options, f"hydra.run.dir={name}"], tmp_path).wait(900) == 0, (
-            tmp_path / "log"
-        ).read_text()
-    # the second round begins with a policy that is equal up to rounding, so its answers may part at a near tie
-    first, second = (pq.read_table(tmp_path / name / "prompts.parquet") for name in ("one", "two"))
-    assert first.equals(second)
-    curves = [curve(tmp_path / name) for name in ("one", "two")]
-    assert len(curves[0]) == len(curves[1]) == 3
-    assert [path.name for path in sorted((tmp_path / "one").iterdir())] == [
-        p.name for p in sorted((tmp_path / "two").iterdir())
-    ]
-
-
-@pytest.mark.slow
 def test_in_a_sweep_whose_second_cell_loses_a_process(single, tmp_path):
     cells = [tmp_path / "sweep" / f"dlma,seed={seed}" for seed in (0, 1)]
     sweep = started(
@@ -199,7 +182,7 @@ def statuses_in(folder):
 
 def config(**trainer):
     node = {"trainer": {"devices": 1, "accelerator": "cpu", **trainer}, "mode": {"_target_": "m", "_ranks_": True}}
-    return OmegaConf.create({**node, "objective": {"_target_": "dlma.objective.none.NoTraining"}})
+    return OmegaConf.create({**node, "iterations": 1, "objective": {"_target_": "dlma.objective.none.NoTraining"}})
 
 
 def torchrun(monkeypatch, count):
@@ -219,10 +202,14 @@ def test_a_rule_that_cannot_share_its_steps_is_refused_before_anything_loads(mon
         launch.require(config())
 
 
-def test_ppo_is_refused_in_a_line(run_main):
-    ran = run_main(*SMALL, "objective=ppo", *TWO)
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [("objective=ppo", "PPO trains in one process"), ("iterations=2", "later rounds go on in one process, not in 2")],
+)
+def test_what_one_process_does_is_refused_in_a_line(run_main, word, reason):
+    ran = run_main(*SMALL, word, *TWO)
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "PPO trains in one process" in ran.err
+    assert reason in ran.err
 
 
 def test_devices_and_another_launcher_may_not_disagree(monkeypatch):
