@@ -18,7 +18,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dlma import ranks
 from dlma.config.build import build, layout, resolved, scientific
 from dlma.config.run_names import run_folder
 from dlma.cost.flops import work_of
@@ -29,13 +28,14 @@ from dlma.model import compute_dtype
 from dlma.model.chat_model import format_of
 from dlma.model.compute_dtype import Choice
 from dlma.model.load import ModelSpec
-from dlma.ranks import Ranks
 from dlma.redaction import redact
 from dlma.runs import settled
 from dlma.store.fingerprint import key_of
 from dlma.store.machine import machine
 from dlma.store.stage import Stage
 from dlma.store.store import Store
+from dlma.trainer import ranks
+from dlma.trainer.ranks import Ranks
 
 if TYPE_CHECKING:
     from dlma.model.language import LanguageModel
@@ -392,7 +392,7 @@ class RunContext:
     def make(self, stage: Stage, write, *, together: bool = False) -> Stage:
         """Have the store compute a stage unless it is there.
 
-        together: `write` shares its work over all processes of the run (dlma/ranks.py), where there are several
+        together: `write` shares its work over all processes of the run (dlma/trainer/ranks.py), where there are several
         """
         return self.ranks.make(self.store, stage, write, config=self.recorded, together=together)
 

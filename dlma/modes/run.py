@@ -12,13 +12,14 @@ import sys
 import yaml
 from omegaconf import DictConfig
 
-from dlma import pipeline, ranks
+from dlma import pipeline
 from dlma.config.help import conf_dir
 from dlma.config.run_names import run_folder
 from dlma.context import RunContext
 from dlma.cost.flops import ModelSize
 from dlma.plan.dry_run import HERE, DryRunContext
 from dlma.plan.estimate import Assumptions, RunPlan
+from dlma.trainer import ranks
 
 _SHOWN = 0.05  # of the time: stages that take less are not named
 

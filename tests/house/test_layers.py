@@ -36,7 +36,7 @@ LAYERS = [
     ["dlma.sweep.*"],
     ["dlma.report.*"],
     [
-        "dlma.pipeline dlma.context dlma.ranks dlma.launch dlma.finish",
+        "dlma.pipeline dlma.context dlma.finish",
         "dlma.lab.build dlma.lab.card dlma.lab.documents dlma.lab.measure dlma.lab.networks",
     ],
     ["dlma.plan.*"],

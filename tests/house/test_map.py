@@ -23,8 +23,6 @@ FOUNDATIONS = {
     "context": "one run of one config",
     "pipeline": "the stages of a run",
     "finish": "the end of a run",
-    "launch": "starts the processes of a run",
-    "ranks": "those processes, together",
     "api": "the self-reward without a run",
     "records": "rows of every stage",
     "files": "atomic writes",

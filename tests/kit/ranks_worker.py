@@ -1,4 +1,4 @@
-"""One of two processes that work together, for tests/test_ranks.py: `ranks_worker.py folder port what...`.
+"""One of two processes that work together, for tests/trainer/test_ranks.py: `ranks_worker.py folder port what...`.
 
 Each thing to do is done by a fork, with a port of its own: to import torch takes longer than all of them.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from dlma import ranks, stopping
+from dlma import stopping
 from dlma.errors import UserError
 from dlma.store.store import Store
-from dlma.trainer import collectives, pulse
+from dlma.trainer import collectives, pulse, ranks
 
 CFG = OmegaConf.create({"trainer": {"accelerator": "cpu"}})
 

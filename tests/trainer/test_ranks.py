@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dlma.ranks import Ranks
 from dlma.store.store import Store
+from dlma.trainer.ranks import Ranks
 
 pytestmark = pytest.mark.timeout(600)
 WORKER = Path(__file__).parent / "kit" / "ranks_worker.py"

@@ -1,7 +1,7 @@
 """The start of a run in several processes on this machine: `trainer.devices=N`, by torch's elastic launcher.
 
 torchrun and SLURM's srun start the processes themselves, on one machine or many; what they do then is the same
-(dlma/ranks.py). A cell of a sweep starts its own.
+(dlma/trainer/ranks.py). A cell of a sweep starts its own.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Any, NoReturn, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlma import ranks, stopping
+from dlma import stopping
 from dlma.config.build import target
 from dlma.errors import Stopped, UserError
 from dlma.trainer import place as places
+from dlma.trainer import ranks
 
 MARK = "_ranks_"  # in the YAML of a mode that several processes can share
 _LAST = 4  # seconds for the processes of a run that is stopped to end by themselves

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from dlma import launch
 from dlma.app import main
 from dlma.errors import UserError
 from dlma.objective import none
+from dlma.trainer import launch
 
 pytestmark = pytest.mark.timeout(1800)
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SIZES = ["data.train=24", "data.validation=2", "data.test=12", "recipe.max_new_tokens=24", "recipe.epochs=1"]
 SMALL = [*SIZES, "recipe.batch_pairs=8", "trainer.shard_rows=4", "trainer.threads=1", "trainer.checkpoint_steps=2"]
 TWO = ["trainer=ddp", "trainer.accelerator=cpu"]
