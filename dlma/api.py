@@ -209,6 +209,7 @@ def _wrapped(network: Any, tokenizer: Any) -> LanguageModel:
 
 
 def _with_lora(network: Any, options: DictConfig) -> Any:
+    from dlma.config.build import resolved
     from dlma.model.language import with_lora
     from dlma.model.load import Lora
 
@@ -216,7 +217,7 @@ def _with_lora(network: Any, options: DictConfig) -> Any:
         return network
     if hasattr(network, "peft_config"):
         raise UserError("recipe.lora: the network has an adapter of its own, which is trained: recipe.lora=null")
-    return with_lora(network, Lora(**OmegaConf.to_container(options.recipe.lora, resolve=True)))  # type: ignore[arg-type]
+    return with_lora(network, Lora(**resolved(options.recipe.lora)))
 
 
 def _runtime(network: Any, options: DictConfig) -> Runtime:

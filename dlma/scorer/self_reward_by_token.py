@@ -5,27 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import pytorch_lightning as pl
-
-from dlma.model.engine import Engine
-from dlma.model.language import LanguageModel
-from dlma.ranges import Count
 from dlma.records import Pair, ScoredPair
-from dlma.scorer.self_reward import scored, sequences
-from dlma.trainer.runtime import Shard
+from dlma.scorer.self_reward import SelfReward, scored, sequences
 
 
-class SelfRewardByToken(pl.LightningModule):
+class SelfRewardByToken(SelfReward):
     """Scores pairs by self-reward, and keeps R and the reference of every token beside the sums."""
-
-    def __init__(self, model: LanguageModel, /, *, token_budget: Count = 8192) -> None:
-        super().__init__()
-        self.network = model.network
-        self.engine = Engine(model, token_budget=token_budget)
-
-    def predict_step(self, shard: Shard, index: int) -> list[ScoredPair]:
-        """The scored pairs of a shard."""
-        return self.score(shard.rows)
 
     def score(self, pairs: Sequence[Pair]) -> list[ScoredPair]:
         """Pairs with margin, reference log-probs and label, and both by token."""
