@@ -1,6 +1,7 @@
 """The pictures of a run's report, on a light and on a dark ground; needs Chromium.
 
-python run.py && python docs/assets/report_picture.py outputs/dlma/report.html    # -> report_light.png, report_dark.png
+python run.py
+PYTHONPATH=tests/kit python docs/assets/report_picture.py outputs/dlma/report.html
 """
 
 import asyncio
@@ -8,9 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import chromium
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "tests" / "kit"))
-import chromium  # noqa: E402
 
 WIDTH, HEIGHT = 1160, 840
 THEMES = ("light", "dark")

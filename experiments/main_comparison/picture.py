@@ -1,11 +1,10 @@
 """The picture of the comparison: harm against KL, a curve for each method.
 
-python experiments/main_comparison/picture.py    # results.csv -> picture.svg
+python -m experiments.main_comparison.picture    # results.csv -> picture.svg
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,11 +14,9 @@ from dlma.report.charts import axes as draw
 from dlma.report.charts import sweep as charts
 from dlma.statistics.intervals import Estimate
 from dlma.sweep.results import Result, by_row, over_seeds, read_csv
+from experiments import pictures
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))  # `experiments` is a folder of the repository, not of the package
-from experiments import pictures  # noqa: E402
-
 RESULTS, PICTURE = HERE / "results.csv", HERE / "picture.svg"
 NAMES = {
     "dlma": "dlma: margin R",

@@ -1,11 +1,10 @@
 """The picture of the real model's results: the sentiment of each arm, and its KL.
 
-python experiments/real/picture.py    # results.csv -> picture.svg
+python -m experiments.real.picture    # results.csv -> picture.svg
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +13,9 @@ from dlma.report.charts import axes as draw
 from dlma.report.charts.axes import LEFT, TOP, WIDTH, Scale
 from dlma.statistics.intervals import Estimate
 from dlma.sweep.results import Result, read_csv
+from experiments import pictures
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))  # `experiments` is a folder of the repository, not of the package
-from experiments import pictures  # noqa: E402
-
 RESULTS, PICTURE = HERE / "results.csv", HERE / "picture.svg"
 STEP = 46  # pixels of a line
 NAMES = {"base": "base", "prompted": "base, asked to be joyful", "aligned": "aligned by DLMA"}
