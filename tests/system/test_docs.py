@@ -80,6 +80,13 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     findings = (tmp_path / "site" / "findings" / "index.html").read_text("utf-8")
     assert 'href="../experiments/main_comparison/' in findings
     assert 'href="../lab/"' in (tmp_path / "site" / "glossary" / "index.html").read_text("utf-8")  # named in backquotes
+    columns = GLOSSARY.split("## Statistics")[0].split("## Columns", 1)[1]
+    named = re.findall(r"^\| (`.*?`) \|", columns, re.M)
+    explained = {name for row in named for name in re.findall(r"`(\w+)`", row)}
+    assert {path.parent.name for path in (tmp_path / "site" / "columns").glob("*/index.html")} == explained
+    assert {metric.name for metric in METRICS} <= explained
+    kl = (tmp_path / "site" / "columns" / "kl" / "index.html").read_text("utf-8")
+    assert "KL to the base, nats per answer" in kl and "<td>nats/answer</td>" in kl
     reference = (tmp_path / "site" / "api" / "index.html").read_text("utf-8")
     assert 'id="dlma.api.self_reward"' in reference and 'id="dlma.functional.reward.self_reward_margin"' in reference
 
