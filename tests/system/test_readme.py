@@ -77,7 +77,7 @@ def words_read(text):
 
 
 def test_the_readme_is_read_in_minutes():
-    assert 600 <= len(words_read(TEXT)) <= 900
+    assert 600 <= len(words_read(TEXT)) <= 740
 
 
 @pytest.mark.parametrize(
