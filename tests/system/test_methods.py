@@ -68,8 +68,12 @@ def test_every_method_runs_on_the_lab(run, method):
     assert (folder / "policy").is_dir() == trains
     spent = json.loads((folder / "costs.json").read_text())
     assert (spent["flops"] > 0) == trains
-    (folder / "costs.json").unlink()  # a folder of before: counted from its records
-    assert dataclasses.asdict(costs_of(RunFolder(folder))) == pytest.approx(spent)
+    (folder / "costs.json").unlink()  # a folder of before: counted from its records, which are those of the last round
+    again = costs_of(RunFolder(folder))
+    if method in {"cream", "dice"}:
+        assert again is None
+    else:
+        assert dataclasses.asdict(again) == pytest.approx(spent)
     assert (len(scored(folder)) > 16) == trains
 
 
