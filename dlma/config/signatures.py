@@ -70,9 +70,24 @@ def _parse(file: Path, changed: int) -> ast.Module:
 
 
 def signature(target: str) -> Signature:
-    """The schema of a target; raises UserError for one that does not exist or is private."""
+    """The schema of a target; raises UserError for one that does not exist or is private.
+
+    A class that says nothing of its own takes what its base in this package takes.
+    """
     file, name = source(target)
-    return _signature(target, name, file, file.stat().st_mtime_ns)
+    base = _base(_parse(file, file.stat().st_mtime_ns), name)
+    return signature(base) if base else _signature(target, name, file, file.stat().st_mtime_ns)
+
+
+def _base(tree: ast.Module, name: str) -> str | None:
+    """The target, of another module of the package, whose constructor a class without fields of its own takes."""
+    node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
+    if node is None or name.startswith("_") or _fields(node) or _constructor(node) or not node.bases:
+        return None
+    imports = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module]
+    named = {alias.asname or alias.name: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+    base = named.get(_name(node.bases[0]))
+    return base if base and base.startswith(f"{PACKAGE.name}.") else None
 
 
 @functools.lru_cache(maxsize=512)

@@ -132,3 +132,16 @@ def test_a_whole_number_is_keyed_as_a_number_where_the_range_is_one_of_numbers(t
 def test_what_is_private_or_not_there_is_no_target(target):
     with pytest.raises(UserError, match=f"_target_ {target}: {target.split('.')[1]} has no "):
         signatures.signature(target)
+
+
+@pytest.mark.parametrize("line", ["    pass", '    """Only words."""', "    def speak(self): ..."])
+def test_a_class_without_a_constructor_takes_what_its_base_of_another_module_takes(thing, tmp_path, line):
+    (tmp_path / "dlma" / "own.py").write_text(f"from dlma.made import Thing as Base\n\nclass Own(Base):\n{line}\n")
+    assert signatures.signature("dlma.own.Own") == thing
+
+
+def test_a_constructor_of_its_own_hides_the_base_and_a_base_from_elsewhere_gives_nothing(thing, tmp_path):
+    own = "from dlma.made import Thing\n\nclass Own(Thing):\n    def __init__(self, /, *, depth: int): ...\n"
+    (tmp_path / "dlma" / "own.py").write_text(own + "\nfrom torch.nn import Module\n\nclass Far(Module): ...\n")
+    assert list(signatures.signature("dlma.own.Own").fields) == ["depth"]
+    assert not signatures.signature("dlma.own.Far").fields
