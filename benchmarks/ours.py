@@ -76,14 +76,15 @@ def visits(count: int, batch: int) -> list[int]:
     return [i for step in StepLoader(Echo(), range(count), batch=batch, epochs=1, seed=0) for i in step.micros]
 
 
-def score(model, pairs: Sequence[Pair], clock: Clock) -> list[list[float]]:
-    """Margin and reference log-probs of pairs; returns for each the margin and both references."""
+def score(model, pairs: Sequence[Pair], clock: Clock) -> tuple[list[list[float]], int]:
+    """Margin and reference log-probs of pairs; returns for each the margin and both references, and the operations."""
     from dlma.trainer.runtime import Shard
 
     scorer = component("scorer", {}, model)
     with clock.span("work"):
         scored = scorer.predict_step(Shard(0, list(pairs)), 0)
-    return [[p.margin, p.positive_reference, p.negative_reference] for p in scored]
+    values = [[p.margin, p.positive_reference, p.negative_reference] for p in scored]
+    return values, scorer.engine.meter.flops
 
 
 def sample(model, contexts: Sequence[Sequence[int]], clock: Clock, *, limit: int, lengths: Sequence[int] | None) -> int:

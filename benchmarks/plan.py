@@ -95,8 +95,14 @@ def smoke() -> list[Group]:
 
 
 def real() -> list[Group]:
-    """The real model on real pairs, where both are at hand: an adapter, and all weights; two threads."""
-    return possible([group for lora in (True, False) for group in real_dpo(32, lora=lora)])
+    """The real model on real pairs, where both are at hand: training, scores and answers, by two threads."""
+    training = [group for lora in (True, False) for group in real_dpo(32, lora=lora)]
+    apart = [scoring(REAL, "answered", 24), sampling(REAL, "answered", 32, (16, 32, 64))]
+    return possible([*training, *map(two_threads, apart)])
+
+
+def two_threads(group: Group) -> Group:
+    return Group(group.name, {side: job | {"threads": 2} for side, job in group.sides.items()}, group.rounds)
 
 
 def possible(groups: list[Group]) -> list[Group]:
@@ -109,8 +115,8 @@ def possible(groups: list[Group]) -> list[Group]:
 def real_dpo(pairs: int, *, lora: bool) -> list[Group]:
     """As `dpo`, on the real model's weights and HH's own pairs."""
     (group,) = dpo(REAL, "answered", pairs, batch=8)
-    sides = {side: job | {"lora": lora, "threads": 2} for side, job in group.sides.items()}
-    return [Group(name_of_real(lora), sides, ROUNDS)]
+    sides = {side: job | {"lora": lora} for side, job in group.sides.items()}
+    return [two_threads(Group(name_of_real(lora), sides, ROUNDS))]
 
 
 def name_of_real(lora: bool) -> str:

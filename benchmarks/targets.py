@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from benchmarks import sweeps
 from benchmarks.measure import Results
 from benchmarks.plan import name_of_real
+from benchmarks.shapes import REAL
 
 BYTES_OF_STATE = 12  # a weight and the two moments of AdamW, float32
 Value = Callable[[dict], float]
@@ -64,6 +65,11 @@ def best_rate(run: dict) -> float:
 def share_of_machine(run: dict) -> float:
     """Needed operations of the later steps per second, over the best matrix rate of the same process."""
     return run["later_flops"] / steady(run) / run["gemm"]["rate"]
+
+
+def scoring_share(run: dict) -> float:
+    """Operations that our scoring did per second, over the best matrix rate of the same process."""
+    return run["done_flops"] / work(run) / run["gemm"]["rate"]
 
 
 def beyond_load(run: dict) -> float:
@@ -203,7 +209,21 @@ def _real(results: Results) -> list[Line]:
             ours, theirs = sound(results, group, "ours"), sound(results, group, peer)
             found.append(at_least(f"DPO, real model, {name}, steady steps", peer, ratio(theirs, ours, steady), times))
             found.append(at_most(f"DPO, real model, {name}, whole process", peer, ratio(ours, theirs, peak), 0.4))
-    return found
+    return [*found, *_real_inference(results)]
+
+
+def _real_inference(results: Results) -> list[Line]:
+    scoring, sampling = f"scoring, {REAL}, answered", f"sampling, {REAL}, answered"
+    if scoring not in results.runs or sampling not in results.runs:
+        return []
+    ours, fair = sound(results, scoring, "ours"), sound(results, scoring, "fair")
+    answers, theirs = sound(results, sampling, "ours"), sound(results, sampling, "generate")
+    share = alone(ours, scoring_share)
+    return [
+        at_least("scoring, real model", "fair plain scorer", ratio(ours, fair, dense_rate), 1.6),
+        at_least("scoring, real model, share of the best GEMM rate", "the machine", share, 0.7, "0.7"),
+        at_least("sampling, real model", "generate, best batch", ratio(answers, theirs, best_rate), 2.0),
+    ]
 
 
 def _vocabulary(results: Results) -> Line:

@@ -3,7 +3,8 @@
 `imposed`   prompts of 64 to 448 tokens, uniform, random ids: the mixed lengths on which DPO is compared
 `one_line`  the lab's questions, of about ten tokens
 `hh`        the real prompts of HH harmless-base (test), of one or several turns; where the file is at hand
-`answered`  HH's own pairs of one turn: prompts of at most 64 tokens, both answers cut at 48; where the file is at hand
+`answered`  HH's own pairs of one turn: prompts of at most 64 tokens, both answers cut at 48, and as long are sampled
+            ones; where the file is at hand
 `long`      a one-line question behind a system text of 500 tokens (380 for the lab, whose context is 512)
 
 Answers of the others are random ids: of 32 to 192 tokens, uniform; of 10 to 40 for the lab, as its base writes them.
@@ -14,20 +15,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from benchmarks.shapes import Shape
+from benchmarks.shapes import REAL, Shape
 from benchmarks.text import encoder, hh_conversations, hh_pairs, questions, wording
 from dlma.prompts.wording import SIDES
 from dlma.records import Pair, ScoredPair
 
 DATA = ("imposed", "one_line", "hh", "answered", "long")
 PROMPT_TOKENS = (64, 448)
-ANSWER_TOKENS = {"lab": (10, 40), "tiny": (4, 12)}
+LONGEST_ASKED, LONGEST_ANSWER = 64, 48  # tokens of answered pairs
+ANSWER_TOKENS = {"lab": (10, 40), "tiny": (4, 12), REAL: (LONGEST_ANSWER, LONGEST_ANSWER)}
 USUAL_ANSWER = (32, 192)
 SYSTEM_TOKENS = {"lab": 380, "tiny": 64}
 USUAL_SYSTEM = 500
 LONGEST_PROMPT = {"lab": 380, "tiny": 256}
 USUAL_LONGEST = 1024
-LONGEST_ASKED, LONGEST_ANSWER = 64, 48  # tokens of answered pairs
 FIRST_ID = 3  # below: special tokens
 
 Sides = dict[str, list[int]]
@@ -51,6 +52,7 @@ def contexts_of(shape: Shape, data: str, count: int, draw: random.Random) -> lis
         "imposed": lambda: _imposed(shape, count, draw),
         "one_line": lambda: _affixed(shape, questions(count)),
         "hh": lambda: _affixed(shape, hh_conversations(2 * count))[:count],
+        "answered": lambda: [_contexts(pair) for pair in _answered(shape, count)],
         "long": lambda: _behind_system(shape, questions(count)),
     }
     contexts = kinds[data]()
@@ -112,6 +114,10 @@ def _answered(shape: Shape, count: int) -> list[Pair]:
     if len(found) < count:
         raise ValueError(f"answered: only {len(found)} pairs of {count} have so short a prompt")
     return found[:count]
+
+
+def _contexts(pair: Pair) -> Sides:
+    return {side: getattr(pair, f"{side}_context_ids") for side in SIDES}
 
 
 def _affixed(shape: Shape, conversations: Sequence) -> list[Sides]:

@@ -125,6 +125,22 @@ def test_targets_are_met_or_missed_and_the_table_says_so(tmp_path, ours, words):
     assert "| not measured |" in text
 
 
+def test_the_real_models_scores_and_answers_are_held_to_targets_where_they_were_measured(tmp_path):
+    results = Results(tmp_path / "r.json", {})
+    assert not [line for line in targets.lines(results) if "real model" in line.work]
+    scored = {"seconds": {"work": 2.0}, "flops": 6e12, "done_flops": 3e12, "gemm": {"rate": 2e12}}
+    fair = {"seconds": {"work": 3.0}, "flops": 6e12}
+    results.runs = {
+        "scoring, real, answered": {"ours": [scored], "fair": [fair]},
+        "sampling, real, answered": {
+            "ours": [{"rates": {"": 150.0}}],
+            "generate": [{"rates": {"16": 50.0, "32": 75.0}}],
+        },
+    }
+    found = [line for line in targets.lines(results) if "real model" in line.work]
+    assert [(line.found.split()[0], line.met) for line in found] == [("1.50", False), ("0.75", True), ("2.00", True)]
+
+
 def stage(name, seconds):
     return {"stage": name, "seconds": seconds}
 
@@ -213,7 +229,8 @@ def test_the_real_model_is_left_out_where_it_is_not_at_hand(monkeypatch, tmp_pat
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setenv("DLMA_BENCH_MODEL", str(tmp_path))
     groups = plan.real()
-    assert [group.name for group in groups] == [plan.name_of_real(True), plan.name_of_real(False)]
+    training = [plan.name_of_real(True), plan.name_of_real(False)]
+    assert [group.name for group in groups] == [*training, "scoring, real, answered", "sampling, real, answered"]
     assert {job["threads"] for group in groups for job in group.sides.values()} == {2}
     monkeypatch.setattr(plan, "hh_file", lambda: None)
     assert plan.real() == []
