@@ -23,6 +23,7 @@ import atheris
 
 with atheris.instrument_imports(include=["dlma.data"]):
     from dlma.data.alpaca import Alpaca
+    from dlma.data.choices import Choices
     from dlma.data.hh import HH
     from dlma.data.jsonl import Columns
     from dlma.data.pku_saferlhf import PkuSafeRlhf
@@ -31,7 +32,8 @@ with atheris.instrument_imports(include=["dlma.data"]):
 
 from dlma.errors import BadRow, UserError
 
-FORMATS = [Columns(prompt_column="prompt", category_column="category"), HH(), PkuSafeRlhf(prefer="safer"), Alpaca()]
+COLUMNS = {"prompt_column": "prompt", "category_column": "category"}
+FORMATS = [Columns(**COLUMNS), Choices(**COLUMNS), HH(), PkuSafeRlhf(prefer="safer"), Alpaca()]
 TURNS = [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "assistant", "content": "b"}]
 SEEDS = [
     {"prompt": "a", "category": "c", "chosen": "b", "rejected": TURNS[1:]},
@@ -106,7 +108,8 @@ def read(data: bytes) -> None:
     for row in rows:
         for format in FORMATS:
             try:
-                check_prompt(format.found(row).turns)
+                found = format.found(row)
+                check_prompt((found[0] if isinstance(found, list) else found).turns)
             except (BadRow, UserError) as reason:
                 require_one_line(reason)
 

@@ -260,8 +260,8 @@ def _contexts(model: LanguageModel, wording: Wording, prompts: Iterable, options
     texts = (prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts)
     rows = ((f"prompt {number}", {"prompt": text}) for number, text in enumerate(texts))
     tally = Tally(**strictness)
-    parse, shares = build(options.data.format).found, {"validation_share": 0.0, "test_share": 0.0}  # all are trained on
-    kept = distinct_prompts(rows, parse, tally, source="prompts", max_words=None, **shares)
+    parse = build(options.data.format).found  # all are trained on:
+    kept = distinct_prompts(rows, parse, tally, source="prompts", max_words=None, validation_share=0.0, test_share=0.0)
     _tell("prompts", tally.account)
     limits = {"seed": options.seed, "max_prompt_tokens": options.recipe.max_prompt_tokens}
     known = {"vocabulary": model.vocabulary, **limits, **strictness}

@@ -118,7 +118,7 @@ def read_prompts(cell: RunContext) -> Stage:
 
 
 def render(cell: RunContext, prompts: Stage, split: str, sample: int | None = None, human: str = "train") -> Stage:
-    """The prompts of a split as token ids, plain and under both sides of the wording; all, or the first `sample`.
+    """The prompts of a split ("all": of each) as token ids, plain and under both sides; all, or the first `sample`.
 
     human: the split whose prompts keep their human pairs
     """
@@ -130,7 +130,7 @@ def render(cell: RunContext, prompts: Stage, split: str, sample: int | None = No
     def write(folder: Path) -> dict:
         from dlma.prompts.contexts import render_contexts
 
-        rows = [row for row in _read(prompts, Prompt) if row.split == split][:sample]
+        rows = [row for row in _read(prompts, Prompt) if split in (row.split, "all")][:sample]
         known = {"vocabulary": cell.frozen.vocabulary, "human": human, **limits}
         found = render_contexts(rows, cell.frozen.tokenizer, cell.wording, **known)
         return _write(folder, Context, *found)

@@ -18,8 +18,10 @@ class Corpus:
     path: a file, a folder, or `owner/name` on the hub; revision: the hub's branch, tag or commit
     subset: a configuration that the data set's card names, or a folder in it
     hub_split: the split to read where the data set has a card; ours are made by prompt hash, whatever it is
-    format: what turns a row into a prompt (hh, pku_saferlhf, alpaca, jsonl in dlma/data)
+    format: what turns a row into a prompt (hh, pku_saferlhf, alpaca, jsonl, choices in dlma/data)
+    only: values that columns must have, by column; other rows are not read
     max_words: a conversation over it loses its oldest turns; one whose last turn alone is over it is dropped
+    every_pair: of a prompt that recurs each human pair is taken, as a prompt of its own; otherwise the first
     """
 
     artificial = False  # whether a report must say that its world is made up
@@ -38,15 +40,18 @@ class Corpus:
         test_share: InnerShare,
         on_bad_row: str,
         max_dropped: Share,
+        only: dict[str, Any] | None = None,
+        every_pair: bool = False,
     ) -> None:
         self.sizes: dict[str, Any] = {
+            "every_pair": every_pair,
             "max_words": max_words,
             "max_prompts": max_prompts,
             "validation_share": validation_share,
             "test_share": test_share,
         }
         Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
-        self.source = Source(path, revision=revision, subset=subset, split=hub_split)
+        self.source = Source(path, revision=revision, subset=subset, split=hub_split, only=only)
         self.format = format
         self.on_bad_row = on_bad_row
         self.max_dropped = max_dropped

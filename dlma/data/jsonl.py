@@ -23,6 +23,7 @@ from dlma.data.text import (
     require_text_only,
     verbatim,
 )
+from dlma.errors import UserError
 from dlma.records import Turn
 
 CUT_ANSWER = "a last assistant turn taken off the prompt"
@@ -31,11 +32,17 @@ UNEQUAL = "prompts differ within the pair"
 
 
 class Columns:
-    """A row with its prompt in one column, or in `messages`, and its category in another."""
+    """A row with its prompt in one column, or in `messages`, and its category in another, if in any.
 
-    def __init__(self, *, prompt_column: str, category_column: str) -> None:
+    category: that of every row, in place of a column
+    """
+
+    def __init__(self, *, prompt_column: str, category_column: str | None, category: str | None = None) -> None:
+        if category is not None and category_column is not None:
+            raise UserError("data.format.category: it is that of every row; data.format.category_column=null with it")
         self.prompt_column = prompt_column
         self.category_column = category_column
+        self.category = category
 
     def in_columns(self, row: dict) -> dict:
         """The row with its prompt in the column `prompt`, which readers of any preference file know."""
@@ -47,7 +54,7 @@ class Columns:
         kept = without_answer(turns)
         return Found(
             kept,
-            category=_category(row.get(self.category_column), self.category_column),
+            category=self.category or category_of(row, self.category_column),
             chosen=chosen,
             rejected=rejected,
             trimmed=(CUT_ANSWER,) if len(kept) < len(turns) else (),
@@ -119,5 +126,6 @@ def _after(prompt: list[Turn], turns: list[Turn]) -> list[Turn]:
     return [*prompt, *turns]
 
 
-def _category(value: object, name: str) -> str | None:
-    return None if value is None else verbatim(value, name)
+def category_of(row: Mapping, name: str | None) -> str | None:
+    """The text in a column; None where the row has none."""
+    return None if name is None or row.get(name) is None else verbatim(row[name], name)

@@ -11,8 +11,9 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,11 +34,14 @@ _DATA_FILES = [f"*{suffix}" for suffix in (*SUFFIXES, ".arrow", ".md")]
 class Source:
     """One corpus as rows: `path` is a file, a folder or a hub name; see corpus.Corpus."""
 
-    def __init__(self, path: str, *, revision: str, subset: str | None, split: str) -> None:
+    def __init__(
+        self, path: str, *, revision: str, subset: str | None, split: str, only: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = path
         self.revision = revision
         self.subset = subset
         self.split = split
+        self.only = only or {}
         self._commit: Path | None = None
 
     def fingerprint(self) -> str:
@@ -50,7 +54,17 @@ class Source:
         return text.fingerprint(str(self._inner(folder)), suffixes=SUFFIXES)
 
     def rows(self) -> Iterator[tuple[str, dict]]:
-        """(where, row) for each row, in order."""
+        """(where, row) for each row that `only` leaves, in order; raises UserError where it leaves none."""
+        found = False
+        for where, row in self._rows():
+            if all(str(_value(where, row, name)) == str(value) for name, value in self.only.items()):
+                found = True
+                yield where, row
+        if self.only and not found:
+            wanted = ", ".join(f"{name}={value}" for name, value in self.only.items())
+            raise UserError(f"{self.path}: no row has {wanted} (data.only)")
+
+    def _rows(self) -> Iterator[tuple[str, dict]]:
         folder = self._folder()
         if folder.is_dir() and self._needs_datasets(folder):
             yield from self._by_datasets(folder)
@@ -100,6 +114,13 @@ class Source:
         if self.subset is None:
             return {}
         return {"data_dir": self.subset} if (folder / self.subset).is_dir() else {"name": self.subset}
+
+
+def _value(where: str, row: Mapping, name: str) -> object:
+    try:
+        return text.column(row, name)
+    except UserError as error:
+        raise UserError(f"{where}: {error} (data.only)") from None
 
 
 def is_on_hub(path: str) -> bool:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from dlma.data.text import BadRow, Tally, check_prompt, prompt_id
 from dlma.errors import UserError
-from dlma.records import Account, Prompt, Turn
+from dlma.records import Account, Prompt, Turn, content_id
 
 DUPLICATE = "duplicate prompt"
 BEYOND = "beyond data.max_prompts"
@@ -35,6 +36,9 @@ class Found:
     trimmed: tuple[str, ...] = ()
 
 
+Parse = Callable[[dict], Found | list[Found]]  # a row may hold several pairs
+
+
 def position(prompt: str, salt: str) -> float:
     """A prompt's fixed place in [0, 1), uniform over prompts and independent between salts."""
     return int(hashlib.sha256(f"{salt}\x1f{prompt}".encode()).hexdigest()[:13], 16) / 16**13
@@ -50,7 +54,7 @@ def split_of(prompt: str, *, validation_share: float, test_share: float) -> str:
 
 def read_prompts(
     rows: Iterable[tuple[str, dict]],
-    parse: Callable[[dict], Found],
+    parse: Parse,
     tally: Tally,
     *,
     source: str,
@@ -58,40 +62,54 @@ def read_prompts(
     max_prompts: int | None,
     validation_share: float,
     test_share: float,
+    every_pair: bool = False,
 ) -> tuple[list[Prompt], Account]:
-    """Prompts in file order and the account; `read` is `kept` plus everything dropped."""
-    shares = {"validation_share": validation_share, "test_share": test_share}
-    prompts = distinct_prompts(rows, parse, tally, source=source, max_words=max_words, **shares)
+    """Prompts in file order and the account; `read` is `kept` plus everything dropped.
+
+    every_pair: each human pair of a prompt is a prompt of its own, in the split of its text
+    """
+    sizes: dict[str, Any] = {"max_words": max_words, "validation_share": validation_share, "test_share": test_share}
+    prompts = distinct_prompts(rows, parse, tally, source=source, every_pair=every_pair, **sizes)
     return _fill(_subset(prompts, max_prompts, tally), source), tally.account
 
 
 def distinct_prompts(
     rows: Iterable[tuple[str, dict]],
-    parse: Callable[[dict], Found],
+    parse: Parse,
     tally: Tally,
     *,
     source: str,
     max_words: int | None,
     validation_share: float,
     test_share: float,
+    every_pair: bool = False,
 ) -> list[Prompt]:
     """The usable prompts in order, each once, with the split that its text gives it; what is not is counted."""
     prompts: dict[str, Prompt] = {}
+    shares = {"validation_share": validation_share, "test_share": test_share}
     for where, row in rows:
-        tally.account.read += 1
         try:
-            found = parse(row)
-            check_prompt(found.turns)
-            found = _within(found, max_words)
+            several = _usable(parse(row), max_words)
         except BadRow as reason:
+            tally.account.read += 1
             tally.drop(where, str(reason))
             continue
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
-        _add(prompts, found, tally, where, validation_share=validation_share, test_share=test_share)
+        for found in several:
+            tally.account.read += 1
+            _add(prompts, found, tally, where, every_pair=every_pair, **shares)
     tally.account.kept = len(prompts)
     tally.stop_if_too_many(source, "mend the rows or raise data.max_dropped")
     return list(prompts.values())
+
+
+def _usable(parsed: Found | list[Found], max_words: int | None) -> list[Found]:
+    """What a row holds, each within the limit."""
+    several = parsed if isinstance(parsed, list) else [parsed]
+    for found in several:
+        check_prompt(found.turns)
+    return [_within(found, max_words) for found in several]
 
 
 def _add(
@@ -100,17 +118,19 @@ def _add(
     tally: Tally,
     where: str,
     *,
+    every_pair: bool,
     validation_share: float,
     test_share: float,
 ) -> None:
-    name = prompt_id(found.turns)
+    text = prompt_id(found.turns)
+    name = content_id(text, found.chosen or "", found.rejected or "") if every_pair else text
     if name in prompts:
         tally.skip(DUPLICATE)
         prompts[name] = _with_pair(prompts[name], found)
         return
     for reason in found.trimmed:
         tally.trim(where, reason)
-    split = split_of(name, validation_share=validation_share, test_share=test_share)
+    split = split_of(text, validation_share=validation_share, test_share=test_share)
     prompts[name] = Prompt(name, found.turns, split, found.category, found.chosen, found.rejected)
 
 
@@ -146,11 +166,15 @@ def _subset(prompts: list[Prompt], max_prompts: int | None, tally: Tally) -> lis
 
 
 def _fill(prompts: list[Prompt], source: str) -> list[Prompt]:
-    """No empty test or training split: the prompt nearest to the border is moved."""
-    if len(prompts) < 2:
+    """No empty test or training split: the prompt nearest to the border is moved, with all pairs of its text."""
+    if {"test", "train"} <= {p.split for p in prompts}:
+        return prompts
+    texts = [prompt_id(p.turns) for p in prompts]
+    order = sorted(set(texts), key=lambda text: position(text, "split"))
+    if len(order) < 2:
         raise UserError(f"{source}: one usable prompt; it takes at least 2, one to train on, one to test on")
-    order = sorted(prompts, key=lambda p: position(p.id, "split"))
-    for split, nearest in (("test", order[0].id), ("train", order[-1].id)):
+    for split, nearest in (("test", order[0]), ("train", order[-1])):
         if all(p.split != split for p in prompts):
-            prompts = [dataclasses.replace(p, split=split) if p.id == nearest else p for p in prompts]
+            pairs = zip(prompts, texts, strict=True)
+            prompts = [dataclasses.replace(p, split=split) if text == nearest else p for p, text in pairs]
     return prompts

@@ -225,9 +225,11 @@ def conversation_turns(value: object, name: str) -> list[Turn]:
 
 
 def conversation(value: object, name: str) -> list[Turn]:
-    """The turns of a prompt: plain text is one user turn; Anthropic text and chats are read as such."""
+    """The turns of a prompt: plain text, alone or in a list, is one user turn; Anthropic text and chats are read so."""
     if value is None:
         raise BadRow("empty prompt")
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        value = value[0]
     if isinstance(value, str) and not value.startswith("\n\nHuman:"):
         return [Turn("user", clean(value, name))]
     turns = conversation_turns(value, name)

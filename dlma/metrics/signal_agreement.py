@@ -1,7 +1,10 @@
 """Accuracy of signals (R, a judge, a reward model, the construction): how often each names the better answer.
 
-Every figure is a ratio of sums over pairs, so that its interval over pairs and seeds is `crossed_ratio`'s:
+Every figure is a ratio of sums over pairs, so that its interval over prompts, whose pairs hang together, and seeds is
+`crossed_ratio`'s:
     agreement        pairs that differ in truth on which the signal prefers the better answer, undecided ones as half
+    agreement_all    prompts with several pairs among them: the better answer is preferred in every pair of the prompt
+                     (RewardBench 2's accuracy); of one that ties with k others, 1 / (k + 1)
     agreement_half   the same over all pairs, a tie of the truth as half: what a coin on ties would come to
     agreement_A_B    over the pairs whose true difference is in (A, B]
     ties, unparsed   pairs that the signal leaves undecided, or of which nothing could be read
@@ -19,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dlma.metrics.categories import CategoryRow
 from dlma.metrics.summary import Row
 from dlma.statistics.intervals import Estimate, crossed_fraction, crossed_ratio
 
@@ -31,6 +35,7 @@ class SignalAgreement:
     longer: tokens of the first answer less those of the second
     points: 1 where the signal prefers the first answer, 0 the second, 0.5 neither; None where it could not be read
     shown_first, shown_second: the same of a judge's look with the pair's first answer shown first, and second
+    prompt: what the pairs of one prompt share; None: the pair is its prompt's only one
     """
 
     pair: str
@@ -41,6 +46,8 @@ class SignalAgreement:
     points: float | None
     shown_first: float | None = None
     shown_second: float | None = None
+    prompt: str | None = None
+    category: str | None = None
 
     @property
     def right(self) -> float:
@@ -60,6 +67,20 @@ def accuracy_rows(seeds: Sequence[Sequence[SignalAgreement]], sizes: Sequence[fl
     """
     signals = dict.fromkeys((held.signal, held.label) for held in seeds[0])
     return [row for signal, label in signals for row in _of_signal(_aligned(seeds, signal), signal, label, sizes)]
+
+
+def category_agreements(signals: Sequence[Sequence[SignalAgreement]]) -> list[CategoryRow]:
+    """The agreement of every signal in every category of one seed's pairs; nothing where there are fewer than two."""
+    categories = {held.category for held in signals[0]} - {None} if signals else set()
+    if len(categories) < 2:
+        return []
+    return [
+        CategoryRow(row.metric, row.label, row.arm, category, row.estimate, row.unit)
+        for signal in signals
+        for category in sorted(categories)
+        for row in accuracy_rows([[held for held in signal if held.category == category]], [])
+        if row.metric.startswith("agreement/")
+    ]
 
 
 def _aligned(seeds: Sequence[Sequence[SignalAgreement]], signal: str) -> list[list[SignalAgreement]]:
@@ -83,6 +104,10 @@ def _of_signal(table: list[list[SignalAgreement]], signal: str, label: str, size
         return decided(held) and held.longer != 0
 
     yield from row("agreement", _share(table, lambda held: held.right, decided))
+    prompts = _by_prompt(table)
+    if len(prompts) < len(table):
+        whole = [line for line in map(_whole, prompts) if all(read(held) for held in line)]
+        yield from row("agreement_all", _share(whole, lambda held: held.right, decided))
     if any(held.truth == 0 for line in table for held in line):
         yield from row("agreement_half", _share(table, lambda held: held.right, read))
     for low, high in zip([0.0, *sizes], [*sizes, math.inf]) if sizes else ():
@@ -97,6 +122,27 @@ def _of_signal(table: list[list[SignalAgreement]], signal: str, label: str, size
     yield from row("first", _share(table, _first, lambda held: bool(_looks(held))))
     both = _share(table, lambda h: float(h.shown_first != h.shown_second), lambda h: len(_looks(h)) == 2)
     yield from row("inconsistent", both)
+
+
+def _by_prompt(table: list[list[SignalAgreement]]) -> list[list[list[SignalAgreement]]]:
+    """The pairs' lines, those of a prompt together."""
+    found: dict[str, list[list[SignalAgreement]]] = {}
+    for line in table:
+        found.setdefault(line[0].prompt or line[0].pair, []).append(line)
+    return list(found.values())
+
+
+def _whole(lines: list[list[SignalAgreement]]) -> list[SignalAgreement]:
+    """The pairs of a prompt as one, in every seed: lost where one is lost, else shared with those that tie."""
+    return [_all_of([held for held in pairs if held.truth != 0] or pairs[:1]) for pairs in zip(*lines, strict=True)]
+
+
+def _all_of(pairs: Sequence[SignalAgreement]) -> SignalAgreement:
+    if any(held.points is None for held in pairs):
+        return replace(pairs[0], points=None)
+    lost = any(held.right == 0 for held in pairs)
+    right = 0.0 if lost else 1 / (1 + sum(held.right == 0.5 for held in pairs))
+    return replace(pairs[0], truth=float(pairs[0].truth != 0), points=right)
 
 
 def _between(low: float, high: float) -> Callable[[SignalAgreement], bool]:
@@ -136,6 +182,9 @@ def _mean(
     lines = [line for line in table if any(among(held) for held in line)]
     if not lines:
         return None
-    weights = np.array([[float(among(held)) for held in line] for line in lines])
-    values = np.array([[value(held) if among(held) else 0.0 for held in line] for line in lines])
-    return crossed_ratio(values, weights)
+
+    def summed(each: Callable[[SignalAgreement], float]) -> np.ndarray:
+        sums = [np.array([[each(held) for held in line] for line in pairs]).sum(axis=0) for pairs in _by_prompt(lines)]
+        return np.array(sums)
+
+    return crossed_ratio(summed(lambda held: value(held) if among(held) else 0.0), summed(lambda h: float(among(h))))

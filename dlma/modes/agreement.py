@@ -1,10 +1,10 @@
 """mode=agreement: how often R, judges, a reward model and the construction prefer the better answer of a pair.
 
-The truth is the human side of human pairs (`data=hh pairs=human`), or one of `judges=`: on the lab its oracle,
-elsewhere a judge that is trusted. The signals are `scorer=`, those of `mode.scorers`, the other judges, with `reward=`
-a reward model trained on the training prompts' pairs as `mode.labeller` labels them, and the longer answer as a
-control. Nothing else is trained. agreement.parquet holds what each signal says of each pair:
-metrics/signal_agreement.py.
+The truth is the human side of human pairs (`data=hh pairs=human`, or a set of right and wrong answers such as
+data=reward_bench), or one of `judges=`: on the lab its oracle, elsewhere a judge that is trusted. The signals are
+`scorer=`, those of `mode.scorers`, the other judges, with `reward=` a reward model trained on the training prompts'
+pairs as `mode.labeller` labels them, and the longer answer as a control. Nothing else is trained. agreement.parquet
+holds what each signal says of each pair: metrics/signal_agreement.py.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ from dlma import files, pipeline, records
 from dlma.config.run_names import run_folder
 from dlma.config.schema import Component
 from dlma.context import RunContext
+from dlma.data.text import prompt_id
 from dlma.errors import UserError
 from dlma.judges.base import Match
-from dlma.metrics.signal_agreement import SignalAgreement, accuracy_rows
+from dlma.metrics.categories import CategoryRow, categories_csv
+from dlma.metrics.signal_agreement import SignalAgreement, accuracy_rows, category_agreements
 from dlma.metrics.summary import Row, write_metrics
 from dlma.ranges import NotNegative
 from dlma.records import POINTS, Context, Pair, Prompt, Reward, ScoredPair, Verdict
+from dlma.report import run_tables
 from dlma.report.run_tables import N
 from dlma.report.table import Column, Table, Value, print_table
-from dlma.runs.folder import AGREEMENT, CONFIG, METRICS, REWARDS, SCORED
+from dlma.runs.folder import AGREEMENT, CATEGORIES, CONFIG, METRICS, REWARDS, SCORED
 from dlma.runs.publish import publish
 from dlma.screen import Console
 from dlma.statistics.format import number
@@ -45,6 +48,7 @@ HUMAN = "the human side"
 class Asked:
     """The pairs under study, and every stage that says something of them."""
 
+    prompts: Stage
     pairs: Stage
     scored: dict[str, Stage]
     rewarded: Stage | None
@@ -55,7 +59,7 @@ def run(
     cfg: DictConfig,
     /,
     *,
-    split: Literal["train", "test", "validation"],
+    split: Literal["train", "test", "validation", "all"],
     truth: str | None,
     sizes: list[NotNegative],
     scorers: dict[str, Component],
@@ -83,12 +87,19 @@ def _check(cfg: DictConfig, split: str, truth: str | None, scorers: dict, labell
         )
     if truth is not None and truth not in cfg.judges:
         raise UserError(f"mode.truth={truth}: must be one of judges=, which has {', '.join(cfg.judges) or 'none'}")
+    if cfg.pairs.path or cfg.scored.path:
+        raise UserError(
+            "mode=agreement: reads the pairs of data=; give the file of pairs there: data=jsonl data.path=FILE "
+            "data.every_pair=true pairs=human"
+        )
     if cfg.reward._target_ is None:
         return
     if labeller not in scorers:
         raise UserError(f"mode.labeller={labeller}: reward= needs one of mode.scorers to label its pairs")
-    if split == "train":
-        raise UserError("mode.split=train: the reward model is trained on these pairs: mode.split=test, or reward=none")
+    if split in ("train", "all"):
+        raise UserError(
+            f"mode.split={split}: the reward model is trained on these pairs: mode.split=test, or reward=none"
+        )
 
 
 def ask(cell: RunContext, split: str, scorers: dict[str, DictConfig], labeller: DictConfig | None) -> Asked:
@@ -100,7 +111,7 @@ def ask(cell: RunContext, split: str, scorers: dict[str, DictConfig], labeller: 
     held_out = pipeline.render(cell, prompts, cfg.evaluation.split)
     pairs = pipeline.make_pairs(cell, contexts, held_out)
     if not pairs.table().num_rows:
-        raise UserError(f"mode=agreement: the {split} prompts of this data set come with no human pair")
+        raise UserError(f"mode=agreement: the prompts of this data set (mode.split={split}) come with no human pair")
     scored = {"scorer": pipeline.score(cell, pairs, cfg.iteration.scorer)}
     scored |= {name: pipeline.score(cell.under(scorer=node), pairs) for name, node in scorers.items()}
     rewarded = None
@@ -115,7 +126,7 @@ def ask(cell: RunContext, split: str, scorers: dict[str, DictConfig], labeller: 
         )
         for name, node in cfg.judges.items()
     }
-    return Asked(pairs, scored, rewarded, judged)
+    return Asked(prompts, pairs, scored, rewarded, judged)
 
 
 def reward_pairs(cell: RunContext, reward: Stage, pairs: Stage) -> Stage:
@@ -157,11 +168,11 @@ def signals(asked: Asked, truth: str | None) -> Iterator[list[SignalAgreement]]:
     known = {pair.id for pair in pairs if pair.positive_text.strip() and pair.negative_text.strip()}
     judged = {name: records.from_table(Verdict, stage.table()) for name, stage in asked.judged.items()}
     real = [1.0] * len(pairs) if truth is None else [_size(verdict) for verdict in judged[truth]]
+    prompts = {prompt.id: prompt for prompt in records.from_table(Prompt, asked.prompts.table())}
     blank = {
-        pair.id: SignalAgreement(pair.id, "longer", "the longer answer (a control)", value, length, _points(length))
+        pair.id: _by_length(pair, prompts[pair.prompt_id], value)
         for pair, value in zip(pairs, real, strict=True)
         if pair.id in known and not math.isnan(value)
-        for length in [len(pair.positive_ids) - len(pair.negative_ids)]
     }
 
     def view(signal: str, label: str, said: dict[str, dict]) -> list[SignalAgreement]:
@@ -179,6 +190,13 @@ def signals(asked: Asked, truth: str | None) -> Iterator[list[SignalAgreement]]:
         if name != truth:
             label = f"judge {name} ({asked.judged[name].notes['judge']['criterion']})"
             yield view(name, label, {pair.id: _of_judge(one) for pair, one in zip(pairs, verdicts, strict=True)})
+
+
+def _by_length(pair: Pair, prompt: Prompt, truth: float) -> SignalAgreement:
+    """The control's view of a pair: the longer answer."""
+    longer = len(pair.positive_ids) - len(pair.negative_ids)
+    found = SignalAgreement(pair.id, "longer", "the longer answer (a control)", truth, longer, _points(longer))
+    return dataclasses.replace(found, prompt=prompt_id(prompt.turns), category=prompt.category)
 
 
 def _size(verdict: Verdict) -> float:
@@ -219,14 +237,23 @@ def reading(row: Row) -> str:
 
 def report(cell: RunContext, asked: Asked, truth: str | None, sizes: Sequence[float]) -> list[Row]:
     """The table of agreements, written into the run folder and printed."""
-    held = [one for signal in signals(asked, truth) for one in signal]
-    rows = accuracy_rows([held], sizes)
-    _write(cell, rows, asked, held)
+    views = list(signals(asked, truth))
+    held = [one for signal in views for one in signal]
+    rows, by_category = accuracy_rows([held], sizes), category_agreements(views)
+    _write(cell, rows, by_category, asked, held)
     _print(rows, cell, truth or HUMAN)
+    if by_category:
+        print_table(run_tables.categories(by_category), Console())
     return rows
 
 
-def _write(cell: RunContext, rows: Sequence[Row], asked: Asked, held: Sequence[SignalAgreement]) -> None:
+def _write(
+    cell: RunContext,
+    rows: Sequence[Row],
+    by_category: Sequence[CategoryRow],
+    asked: Asked,
+    held: Sequence[SignalAgreement],
+) -> None:
     import pyarrow.parquet as pq
 
     folder: Path = cell.folder
@@ -239,7 +266,10 @@ def _write(cell: RunContext, rows: Sequence[Row], asked: Asked, held: Sequence[S
     with files.guarded(folder, "hydra.run.dir"):
         pq.write_table(records.to_table(SignalAgreement, held), folder / AGREEMENT)
         files.write_bytes(folder / CONFIG, yaml.safe_dump(cell.recorded, sort_keys=False).encode())
-        write_metrics(folder / METRICS, rows, method="agreement", base=cell.frozen.name, seed=cell.cfg.seed)
+        run = {"method": "agreement", "base": cell.frozen.name, "seed": cell.cfg.seed}
+        write_metrics(folder / METRICS, rows, **run)
+        if by_category:
+            files.write_bytes(folder / CATEGORIES, categories_csv(by_category, **run))
 
 
 def _print(rows: Sequence[Row], cell: RunContext, truth: str, console: Console | None = None) -> None:
@@ -255,8 +285,8 @@ def _print(rows: Sequence[Row], cell: RunContext, truth: str, console: Console |
             lines.append([name, None, None, unparsed, 0, "nothing could be parsed"])
     columns = [Column("signal"), *(Column(head, "value") for head in ("agrees", "ties", "unparsed")), N, Column("")]
     notes = [
-        "Undecided pairs count as half; ties of the truth are left out. 95 % intervals over pairs.",
-        "By size of the difference, length and position bias: metrics.csv",
+        "Undecided pairs count as half; ties of the truth are left out. 95 % intervals over prompts.",
+        "All pairs of a prompt, size of the difference, length and position bias: metrics.csv",
     ]
     title = f"agreement with {truth}, {cell.frozen.name}, seed {cell.cfg.seed}"
     print_table(Table(title, columns, lines, notes), console)

@@ -57,7 +57,7 @@ def run(cfg: DictConfig, /, *, split: Literal["validation", "train"], nodes: dic
     learned, held_out = (human_pairs(cell, prompts, one) for one in (split, TEST))
     trained = learn(cell, learned)
     rewarded = agreement.reward_pairs(cell, trained, held_out)
-    rows = agreement.report(cell, agreement.Asked(held_out, {}, rewarded, {}), None, [])
+    rows = agreement.report(cell, agreement.Asked(prompts, held_out, {}, rewarded, {}), None, [])
     made = keep(cell, trained, rewarded, rows)
     folder = publish_tree(made, REWARD, cell.folder / REWARD)
     _say(About.read(folder), folder)

@@ -55,7 +55,7 @@ def render_contexts(
     """The contexts of the prompts, in order; a prompt whose last turn alone is too long is dropped, counted.
 
     vocabulary: ids that the model has a row for; a prompt that holds another one is dropped too. None: all
-    human: the split whose prompts keep the human pair that came with them; the others' pairs are not looked at
+    human: the split ("all": each) whose prompts keep the human pair that came with them; other pairs are not looked at
     """
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
     tally.account.read = len(prompts)
@@ -66,7 +66,7 @@ def render_contexts(
         for prompt, fitted in zip(prompts, fits, strict=True)
         if count_fit(tally, f"prompt {prompt.id}", fitted, vocabulary)
     ]
-    paired = [one for one in kept if one[0].split == human and None not in (one[0].chosen, one[0].rejected)]
+    paired = [one for one in kept if human in (one[0].split, "all") and None not in (one[0].chosen, one[0].rejected)]
     answers = _human_answers(paired, tokenizer, wording, tally, vocabulary)
     contexts = [_context(prompt, wording, fitted, answers.get(prompt.id, {})) for prompt, fitted in kept]
     tally.account.kept = len(contexts)

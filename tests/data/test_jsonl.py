@@ -55,6 +55,7 @@ def test_text_and_chats_become_turns(tmp_path):
                 {"prompt": chat("a", "b", "c")},
                 {"messages": chat("d", "e", "f")},
                 {"prompt": "\n\nHuman: g\n\nAssistant: h\n\nHuman: i\n\nAssistant:"},
+                {"prompt": ["j"]},
             ],
         )
     )
@@ -63,8 +64,9 @@ def test_text_and_chats_become_turns(tmp_path):
         [Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")],
         [Turn("user", "d"), Turn("assistant", "e"), Turn("user", "f")],
         [Turn("user", "g"), Turn("assistant", "h"), Turn("user", "i")],
+        [Turn("user", "j")],
     ]
-    assert [p.category for p in prompts] == ["Odd", None, None, None]
+    assert [p.category for p in prompts] == ["Odd", None, None, None, None]
 
 
 def test_human_pairs_are_read_as_text_and_as_turns(tmp_path):
@@ -180,7 +182,7 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path, row, reason):
     [
         ({"question": "q"}, "no column 'prompt'; the row has question"),
         ({"prompt": 3}, "prompt is neither text nor a list of turns"),
-        ({"prompt": ["q"]}, "prompt is neither text nor a list of turns"),
+        ({"prompt": ["q", "r"]}, "prompt is neither text nor a list of turns"),
         ({"prompt": [{"role": "user"}]}, "no column 'content'"),
         ({"prompt": [{"role": "user", "content": 3}]}, "content is of type int"),
         ({"prompt": "q", "category": ["a"]}, "category is of type list"),

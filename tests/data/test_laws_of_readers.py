@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from dlma import records
 from dlma.data.alpaca import Alpaca
+from dlma.data.choices import Choices
 from dlma.data.corpus import Corpus
 from dlma.data.hh import HH
 from dlma.data.jsonl import Columns
@@ -34,10 +35,12 @@ FORMATS = {
     "hh": HH(),
     "pku": PkuSafeRlhf(prefer="safer"),
     "alpaca": Alpaca(),
+    "choices": Choices(prompt_column="prompt", category_column="category"),
 }
 NAMES = [
     *("prompt", "messages", "chosen", "rejected", "category", "context", "role", "content", "text", "type", "system"),
     *("response_0", "response_1", "safer_response_id", "instruction", "input", "output", "tool_calls", "thinking"),
+    *("targets", "choices", "labels"),
 ]
 WORDS = ["user", "assistant", "human", "\n\nHuman: a\n\nAssistant: b", "\n\nHuman:", "Assistant:", "text", "", " ", "a"]
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=12)  # lone surrogates too, which JSON can spell
@@ -76,10 +79,12 @@ def one_line(reason):
 @given(st.sampled_from(sorted(FORMATS)), ROW)
 @example("columns", {"\n": 1})
 @example("columns", {"prompt": "a", "category": "\ud800"})
+@example("choices", {"prompt": "a", "chosen": ["b", "c"], "rejected": ["d"]})
 @example("pku", {"prompt": "a", "response_0": "b", "response_1": "c", "safer_response_id": list(range(999))})
 def test_any_row_is_a_prompt_or_a_reason_in_one_line(name, row):
     try:
         found = FORMATS[name].found(row)
+        found = found[0] if isinstance(found, list) else found
         check_prompt(found.turns)
     except (BadRow, UserError) as reason:
         one_line(reason)

@@ -22,8 +22,8 @@ ROWS = [
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def source(path, revision="main", subset=None, split="train"):
-    return Source(str(path), revision=revision, subset=subset, split=split)
+def source(path, revision="main", subset=None, split="train", only=None):
+    return Source(str(path), revision=revision, subset=subset, split=split, only=only)
 
 
 def rows(*args, **options):
@@ -93,6 +93,31 @@ def test_a_subset_is_a_folder_and_an_unknown_one_is_named(tmp_path):
     assert source(tmp_path, subset="helpful").fingerprint() != source(tmp_path, subset="harmless").fingerprint()
     with pytest.raises(UserError, match=r"^subset=other: .* has no such folder"):
         rows(tmp_path, subset="other")
+
+
+def test_only_rows_with_these_values_are_read_whatever_spells_them(tmp_path):
+    records = [{"prompt": str(n), "style": "base" if n % 2 else "slang", "number": n % 3} for n in range(12)]
+    (tmp_path / "a.jsonl").write_bytes(as_lines(records))
+    (tmp_path / "a.csv").write_bytes(as_csv(records))
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.csv", "a.parquet"):
+        found = rows(tmp_path / name, only={"style": "base", "number": 1})
+        assert [row["prompt"] for row in found] == ["1", "7"], name
+    with pytest.raises(UserError, match=r"no row has style=none \(data\.only\)"):
+        rows(tmp_path / "a.csv", only={"style": "none"})
+    with pytest.raises(UserError, match=r"a\.csv, row 1: no column 'tone'.* \(data\.only\)"):
+        rows(tmp_path / "a.csv", only={"tone": "base"})
+
+
+def test_a_split_of_parquet_files_is_found_by_its_folder_without_a_card(tmp_path):
+    """As the hub converts a data set: SUBSET/SPLIT/0000.parquet."""
+    for name in ("harmless", "helpful"):
+        path = tmp_path / name / "test" / "0000.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([{"targets": {"choices": [name, "x"], "labels": [1, 0]}}]), path)
+    (tmp_path / "README.md").write_text("")  # such a folder has none; with one it is read as a hub's snapshot is
+    (row,) = rows(tmp_path, subset="helpful", split="test")
+    assert row == {"targets": {"choices": ["helpful", "x"], "labels": [1, 0]}}
 
 
 def with_card(folder):

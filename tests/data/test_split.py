@@ -25,11 +25,11 @@ def user(text):
     return [Turn("user", text)]
 
 
-def read(texts, *, max_words=None, max_prompts=None, on_bad_row="drop", max_dropped=0.2, parse=None):
+def read(texts, *, max_words=None, max_prompts=None, on_bad_row="drop", max_dropped=0.2, parse=None, **options):
     rows = ((f"row {i}", {"text": text}) for i, text in enumerate(texts, start=1))
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
     parse = parse or (lambda row: Found(user(row["text"])))
-    sizes = {"max_words": max_words, "max_prompts": max_prompts, **SHARES}
+    sizes = {"max_words": max_words, "max_prompts": max_prompts, **SHARES, **options}
     return read_prompts(rows, parse, tally, source="file", **sizes)
 
 
@@ -125,6 +125,29 @@ def test_a_prompt_without_a_pair_takes_that_of_its_duplicate_and_keeps_its_own()
     prompts, account = read(["one 1", "one 2", "one 3", "one 4", "two 4", "two 3"], parse=parse)
     assert [(p.chosen, p.rejected) for p in prompts] == [("c", "d"), ("e", "f")]
     assert account.dropped == {DUPLICATE: 4}
+
+
+def several(row):
+    """Three pairs of a prompt, the third as its first."""
+    return [Found(user(row["text"]), chosen="a", rejected=other) for other in ("b", "c", "b")]
+
+
+@pytest.mark.parametrize("count", [2, 60])
+def test_every_pair_of_a_prompt_is_a_prompt_of_its_own_in_the_split_of_its_text(count):
+    texts = [f"question {i}" for i in range(count)]
+    prompts, account = read(texts, parse=several, every_pair=True)
+    assert (account.read, account.kept, account.dropped) == (3 * count, 2 * count, {DUPLICATE: count})
+    assert [(p.turns[0].content, p.rejected) for p in prompts] == [(text, one) for text in texts for one in "bc"]
+    assert len({p.id for p in prompts}) == 2 * count
+    once, _ = read(texts, parse=several)
+    split = {p.turns[0].content: p.split for p in once}
+    assert [p.split for p in prompts] == [split[p.turns[0].content] for p in prompts]
+    assert [p.rejected for p in once] == ["b"] * count
+
+
+def test_one_prompt_is_too_few_whatever_its_pairs():
+    with pytest.raises(UserError, match="one usable prompt"):
+        read(["one"], parse=several, every_pair=True)
 
 
 def test_one_prompt_is_too_few():

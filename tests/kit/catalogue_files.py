@@ -19,6 +19,7 @@ from dlma import wheels
 from dlma.config import yaml_files
 from dlma.config.recorded import Recorded
 from dlma.data import split, text
+from dlma.data.choices import Choices
 from dlma.data.hh import HH
 from dlma.data.jsonl import Columns
 from dlma.data.lab import LabPrompts
@@ -60,6 +61,7 @@ RUBRIC = {
     "verdicts": ["1", "2", "0"], "reminder": "",
 }  # fmt: skip
 SERVER = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 4, "served": None, "extra": None}
+CHOICES = Choices(prompt_column="chosen", category_column=None)
 PAIR = {"prompt": "p", "response_0": "a", "response_1": "b", "safer_response_id": 0}
 
 
@@ -74,6 +76,10 @@ def file(name: str, content: bytes | str, read=rows_of) -> Case:
             pass
 
     return case
+
+
+def having(**only: object) -> Case:
+    return file("a.csv", "a,b\n1,2", lambda p: Source(str(p), revision="", subset=None, split="", only=only).rows())
 
 
 def row(reader, *rows: dict) -> tuple[Case, ...]:
@@ -131,12 +137,7 @@ def labels(content: str) -> Case:
 
 
 def downloaded(**values: object) -> str:
-    page = {
-        "format": annotation_page.FORMAT,
-        "page": annotation_page.page_id([]),
-        "annotator": "a",
-        "labels": {"x": "A"},
-    }
+    page = dict(format=annotation_page.FORMAT, page=annotation_page.page_id([]), annotator="a", labels={"x": "A"})
     return json.dumps({**page, **values})
 
 
@@ -185,7 +186,10 @@ DATA = [
     entry("<column> is of type <type>, not text", MEND, *row(Columns(prompt_column="prompt", category_column="category"),
           {"prompt": "x", "category": 3}), *row(PkuSafeRlhf(prefer="safer"), {"prompt": 3}), *row(HH(), {"chosen": 3})),
     entry("<column> is neither text nor a list of turns with role and content", MEND,
-          *row(Columns(prompt_column="prompt", category_column="category"), {"prompt": 3}, {"prompt": ["x"]})),
+          *row(Columns(prompt_column="prompt", category_column="category"), {"prompt": 3}, {"prompt": ["x", "y"]})),
+    entry("<column> is not a list of texts", MEND, *row(CHOICES, {"chosen": "a", "rejected": ["b"]})),
+    entry("<file>: no row has <values> (data.only)", "Mind the spelling, or read all rows by `data.only=null`.", having(a=2)),
+    entry("<row>: no column <name>; the row has <names> (data.only)", "Name a column of the file.", having(c=2)),
     entry("a role other than user and assistant", DROPPED, *row(Columns(prompt_column="prompt", category_column="category"),
           {"messages": [{"role": "system", "content": "x"}]}, {"prompt": [{"role": "", "content": "x"}]})),
     entry("empty answer", DROPPED, *row(Columns(prompt_column="prompt", category_column="category"),

@@ -1,4 +1,4 @@
-"""Rows as HH-RLHF and PKU-SafeRLHF hold them, in both formats of each, for tests."""
+"""Rows with the columns of public data sets, with texts of our own, for tests."""
 
 HARMS = ["Violence", "Privacy Violation", "Insulting Behavior"]
 
@@ -43,3 +43,26 @@ def present(prompt, **changes):
             f"response_{i}_sha256": "0" * 64,
         }
     return {**row, "prompt_source": "None", **changes}
+
+
+NEVER_DOWNLOADED = {  # by preset: a row with the columns that the set's card or its authors' code names
+    "or_bench": lambda text: {"prompt": text, "category": "deception"},
+    "strong_reject": lambda text: {"prompt": text, "category": "Fraud", "source": "ours"},
+    "sorry_bench": lambda text: {"question_id": 61, "category": "7", "turns": [text], "prompt_style": "base"},
+    "beavertails": lambda text: {
+        "prompt": text,
+        "response": "no",
+        "category": dict.fromkeys(HARMS, False),
+        "is_safe": True,
+    },
+    "beavertails_evaluation": lambda text: {"prompt": text, "category": "privacy_violation", "category_id": 10},
+    "hhh_alignment": lambda text: {"input": text, "targets": {"choices": ["yes", "no"], "labels": [1, 0]}},
+    "reward_bench": lambda text: {
+        **{"prompt": text, "chosen": "yes", "chosen_model": "a", "rejected": "no", "rejected_model": "b"},
+        **{"subset": "xstest-should-respond", "id": 3},
+    },
+    "reward_bench_2": lambda text: {
+        **{"id": "3", "prompt": text, "chosen": ["yes"], "rejected": ["no"], "num_correct": 1, "num_incorrect": 1},
+        **{"total_completions": 2, "models": ["a", "b"], "subset": "Safety"},
+    },
+}

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from dlma.metrics.signal_agreement import SignalAgreement, accuracy_rows
+from dlma.metrics.signal_agreement import SignalAgreement, accuracy_rows, category_agreements
+from dlma.statistics.intervals import ratio_interval
 
 
 def figures(seeds, sizes=()):
@@ -86,3 +87,49 @@ def test_seeds_are_weighed_by_their_pairs_and_a_pair_that_one_lacks_is_left_out(
     found = figures([one, other])["agreement/s"]
     assert found.value == pytest.approx(2 / 3)  # a and b of the first seed, a of the second, where b is a tie
     assert found.seeds == 2
+
+
+# Several pairs of a prompt
+
+
+def of_prompts(table, category="c"):
+    """A signal's view of the pairs of several prompts; table: the points of each pair, by prompt."""
+    return [
+        SignalAgreement(f"{prompt}.{n}", "s", "s", 1.0, 0, points, prompt=str(prompt), category=category)
+        for prompt, pairs in enumerate(table)
+        for n, points in enumerate(pairs)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "whole"),
+    [((1, 1, 1), 1.0), ((1, 0, 1), 0.0), ((0.5, 1, 1), 1 / 2), ((0.5, 0.5, 0.5), 1 / 4), ((0.5, 0, 0.5), 0.0)],
+)
+def test_a_prompt_is_right_where_its_best_answer_is_above_all_others_and_shares_with_those_that_tie(pairs, whole):
+    """As RewardBench 2 counts: 1 over the number of answers that are level with the best, 0 where one is above it."""
+    found = figures([of_prompts([pairs, (1, 1, 1)])])
+    assert found["agreement_all/s"].value == pytest.approx((whole + 1) / 2)
+    assert found["agreement_all/s"].n == 2
+    assert found["agreement/s"].value == pytest.approx((sum(pairs) + 3) / 6)
+
+
+def test_with_one_pair_each_there_is_nothing_to_say_of_all_pairs_of_a_prompt():
+    assert "agreement_all/s" not in figures([of_prompts([(1,), (0,)])])
+
+
+def test_an_interval_is_over_prompts_whose_pairs_hang_together():
+    """Pairs that repeat their prompt's say nothing new: the interval is that of one pair each."""
+    one = figures([of_prompts([(float(n % 3 > 0),) for n in range(12)])])["agreement/s"]
+    many = figures([of_prompts([(float(n % 3 > 0),) * 5 for n in range(12)])])["agreement/s"]
+    assert (many.value, many.low, many.high) == pytest.approx((one.value, one.low, one.high))
+    uneven = [(1.0,), (0.0, 0.0, 1.0), (1.0, 0.0), (1.0,) * 4]
+    found = figures([of_prompts(uneven)])["agreement/s"]
+    expected = ratio_interval([sum(pairs) for pairs in uneven], [len(pairs) for pairs in uneven])
+    assert (found.value, found.low, found.n) == pytest.approx((expected.value, max(0.0, expected.low), 4))
+
+
+def test_each_category_has_its_own_agreement_and_one_alone_has_none():
+    views = [[*of_prompts([(1,), (1,), (0,)], "a"), *of_prompts([(0, 1)], "b")]]
+    found = {row.category: (row.metric, row.estimate.value, row.estimate.n) for row in category_agreements(views)}
+    assert found == {"a": ("agreement/s", pytest.approx(2 / 3), 3), "b": ("agreement/s", 0.5, 1)}
+    assert category_agreements([of_prompts([(1,), (0,)])]) == []

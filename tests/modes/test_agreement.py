@@ -1,10 +1,12 @@
 """mode=agreement: the agreements are those of the records, and an interval around one half is called chance."""
 
 import csv
+import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hh_file import write_model, write_pairs
+from hh_file import ANSWERS, QUESTIONS, write_model, write_pairs
 
 from dlma.app import main
 from dlma.lab import oracle
@@ -66,6 +68,34 @@ def test_without_human_pairs_it_says_what_is_missing(wrong, settings, tmp_path, 
     assert "pairs=human" in capsys.readouterr().err
 
 
+def test_a_set_of_right_and_wrong_answers_is_read_whole_and_by_category(settings, tmp_path, monkeypatch):
+    """Every right answer against every other one, of all prompts, however they would be split."""
+    monkeypatch.chdir(tmp_path)
+    asked = {question: ("Focus" if n % 2 else "Ties") for n, question in enumerate(QUESTIONS[:8])}
+    right = {question: ANSWERS[: 1 + (category == "Ties")] for question, category in asked.items()}
+    rows = [{"prompt": q, "chosen": right[q], "rejected": ANSWERS[2:5], "subset": asked[q]} for q in asked]
+    Path("set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["mode=agreement", "mode.split=all", "pairs=human", "data=reward_bench_2", "data.path=set.jsonl"]
+    assert main([*words, *settings[:2], "judges=[]", "name=here"]) == 0
+    folder = tmp_path / "outputs" / "here"
+    pairs = pq.read_table(folder / "scored.parquet").to_pylist()
+    seen = sorted((p["question"], p["positive_text"], p["negative_text"]) for p in pairs)
+    assert seen == sorted((q, one, other) for q in asked for one in right[q] for other in ANSWERS[2:5])
+    won = {q: [p["margin"] > 0 for p in pairs if p["question"] == q] for q in asked}
+    rows = {row["metric"]: row for row in csv.DictReader((folder / "metrics.csv").open())}
+    every = [hit for hits in won.values() for hit in hits]
+    assert float(rows["base/agreement/scorer"]["mean"]) == pytest.approx(sum(every) / 36)
+    assert float(rows["base/agreement_all/scorer"]["mean"]) == pytest.approx(sum(map(all, won.values())) / 8)
+    assert rows["base/agreement_all/scorer"]["n"] == "8"
+    found = {
+        row["category"]: float(row["mean"])
+        for row in csv.DictReader((folder / "categories.csv").open())
+        if row["metric"] == "base/agreement/scorer"
+    }
+    by = {name: [hit for q in asked if asked[q] == name for hit in won[q]] for name in ("Focus", "Ties")}
+    assert found == {name: pytest.approx(sum(hits) / len(hits)) for name, hits in by.items()}
+
+
 LAB = ["experiment=scorer_accuracy", "data.train=24", "data.validation=2", "data.test=24", "recipe.max_new_tokens=32"]
 
 
@@ -99,6 +129,8 @@ def test_on_the_lab_every_signal_is_held_to_the_oracle(tmp_path, monkeypatch, ca
         (["mode.truth=nobody"], "must be one of judges="),
         (["mode.truth=null"], "or mode.truth="),
         (["mode.split=train"], "mode.split=test"),
+        (["mode.split=all"], "mode.split=test"),
+        (["pairs.path=pairs.jsonl"], "data.every_pair=true"),
         (["mode.labeller=nobody"], "one of mode.scorers"),
     ],
 )
