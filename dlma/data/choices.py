@@ -8,26 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dlma.data.jsonl import category_of
+from dlma.data.jsonl import Category
 from dlma.data.split import Found
 from dlma.data.text import BadRow, column, conversation, is_blank, verbatim
 from dlma.errors import UserError
 
 
 class Choices:
-    """A row with its prompt in one column and its category in another, if in any."""
+    """A row with its prompt in one column and its category in another, if in any; category: as in `Columns`."""
 
-    def __init__(self, *, prompt_column: str, category_column: str | None) -> None:
+    def __init__(self, *, prompt_column: str, category_column: str | None, category: str | None) -> None:
         self.prompt_column = prompt_column
-        self.category_column = category_column
+        self.category_of = Category(category_column, category).found
 
     def found(self, row: dict) -> list[Found]:
         """The row's pairs; data.every_pair=true keeps all of them. raises: BadRow where there is none."""
         turns = conversation(column(row, self.prompt_column), self.prompt_column)
-        category = category_of(row, self.category_column)
         right, wrong = _labelled(row) if "targets" in row else [_texts(row, name) for name in ("chosen", "rejected")]
         if not right or not wrong:
             raise BadRow("no right answer, or no other one")
+        category = self.category_of(row)
         return [Found(turns, category=category, chosen=one, rejected=other) for one in right for other in wrong]
 
 

@@ -33,15 +33,15 @@ class Corpus:
         revision: str,
         subset: str | None,
         hub_split: str,
+        only: dict[str, Any] | None,
         format: Component,
         max_words: Count | None,
         max_prompts: TwoOrMore | None,
+        every_pair: bool,
         validation_share: PartialShare,
         test_share: InnerShare,
         on_bad_row: str,
         max_dropped: Share,
-        only: dict[str, Any] | None = None,
-        every_pair: bool = False,
     ) -> None:
         self.sizes: dict[str, Any] = {
             "every_pair": every_pair,

@@ -37,12 +37,9 @@ class Columns:
     category: that of every row, in place of a column
     """
 
-    def __init__(self, *, prompt_column: str, category_column: str | None, category: str | None = None) -> None:
-        if category is not None and category_column is not None:
-            raise UserError("data.format.category: it is that of every row; data.format.category_column=null with it")
+    def __init__(self, *, prompt_column: str, category_column: str | None, category: str | None) -> None:
         self.prompt_column = prompt_column
-        self.category_column = category_column
-        self.category = category
+        self.category_of = Category(category_column, category).found
 
     def in_columns(self, row: dict) -> dict:
         """The row with its prompt in the column `prompt`, which readers of any preference file know."""
@@ -54,7 +51,7 @@ class Columns:
         kept = without_answer(turns)
         return Found(
             kept,
-            category=self.category or category_of(row, self.category_column),
+            category=self.category_of(row),
             chosen=chosen,
             rejected=rejected,
             trimmed=(CUT_ANSWER,) if len(kept) < len(turns) else (),
@@ -126,6 +123,17 @@ def _after(prompt: list[Turn], turns: list[Turn]) -> list[Turn]:
     return [*prompt, *turns]
 
 
-def category_of(row: Mapping, name: str | None) -> str | None:
-    """The text in a column; None where the row has none."""
-    return None if name is None or row.get(name) is None else verbatim(row[name], name)
+class Category:
+    """Where a row's category is: in a column, if in any, or the same for every row."""
+
+    def __init__(self, column: str | None, every: str | None) -> None:
+        if every is not None and column is not None:
+            raise UserError("data.format.category: it is that of every row; data.format.category_column=null with it")
+        self.column = column
+        self.every = every
+
+    def found(self, row: Mapping) -> str | None:
+        """The row's category; None where it has none."""
+        if self.column is None or row.get(self.column) is None:
+            return self.every
+        return verbatim(row[self.column], self.column)

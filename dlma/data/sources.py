@@ -35,7 +35,7 @@ class Source:
     """One corpus as rows: `path` is a file, a folder or a hub name; see corpus.Corpus."""
 
     def __init__(
-        self, path: str, *, revision: str, subset: str | None, split: str, only: Mapping[str, Any] | None = None
+        self, path: str, *, revision: str, subset: str | None, split: str, only: Mapping[str, Any] | None
     ) -> None:
         self.path = path
         self.revision = revision

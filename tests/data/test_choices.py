@@ -7,7 +7,7 @@ import pytest
 from dlma.data.choices import Choices
 from dlma.errors import BadRow, UserError
 
-COLUMNS = Choices(prompt_column="prompt", category_column="subset")
+COLUMNS = Choices(prompt_column="prompt", category_column="subset", category=None)
 
 
 def pairs(row):

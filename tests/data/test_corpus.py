@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from rows_of_data_sets import NEVER_DOWNLOADED, older, pair, present, processed
 
 from dlma.app import conf_dir
-from dlma.config.build import build
+from dlma.config.build import build, scientific
 from dlma.config.compose import plan, search_path
 
 OTHERS = {"lab", "lab_by_row", "requests", "do_not_answer", "harmbench"}  # no corpus; with test files of their own
@@ -135,3 +135,9 @@ def test_presets_of_the_hub_name_what_the_official_code_reads():
         "hh_harmless": ("PKU-Alignment/processed-hh-rlhf", "harmless-base", "train", 600),
         "hh_helpful": ("PKU-Alignment/processed-hh-rlhf", "helpful-base", "train", 600),
     }
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_whatever_decides_which_prompts_are_read_stands_in_the_key_of_the_stage(name):
+    node = preset(name).data
+    assert set(scientific(node)) == set(node) and set(scientific(node)["format"]) == set(node.format)

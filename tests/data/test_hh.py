@@ -24,6 +24,8 @@ SETTINGS = {
     "hub_split": "train",
     "max_words": None,
     "max_prompts": None,
+    "only": None,
+    "every_pair": False,
     "validation_share": 0.1,
     "test_share": 0.2,
     "on_bad_row": "drop",

@@ -19,6 +19,8 @@ SETTINGS = {
     "hub_split": "train",
     "max_words": None,
     "max_prompts": None,
+    "only": None,
+    "every_pair": False,
     "validation_share": 0.0,
     "test_share": 0.5,
     "on_bad_row": "drop",
@@ -27,7 +29,7 @@ SETTINGS = {
 
 
 def read(path, prompt_column="prompt", category_column="category", **changes):
-    columns = Columns(prompt_column=prompt_column, category_column=category_column)
+    columns = Columns(prompt_column=prompt_column, category_column=category_column, category=None)
     return Corpus(path=str(path), format=columns, **{**SETTINGS, **changes}).read()
 
 

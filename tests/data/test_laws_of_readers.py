@@ -31,11 +31,11 @@ from dlma.errors import UserError
 from dlma.records import Prompt, Turn
 
 FORMATS = {
-    "columns": Columns(prompt_column="prompt", category_column="category"),
+    "columns": Columns(prompt_column="prompt", category_column="category", category=None),
     "hh": HH(),
     "pku": PkuSafeRlhf(prefer="safer"),
     "alpaca": Alpaca(),
-    "choices": Choices(prompt_column="prompt", category_column="category"),
+    "choices": Choices(prompt_column="prompt", category_column="category", category=None),
 }
 NAMES = [
     *("prompt", "messages", "chosen", "rejected", "category", "context", "role", "content", "text", "type", "system"),
@@ -281,7 +281,7 @@ def test_a_corpus_drops_what_it_cannot_store(tmp_path):
     limits = {"max_words": None, "max_prompts": None, "validation_share": 0.0, "test_share": 0.3}
     corpus = Corpus(
         path=str(tmp_path / "a.jsonl"), revision="main", subset=None, hub_split="train", format=FORMATS["columns"],
-        on_bad_row="drop", max_dropped=0.5, **limits,
+        only=None, every_pair=False, on_bad_row="drop", max_dropped=0.5, **limits,
     )  # fmt: skip
     prompts, account = corpus.read()
     assert [prompt.category for prompt in prompts] == ["a", "b"] and account.dropped == {"broken Unicode": 1}

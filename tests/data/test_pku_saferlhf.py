@@ -15,6 +15,8 @@ SETTINGS = {
     "hub_split": "train",
     "max_words": None,
     "max_prompts": None,
+    "only": None,
+    "every_pair": False,
     "validation_share": 0.0,
     "test_share": 0.5,
     "on_bad_row": "drop",

@@ -61,7 +61,7 @@ RUBRIC = {
     "verdicts": ["1", "2", "0"], "reminder": "",
 }  # fmt: skip
 SERVER = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 4, "served": None, "extra": None}
-CHOICES = Choices(prompt_column="chosen", category_column=None)
+CHOICES = Choices(prompt_column="chosen", category_column=None, category=None)
 PAIR = {"prompt": "p", "response_0": "a", "response_1": "b", "safer_response_id": 0}
 
 
@@ -93,7 +93,7 @@ def built(kind: type, values: dict, *changes: dict) -> tuple[Case, ...]:
 def prompts(texts: list[str], where: str = "p.jsonl", **tally: object) -> Case:
     rows = [(f"{where}, row {n}", {"prompt": one}) for n, one in enumerate(texts, start=1)]
     sizes = {"max_words": None, "max_prompts": None, "validation_share": 0.1, "test_share": 0.1}
-    parse = Columns(prompt_column="prompt", category_column="category").found
+    parse = Columns(prompt_column="prompt", category_column="category", category=None).found
     account = {"on_bad_row": "drop", "max_dropped": 0.2, **tally}
     return lambda folder: split.read_prompts(rows, parse, Tally(**account), source=where, **sizes)
 
@@ -180,22 +180,22 @@ DATA = [
           file("a.csv", 'a,b\n"x"y,2'), file("b.csv", 'a\n"open')),
     entry("<file>: not a readable Parquet file (<reason>)", AGAIN, file("a.parquet", b"PAR1"), file("b.parquet", b"")),
     entry("no column <name>; the row has <names>", "Name the column: `data.format.prompt_column=...`.",
-          *row(Columns(prompt_column="prompt", category_column="category"), {}, {"text": "x"},
+          *row(Columns(prompt_column="prompt", category_column="category", category=None), {}, {"text": "x"},
                {"messages": {"role": "user"}}), *row(HH(), {"a": "x"}),
           *row(PkuSafeRlhf(prefer="safer"), {"prompt": "x"})),
-    entry("<column> is of type <type>, not text", MEND, *row(Columns(prompt_column="prompt", category_column="category"),
+    entry("<column> is of type <type>, not text", MEND, *row(Columns(prompt_column="prompt", category_column="category", category=None),
           {"prompt": "x", "category": 3}), *row(PkuSafeRlhf(prefer="safer"), {"prompt": 3}), *row(HH(), {"chosen": 3})),
     entry("<column> is neither text nor a list of turns with role and content", MEND,
-          *row(Columns(prompt_column="prompt", category_column="category"), {"prompt": 3}, {"prompt": ["x", "y"]})),
+          *row(Columns(prompt_column="prompt", category_column="category", category=None), {"prompt": 3}, {"prompt": ["x", "y"]})),
     entry("<column> is not a list of texts", MEND, *row(CHOICES, {"chosen": "a", "rejected": ["b"]})),
     entry("<file>: no row has <values> (data.only)", "Mind the spelling, or read all rows by `data.only=null`.", having(a=2)),
     entry("<row>: no column <name>; the row has <names> (data.only)", "Name a column of the file.", having(c=2)),
-    entry("a role other than user and assistant", DROPPED, *row(Columns(prompt_column="prompt", category_column="category"),
+    entry("a role other than user and assistant", DROPPED, *row(Columns(prompt_column="prompt", category_column="category", category=None),
           {"messages": [{"role": "system", "content": "x"}]}, {"prompt": [{"role": "", "content": "x"}]})),
-    entry("empty answer", DROPPED, *row(Columns(prompt_column="prompt", category_column="category"),
+    entry("empty answer", DROPPED, *row(Columns(prompt_column="prompt", category_column="category", category=None),
           {"prompt": "x", "chosen": " ", "rejected": "b"}, {"prompt": "x", "chosen": "\u200b\u2060", "rejected": "b"}),
           *row(PkuSafeRlhf(prefer="safer"), {**PAIR, "response_1": ""})),
-    entry("broken Unicode", DROPPED, *row(Columns(prompt_column="prompt", category_column="category"), {"prompt": "\ud800"})),
+    entry("broken Unicode", DROPPED, *row(Columns(prompt_column="prompt", category_column="category", category=None), {"prompt": "\ud800"})),
     entry("prompts differ within the pair", DROPPED, *row(HH(), {"chosen": "\n\nHuman: a\n\nAssistant: b",
           "rejected": "\n\nHuman: c\n\nAssistant: d"})),
     entry("no Human: or Assistant: turn", DROPPED, *row(HH(), {"chosen": "x", "rejected": "y"})),
@@ -218,7 +218,7 @@ DATA = [
     entry("<file>: no usable row among <n> (<reasons>)", "Give a file with prompts.", prompts([]),
           prompts([" "], max_dropped=1.0)),
     entry("subset=<name>: <folder> has no such folder, and no card that names it", "Name a folder of the data.",
-          lambda f: list(Source(str(f), revision="main", subset="no", split="train").rows())),
+          lambda f: list(Source(str(f), revision="main", subset="no", split="train", only=None).rows())),
     entry("data.<split>=<n>: the lab has <n> <split> prompts: ask for 0 to <n>", "The lab's world is finite.",
           *(lambda f, n=n: LabPrompts(**{"train": 1, "validation": 1, "test": 1, "seed": 0, n: 10**7}).read()
             for n in ("train", "validation", "test"))),

@@ -40,7 +40,14 @@ def tiny_model():
 
 
 def corpus(path, max_dropped=0.5):
-    shares = {"validation_share": 0.0, "test_share": 0.1, "on_bad_row": "drop", "max_dropped": max_dropped}
+    shares = {
+        "only": None,
+        "every_pair": False,
+        "validation_share": 0.0,
+        "test_share": 0.1,
+        "on_bad_row": "drop",
+        "max_dropped": max_dropped,
+    }
     where = {"path": str(path), "revision": "main", "subset": None, "hub_split": "train"}
     return Corpus(**where, format=Alpaca(), max_words=None, max_prompts=None, **shares)
 

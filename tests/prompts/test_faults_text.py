@@ -25,12 +25,14 @@ READ = {
     "hub_split": "train",
     "max_words": None,
     "max_prompts": None,
+    "only": None,
+    "every_pair": False,
     "validation_share": 0.1,
     "test_share": 0.3,
     "on_bad_row": "drop",
     "max_dropped": 0.5,
 }
-COLUMNS = Columns(prompt_column="prompt", category_column="category")
+COLUMNS = Columns(prompt_column="prompt", category_column="category", category=None)
 LIMITS = {"seed": 0, "max_prompt_tokens": 5000, "max_response_tokens": 200, "max_dropped": 0.5}
 TALK = [Turn("user", "Hello there"), Turn("assistant", "Hi"), Turn("user", "How do I bake bread?")]
 

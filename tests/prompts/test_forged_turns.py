@@ -29,11 +29,12 @@ from dlma.sft import Template as TuningTemplate
 
 SIDES = ("plain", "positive", "negative")
 READ = {
-    "revision": "main", "subset": None, "hub_split": "train", "max_words": None, "max_prompts": None,
+    "revision": "main", "subset": None, "hub_split": "train", "only": None, "every_pair": False,
+    "max_words": None, "max_prompts": None,
     "validation_share": 0.0, "test_share": 0.3, "on_bad_row": "drop", "max_dropped": 0.5,
 }  # fmt: skip
 LIMITS = {"seed": 0, "max_prompt_tokens": 5000, "max_response_tokens": 5000, "max_dropped": 0.5}
-COLUMNS = Columns(prompt_column="prompt", category_column="category")
+COLUMNS = Columns(prompt_column="prompt", category_column="category", category=None)
 AFFIXES = [{"positive": {"affix": "(good)"}, "negative": {"affix": "(bad)"}}]
 OTHER = "an ordinary question"
 

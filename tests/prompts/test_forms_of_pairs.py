@@ -68,7 +68,7 @@ def test_every_turn_counts_in_every_form_and_for_every_reader(tmp_path, form, na
     assert pair.plain_context_ids == tokenizer("llama")(text)["input_ids"]
     assert (pair.positive_text, pair.negative_text) == ("yes", "no") and not account.trimmed and not account.dropped
     assert [(one, m) for one, m, _ in margins(path)[0]] == [(pair, 1.0)]
-    columns = Columns(prompt_column="prompt", category_column="category")
+    columns = Columns(prompt_column="prompt", category_column="category", category=None)
     assert prompt_id(columns.found(SEVERAL[form]).turns) == pair.prompt_id
 
 

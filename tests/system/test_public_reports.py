@@ -204,7 +204,7 @@ def both_readers(tmp_path, row):
     """The rows' prompts and both accounts, read as a data set and as pairs."""
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in [*OTHERS, row]))
-    columns = Columns(prompt_column="prompt", category_column="category")
+    columns = Columns(prompt_column="prompt", category_column="category", category=None)
     shares = dict(validation_share=0.1, test_share=0.3)
     prompts, first = Corpus(path=str(path), format=columns, **READ, **shares, **STRICT).read()
     limits = dict(seed=0, max_prompt_tokens=500, max_response_tokens=99)
