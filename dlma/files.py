@@ -123,10 +123,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         with _placed(path):
             draft.mkdir()
             yield draft
+            _as_open_as_the_folder(draft)
             shutil.rmtree(path, ignore_errors=True)
             os.rename(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _as_open_as_the_folder(folder: Path) -> None:
+    """Others read what a library made for its owner alone (safetensors its weights), where they read the folder."""
+    others = folder.stat().st_mode & 0o044
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_mode & others != others:
+            path.chmod(path.stat().st_mode | others)
 
 
 @contextmanager

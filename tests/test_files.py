@@ -57,6 +57,19 @@ def test_a_full_disk_told_in_words_by_a_native_writer_is_known(store):
         store.make(store.stage("policy", {}), write)
 
 
+@pytest.mark.parametrize("umask, wanted", [(0o022, 0o644), (0o077, 0o600)])
+def test_what_a_library_wrote_for_its_owner_alone_is_as_open_as_its_folder(tmp_path, umask, wanted):
+    before = os.umask(umask)
+    try:
+        with files.atomic_folder(tmp_path / "policy") as draft:
+            save_file({"weight": torch.zeros(2)}, draft / "model.safetensors")
+            (draft / "read_only").touch(0o444 & ~umask)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "policy").iterdir()}
+    assert modes == {"model.safetensors": wanted, "read_only": 0o444 & ~umask}
+
+
 def test_what_does_not_fit_names_the_place_and_how_much_was_wanted_and_fits_later(store):
     stage = store.stage("pairs", {})
 
