@@ -21,6 +21,7 @@ from dlma.config.build import build
 from dlma.config.schema import Component
 from dlma.errors import UserError
 from dlma.model import gguf, headers
+from dlma.model.shared_tokenizer import shared_tokenizer
 from dlma.ranges import Few, Names, Positive
 from dlma.store.fingerprint import commit_of
 
@@ -102,9 +103,9 @@ class ModelSpec:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(
-                self.folder, trust_remote_code=self.trust_remote_code, local_files_only=True
-            )
+            if self.trust_remote_code:
+                return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=True, local_files_only=True)
+            return shared_tokenizer(self.folder)
         except (OSError, ValueError, KeyError) as reason:
             raise UserError(f"model.path={self.folder}: no usable tokenizer there: {_first(reason)}") from None
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from dlma.errors import UserError
 from dlma.model import chat_template
 from dlma.model.load import REWARD_HEAD, local_folder
+from dlma.model.shared_tokenizer import shared_tokenizer
 from dlma.model.tokens import Characters, tokenized
 from dlma.ranges import Count, DtypeOrAuto, Whole
 from dlma.records import Turn
@@ -92,9 +93,7 @@ class ScoreModel:
 
     @cached_property
     def tokenizer(self):
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self.spec.folder, local_files_only=True)
+        return shared_tokenizer(self.spec.folder)
 
     @cached_property
     def characters(self) -> Characters:
