@@ -22,8 +22,8 @@ from dlma.config import help
 from dlma.config.build import build
 from dlma.config.help import conf_dir
 from dlma.errors import Stopped, UserError
+from dlma.runs import lost_cells, written
 from dlma.runs import status as run_status
-from dlma.runs import written
 from dlma.runs.folder import MULTIRUN
 from dlma.runs.task import INTERRUPTED, code_of, say, task, unexpected, unwritable
 from dlma.trainer import launch, ranks
@@ -206,9 +206,13 @@ def _sweep(hydra: Hydra, plan: Plan, folder: Path, args: Namespace) -> int:
     _into_nothing(folder / MULTIRUN)
     told: list[dict] = []
     try:
-        with stopping.last_words(lambda code, _: _stopped_sweep(folder, started, code)):
+        with (
+            stopping.last_words(lambda code, _: _stopped_sweep(folder, started, code)),
+            lost_cells.awaited(plan.launcher),
+        ):
             jobs = [job for batch in hydra.multirun("config", task, plan.overrides) for job in batch]
-        told += [redaction.redact(job.return_value) for job in jobs]
+            told += [redaction.redact(job.return_value) for job in jobs if job.return_value is not None]
+        run_status.lose(folder, started, told, lost_cells.REASON)
     except (KeyboardInterrupt, Stopped) as stop:
         run_status.interrupt(folder, started, code_of(stop))
         raise

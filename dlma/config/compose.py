@@ -40,6 +40,7 @@ BROKEN = (HydraException, OmegaConfBaseException, yaml.YAMLError, RecursionError
 class Plan:
     """What the command line asks for, checked: one config, or a sweep whose first cell is `cfg`.
 
+    launcher: the class that starts a sweep's cells
     each: composes every cell
     """
 
@@ -48,6 +49,7 @@ class Plan:
     cells: int
     sweep_folder: Path | None
     folderless: bool
+    launcher: str
     each: Callable[[], Iterator[DictConfig]]
 
 
@@ -130,7 +132,8 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
         return _cells(cell, sweeps, reading)
 
     cells = math.prod(len(singles) for singles in sweeps.values())
-    return Plan(_without_hydra(cfg), overrides, cells, folder, _looks_only(cell, cfg, reading), each)
+    launcher = str(cfg.hydra.launcher["_target_"])
+    return Plan(_without_hydra(cfg), overrides, cells, folder, _looks_only(cell, cfg, reading), launcher, each)
 
 
 def _with_own_sweep(params: DictConfig | dict, written: dict[str, Override], reading: Reading) -> dict[str, Override]:

@@ -151,10 +151,26 @@ def stopped(sweep: Path) -> bool:
 
 def interrupt(sweep: Path, started: float, code: int) -> None:
     """Say of every cell of this start that still runs, in whatever process, that it was interrupted."""
+    for path, cell in _running(sweep, started):
+        files.write_checked(path, {**cell, "status": "interrupted", "reason": "interrupted", "code": code})
+
+
+def lose(sweep: Path, started: float, told: Sequence[dict], reason: str) -> None:
+    """Of every cell of this start that still runs, though its launcher has ended, say that it failed, to be run again.
+
+    told: cells that said how they ended, even if no file could be written any more
+    """
+    known = {cell["number"] for cell in told}
+    for path, cell in _running(sweep, started):
+        if cell["number"] not in known:
+            files.write_checked(path, {**cell, "status": "failed", "reason": reason, "code": 1, "again": True})
+
+
+def _running(sweep: Path, started: float) -> Iterator[tuple[Path, dict]]:
     for path in sweep.glob(f"*/{STATUS}"):
         cell = read(path)
         if cell is not None and cell["status"] == "running" and cell.get("start") == started:
-            files.write_checked(path, {**cell, "status": "interrupted", "reason": "interrupted", "code": code})
+            yield path, cell
 
 
 def line(cell: dict) -> str:

@@ -225,6 +225,8 @@ def test_a_package_is_large_by_lines_or_by_files():
 
 # Distributions whose module has another name.
 MODULE_OF = {
+    "hydra-joblib-launcher": "joblib",
+    "hydra-submitit-launcher": "submitit",
     **{
         "hydra-core": "hydra",
         "pyyaml": "yaml",
@@ -250,4 +252,4 @@ def declared(*extras: str) -> set[str]:
 def test_what_the_package_imports_is_declared_and_what_is_declared_is_imported():
     used = {i.name.split(".")[0] for module in modules() for i in imports(module)}
     used -= set(sys.stdlib_module_names) | {"dlma", ""}
-    assert used == declared("benchmarks", "qlora", "dashboard", "real", "profanity", "loggers")
+    assert used == declared("benchmarks", "qlora", "dashboard", "real", "profanity", "loggers", "sweep")

@@ -7,12 +7,13 @@ import pytest
 from command_line import MODE, statuses
 from store_kit import spoil
 
+from dlma import files
 from dlma.app import conf_dir
 from dlma.config.compose import plan, search_path
 from dlma.errors import Unavailable, UserError
 from dlma.runs import status as run_status
 from dlma.runs import written
-from dlma.runs.folder import FINISHED
+from dlma.runs.folder import FINISHED, STATUS
 
 NAMES = (*FINISHED, "report.html")
 
@@ -228,3 +229,15 @@ def test_a_broken_or_foreign_status_is_none_of_this_start(tmp_path, content):
     assert not run_status.stopped(tmp_path)
     run_status.interrupt(tmp_path, 1.0, 130)
     assert (tmp_path / "a" / "status.json").read_text() == content
+
+
+def test_cells_that_still_run_when_their_launcher_ended_are_lost_unless_they_told_how_they_ended(tmp_path):
+    kept = {"name": "c", "started": 1.0, "code": 1, "start": 1.0, "reason": None, "result": None}
+    for number, status in enumerate(["running", "done", "running", "running"]):
+        cell = {**kept, "number": number, "status": status, "start": 2.0 if number == 3 else 1.0}
+        (tmp_path / str(number)).mkdir()
+        files.write_checked(tmp_path / str(number) / STATUS, cell)
+    run_status.lose(tmp_path, 1.0, [{"number": 2}], "gone")
+    found = [run_status.read(tmp_path / str(number) / STATUS) for number in range(4)]
+    assert [cell["status"] for cell in found] == ["failed", "done", "running", "running"]
+    assert (found[0]["reason"], found[0]["code"], found[0]["again"]) == ("gone", 1, True)

@@ -1,8 +1,11 @@
 """Sweeps: a failed cell stops no other, an identical sweep lands in the same folders, every launcher will do."""
 
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from command_line import MODE, statuses
@@ -147,3 +150,50 @@ def test_cells_side_by_side_compute_a_shared_stage_once_with_one_thread_each(run
     assert total["run"]["policy"] == 2
     threads = [yaml.safe_load(path.read_text())["trainer"]["threads"] for path in ran.folder.rglob("config.yaml")]
     assert threads == [1, 1]
+
+
+SMALL = ["data.train=16", "data.validation=4", "data.test=4", "recipe.epochs=1", "recipe.max_new_tokens=8", "name=grid"]
+LAUNCHERS = {
+    "submitit": (["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=30"], "submitit.core._submit"),
+    "joblib": (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], "LokyProcess"),
+}
+
+
+def kill_once_running(word: str, count: int) -> threading.Thread:
+    """Kill so many of the cells' processes as soon as as many cells say that they run."""
+
+    def work() -> None:
+        while sum(cell["status"] == "running" for cell in statuses(Path.cwd()).values()) < count:
+            time.sleep(0.02)
+        children = psutil.Process().children(recursive=True)
+        for child in [child for child in children if word in " ".join(child.cmdline())][:count]:
+            child.kill()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name, lost, cells", [("submitit", 2, 12), ("joblib", 1, 4)])
+def test_lost_processes_end_no_sweep_and_the_same_command_makes_one_table(run_main, name, lost, cells):
+    launcher, word = LAUNCHERS[name]
+    grid = ["-m", "method=dlma,rlcd", f"seed={','.join(map(str, range(cells // 2)))}", *SMALL]
+    killer = kill_once_running(word, lost)
+    first = run_main(*grid, *launcher)
+    killer.join(timeout=5)
+    assert first.code == 1 and "Traceback" not in first.err
+    assert first.err.count("was lost: ") == (lost if name == "submitit" else 1)
+    found = Counter(cell["status"] for cell in statuses(first.folder).values())
+    assert found["running"] == 0
+    if name == "submitit":  # the other jobs are waited for
+        assert found["done"] == cells - lost
+    again = run_main(*grid, *launcher)
+    assert again.code == 0 and f"{cells} of {cells} cells finished" in again.out
+    tables = {path.parent.name: path.read_bytes() for path in again.folder.glob("outputs/grid/*/metrics.csv")}
+    assert len(tables) == cells
+    whole = run_main(*grid, "store.root=other", f"hydra.sweep.dir={again.folder / 'outputs' / 'whole'}")
+    assert whole.code == 0
+    for cell, table in tables.items():
+        assert (whole.folder / "outputs" / "whole" / cell / "metrics.csv").read_bytes() == table, cell
