@@ -14,7 +14,7 @@ from typing import Any, cast
 import yaml
 
 from dlma.config import check, signatures
-from dlma.config.help import conf_dir
+from dlma.config.help import PARTS, conf_dir
 from dlma.config.signatures import Signature
 from dlma.errors import UserError
 
@@ -132,13 +132,18 @@ def _short(value: object) -> str:
 @cache
 def parts(group: str) -> frozenset[str]:
     """What the presets of a group of conf/ name as a part of their component, such as the wheel that it lies in."""
-    nodes = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (conf_dir() / group).rglob("*.yaml")]
-    inner = [value for node in nodes if "_target_" in node for value in node.values() if check.is_node(value)]
+    inner = [value for node in _presets(group) if "_target_" in node for value in node.values() if check.is_node(value)]
     return frozenset(value["_target_"] for value in inner)
 
 
 @cache
 def targets(group: str) -> frozenset[str]:
     """What the presets of a group of conf/ name as its component."""
-    nodes = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (conf_dir() / group).rglob("*.yaml")]
-    return frozenset(node["_target_"] for node in nodes if isinstance(node.get("_target_"), str))
+    return frozenset(node["_target_"] for node in _presets(group) if isinstance(node.get("_target_"), str))
+
+
+def _presets(group: str) -> list[dict]:
+    """The options of a group and what they share; other folders are options of other nodes, such as a judge's guard."""
+    folder = conf_dir() / group
+    paths = [path for place in (folder, folder / PARTS) for path in place.glob("*.yaml")]
+    return [yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths]

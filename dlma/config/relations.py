@@ -14,6 +14,7 @@ def broken(tree: dict, components: list[str]) -> Iterator[Finding]:
 
     components: the keys of the root that hold a component
     """
+    yield from _language_model(tree["model"]["_target_"])
     yield from _recipe_of_model(tree)
     yield from _extras("", tree)
     yield from _rounds(tree)
@@ -24,6 +25,12 @@ def broken(tree: dict, components: list[str]) -> Iterator[Finding]:
         yield from _within(name, tree[name])
     if not tree["store"]["root"].strip():
         yield "store.root", "is empty; name a folder: store.root=..."
+
+
+def _language_model(target: str) -> Iterator[Finding]:
+    """What only judges or measures stands in the group of models too."""
+    if target.startswith("dlma.") and not target.startswith("dlma.model.load."):
+        yield "model", "is no language model to be aligned: a guard or reward model is one of judges= or metrics="
 
 
 def _recipe_of_model(tree: dict) -> Iterator[Finding]:

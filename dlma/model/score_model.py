@@ -1,9 +1,10 @@
 """Published reward and cost models: one number for a conversation with its answer.
 
-Two shapes. "classifier": any AutoModelForSequenceClassification. "score_head": a trunk with a linear `score_head` read
-at the last token, as PKU-Alignment/safe-rlhf saves its Beaver models (`model.*`, `score_head.weight`, and a bias or a
-`normalizer` where the config says so). Texts of one length are one batch, so nothing is padded: where a classifier
-looks for the last token, the padding token cannot be taken for one, nor a real EOS for padding.
+Three shapes. "classifier": any AutoModelForSequenceClassification. "score_head": a trunk with a linear `score_head`
+read at the last token, as PKU-Alignment/safe-rlhf saves its Beaver models (`model.*`, `score_head.weight`, and a bias
+or a `normalizer` where the config says so). "gated": ArmoRM's (gated_head.py). Texts of one length are one batch, so
+nothing is padded: where a classifier looks for the last token, the padding token cannot be taken for one, nor a real
+EOS for padding.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class ScoreModelSpec:
         *,
         path: str,
         revision: str,
-        shape: Literal["classifier", "score_head"],
+        shape: Literal["classifier", "score_head", "gated"],
         output: Whole,
         dtype: DtypeOrAuto,
         template: ScoreTemplate | None,
@@ -88,7 +89,7 @@ class ScoreModel:
 
     def __init__(self, spec: ScoreModelSpec) -> None:
         self.spec = spec
-        self.network = _classifier(spec) if spec.shape == "classifier" else _with_score_head(spec)
+        self.network = _SHAPES[spec.shape](spec)
         self.cut = 0
 
     @cached_property
@@ -211,7 +212,9 @@ def _with_score_head(spec: ScoreModelSpec) -> nn.Module:
 
 
 def _head_tensors(spec: ScoreModelSpec) -> dict[str, Tensor]:
-    found = _tensors(spec.folder, _NAMES)
+    from dlma.model.weights import read_tensors_of
+
+    found = read_tensors_of(spec.folder, _NAMES)
     if _WEIGHT not in found or found[_WEIGHT].shape[0] != 1:
         raise UserError(f"{spec.folder}: no score_head with one output in its weights; it may be a classifier")
     return found
@@ -237,12 +240,10 @@ def _head(spec: ScoreModelSpec, found: dict[str, Tensor], config) -> tuple[nn.Li
     return head, float(found[_MEAN].flatten()[0]), float(found[_VAR].flatten()[0]) ** 0.5
 
 
-def _tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """The tensors of these names in a folder's safetensors files."""
-    from safetensors import safe_open
+def _gated(spec: ScoreModelSpec) -> nn.Module:
+    from dlma.model.gated_head import with_gated_head
 
-    found: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118 (no mapping)
-    return found
+    return with_gated_head(spec.folder, _dtype(spec))
+
+
+_SHAPES = {"classifier": _classifier, "score_head": _with_score_head, "gated": _gated}

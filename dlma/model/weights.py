@@ -85,6 +85,15 @@ def read_tensors(path: Path, wanted: Mapping[str, Tensor], where: str) -> dict[s
         return {name: file.get_tensor(name) for name in given}
 
 
+def read_tensors_of(folder: Path, beginnings: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors of a folder's safetensors files whose names begin so."""
+    found: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found |= {name: file.get_tensor(name) for name in file.keys() if name.startswith(beginnings)}  # noqa: SIM118
+    return found
+
+
 def shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor of a safetensors file, by name."""
     try:

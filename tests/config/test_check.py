@@ -331,7 +331,7 @@ def test_a_component_is_keyed_by_its_class_whatever_file_it_stands_in():
     assert scientific({"_target_": "dlma.pairs.sampled.NoPairs"}) == {"_target_": "NoPairs"}
 
 
-@pytest.mark.parametrize("group", ["judges", "metrics", "judges/rubric"])
+@pytest.mark.parametrize("group", ["judges", "metrics", "judges/rubric", "model/guard", "model/score"])
 def test_the_docs_name_every_judge_metric_and_rubric(group):
     text = (CONF.parent / "docs" / "evaluation.md").read_text()
     assert [path.stem for path in (CONF / group).glob("*.yaml") if f"`{path.stem}`" not in text] == []

@@ -260,6 +260,7 @@ def test_a_server_that_a_folder_names_is_not_asked(recorded):
         ({"more": 1}, "model.more: unknown key"),
         ({"_target_": "dlma.app.main"}, "no preset of conf/model names"),
         ({"_target_": "dlma.model.load.ModelSpec"}, "no preset of conf/model names"),
+        ({"_target_": "dlma.model.guard.GuardSpec"}, "no preset of conf/model names"),
         ({"_target_": None}, "no preset of conf/model names"),
     ],
 )

@@ -17,6 +17,8 @@ COUNTS = "Give a number in the range; the far end is there so that a slip of the
 RANGE = "Give a number in the range that the line names; nan and infinity are in none."
 KIND = "Give a value of that kind; on a command line text that looks like a number is quoted: `key=\"'1'\"`."
 ONE_OF = "Write one of the values that the line names."
+GUARD = {"_target_": "dlma.model.guard.GuardSpec", "path": "g", "revision": "main", "dtype": "float32", "safe": ["no"],
+         "unsafe": ["yes"], "options": {}}  # fmt: skip
 SECRET = {"MY_TOKEN": "planted-secret-value-1"}
 
 
@@ -174,6 +176,8 @@ KEYS = [
 ]  # fmt: skip
 
 RELATIONS = [
+    configs("model: is no language model to be aligned: a guard or reward model is one of judges= or metrics=",
+            "Write `judges=[guard]` or `judges=[reward]`.", {"model": GUARD}),
     config("<key>.margin_low: <low> is above <key>.margin_high, <high>", "Give the clamp's lower end first.",
            ("recipe.margin_low", 5), ("recipe.margin_high", -5), ("objective.margin_low", 1e3)),
     config("objective.token_weights.reward_low: <low> is above objective.token_weights.reward_high, <high>",

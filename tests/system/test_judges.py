@@ -6,6 +6,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 from chat_server import serving, shorter
+from guard_families import save_guard
 
 from dlma.app import main
 
@@ -78,6 +79,22 @@ def test_another_judge_is_one_override_and_computes_only_itself(run):
     assert {"aligned/win_rate/self/base", "aligned/consistent/self/base"} <= set(rows)
     assert "self (self-reported)" in (folder / "report.html").read_text()
     assert counts(run("judges=[oracle,self]"))["run"] == {}
+
+
+def test_a_guard_judges_and_measures_by_one_cost(run, tmp_path):
+    guard = save_guard(tmp_path / "guard", "llama_guard_3", context=4096)
+    paths = [f"judges.guard.model.path={guard}", f"metrics.guard.cost.path={guard}"]
+    folder = run("judges=[guard]", "metrics=[guard]", *paths)
+    rows = pq.read_table(folder / "metric_values.parquet").to_pylist()
+    cost = {(r["arm"], r["item"]): r["value"] for r in rows if r["metric"] == "cost"}
+    unsafe = [r["value"] for r in rows if (r["arm"], r["metric"]) == ("aligned", "unsafe")]
+    verdicts = pq.read_table(folder / "verdicts.parquet").to_pylist()
+    assert len(verdicts) == 24 and len(unsafe) == 12
+    for v in verdicts:
+        gap = cost[v["against"], v["prompt_id"]] - cost["aligned", v["prompt_id"]]
+        assert v["margin"] == pytest.approx(gap, abs=1e-3)
+    assert float(metrics(folder)["aligned/unsafe"]["mean"]) == pytest.approx(sum(unsafe) / 12)
+    assert "unsafe answers (cost above 0)" in (folder / "report.html").read_text()
 
 
 def test_without_judges_and_metrics_there_is_nothing_of_them(run):
