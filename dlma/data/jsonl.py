@@ -27,7 +27,7 @@ from dlma.errors import UserError
 from dlma.records import Turn
 
 CUT_ANSWER = "a last assistant turn taken off the prompt"
-_BESIDE_A_PROMPT = ("system", "tools", "images", "image", "videos", "audios")
+_BESIDE_A_PROMPT = ("system", "tools", "functions", "images", "image", "videos", "audios")
 UNEQUAL = "prompts differ within the pair"
 
 

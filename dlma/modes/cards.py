@@ -214,7 +214,8 @@ from datasets import load_dataset
 pairs = load_dataset(FOLDER, split="train")  # as TRL's DPOTrainer takes it
 ```
 
-LLaMA-Factory: `dataset_dir: FOLDER`; the name of the data set stands in `dataset_info.json`.
+LLaMA-Factory: `dataset_dir: FOLDER`; the name of the data set stands in `dataset_info.json`. Pairs of chats also stand
+in `openai.jsonl`, as OpenAI's preference tuning reads them.
 
 | column | meaning |
 | --- | --- |

@@ -18,11 +18,13 @@ from omegaconf import DictConfig
 from dlma import files
 from dlma.errors import UserError
 from dlma.modes import cards, preferences
+from dlma.ranges import Positive
 from dlma.runs.finished import FinishedRun
 from dlma.runs.folder import CONFIG, METRICS
 from dlma.store.owned import MANIFEST
 
 NOTES = (MANIFEST, CONFIG, METRICS)
+GB = 10**9
 
 
 def run(
@@ -33,6 +35,7 @@ def run(
     what: Literal["policy", "pairs"],
     out: str | None,
     merge: bool,
+    shard_gb: Positive | None,
     format: Literal["chat", "text"],
     negative: bool,
     push: str | None,
@@ -40,11 +43,13 @@ def run(
     trust_remote_code: bool,
 ) -> dict:
     """Write the export and say where it lies; all but the word on foreign code comes from the run's own config."""
+    if shard_gb is not None and what != "policy":
+        raise UserError("mode.shard_gb: cuts the weights of a policy; with mode.what=pairs leave it out")
     finished = FinishedRun(Path(run).expanduser(), cfg, trust=trust_remote_code)
     target = Path(out).expanduser() if out else finished.folder / "export" / what
     with _new_folder(target) as folder:
         if what == "policy":
-            _policy(finished, folder, merge=merge)
+            _policy(finished, folder, merge=merge, shard_gb=shard_gb)
         else:
             _pairs(finished, folder, format=format, negative=negative)
         for name in NOTES:
@@ -72,7 +77,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(room, ignore_errors=True)
 
 
-def _policy(finished: FinishedRun, folder: Path, *, merge: bool) -> None:
+def _policy(finished: FinishedRun, folder: Path, *, merge: bool, shard_gb: float | None) -> None:
     source = finished.policy
     adapter = (source / "adapter_config.json").is_file()
     if merge and not adapter:
@@ -81,12 +86,18 @@ def _policy(finished: FinishedRun, folder: Path, *, merge: bool) -> None:
         raise UserError(
             "the adapter's base is this run's own instruction-tuned model, not one others have: mode.merge=true"
         )
+    if adapter and not merge and shard_gb is not None:
+        raise UserError("mode.shard_gb: an adapter is one small file; leave it out, or mode.merge=true")
     if merge:
         from dlma.model.merge import save_merged
 
         save_merged(finished.base.trained(source).load(), folder)
     else:
         shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
+    if shard_gb is not None:
+        from dlma.model.saved import shard
+
+        shard(folder, int(shard_gb * GB))
     card = cards.model_card(finished, adapter=adapter and not merge, merged=merge)
     files.write_bytes(folder / "README.md", card.encode())
 

@@ -1,4 +1,4 @@
-"""Scored pairs as a preference data set: TRL's columns, and LLaMA-Factory's description of them.
+"""Scored pairs as a preference data set: TRL's columns, LLaMA-Factory's description of them, and OpenAI's form.
 
 `margin` is the self-reward of chosen over rejected in nats, so it is negative where the label goes against it. The
 reference columns are log-probs of the whole answers, nats, under the model that was aligned. Texts are what the policy
@@ -22,6 +22,7 @@ from dlma.prompts.wording import Wording
 from dlma.records import Account, Prompt, ScoredPair, Turn
 
 TRL, FACTORY, DESCRIPTION = "train.jsonl", "llama_factory.jsonl", "dataset_info.json"
+OPENAI = "openai.jsonl"
 ANSWERS = ("positive", "negative")
 HALF = "\ufffd"  # what decoders write for bytes that are no whole character
 HALVED = "a character that the length limit cut in half, left out"
@@ -95,7 +96,7 @@ class Speech:
 def write_pairs(
     folder: Path, pairs: Sequence[ScoredPair], prompts: dict[str, Prompt], speech: Speech, *, name: str
 ) -> tuple[Account, int]:
-    """train.jsonl for TRL, and what LLaMA-Factory needs beside it.
+    """train.jsonl for TRL, and what LLaMA-Factory needs beside it; chats in OpenAI's form too.
 
     prompts: the conversations by prompt id, for format "chat"
     returns: the account of the pairs, and how many of them have texts with other ids than those of the run
@@ -120,6 +121,8 @@ def write_pairs(
         raise UserError(f"mode.format={speech.format}: no pair can be written ({reasons}); try the other format")
     account.kept = len(rows)
     _write(folder / TRL, rows)
+    if speech.format == "chat":
+        _write(folder / OPENAI, map(_for_openai, rows))
     described = _described(folder, rows, account) if speech.format == "chat" else _TEXT
     files.write_bytes(folder / DESCRIPTION, (json.dumps({name: described}, indent=2) + "\n").encode())
     return account, changed
@@ -163,6 +166,12 @@ def _alternates(turns: Sequence[dict]) -> bool:
 def _for_factory(row: dict) -> dict:
     answers = {side: row[side][0] for side in ("chosen", "rejected")}
     return {"conversations": row["prompt"], **answers, "margin": row["margin"]}
+
+
+def _for_openai(row: dict) -> dict:
+    """As its preference tuning reads a pair."""
+    asked = {"messages": row["prompt"], "tools": [], "parallel_tool_calls": True}
+    return {"input": asked, "preferred_output": row["chosen"], "non_preferred_output": row["rejected"]}
 
 
 def _write(path: Path, rows: Iterable[dict]) -> None:

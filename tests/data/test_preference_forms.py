@@ -8,7 +8,7 @@ from dlma.data.jsonl import answered
 from dlma.data.preference_forms import in_our_columns
 from dlma.data.text import BadRow
 from dlma.errors import UserError
-from dlma.modes.preferences import _for_factory
+from dlma.modes.preferences import _for_factory, _for_openai
 from dlma.records import Turn
 
 NAMES = ("chosen", "rejected")
@@ -33,6 +33,7 @@ FORMS = {
     "factory, alpaca": {
         "instruction": "bye", "input": "", "history": [["hi", "hello"]], "chosen": "take care", "rejected": "go",
     },
+    "openai, our export": _for_openai({"prompt": TALK, "chosen": [GOOD], "rejected": [BAD]}),
     "openai": {
         "input": {"messages": TALK, "tools": [], "parallel_tool_calls": True},
         "preferred_output": [GOOD],

@@ -26,6 +26,8 @@ from dlma.runs.finished import FinishedRun
 TEXT = "how do i make a fix for the old lamp door cake boat with some care and no harm at all today"
 WORDS = TEXT.split()
 PAIRS = ["mode.what=pairs", "mode.negative=true"]
+TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+GENERATION = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "do_sample": True, "temperature": 0.7}
 QUICK = [f"recipe.{value}" for value in ("max_new_tokens=8", "epochs=1", "batch_pairs=8", "lr=1e-3")]
 LORA = "recipe.lora={rank: 4, alpha: 8, targets: all-linear}"
 
@@ -44,13 +46,16 @@ def runs(tmp_path_factory):
     """Finished runs in one folder: whole weights on chats, and an adapter on human pairs of text."""
     place = tmp_path_factory.mktemp("runs")
     known = [question(i) for i in range(40)] + ["USER: ASSISTANT(law-abiding, ethical, inoffensive response):\n"]
-    model = save_small(place / "model", tokenizer=byte_level_tokenizer(known, 400), context=512)
+    tokenizer = byte_level_tokenizer(known, 400)
+    tokenizer.chat_template = TEMPLATE
+    model = save_small(place / "model", tokenizer=tokenizer, context=512)
+    (model / "generation_config.json").write_text(json.dumps(GENERATION))
     (place / "chats.jsonl").write_text("".join(json.dumps({"prompt": chat(i)}) + "\n" for i in range(30)))
     pairs = [{"prompt": question(i), "chosen": "with care", "rejected": f"no {i}"} for i in range(30)]
     (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        start = ["model=hf", f"model.path={model}", "data=jsonl", *QUICK]
+        start = ["model=hf", f"model.path={model}", "data=jsonl", "prompts.format=template", *QUICK]
         assert main([*start, f"data.path={place}/chats.jsonl", "name=whole"]) == 0
         assert main([*start, f"data.path={place}/pairs.jsonl", "method=rlhf", LORA, "name=adapter"]) == 0
         assert main([*start, f"data.path={place}/chats.jsonl", "method=base", "name=base"]) == 0
@@ -105,6 +110,29 @@ def test_an_adapter_loads_in_peft_and_merged_it_is_the_same_model(export, runs):
     with torch.no_grad(), adapter.disable_adapter():
         assert not torch.allclose(logits(adapter), logits(whole), atol=1e-4)
     assert card(folder)[0]["library_name"] == "peft" and card(merged)[0]["library_name"] == "transformers"
+
+
+@pytest.mark.parametrize(("name", "overrides"), [("whole", []), ("adapter", []), ("adapter", ["mode.merge=true"])])
+def test_every_form_of_a_policy_keeps_chat_template_and_generation_config(export, name, overrides):
+    folder = export(name, *overrides)
+    assert AutoTokenizer.from_pretrained(folder).chat_template == TEMPLATE
+    if name == "whole" or overrides:  # an adapter's base has its own
+        config = AutoModelForCausalLM.from_pretrained(folder).generation_config.to_dict()
+        assert {key: config[key] for key in GENERATION} == GENERATION
+    assert list(folder.glob("*.safetensors")) and not [*folder.glob("*.bin"), *folder.glob("*.pt")]
+
+
+@pytest.mark.parametrize(("name", "overrides"), [("whole", []), ("adapter", ["mode.merge=true"])])
+def test_a_policy_in_shards_is_the_same_model(export, name, overrides):
+    one, several = export(name, *overrides), export(name, *overrides, "mode.shard_gb=5e-5", out="sharded")
+    (file,) = one.glob("*.safetensors")
+    files = sorted(several.glob("*.safetensors"))
+    index = json.loads((several / "model.safetensors.index.json").read_text())["weight_map"]
+    assert len(files) > 2 and {path.name for path in files} == set(index.values())
+    assert all(path.stat().st_size < 5e4 + 5e3 or list(index.values()).count(path.name) == 1 for path in files)
+    assert {path.name for path in one.iterdir()} - {file.name} <= {path.name for path in several.iterdir()}
+    models = [AutoModelForCausalLM.from_pretrained(folder) for folder in (one, several)]
+    assert torch.equal(*map(logits, models))
 
 
 def test_the_card_says_data_method_prompts_settings_results_and_origin(export, runs):
@@ -214,6 +242,17 @@ def test_llama_factory_finds_what_its_description_names(export, format):
         assert isinstance(chosen[tags["content_tag"]], str)
 
 
+def test_chats_stand_in_openais_form_and_are_read_back_as_the_same_pairs(export):
+    folder = export("whole", *PAIRS)
+    lines = {name: (folder / name).read_text().splitlines() for name in ("train.jsonl", "openai.jsonl")}
+    assert len(lines["openai.jsonl"]) == len(lines["train.jsonl"]) > 10
+    for one, other in zip(*lines.values(), strict=True):
+        row, theirs = json.loads(one), json.loads(other)
+        assert theirs["input"]["messages"] == row["prompt"] and theirs["input"]["tools"] == []
+        assert (theirs["preferred_output"], theirs["non_preferred_output"]) == (row["chosen"], row["rejected"])
+    assert not (export("whole", *PAIRS, "mode.format=text", out="text") / "openai.jsonl").exists()
+
+
 @pytest.mark.parametrize("format", ["chat", "text"])
 def test_trl_prepares_the_pairs_for_dpo(export, runs, format, tmp_path):
     trl = pytest.importorskip("trl")
@@ -222,7 +261,7 @@ def test_trl_prepares_the_pairs_for_dpo(export, runs, format, tmp_path):
         "json", data_files=str(folder / "train.jsonl"), split="train", cache_dir=str(tmp_path / "c")
     )
     tokenizer = AutoTokenizer.from_pretrained(runs / "whole" / "policy")
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    assert tokenizer.chat_template == TEMPLATE
     config = trl.DPOConfig(
         output_dir=str(tmp_path / "trl"), use_cpu=True, report_to="none", bf16=False, max_length=None
     )
@@ -262,6 +301,9 @@ def test_human_pairs_need_no_such_request(export):
         ("nothing", [], "not the folder of a finished run: it has no config.yaml"),
         ("base", [], "it holds no policy"),
         ("whole", ["mode.merge=true"], "is a whole model already"),
+        ("adapter", ["mode.shard_gb=1"], "mode.shard_gb: an adapter is one small file"),
+        ("whole", ["mode.what=pairs", "mode.shard_gb=1"], "mode.shard_gb: cuts the weights of a policy"),
+        ("whole", ["mode.shard_gb=0"], "mode.shard_gb: must be a number above 0"),
         ("whole", ["mode.what=table"], "mode.what: must be one of policy, pairs"),
     ],
 )
