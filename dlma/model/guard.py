@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dlma.errors import UserError
 from dlma.model import chat_template, trees
 from dlma.model.load import local_folder
+from dlma.model.shared_tokenizer import shared_tokenizer
 from dlma.model.tokens import Characters, encode
 from dlma.ranges import Count, DtypeOrAuto, Names
 from dlma.records import Turn
@@ -59,15 +60,14 @@ class GuardSpec:
     def load(self) -> Guard:
         """Read the weights; those of a part that sees images are left out."""
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         from dlma.model.language import LanguageModel
         from dlma.model.weights import read_network
 
         dtype = getattr(torch, self.dtype)
         network = read_network(AutoModelForCausalLM, self.folder, str(self.folder), apart=_SEEING, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-        return Guard(self, LanguageModel(network, tokenizer, self.name))
+        return Guard(self, LanguageModel(network, shared_tokenizer(self.folder), self.name))
 
 
 class Guard:
