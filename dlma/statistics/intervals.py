@@ -29,6 +29,24 @@ class Estimate:
     seeds: int = 1
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What is known of an error beside a (prompts, seeds) table: the defaults are nothing.
+
+    seed: the variance of one seed's mean, what prompts add to it included, pooled over several tables, on `seed_df`
+    degrees of freedom; 0: the table's own, on (seeds - 1)
+    sd: of a further error that more prompts or seeds do not lessen, on `df` degrees of freedom; independent of the rest
+    """
+
+    seed: float = 0.0
+    seed_df: int = 0
+    sd: float = 0.0
+    df: int = 1
+
+
+ALONE = Beside()
+
+
 def _sample(values: ArrayLike, dims: int = 1) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != dims or array.size == 0:
@@ -122,7 +140,7 @@ def mean_squares(matrix: np.ndarray) -> tuple[float, float, float]:
     return prompts, seeds, float((residual**2).sum()) / ((n - 1) * (k - 1))
 
 
-def crossed_interval(matrix: ArrayLike) -> Estimate:
+def crossed_interval(matrix: ArrayLike, beside: Beside = ALONE) -> Estimate:
     """The mean of a (prompts, seeds) table where prompts and seeds are both random.
 
     var(mean) = (MS_prompt + MS_seed - MS_error) / (n k), two-way random effects. Each part keeps its own
@@ -131,25 +149,28 @@ def crossed_interval(matrix: ArrayLike) -> Estimate:
     and never less than seeds held fixed, t[n-1]^2 MS_prompt / (n k). One t with Satterthwaite's degrees of
     freedom covers only 92 % with 3 seeds when the seed effect is some times the prompts'; this holds 95 %.
     One seed leaves no way to see a seed effect: then it is the interval for this seed, and says so (seeds=1).
+    `beside`: a seed variance that takes the place of MS_seed / n, and a further error, which adds a part of its own.
     """
     table = _sample(matrix, dims=2)
     n, k = table.shape
-    if k == 1:
+    if k == 1 and not beside.sd:
         return mean_interval(table[:, 0])
     mean = float(table.mean())
-    if n == 1:
-        return Estimate(mean, math.nan, math.nan, n, k)
-    half = crossed_half(table, 1 - _TAIL)
+    half = crossed_half(table, 1 - _TAIL, beside) if n > 1 else math.nan
     return Estimate(mean, mean - half, mean + half, n, k)
 
 
-def crossed_half(table: np.ndarray, tail: float) -> float:
-    """Half the width of `crossed_interval` with probability `tail` beyond each bound; (prompts, seeds), two or more."""
+def crossed_half(table: np.ndarray, tail: float, beside: Beside = ALONE) -> float:
+    """Half the width of `crossed_interval` with probability `tail` beyond each bound; (prompts, seeds), two prompts."""
     n, k = table.shape
-    prompts, seeds, error = mean_squares(table)
     over_prompts = float(stdtrit(n - 1, tail)) ** 2
-    square = float(stdtrit(k - 1, tail)) ** 2 * seeds + over_prompts * max(0.0, prompts - error)
-    return math.sqrt(max(square, over_prompts * prompts) / (n * k))
+    further = float(stdtrit(beside.df, tail)) ** 2 * beside.sd**2
+    if k == 1:
+        return math.sqrt(over_prompts * float(table.var(ddof=1)) / n + further)
+    prompts, seeds, error = mean_squares(table)
+    seeds, df = (n * beside.seed, beside.seed_df) if beside.seed_df else (seeds, k - 1)
+    square = float(stdtrit(df, tail)) ** 2 * seeds + over_prompts * max(0.0, prompts - error)
+    return math.sqrt(max(square, over_prompts * prompts) / (n * k) + further)
 
 
 def crossed_fraction(matrix: ArrayLike) -> Estimate:

@@ -1,13 +1,14 @@
 """Tests between methods: against scipy where it has them, against enumeration, and dual to the intervals."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from dlma.statistics import significance
-from dlma.statistics.intervals import Estimate, crossed_half, crossed_interval
+from dlma.statistics.intervals import Beside, Estimate, crossed_half, crossed_interval, mean_interval
 
 
 def table(n=40, k=3, shift=0.3, seed=0):
@@ -58,6 +59,55 @@ def test_the_non_inferiority_bound_is_the_worse_end():
         significance.non_inferiority(Estimate(0, 0, 0, 1), "")
 
 
+def test_two_one_sided_tests_by_hand_and_against_two_calls_of_scipys():
+    """Margin 0.03: inside, across an end, beyond it, touching it."""
+    cases = [((-0.02, 0.029), True), ((-0.01, 0.04), None), ((0.03, 0.05), False), ((-0.09, -0.04), False)]
+    cases += [((-0.03, 0.01), None), ((-0.05, 0.05), None), ((math.nan, math.nan), None)]
+    for (low, high), said in cases:
+        assert significance.shown_within(Estimate((low + high) / 2, low, high, 9), 0.03) is said
+    rng, margin, seen = np.random.default_rng(4), 0.3, set()
+    for shift in np.linspace(-0.8, 0.8, 17):
+        values = rng.normal(shift, 0.4, 30)
+        above, below = (
+            [stats.ttest_1samp(values, edge, alternative=side).pvalue < 0.025 for side in ("greater", "less")]
+            for edge in (-margin, margin)
+        )
+        wanted = True if above[0] and below[1] else False if above[1] or below[0] else None
+        assert significance.shown_within(mean_interval(values), margin) is wanted
+        seen.add(wanted)
+    assert seen == {True, False, None}
+
+
+@pytest.mark.parametrize(("seeds", "tables"), [(3, 1), (5, 1), (3, 14), (10, 4)])
+def test_power_where_prompts_are_many_is_that_of_a_t_test_of_the_seeds(seeds, tables):
+    """By the noncentral t of scipy, on tables x (seeds - 1) degrees of freedom."""
+    found = significance.power(10**9, 0.03, significance.TwoWayComponents(0.0, 0.02**2, 0.0, seeds, tables))
+    df, noncentral = tables * (seeds - 1), 0.03 / (0.02 / math.sqrt(seeds))
+    edge = stats.t.ppf(0.975, df)
+    wanted = stats.nct.sf(edge, df, noncentral) + stats.nct.cdf(-edge, df, noncentral)
+    assert found == pytest.approx(wanted, abs=0.005)
+
+
+def test_seeds_needed_are_the_least_that_have_the_power():
+    rng = np.random.default_rng(5)
+    table = 0.03 + 0.02 * np.array([[-1.0, 0.0, 1.0]]) + 0.01 * rng.normal(size=(1000, 1)) + np.zeros((1000, 3))
+    needed = significance.seeds_needed(table)
+    of = significance.components(table)
+    powers = [significance.power(1000, table.mean(), replace(of, seeds=k)) for k in (int(needed) - 1, int(needed))]
+    assert powers[0] < 0.8 <= powers[1]
+    assert significance.seeds_needed(table, Beside(seed=of.seed, seed_df=28)) < needed  # many degrees of freedom
+    assert math.isnan(significance.seeds_needed(table[:, :1]))
+    assert significance.seeds_needed(rng.normal(0.01, 1.0, (20, 1)) + np.zeros((20, 3))) == math.inf  # prompts hide it
+
+
+def test_a_further_error_makes_p_larger_until_nothing_is_told():
+    values = table(k=3, shift=2.0)
+    found = [significance.p_value(values, Beside(sd=sd, df=10)) for sd in (0.0, 0.3, 1.0, 5.0)]
+    assert found == sorted(found) and found[0] == significance.p_value(values) and found[-1] > 0.5
+    one = values[:, :1]
+    assert significance.p_value(one, Beside(sd=1e-9, df=10)) == pytest.approx(significance.p_value(one), rel=1e-4)
+
+
 def test_prompts_needed_is_the_text_book_number_for_one_seed():
     values = np.array([0.0, 1.0, 0.0, 1.0, 0.5, 0.5])  # mean 0.5, variance 0.2
     z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
@@ -84,7 +134,7 @@ def test_prompts_needed_gives_its_power_with_several_seeds(seeds, sd_seed):
     """A mean of 0.3, prompts of sd 1 and a rest of sd 1; the seeds' own effect of this sd."""
     rng = np.random.default_rng(2)
     true = significance.TwoWayComponents(1.0, sd_seed**2, 1.0, seeds)
-    needed = next(n for n in range(2, 10_000) if significance._power(n, 0.3, true) >= 0.8)
+    needed = next(n for n in range(2, 10_000) if significance.power(n, 0.3, true) >= 0.8)
 
     def table():
         sizes = ((needed, 1), (1, seeds), (needed, seeds))
@@ -98,5 +148,5 @@ def test_prompts_needed_reads_the_components_off_the_table():
     rng = np.random.default_rng(3)
     table = 0.3 + rng.normal(size=(200_000, 1)) + rng.normal(size=(200_000, 3))
     true = significance.TwoWayComponents(1.0, 0.0, 1.0, 3)
-    needed = next(n for n in range(2, 10_000) if significance._power(n, 0.3, true) >= 0.8)
+    needed = next(n for n in range(2, 10_000) if significance.power(n, 0.3, true) >= 0.8)
     assert significance.prompts_needed(table) == pytest.approx(needed, rel=0.1)

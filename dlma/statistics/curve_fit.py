@@ -1,0 +1,118 @@
+"""A curve through a few points: monotone by least squares, straight between two of them; and what it misses.
+
+Heights stand on the scale on which a curve is close to straight: the logit of a share, anything else as it is. Where a
+point lies on the wrong side of its neighbour, both take their mean (isotonic regression), in the direction, falling or
+rising, that misses the points by less. What the line between two points misses is that of a curve bent by b: b times
+the product of the distances to both (the remainder of linear interpolation); b is read off points left out in turn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import expit, logit
+
+
+@dataclass(frozen=True)
+class HeightScale:
+    """The logit of a share of `n` answers, each all or nothing; with n 0 the value itself.
+
+    A share y counts as (n y + 1/2) / (n + 1), so that none and all have a logit (Haldane 1956, Anscombe 1956).
+    """
+
+    n: int = 0
+
+    def to(self, value: ArrayLike) -> np.ndarray:
+        values = np.asarray(value, dtype=np.float64)
+        return logit((self.n * values + 0.5) / (self.n + 1)) if self.n else values
+
+    def back(self, height: float) -> float:
+        return ((self.n + 1) * float(expit(height)) - 0.5) / self.n if self.n else height
+
+    def slope(self, height: ArrayLike) -> np.ndarray:
+        """By how much the value moves with the height."""
+        share = expit(np.asarray(height, dtype=np.float64))
+        return share * (1 - share) * (self.n + 1) / self.n if self.n else np.ones_like(share)
+
+
+@dataclass(frozen=True)
+class FitReading:
+    """A fit at a place: its height there, and where it comes from.
+
+    weights: (points,), of each point's height in it; they add up to 1
+    first: the point before it, `share` of the way to the next; slope: of the line between them
+    room: the product of the distances to both
+    """
+
+    height: float
+    weights: np.ndarray
+    first: int
+    share: float
+    slope: float
+    room: float
+
+
+@dataclass(frozen=True)
+class Bend:
+    """By what curves are bent: `size` times a reading's room is its error; `count` points were left out for it."""
+
+    size: float
+    count: int
+
+
+def read(places: Sequence[float], heights: ArrayLike, at: float, *, monotone: bool) -> FitReading | None:
+    """The fit through points with ascending places; None outside of them."""
+    z = np.asarray(heights, dtype=np.float64)
+    averages = _monotone(z) if monotone else np.eye(len(z))
+    fitted = averages @ z
+    for i, (low, high) in enumerate(pairwise(places)):
+        if low <= at <= high and high > low:
+            share = (at - low) / (high - low)
+            weights = (1 - share) * averages[i] + share * averages[i + 1]
+            slope = float(fitted[i + 1] - fitted[i]) / (high - low)
+            return FitReading(float(weights @ z), weights, i, share, slope, (at - low) * (high - at))
+    return None
+
+
+def _monotone(z: np.ndarray) -> np.ndarray:
+    """(points, points): which mean of the points each fitted height is."""
+    from scipy.optimize import isotonic_regression  # a part of scipy that takes a while to import
+
+    found = [isotonic_regression(z, increasing=rising) for rising in (False, True)]
+    better = min(found, key=lambda fit: float(((fit.x - z) ** 2).sum()))
+    averages = np.zeros((len(z), len(z)))
+    for low, high in pairwise(better.blocks):
+        averages[low:high, low:high] = 1 / (high - low)
+    return averages
+
+
+def left_out(places: Sequence[float], heights: ArrayLike, *, monotone: bool) -> list[tuple[int, float, float]]:
+    """Each point between two others, read off the fit without it: (which, height read, the reading's room)."""
+    z, found = np.asarray(heights, dtype=np.float64), []
+    for i in range(1, len(z) - 1):
+        without = [place for j, place in enumerate(places) if j != i]
+        reading = read(without, np.delete(z, i), places[i], monotone=monotone)
+        if reading is not None and reading.room > 0:
+            found.append((i, reading.height, reading.room))
+    return found
+
+
+def bend(curves: Iterable[tuple[Sequence[float], ArrayLike]], *, monotone: bool) -> Bend:
+    """What these curves, of (places, heights), are bent by, all alike: root of sum of errors^2 / sum of rooms^2.
+
+    The noise of the points counts as bend too, so that it comes out too large rather than too small.
+    """
+    errors, rooms = [], []
+    for places, heights in curves:
+        z = np.asarray(heights, dtype=np.float64)
+        for i, height, room in left_out(places, z, monotone=monotone):
+            errors.append(height - z[i])
+            rooms.append(room)
+    if not rooms:
+        return Bend(math.nan, 0)
+    return Bend(math.sqrt(float(np.square(errors).sum() / np.square(rooms).sum())), len(rooms))
