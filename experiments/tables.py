@@ -15,7 +15,8 @@ experiments/NAME/table.yaml says what is run and shown:
   by:        the experiment whose table.py collects and renders this one too (optional)
 An experiment with a table.py of its own collects and renders by that: collect(*folders) gives the rows of results.csv,
 render(rows) their Markdown. Prose with numbers is rendered too: texts.py. Beside results.csv the values of every seed
-and prompt are kept (values.parquet, dlma/sweep/values.py), so that a test can be made anew without a run.
+and prompt are kept (values.parquet, dlma/sweep/values.py), so that a test can be made anew without a run; what a file
+of before says without them: pooled.py. One cell of each experiment measured again: verify.py.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ from dlma.errors import UserError
 from dlma.report import tables as sweep_tables
 from dlma.runs import cells as run_folders
 from dlma.sweep import all_results, reference_curve, values
-from dlma.sweep.results import Result, over_seeds, read_csv, write_csv
+from dlma.sweep.curves import BESIDE
+from dlma.sweep.results import Result, over_seeds, write_csv
 from dlma.sweep.settings import settings
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))  # `experiments` and `benchmarks` are folders of the repository, not of the package
-from experiments import texts  # noqa: E402
+from experiments import pooled, texts  # noqa: E402
 
 TWO_CELLS_AT_A_TIME = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.threads=1"]
 
@@ -103,16 +105,20 @@ def collect(name: str, folders: Sequence[Path]) -> None:
 def _collected(chosen: Table, folders: Sequence[Path]) -> list[Result]:
     """What table.yaml shows and compares, over all seeds: means, comparisons, curves, shares of wins, costs."""
     cells = run_folders.collect(folders)
-    if chosen.reference:
-        cells = reference_curve.beside(cells, reference_curve.read(HERE / chosen.reference / "results.csv", "dlma"))
+    curves = reference_curve.read(HERE / chosen.reference / "results.csv", "dlma") if chosen.reference else {}
+    if curves:
+        cells = reference_curve.beside(cells, curves)
     found = over_seeds(all_results.results(settings(cells), chosen.options))
-    return [one for one in found if one.metric in (chosen.show or []) or one.statistic in ("share", "cost")]
+    found = reference_curve.with_its_error(found, curves)
+    kept = (*(chosen.show or []), *(BESIDE if chosen.options.kl_levels else ()))
+    return [one for one in found if one.metric in kept or one.statistic in ("share", "cost")]
 
 
 def render(name: str) -> str:
     """The Markdown of the committed results."""
-    of, found = own(name), read_csv(HERE / name / "results.csv")
-    return of.render(found) if of else sweep_tables.markdown(found, show=table_of(name).show).rstrip("\n")
+    of, found, note = own(name), pooled.results(HERE / name), pooled.note(HERE / name)
+    text = of.render(found) if of else sweep_tables.markdown(found, show=table_of(name).show).rstrip("\n")
+    return "\n\n".join(filter(None, (text, note)))
 
 
 def page_of(name: str) -> Path:

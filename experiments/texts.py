@@ -27,9 +27,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from benchmarks import table as bench_table
 from benchmarks import targets
 from dlma.errors import UserError
-from dlma.report.tables import MARGIN
+from dlma.report.result_text import MARGIN
 from dlma.statistics.intervals import Estimate
-from dlma.sweep.results import Result, over_seeds, read_csv
+from dlma.sweep.results import Result, over_seeds
+from experiments import pooled
 
 HERE = Path(__file__).resolve().parent
 PAGES = {  # folders of texts that are no experiment
@@ -55,7 +56,7 @@ def rows(path: Path) -> list[tuple[dict[str, str], Result | None]]:
     if path.name != "results.csv":
         with path.open(newline="", encoding="utf-8") as source:
             return [(line, None) for line in csv.DictReader(source)]
-    return [(_columns(one), one) for one in over_seeds(read_csv(path))]
+    return [(_columns(one), one) for one in over_seeds(pooled.results(path.parent))]
 
 
 def _columns(one: Result) -> dict[str, str]:
@@ -199,9 +200,9 @@ def number(x, digits: int = 2, bounds: bool = False, sign: bool = False) -> str:
     return _text(x, 1, digits, bounds, sign)
 
 
-def less(x: Result | Sequence[Result]) -> Result | list[Result]:
+def less(x: Result | Estimate | Sequence[Result]) -> Result | Estimate | list[Result]:
     """The difference the other way round."""
-    if not isinstance(x, Result):
+    if not isinstance(x, Result | Estimate):
         return [less(one) for one in x]
     return replace(x, value=-x.value, low=-x.high, high=-x.low)
 

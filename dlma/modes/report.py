@@ -50,10 +50,11 @@ def _patterns(runs: str) -> list[str]:
 
 def write(folder: Path, cells: Sequence[Cell], chosen: SweepOptions, *, title: str, missing: int = 0) -> None:
     """The four files of a report, and where they are."""
-    if chosen.reference:
-        cells = reference_curve.beside(cells, reference_curve.read(Path(chosen.reference), chosen.reference_method))
+    curves = reference_curve.read(Path(chosen.reference), chosen.reference_method) if chosen.reference else {}
+    if curves:
+        cells = reference_curve.beside(cells, curves)
     rows = sweep_settings.settings(cells)
-    found = _results(rows, chosen)
+    found = reference_curve.with_its_error(_results(rows, chosen), curves)
     beside = published.beside(rows, published.read(chosen.known))
     page = sweep_page.SweepPage(title, folder.resolve(), cells, rows, found, chosen, beside, missing)
     reasons = [f"{cell.name}: {cell.status}, {cell.reason}" for cell in cells if cell.status != "done"]

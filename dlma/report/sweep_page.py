@@ -16,9 +16,10 @@ from dlma.report import tables as sweep_tables
 from dlma.report.charts import sweep as charts
 from dlma.report.charts.axes import legend
 from dlma.report.page import CONTENT_WARNING, INTERVALS, LAB_NOTE, Section, page, part
+from dlma.report.result_text import head, unit
 from dlma.report.run_page import answer
 from dlma.report.table import Column, Table, Text, html
-from dlma.report.tables import Known, head, unit
+from dlma.report.tables import Known
 from dlma.runs.cells import Cell
 from dlma.runs.folder import REPORT, RunFolder
 from dlma.statistics.intervals import Estimate
@@ -144,7 +145,7 @@ def _frontier(page: SweepPage) -> Markup:
     lead = (
         f"{head(metric)} against KL from the base, one curve per method, from the base at KL 0 "
         "through its settings, or through the policies that a run kept on its way. Dotted: the KLs at which methods "
-        "are compared (table above), read between two points on a straight line in the root of KL. Below, the same "
+        "are compared (table above), read off a fit between two points. Below, the same "
         "points against the perplexity of the answers under the base."
     )
     return _figures(figures, lead=lead, grid=False)

@@ -5,45 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from dlma.metrics.summary import BEYOND, arrow, better, label
+from dlma.metrics.summary import BEYOND, better, label
 from dlma.report import markdown as md
 from dlma.report import table as renderers
-from dlma.report.table import Column, Table, Text, Value, line
-from dlma.statistics.format import bounded, interval, number
+from dlma.report.result_text import (
+    MARGIN,
+    NEEDED,
+    READ_AT,
+    bound_text,
+    changed,
+    gap_text,
+    head,
+    missed_text,
+    needed_text,
+    p_text,
+    same,
+    unit,
+    value,
+    what,
+)
+from dlma.report.table import Column, Table, Text
+from dlma.statistics.format import interval, number
 from dlma.sweep import costs
 from dlma.sweep.estimates import BY_NAME
-from dlma.sweep.results import Result, bases, by_row, no_worse, over_seeds
+from dlma.sweep.results import Result, bases, by_row, over_seeds
 
 Known = Mapping[tuple[str, str, str], str]  # (label, base, metric): the paper's number with its mark
-READ_AT = {"kl": "KL", "flops": "FLOPs"}  # what a curve is read at
-SHORT = {
-    "harmful": "harmful",
-    "kl": "KL, nats",
-    "malformed": "malformed",
-    "sentiment": "sentiment (VADER)",
-    "perplexity": "perplexity",
-    "tokens": "length",
-    "distinct_2": "distinct-2",
-    "beyond_curve": "beyond the curve at its KL",
-}
 FIRST = ("harmful", "harmlessness", "kl", "beyond_curve", "helpfulness", "malformed", "perplexity", "tokens")
 FIRST_UNJUDGED = ("sentiment", "perplexity", "kl", "tokens", "distinct_2")
-MARGIN = 0.03  # three points: what "no worse" means for a share unless the reader says otherwise
-
-
-def head(metric: str) -> str:
-    """A metric as a column's head, with the wanted direction."""
-    return SHORT.get(metric, label(metric)) + arrow(metric)
-
-
-def what(one: Result) -> str:
-    """The metric of a result, and where it was read."""
-    at = "" if one.at is None else f" at {READ_AT[one.axis]} {one.at:.3g}"
-    return SHORT.get(one.metric, label(one.metric)) + at + arrow(one.metric)
-
-
-def unit(metric: str) -> str:
-    return BY_NAME[metric].unit if metric in BY_NAME else ""
 
 
 def columns(measured: Sequence[str]) -> list[str]:
@@ -51,52 +40,6 @@ def columns(measured: Sequence[str]) -> list[str]:
     known = [name for name in BY_NAME if name in measured]
     first = FIRST if "harmful" in known else FIRST_UNJUDGED
     return [name for name in first if name in known] + [n for n in known if n not in first and better(n)]
-
-
-def value(one: Result | None) -> Value | None:
-    """A number in its metric's unit."""
-    return None if one is None else Value(one.estimate, unit(one.metric))
-
-
-def cell(one: Result | None) -> str:
-    """A value with its bounds for people."""
-    return "–" if one is None else bounded(one.estimate, unit(one.metric))
-
-
-def changed(one: Result) -> Text:
-    """A difference with its sign, in points for shares; a ratio with its sign of multiplication."""
-    if one.statistic == "ratio":
-        return Text(f"×{number(one.value, '')}", bounds=interval(one.estimate, ""), strong=True)
-    shown = "share" if unit(one.metric) == "share" else ""
-    values = [number(value, shown).removesuffix(" %") for value in (one.value, one.low, one.high)]
-    first, low, high = [value if value.startswith(("-", "–")) else f"+{value}" for value in values]
-    return Text(first, bounds=f"[{low}, {high}]" + (" points" if shown else ""), strong=True)
-
-
-def change(one: Result) -> str:
-    """The same on one line."""
-    return line(changed(one))
-
-
-def p_text(p: float) -> str:
-    return "–" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
-
-
-def needed_text(one: Result, needed: float) -> str:
-    if math.isnan(needed) or one.value == 0:
-        return "–"
-    return "more seeds, not prompts" if math.isinf(needed) else f"{needed:,.0f}"
-
-
-def bound_text(one: Result, margin: float) -> str:
-    """How much worse it may still be, and whether that is within the margin (for shares)."""
-    bound = no_worse(one, better(one.metric))
-    if bound is None:
-        return "–"
-    if unit(one.metric) != "share":
-        return number(bound.worst, "")
-    verdict = "no worse" if bound.holds(margin) else "not shown"
-    return f"{100 * bound.worst:.1f} points ({verdict})"
 
 
 def comparisons(found: Sequence[Result]) -> list[Result]:
@@ -130,7 +73,7 @@ def tables(
             _means(base, own, known or {}, show),
             _effects(base, effects, margin, several),
             _versus(base, own, margin),
-            *(_matched(base, own, axis) for axis in READ_AT),
+            *(table for axis in READ_AT for table in (_apart(base, own, axis, margin), _matched(base, own, axis))),
             _preferred(base, own),
         ]
         parts += [table for table in made if table is not None]
@@ -147,17 +90,37 @@ def _columns(names: int, *heads: str) -> list[Column]:
     return [Column(head, "text" if i < names else "value") for i, head in enumerate(heads)]
 
 
+def _gaps(own: Sequence[Result]) -> dict[tuple, Result]:
+    """By (row's name, metric, axis, place) between which settings of its curve a value was read."""
+    return {(one.label, one.metric, one.axis, one.at): one for one in own if one.statistic == "gap"}
+
+
 def _matched(base: str, own: Sequence[Result], axis: str) -> Table | None:
-    """Values at matched KL or FLOPs: per row and metric one cell for each."""
-    found: dict[tuple[str, str], dict[float, Value | None]] = {}
+    """Values at matched KL or FLOPs, each with its gap, and by how much a setting left out is missed."""
+    found: dict[tuple[str, str], dict[float, Result]] = {}
+    missed = {(one.label, one.metric): one for one in own if (one.statistic, one.axis) == ("missed", axis)}
+    gaps = _gaps(own)
     for one in own:
         if one.statistic == "mean" and one.axis == axis:
-            found.setdefault((one.label, one.metric), {})[one.at] = value(one)
+            found.setdefault((one.label, one.metric), {})[one.at] = one
     levels = sorted({at for cells in found.values() for at in cells})
     shown = [f"at KL {at:g}" if axis == "kl" else f"at {at / 1e12:.3g} TFLOP" for at in levels]
     title = {"kl": "matched KL", "flops": "equal FLOPs of sampling, labelling and training"}[axis]
-    rows = [[row, head(name), *(cells.get(at, "not reached") for at in levels)] for (row, name), cells in found.items()]
-    return Table(f"{base}: read at {title}", _columns(2, "method", "metric", *shown), rows) if rows else None
+    rows = []
+    for key, cells in found.items():
+        read = [_read(cells.get(at), gaps.get((*key, axis, at))) for at in levels]
+        rows.append([key[0], head(key[1]), *read, missed_text(missed.get(key))])
+    heads = _columns(2, "method", "metric", *shown, "a setting left out is missed by")
+    return Table(f"{base}: read at {title}", heads, rows) if rows else None
+
+
+def _read(one: Result | None, gap: Result | None) -> Text:
+    """A value read off a curve, and under it the places of the settings around it."""
+    if one is None:
+        return Text("not reached")
+    shown = unit(one.metric)
+    below = () if gap is None else (f"over {gap_text(gap)}",)
+    return Text(number(one.value, shown), bounds=interval(one.estimate, shown), below=below, strong=True)
 
 
 def _means(base: str, own: Sequence[Result], known: Known, show: Sequence[str] | None = None) -> Table:
@@ -178,25 +141,54 @@ def _means(base: str, own: Sequence[Result], known: Known, show: Sequence[str] |
 
 
 def _versus(base: str, own: Sequence[Result], margin: float) -> Table | None:
-    compared = comparisons(own)
-    needed = {one.pair: one.value for one in own if one.statistic == "needed"}
+    """Differences of ends, and what they take."""
+    compared = [one for one in comparisons(own) if not one.axis]
     names = list(dict.fromkeys(one.versus for one in compared))
+    needs = _needs(compared, own)
+    heads = _columns(2, "method", "metric", "difference", "p (Holm)", "may be worse by", *map(NEEDED.get, needs))
+    rows = []
+    for one in compared:
+        told = [p_text(one.p_holm), bound_text(one, margin)]
+        rows.append([_named(one, names), what(one), changed(one), *told, *_needed(one, own, needs)])
+    return Table(f"{base}: against {_told(names)}, paired over prompts and seeds", heads, rows) if rows else None
+
+
+def _apart(base: str, own: Sequence[Result], axis: str, margin: float) -> Table | None:
+    """Differences of curves, each with the gaps that both were read over, and whether it is shown to be none."""
+    compared, gaps = [one for one in comparisons(own) if one.axis == axis], _gaps(own)
+    names = list(dict.fromkeys(one.versus for one in compared))
+    within, unit_of = f"within {100 * margin:g} points", {"kl": "nats", "flops": "TFLOP"}[axis]
+    needs = _needs(compared, own)
     heads = _columns(
-        2, "method", "metric", "difference", "p (Holm)", "may be worse by", "prompts to see this difference"
+        2, "method", "metric", "difference", "p (Holm)", within, f"read over, {unit_of}", f"{_told(names)} over"
     )
-    rows = [
-        [
-            one.label + (f" ({one.versus})" if len(names) > 1 else ""),
-            what(one),
-            changed(one),
-            p_text(one.p_holm),
-            bound_text(one, margin),
-            needed_text(one, needed.get(one.pair, math.nan)),
-        ]
-        for one in compared
-    ]
-    told = " or ".join(names) if len(names) < 3 else "the baseline in brackets"
-    return Table(f"{base}: against {told}, paired over prompts and seeds", heads, rows) if rows else None
+    rows = []
+    for one in compared:
+        both = [gaps.get((label, one.metric, axis, one.at)) for label in (one.label, one.versus)]
+        read = [same(one, margin, both), *map(gap_text, both)]
+        rows.append([_named(one, names), what(one), changed(one), p_text(one.p_holm), *read, *_needed(one, own, needs)])
+    title = f"{base}: against {_told(names)} at the same {READ_AT[axis]}, paired over prompts and seeds"
+    return Table(title, [*heads, *_columns(0, *map(NEEDED.get, needs))], rows) if rows else None
+
+
+def _named(one: Result, names: Sequence[str]) -> str:
+    return one.label + (f" ({one.versus})" if len(names) > 1 else "")
+
+
+def _told(names: Sequence[str]) -> str:
+    return " or ".join(names) if len(names) < 3 else "the baseline in brackets"
+
+
+def _needs(compared: Sequence[Result], own: Sequence[Result]) -> list[str]:
+    """What is known of what these differences take: prompts, and seeds where there are several."""
+    pairs = {one.pair for one in compared}
+    return [name for name in NEEDED if any(one.statistic == name and one.pair in pairs for one in own)]
+
+
+def _needed(one: Result, own: Sequence[Result], needs: Sequence[str]) -> list[str]:
+    """The prompts and the seeds that a difference of this size takes."""
+    values = {other.statistic: other.value for other in own if other.pair == one.pair}
+    return [needed_text(one, values.get(name, math.nan), name) for name in needs]
 
 
 def _preferred(base: str, own: Sequence[Result]) -> Table | None:
@@ -224,13 +216,6 @@ def _effects(base: str, effects: Sequence[Result], margin: float, several: bool)
     return Table(f"{base}: main effects, each averaged over every other choice", heads, rows) if rows else None
 
 
-def same(one: Result, margin: float) -> str:
-    """Whether the whole 95 % interval of a difference of shares lies inside the margin."""
-    if unit(one.metric) != "share" or math.isnan(one.low):
-        return "–"
-    return "yes" if -margin < one.low and one.high < margin else "not shown"
-
-
 def notes(found: Sequence[Result], margin: float = MARGIN) -> list[str]:
     """What a reader has to know of the intervals and tests."""
     lines = ["Arrows: the wanted direction. Intervals: 95 %, two-sided, over new prompts and new seeds."]
@@ -241,8 +226,17 @@ def notes(found: Sequence[Result], margin: float = MARGIN) -> list[str]:
         lines.append(
             "p: paired over prompts and seeds, adjusted by Holm over the comparisons of one kind: of ends, at a KL, at "
             f"FLOPs, of effects. No worse: worse by less than {100 * margin:g} points at one-sided level 97.5 %; "
-            "overlap of intervals is never used. Prompts to see a difference: 5 % two-sided, power 0.8, as many seeds."
+            "overlap of intervals is never used. Prompts to see a difference: 5 % two-sided, power 0.8, as many seeds"
+            + ("; seeds to see it: as many prompts." if any(one.statistic == "needed_seeds" for one in found) else ".")
         )
+    shown = [one for one in found if one.statistic == "effect" or (one.statistic == "difference" and one.axis)]
+    if any(unit(one.metric) == "share" for one in shown):
+        lines.append(
+            f"Within {100 * margin:g} points: two one-sided tests at 2.5 % each, which is the whole interval inside "
+            "(yes) or outside (no); else neither a difference nor its absence is shown."
+        )
+    if any(one.axis in READ_AT and one.statistic == "gap" for one in found):
+        lines.append(_of_curves(found))
     for one in found:
         shuffled = one.statistic == "effect" and {one.settings[0][1], one.versus} == {"shuffled", "scored"}
         if shuffled and one.metric != BEYOND.name and same(one, margin) == "yes":  # standing still is no result
@@ -250,6 +244,26 @@ def notes(found: Sequence[Result], margin: float = MARGIN) -> list[str]:
                 f"{one.base}: margins in a random order do as well as the real ones, within {100 * margin:g} points of "
                 f"{label(one.metric)}: the size of R carries no information there."
             )
+    return lines
+
+
+def _of_curves(found: Sequence[Result]) -> str:
+    """What is in the interval of a value read off a curve."""
+    lines = (
+        "Read off a curve: between the two settings around the place, whose places stand with it. Values along KL are "
+        "of a fit that falls or rises all along, shares as logits, in the root of KL."
+    )
+    if not any(one.statistic == "gap" and one.n for one in found):
+        return lines + (
+            " No setting lies between two others of its curve: what a line between two of them misses is not known, "
+            "and not in the interval, so that nothing is shown to be within the margin."
+        )
+    lines += (
+        " The interval holds what the line between two settings misses, as those say that were left out in turn, "
+        "pooled over the curves of a base."
+    )
+    if any(one.statistic == "needed_seeds" and one.axis for one in found):
+        lines += " Of differences at one place the seeds' variance is pooled."
     return lines
 
 

@@ -1,14 +1,9 @@
-"""Harm (or reward) along a curve: against KL from the base, or against operations; and its value at a given place.
+"""Curves of harm (or reward) against KL from the base, or against operations: which settings make one.
 
 A curve holds the settings of a method that differ in numbers only: along KL any (beta, lr, ...), and the base at KL
 0; along FLOPs those that move the cost (labels.max_pairs, recipe.epochs, ...). Where runs kept policies on the way
-(`intermediate=K`), each setting's own way, from the base to its end, is a further curve along KL. A value at a place
-is read off between the two neighbours, seed by seed, on a straight line in the root of KL, along which a policy's
-gain is close to straight (Gao et al. 2022, arXiv 2210.10760; a line in KL itself lies far above the curve), or in the
-logarithm of operations. The interval is over prompts and seeds, and counts the error in KL too (operations are
-counted, not estimated): with w the weight between the neighbours, s the slope in the root there and e = (k - mean k)
-/ (2 root of mean k), a prompt adds (1 - w) y1 + w y2 - s ((1 - w) e1 + w e2), the delta method for a value read off
-at a given KL.
+(`intermediate=K`), each setting's own way, from the base to its end, is a further curve along KL. What a curve's value
+is at a given place: readings.py.
 """
 
 from __future__ import annotations
@@ -20,18 +15,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dlma.metrics.summary import METRICS
 from dlma.runs.cells import Arm
-from dlma.statistics import intervals
 from dlma.statistics.intervals import Estimate, linearised_ratio
 from dlma.sweep.costs import mean, of_run
-from dlma.sweep.estimates import common_prompts, estimate, with_tests
-from dlma.sweep.results import ALIGNED, INTERMEDIATE, Result, Settings, label, result
+from dlma.sweep.estimates import estimate
+from dlma.sweep.results import ALIGNED, INTERMEDIATE, Settings, label
 from dlma.sweep.settings import SHARED_ARMS, Setting, baseline_of, metrics_of
 
 NEAREST = 0.1  # root of 0.01 nats
-PERPLEXITY = "perplexity"  # read at the same KLs
+PERPLEXITY = "perplexity"
+RATIOS = [metric.name for metric in METRICS if metric.kind in ("ratio", "exp_ratio")]
 # What the curves are of: the first of these that was measured.
-METRICS = ("harmful", "sentiment", "cost", "reward", "self_reward")
+HEIGHTS = ("harmful", "sentiment", "cost", "reward", "self_reward")
 DEARER = 1.1  # a number moves the cost if two settings that differ in it alone differ by more than this factor
 BUDGETS = 3  # how many are chosen where none is given
 
@@ -42,15 +38,18 @@ Place = tuple[float, np.ndarray | float]  # where a setting stands, and each pro
 class Axis:
     """What curves run along.
 
-    scale: of a place, on which curves are straight; place: of one seed of a setting, over these prompts
+    scale: of a place, on which curves are straight, and back; place: of one seed of a setting, over these prompts
     needs: the metrics that it is measured by; beside: what else is read at the same places
+    fitted: whether the curve falls or rises all along, shares as logits; else it is a line between two settings
     """
 
     name: str
     scale: Callable[[float], float]
+    unscale: Callable[[float], float]
     place: Callable[[Setting, int, Sequence[str]], Place]
     needs: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    fitted: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +109,10 @@ def off(kl: np.ndarray) -> np.ndarray:
     return (kl - mean) / (2 * max(root(mean), NEAREST))
 
 
-KL = Axis("kl", root, _kl_place, needs=("kl",), beside=(PERPLEXITY,))
-FLOPS = Axis("flops", math.log, _flops_place)
+# Read at the same KLs: what less harm may be paid in.
+BESIDE = (PERPLEXITY, "entropy", "tokens", "refused_safe")
+KL = Axis("kl", root, np.square, _kl_place, needs=("kl",), beside=BESIDE, fitted=True)
+FLOPS = Axis("flops", math.log, math.exp, _flops_place)
 
 
 # Which settings make a curve
@@ -213,11 +214,11 @@ def budgets_of(drawn: Sequence[Curve]) -> list[float]:
 
 
 def metric_of(rows: Sequence[Setting], wanted: str | None = None) -> str | None:
-    """The metric that the curves are of: the one wanted, else the first of METRICS that was measured."""
+    """The metric that the curves are of: the one wanted, else the first of HEIGHTS that was measured."""
     if wanted:
         return wanted
     measured = {name for row in rows for arm in row.arms.values() for name in arm.numbers}
-    return next((name for name in METRICS if name in measured), None)
+    return next((name for name in HEIGHTS if name in measured), None)
 
 
 def point(row: Setting, metric: str, across: str = "kl") -> tuple[Estimate, Estimate] | None:
@@ -228,117 +229,11 @@ def point(row: Setting, metric: str, across: str = "kl") -> tuple[Estimate, Esti
     return None if x is None or y is None else (x, y)
 
 
-Table = tuple[list[int], list[str], np.ndarray]  # seeds, prompts, values (prompts, seeds)
-
-
-def table_at(curve: Curve, at: float, metric: str) -> Table | None:
-    """The table whose mean is the curve's value at a place; None where it is not reached.
-
-    Not reached: some seed has no two neighbours around that place, or too few prompts are shared. Of a perplexity it is
-    the logarithm, which is what lies on a line between two neighbours.
-    """
-    arms = [row.arms[seed] for row in curve.every for seed in curve.seeds]
-    names = (metric, *curve.axis.needs)
-    if not arms or any(name not in arm.numbers for arm in arms for name in names):
-        return None
-    shared = set.intersection(*(set(common_prompts(name, arms)) for name in names))
-    prompts = [prompt for prompt in arms[0].prompts if prompt in shared]
-    if len(prompts) < 2:
-        return None
-    columns = [_column(curve, seed, prompts, at, metric) for seed in curve.seeds]
-    return None if any(c is None for c in columns) else (curve.seeds, prompts, np.stack(columns, axis=1))
-
-
-def _column(curve: Curve, seed: int, prompts: Sequence[str], at: float, metric: str) -> np.ndarray | None:
-    """What each prompt adds to the value at this place, for one seed."""
-    axis = curve.axis
-    points = [(*axis.place(row, seed, prompts), values_of(row.arms[seed], prompts, metric)) for row in curve.every]
-    points.sort(key=lambda one: one[0])
-    found = between([axis.scale(x) for x, _, _ in points], axis.scale(at))
-    if found is None:
-        return None
-    i, w, width = found
-    (_, e1, y1), (_, e2, y2) = points[i : i + 2]
-    slope = (y2.mean() - y1.mean()) / width
-    return (1 - w) * y1 + w * y2 - slope * ((1 - w) * e1 + w * e2)
-
-
-def between(places: Sequence[float], at: float) -> tuple[int, float, float] | None:
-    """Of ascending places the first piece around one: where it begins, the weight of its end, and how wide it is."""
-    for i, (low, high) in enumerate(itertools.pairwise(places)):
-        if low <= at <= high and high > low:
-            return i, (at - low) / (high - low), high - low
-    return None
-
-
 def values_of(arm: Arm, prompts: Sequence[str], metric: str) -> np.ndarray:
-    """The values of a metric on these prompts."""
+    """The values of a metric on these prompts; of a ratio what each adds to it, of a perplexity to its logarithm."""
     place = {prompt: i for i, prompt in enumerate(arm.prompts)}
     values, weights = arm.numbers[metric][[place[prompt] for prompt in prompts]].T
-    if metric != PERPLEXITY:
+    if metric not in RATIOS:
         return values
     ratio, residuals = linearised_ratio(values, weights)  # nats per token
     return ratio + residuals
-
-
-def results(
-    drawn: Sequence[Curve], metric: str | None, against: str | None, levels: Sequence[float] | None
-) -> list[Result]:
-    """The curves' values at each place, and their differences from the like curve of `against`; Holm over these.
-
-    levels: None: budgets that are chosen (`budgets_of`), base by base
-    """
-    found, compared = [], []
-    points = [row for curve in drawn for row in curve.points]
-    if not drawn or metric is None or metrics_of(points)[metric].kind not in ("mean", "share"):
-        return []
-    for base in dict.fromkeys(curve.base for curve in drawn):
-        inside = [curve for curve in drawn if curve.base == base]
-        places = budgets_of(inside) if levels is None else levels
-        for curve in inside:
-            found += [one for at in places for name in (metric, *curve.axis.beside) for one in _value(curve, at, name)]
-            compared += [gap for at in places for gap in _gap(curve, _like(curve, inside, against), at, metric)]
-    return found + with_tests(compared)
-
-
-def _value(curve: Curve, at: float, metric: str) -> Iterator[Result]:
-    table = table_at(curve, at, metric)
-    if table is not None:
-        e = intervals.crossed_interval(table[2])
-        shown = intervals.exponential(e) if metric == PERPLEXITY else e
-        yield result(curve, metric, shown, table[0], axis=curve.axis.name, at=at)
-
-
-def _gap(curve: Curve, other: Curve | None, at: float, metric: str) -> Iterator[tuple[Result, np.ndarray]]:
-    """The difference from another curve, where both have a value, beside its table."""
-    both = None if other is None else difference(table_at(curve, at, metric), table_at(other, at, metric))
-    if both is not None:
-        e = intervals.crossed_interval(both[1])
-        what = {"statistic": "difference", "versus": other.label, "axis": curve.axis.name, "at": at}
-        yield result(curve, metric, e, both[0], **what), both[1]
-
-
-def _like(curve: Curve, inside: Sequence[Curve], against: str | None) -> Curve | None:
-    """The curve of a name, a method or a setting; of several, and of ways, the one with equal choices."""
-    named = [other for other in inside if other.arm == curve.arm and other.is_named(against)]
-    if curve in named:
-        return None
-    if len(named) > 1 or curve.arm == INTERMEDIATE:
-        named = [other for other in named if other.choices == curve.choices]
-    return named[0] if len(named) == 1 else None
-
-
-def difference(first: Table | None, second: Table | None) -> tuple[list[int], np.ndarray] | None:
-    """(seeds, first minus second) over the seeds and prompts that both tables have."""
-    if first is None or second is None:
-        return None
-    seeds = [seed for seed in first[0] if seed in second[0]]
-    kept = set(second[1])
-    prompts = [prompt for prompt in first[1] if prompt in kept]
-    if not seeds or len(prompts) < 2:
-        return None
-    one, two = (
-        table[np.ix_([names.index(p) for p in prompts], [of.index(s) for s in seeds])]
-        for of, names, table in (first, second)
-    )
-    return seeds, one - two

@@ -11,8 +11,8 @@ import numpy as np
 from dlma.metrics.summary import BEYOND, METRICS, Metric, kind_interval
 from dlma.runs.cells import Arm
 from dlma.statistics import intervals, significance
-from dlma.statistics.intervals import Estimate, linearised_ratio
-from dlma.sweep.results import OUTCOMES, Result, result
+from dlma.statistics.intervals import ALONE, Beside, Estimate, linearised_ratio
+from dlma.sweep.results import OUTCOMES, Result, Statistic, result
 from dlma.sweep.settings import SHARED_ARMS, Setting, baseline_of, metrics_of
 
 UNJUDGED = ("perplexity", "tokens", "distinct_2")  # tested where nothing has a wanted direction
@@ -20,8 +20,20 @@ BY_NAME = {metric.name: metric for metric in (*METRICS, BEYOND)}
 
 
 @dataclass(frozen=True)
+class Needed:
+    """With how many prompts, or seeds, a difference is found; nan where one seed does not tell, inf where none do."""
+
+    prompts: float
+    seeds: float = math.nan
+
+    @classmethod
+    def of(cls, table: np.ndarray, beside: Beside = ALONE) -> Needed:
+        return cls(significance.prompts_needed(table, beside), significance.seeds_needed(table, beside))
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """A setting against its baseline on one metric: the estimate (a ratio for an exponential), p, prompts needed."""
+    """A setting against its baseline on one metric: the estimate (a ratio for an exponential), p, what it takes."""
 
     row: Setting
     baseline: Setting
@@ -29,7 +41,7 @@ class Comparison:
     seeds: list[int]
     estimate: Estimate
     p: float
-    needed: float
+    needed: Needed
     p_holm: float = math.nan
 
     @property
@@ -44,10 +56,15 @@ def statistic_of(metric: Metric) -> str:
     return "ratio" if metric.kind == "exp_ratio" else "difference"
 
 
-def tested(found: Result, p_holm: float, needed: float) -> list[Result]:
-    """A comparison with its p, and the prompts that a difference of its size takes."""
-    more = replace(found, statistic="needed", value=float(needed), low=math.nan, high=math.nan)
-    return [replace(found, p_holm=p_holm), more]
+def tested(found: Result, p_holm: float, needed: Needed) -> list[Result]:
+    """A comparison with its p, and the prompts, or the seeds, that a difference of its size takes."""
+    wanted: dict[Statistic, float] = {"needed": needed.prompts, "needed_seeds": needed.seeds}
+    more = [
+        replace(found, statistic=name, value=float(value), low=math.nan, high=math.nan)
+        for name, value in wanted.items()
+        if not math.isnan(value)
+    ]
+    return [replace(found, p_holm=p_holm), *more]
 
 
 def results(rows: Sequence[Setting], baseline: str | None = None, tested: Sequence[str] | None = None) -> list[Result]:
@@ -118,11 +135,11 @@ def comparisons_of(rows: Sequence[Setting], baseline: str | None, tested: Sequen
     return [replace(one, p_holm=p) for one, p in zip(found, adjusted, strict=True)]
 
 
-def with_tests(compared: Sequence[tuple[Result, np.ndarray]]) -> list[Result]:
-    """Differences, each beside its (prompts, seeds) table, with p by Holm over them and the prompts that each takes."""
-    adjusted = significance.holm([significance.p_value(table) for _, table in compared])
+def with_tests(compared: Sequence[tuple[Result, np.ndarray, Beside]]) -> list[Result]:
+    """Differences, each with its (prompts, seeds) table and what is known beside it: p by Holm over them, and needs."""
+    adjusted = significance.holm([significance.p_value(table, beside) for _, table, beside in compared])
     pairs = zip(compared, adjusted, strict=True)
-    return [line for (row, table), p in pairs for line in tested(row, p, significance.prompts_needed(table))]
+    return [line for (row, table, beside), p in pairs for line in tested(row, p, Needed.of(table, beside))]
 
 
 def compare(row: Setting, other: Setting, metric: Metric) -> Comparison | None:
@@ -138,7 +155,7 @@ def compare(row: Setting, other: Setting, metric: Metric) -> Comparison | None:
     e = intervals.mean_interval(table[0]) if lonely else intervals.crossed_interval(table)
     shown = intervals.exponential(e) if metric.kind == "exp_ratio" else e
     p = significance.p_value(table[0] if lonely else table)
-    needed = math.inf if lonely else significance.prompts_needed(table)
+    needed = Needed(math.inf) if lonely else Needed.of(table)
     return Comparison(row, other, metric, common, shown, p, needed)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from dlma.metrics.summary import Metric
 from dlma.runs.cells import Arm
 from dlma.statistics import intervals
-from dlma.statistics.intervals import Estimate, linearised_ratio
+from dlma.statistics.intervals import ALONE, Beside, Estimate, linearised_ratio
 from dlma.statistics.variance_components import components, nested_interval
 from dlma.sweep.estimates import paired_table, statistic_of, tables_of, tested_metrics, with_tests
 from dlma.sweep.results import Result, result
@@ -31,7 +31,7 @@ def results(rows: Sequence[Setting], baseline: str | None, tested: Sequence[str]
         if len(same) > 1 and len({row.base for row in same}) == len(same):
             found += [line for metric in metrics_of(same).values() for line in _means(same, metric)]
             compared += _compared(same, rows, baseline, tested_metrics(rows) if tested is None else tested)
-    return found + with_tests(compared)
+    return found + [one for one in with_tests(compared) if one.statistic != "needed_seeds"]  # columns are bases here
 
 
 def _seeds(same: Sequence[Setting]) -> list[int]:
@@ -84,8 +84,8 @@ def _sizes(same: Sequence[Setting], seeds: Sequence[int], metric: str, values: n
 
 def _compared(
     same: Sequence[Setting], rows: Sequence[Setting], baseline: str | None, tested: Sequence[str]
-) -> list[tuple[Result, np.ndarray]]:
-    """Per tested metric the comparison, and its (prompts, bases) differences."""
+) -> list[tuple[Result, np.ndarray, Beside]]:
+    """Per tested metric the comparison, its (prompts, bases) differences, and nothing beside them."""
     others = [baseline_of(row, rows, baseline) for row in same]
     if any(other is None for other in others):
         return []
@@ -103,5 +103,5 @@ def _compared(
         e = nested_interval(cube)
         shown = intervals.exponential(e) if metrics[name].kind == "exp_ratio" else e
         what = {"statistic": statistic_of(metrics[name]), "versus": others[0].label}
-        found.append((_result(same, seeds, name, shown, **what), cube.mean(axis=2)))
+        found.append((_result(same, seeds, name, shown, **what), cube.mean(axis=2), ALONE))
     return found

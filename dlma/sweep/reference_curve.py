@@ -1,27 +1,62 @@
 """Harm beyond that of a reference curve at the same KL: what a setting does besides going further from the base.
 
-The curve is a method's in another sweep's results.csv: from the base at KL 0 through its settings, between two of them
-a line in the root of KL, as in curves.py. With K a run's mean KL, c the curve and s its slope in the root there, a
-prompt with harm y and KL k adds y - c(K) - s (k - K) / (2 root of K): the delta method for a value read off at a KL
-that was itself measured. The curve counts as known, without an error of its own.
+The curve is a method's in another sweep's results.csv, from the base at KL 0 through its settings, fitted in the root
+of KL as in readings.py. With K a run's mean KL, c the curve and s its slope in the root there, a prompt with harm y and
+KL k adds y - c(K) - s (k - K) / (2 root of K): the delta method for a value read off at a KL that was itself measured.
+Here the curve counts as known; its own error is added to the intervals afterwards (`with_its_error`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.special import stdtrit
 
 from dlma.errors import UserError
 from dlma.metrics.summary import BEYOND
 from dlma.runs.cells import Arm, Cell
-from dlma.sweep.curves import between, is_number, off, root, values_of
-from dlma.sweep.results import ALIGNED, Result, bases, by_row, over_seeds, read_csv
+from dlma.statistics import curve_fit
+from dlma.statistics.curve_fit import Bend, FitReading, HeightScale
+from dlma.sweep.curves import is_number, off, root, values_of
+from dlma.sweep.results import ALIGNED, Result, Settings, bases, by_row, over_seeds, read_csv
 
 HARM = "harmful"
-Known = tuple[np.ndarray, np.ndarray]  # roots of KL, ascending from the base's 0, and the harm there
+
+
+@dataclass(frozen=True)
+class Known:
+    """The reference curve on one base, ascending from the base at KL 0.
+
+    places: roots of KL; heights: logits of the shares of harm there; halves: half the 95 % interval of each height, the
+    error in its KL included, as if it were independent of that in harm (it mostly moves along the curve: too wide)
+    bend: what the curve is bent by
+    """
+
+    places: list[float]
+    heights: np.ndarray
+    halves: np.ndarray
+    scale: HeightScale
+    bend: Bend
+
+    def at(self, kl: float) -> FitReading | None:
+        return curve_fit.read(self.places, self.heights, root(kl), monotone=True)
+
+    def value(self, reading: FitReading) -> float:
+        return self.scale.back(reading.height)
+
+    def half(self, read: Sequence[tuple[float, float, FitReading]]) -> float:
+        """Half the 95 % interval of a sum of the curve's values, each with its factor, its KL and its reading."""
+        slopes = [factor * float(self.scale.slope(reading.height)) for factor, _, reading in read]
+        weights = sum(slope * reading.weights for slope, (_, _, reading) in zip(slopes, read, strict=True))
+        of_points = float(np.square(weights * self.halves).sum())
+        if not self.bend.count:
+            return math.sqrt(of_points)
+        bent = sum((slope * reading.room) ** 2 for slope, (_, _, reading) in zip(slopes, read, strict=True))
+        return math.sqrt(of_points + (float(stdtrit(self.bend.count, 0.975)) * self.bend.size) ** 2 * bent)
 
 
 def read(path: Path, method: str) -> dict[str, Known]:
@@ -54,12 +89,26 @@ def _is_of(one: Result, method: str) -> bool:
 
 
 def _curve(base: Mapping[str, Result], rows: Sequence[Mapping[str, Result]]) -> Known:
-    """From the base through these settings; of several at one KL the mean harm."""
-    points: dict[float, list[float]] = {0.0: [base[HARM].value]}
+    """From the base through these settings; of several at one KL the mean harm, as wide as the widest."""
+    scale = HeightScale(base[HARM].n)
+    points: dict[float, list[Result]] = {0.0: [base[HARM]]}
+    errors: dict[float, float] = {0.0: 0.0}
     for row in rows:
-        points.setdefault(root(row["kl"].value), []).append(row[HARM].value)
-    roots = sorted(points)
-    return np.array(roots), np.array([np.mean(points[each]) for each in roots])
+        place = root(row["kl"].value)
+        points.setdefault(place, []).append(row[HARM])
+        errors[place] = max(errors.get(place, 0.0), _half(row["kl"]) / (2 * place))
+    places = sorted(points)
+    shares = np.array([np.mean([one.value for one in points[place]]) for place in places])
+    heights = scale.to(shares)
+    steps = np.abs(np.gradient(heights, places)) if len(places) > 1 else np.zeros(1)
+    of_harm = np.array([max(map(_half, points[place])) for place in places]) / scale.slope(heights)
+    halves = np.hypot(of_harm, steps * np.array([errors[place] for place in places]))
+    return Known(places, heights, halves, scale, curve_fit.bend([(places, heights)], monotone=True))
+
+
+def _half(one: Result) -> float:
+    """Half an interval; 0 where a file has none, as of one seed of one prompt."""
+    return 0.0 if math.isnan(one.low) else (one.high - one.low) / 2
 
 
 def beside(cells: Iterable[Cell], curves: Mapping[str, Known]) -> list[Cell]:
@@ -82,12 +131,53 @@ def _measured(cell: Cell, curve: Known) -> Cell:
 def _with(arm: Arm, curve: Known) -> Arm:
     if HARM not in arm.numbers or "kl" not in arm.numbers:
         return arm
-    roots, heights = curve
     y, k = (values_of(arm, arm.prompts, name) for name in (HARM, "kl"))
-    found = between(roots, root(float(np.nanmean(k))))
-    if found is None:
+    reading = curve.at(float(np.nanmean(k)))
+    if reading is None:
         return arm
-    i, weight, width = found
-    low, high = heights[i : i + 2]
-    beyond = y - ((1 - weight) * low + weight * high) - (high - low) / width * off(k)
+    beyond = y - curve.value(reading) - float(curve.scale.slope(reading.height)) * reading.slope * off(k)
     return replace(arm, numbers={**arm.numbers, BEYOND.name: np.stack([beyond, np.ones_like(beyond)], axis=1)})
+
+
+def with_its_error(found: Sequence[Result], curves: Mapping[str, Known]) -> list[Result]:
+    """The same results, the intervals of what is beyond the curve holding the curve's own error too.
+
+    Beside each stands the gap that the curve was read over. The row's error and the curve's count as independent, which
+    is too wide where they share prompts. p stays that of prompts and seeds.
+    """
+    return [line for one in found for line in _with_error(one, found, curves)]
+
+
+def _with_error(one: Result, found: Sequence[Result], curves: Mapping[str, Known]) -> Iterator[Result]:
+    curve = curves.get(one.base)
+    if one.metric != BEYOND.name or curve is None or one.statistic not in ("mean", "effect"):
+        yield one
+        return
+    known = readings(one, found, curve)
+    half = math.hypot((one.high - one.low) / 2, curve.half(known)) if known else math.nan
+    yield replace(one, low=one.value - half, high=one.value + half)
+    if one.statistic == "mean" and known:
+        first = known[0][2].first
+        low, high = (curve.places[first + i] ** 2 for i in (0, 1))
+        gap = {"statistic": "gap", "value": high - low, "low": low, "high": high, "n": curve.bend.count}
+        yield replace(one, p_holm=math.nan, **gap)
+
+
+def readings(one: Result, found: Sequence[Result], curve: Known) -> list[tuple[float, float, FitReading]]:
+    """At which KLs the curve was read for a result, each with its factor in it; empty where that is not known."""
+    kls = [row for row in found if (row.base, row.metric, row.statistic, row.axis) == (one.base, "kl", "mean", "")]
+    if one.statistic == "mean":
+        own = [[row.value for row in kls if (row.row, row.seeds) == (one.row, one.seeds)][-1:]]
+    else:
+        ((key, level),) = one.settings
+        rows = [row for row in kls if (row.method, row.arm, row.seeds) == (one.method, one.arm, one.seeds)]
+        own = [[row.value for row in rows if _level(row.settings, key) == name] for name in (level, one.versus)]
+    parts = [(sign / len(kls), kl, curve.at(kl)) for sign, kls in zip((1.0, -1.0), own, strict=False) for kl in kls]
+    known = [(factor, kl, reading) for factor, kl, reading in parts if reading is not None]
+    return known if all(own) and len(known) == len(parts) else []
+
+
+def _level(settings: Settings, key: str) -> str | None:
+    """The level of a factor, whose name in a row's settings may be the last part of it."""
+    told = dict(settings)
+    return told.get(key, told.get(key.rpartition(".")[2]))

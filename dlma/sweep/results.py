@@ -5,7 +5,10 @@ table is its base and its `row` (method, settings, arm); `label` is that row's n
     mean        the metric over prompts and seeds; with an axis, a curve's value read at `at`
     difference  the row less the row named `versus`, paired over prompts and seeds; with an axis, of two curves
     ratio       the same as a quotient, for metrics that are an exponential, such as perplexity
-    needed      prompts with which a difference of this size is found (power 0.8), in `value`
+    needed      prompts with which a difference of this size is found (power 0.8), in `value`; needed_seeds: seeds
+    gap         the places (`low`, `high`) of the settings between which a curve's value was read; `n` settings were
+                left out to know what the line between them misses, which the interval holds; 0: it does not
+    missed      by how much such a setting is missed, root of the mean square over `n` of the row's own curve
     effect      a level of one factor less its level `versus`, over every other choice; `settings` is the one factor
     share       the share of prompts on which `judge` said win, tie, lose or unparsed against the answers of `versus`
     sd          the standard deviation of what `axis` (prompts, bases, seeds) does to the metric
@@ -25,9 +28,11 @@ from urllib.parse import unquote
 from dlma import csv_text
 from dlma.errors import UserError
 from dlma.statistics.intervals import Estimate
-from dlma.statistics.significance import Bound, non_inferiority
+from dlma.statistics.significance import Bound, non_inferiority, shown_within
 
-Statistic = Literal["mean", "difference", "ratio", "needed", "effect", "share", "sd", "cost"]
+Statistic = Literal[
+    "mean", "difference", "ratio", "needed", "needed_seeds", "effect", "share", "sd", "cost", "gap", "missed"
+]
 STATISTICS = get_args(Statistic)
 OUTCOMES = ("win", "tie", "lose", "unparsed")
 ALIGNED, INTERMEDIATE = "aligned", "intermediate"  # arms: a run's end; a curve through the policies on the way
@@ -141,6 +146,17 @@ def no_worse(one: Result, better: str) -> Bound | None:
         return None
     bound = non_inferiority(one.estimate, better)
     return None if math.isnan(bound.worst) else bound
+
+
+def within(one: Result, margin: float, gaps: Sequence[Result | None] = ()) -> bool | None:
+    """Whether a difference is shown to be smaller than the margin, or not smaller; None where neither is.
+
+    gaps: of a difference of curves, over what both were read; where it is not known what a line there misses, nothing
+    is shown
+    """
+    if any(gap is None or not gap.n for gap in gaps):
+        return None
+    return shown_within(one.estimate, margin)
 
 
 def write_csv(found: Sequence[Result]) -> bytes:

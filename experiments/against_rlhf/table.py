@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dlma.report import markdown
-from dlma.report.tables import bound_text, cell, change, p_text
+from dlma.report.result_text import bound_text, cell, change, p_text
 from dlma.runs import cells as run_folders
 from dlma.statistics.intervals import Estimate
 from dlma.sweep import estimates

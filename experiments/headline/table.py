@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlma.report import markdown
-from dlma.report.tables import cell
+from dlma.report.result_text import cell
 from dlma.runs import cells as run_folders
 from dlma.sweep import estimates
 from dlma.sweep.results import Result, bases, over_seeds

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlma.report import markdown
-from dlma.report.tables import cell
+from dlma.report.result_text import cell
 from dlma.runs import cells as run_folders
 from dlma.runs.cells import Cell
 from dlma.statistics.format import bounded

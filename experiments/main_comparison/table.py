@@ -7,20 +7,21 @@ python experiments/tables.py render main_comparison                             
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from scipy.special import stdtr, stdtrit
-
 from dlma.report import markdown
-from dlma.report.tables import MARGIN, cell, change, p_text, same
+from dlma.report.result_text import MARGIN, cell, change, gap_text, missed_text, p_text, same, unit
 from dlma.runs import cells as run_folders
-from dlma.statistics import significance
+from dlma.statistics import intervals, significance
 from dlma.statistics.format import bounded
-from dlma.sweep import costs, curves, estimates
+from dlma.statistics.intervals import Estimate
+from dlma.sweep import costs, curves, estimates, readings
 from dlma.sweep.results import Result, Settings, by_row, label, over_seeds, read_csv
 from dlma.sweep.settings import settings
+from experiments import pooled
 
 HERE = Path(__file__).resolve().parent
 TUNED = HERE.parent / "tuning" / "outcome.csv"
@@ -28,6 +29,7 @@ LINEAR = HERE / "linear.csv"  # the same runs read on a line in KL, as they were
 SUBJECT, LEVELS, REGISTERED = "dlma", (0.5, 1.0, 2.0), 1.0
 Row = tuple[str, Settings, str]
 BASE, PROMPTED = ("base", (), "base"), ("prompted", (), "prompted")
+PAID = ("refused_safe", "perplexity", "tokens")
 JUDGES = {"oracle_harmless": "harmless", "oracle_helpful": "helpful"}
 SHOWN = {
     "kl": "KL, nats",
@@ -47,36 +49,48 @@ def collect(*folders: Path) -> list[Result]:
     final = [row for row in rows if row.final]
     found = over_seeds(estimates.results(final, tested=[]))
     found = [one for one in found if one.metric in SHOWN or (one.judge in JUDGES and one.metric != "unparsed")]
-    found += curves.results(curves.along_kl(rows), curves.metric_of(rows), SUBJECT, LEVELS)
+    found += readings.results(curves.along_kl(rows), curves.metric_of(rows), SUBJECT, LEVELS)
     return found + costs.results(final)
 
 
 def render(found: Sequence[Result]) -> str:
     """The Markdown of results.csv and of the tuning's outcome."""
-    parts = [_matched, _differences, _registered, _tuned, _preferred, _costs, _all]
+    parts = [_matched, _differences, _registered, _paid, _tuned, _preferred, _costs, _all]
     return "\n\n".join(part(found) for part in parts)
 
 
 def _matched(found: Sequence[Result]) -> str:
     read = [one for one in found if (one.metric, one.statistic, one.axis) == ("harmful", "mean", "kl")]
-    cells = {(one.label, one.at): cell(one) for one in read}
-    methods = dict.fromkeys(one.label for one in read)
-    rows = [[f"`{method}`", *(cells.get((method, at), "not reached") for at in LEVELS)] for method in methods]
-    head = "Answers with a harmful sentence at the same KL to the base:\n\n"
-    return head + markdown.table(["method", *(f"{level:g} nats" for level in LEVELS)], rows)
+    gaps = _gaps(found, "harmful")
+    cells = {(one.label, one.at): f"{cell(one)}, over {gap_text(gaps.get((one.label, one.at)))}" for one in read}
+    missed = {one.label: one for one in found if (one.metric, one.statistic) == ("harmful", "missed")}
+    rows = []
+    for method in dict.fromkeys(one.label for one in read):
+        values = [cells.get((method, at), "not reached") for at in LEVELS]
+        rows.append([f"`{method}`", *values, missed_text(missed.get(method))])
+    head = "Answers with a harmful sentence at the same KL to the base, and between which settings that was read:\n\n"
+    heads = ["method", *(f"{level:g} nats" for level in LEVELS), "a setting left out is missed by"]
+    return head + markdown.table(heads, rows)
+
+
+def _gaps(found: Sequence[Result], metric: str) -> dict[tuple[str, float | None], Result]:
+    return {(one.label, one.at): one for one in found if (one.metric, one.statistic) == (metric, "gap")}
 
 
 def _differences(found: Sequence[Result]) -> str:
-    rows = [
-        [f"`{one.label}`", f"{one.at:g} nats", change(one), p_text(one.p_holm), same(one, MARGIN)]
-        for one in _compared(found)
-    ]
+    gaps, rows = _gaps(found, "harmful"), []
+    for one in _compared(found):
+        both = [gaps.get((method, one.at)) for method in (one.label, SUBJECT)]
+        read = [same(one, MARGIN, both), *map(gap_text, both)]
+        rows.append([f"`{one.label}`", f"{one.at:g} nats", change(one), p_text(one.p_holm), *read])
     head = (
         f"The same, less that of `{SUBJECT}` (above 0: `{SUBJECT}` does less harm); p by Holm over this table. Within "
-        f"{100 * MARGIN:g} points: two one-sided tests at 2.5 % each, which is the whole 95 % interval inside; else "
-        "neither a difference nor its absence is shown:\n\n"
+        f"{100 * MARGIN:g} points: two one-sided tests at 2.5 % each, which is the whole 95 % interval inside (yes) or "
+        "outside (no); else neither a difference nor its absence is shown:\n\n"
     )
-    return head + markdown.table(["method", "at", "difference", "p", f"within {100 * MARGIN:g} points"], rows)
+    within = f"within {100 * MARGIN:g} points"
+    heads = ["method", "at", "difference", "p", within, "read over, nats", f"`{SUBJECT}` over"]
+    return head + markdown.table(heads, rows)
 
 
 def _compared(found: Sequence[Result]) -> list[Result]:
@@ -86,35 +100,68 @@ def _compared(found: Sequence[Result]) -> list[Result]:
 
 
 def _registered(found: Sequence[Result]) -> str:
-    """The plan's own reading beside the amended one: a line in KL, at 1 nat alone, Holm over its comparisons."""
-    amended = {one.label: one for one in _compared(found) if one.at == REGISTERED}
+    """The plan's own reading and the two amended ones, at 1 nat: on a line in KL, in its root, on the fit."""
+    now = {one.label: one for one in _compared(found) if one.at == REGISTERED}
+    lines = {one.label: one for one in _compared(read_csv(HERE / "results.csv")) if one.at == REGISTERED}
     planned = [one for one in _compared(read_csv(LINEAR)) if one.at == REGISTERED]
-    least = significance.holm([_least_p(one) for one in planned])
+    least = significance.holm([pooled.least_p(one) for one in planned])
     rows = []
     for one, p in zip(planned, least, strict=True):
-        now = amended[one.label]
         rows.append([f"`{one.label}`", change(one), f"at least {p:.2f}", same(one, MARGIN)])
-        rows[-1] += [change(now), p_text(now.p_holm), same(now, MARGIN)]
+        for other in (lines[one.label], now[one.label]):
+            rows[-1] += [change(other), same(other, MARGIN)]
     within = f"within {100 * MARGIN:g} points"
     heads = ["method", "registered: on a line in KL", f"p, Holm over {len(planned)}", within]
-    heads += ["amended: in the root of KL", f"p, Holm over {len(_compared(found))}", within]
+    heads += ["amended: on lines in the root of KL", within, "and again: on the fit", within]
     head = (
-        f"The reading that `plan.yaml` registered, beside the amended one, less `{SUBJECT}`'s at {REGISTERED:g} nats. "
+        f"The reading that `plan.yaml` registered, beside the amended ones, less `{SUBJECT}`'s at {REGISTERED:g} nats. "
         "The registered one is of the same runs and was kept from before the amendment (`linear.csv`). Its own p were "
-        "not kept, so they are bounded: by Holm over the least p that each interval allows:\n\n"
+        "not kept, so they are bounded: by Holm over the least p that each interval allows. The intervals on lines do "
+        "not hold what a line misses between two settings:\n\n"
     )
     return head + markdown.table(heads, rows)
 
 
-def _least_p(r: Result) -> float:
-    """The least two-sided p that an interval over n prompts and k seeds allows.
+def at(metric: str, kl: float, method: str) -> Estimate:
+    """What a method pays at a KL."""
+    return pooled.unpaired(read_csv(HERE / "results.csv"), metric, kl)[method][0]
 
-    Its square is a sum of two parts, each with its own Student's t (statistics.crossed_interval), so that p lies
-    between those that either part alone would give.
-    """
-    share = abs(r.value) / ((r.high - r.low) / 2)
-    freedoms = (len(r.seeds) - 1, r.n - 1)
-    return min(2 * float(stdtr(df, -share * float(stdtrit(df, 0.975)))) for df in freedoms)
+
+def paid(metric: str, kl: float, method: str) -> Estimate:
+    """What a method pays at a KL besides, less what the subject pays; not paired, of a perplexity the logarithm."""
+    one, other = at(metric, kl, method), at(metric, kl, SUBJECT)
+    value, half = one.value - other.value, math.hypot(one.high - one.value, other.high - other.value)
+    return Estimate(value, value - half, value + half, one.n, one.seeds)
+
+
+def ratio(metric: str, kl: float, method: str) -> Estimate:
+    """The same as a quotient to the subject's, of a metric whose logarithm was read."""
+    return intervals.exponential(paid(metric, kl, method))
+
+
+def _paid(found: Sequence[Result]) -> str:
+    """What less harm may be paid in, at the same KL."""
+    rows = [row for metric in PAID for kl in LEVELS[:2] for row in _paid_in(metric, kl)]
+    head = (
+        f"What may be paid for it at the same KL, and how much more than `{SUBJECT}` pays. Of these runs the values of "
+        "each prompt were not kept, so that nothing here is paired: the intervals are made of those of the settings "
+        "around the KL, which is wider than paired ones would be. Entropy was not kept at all:\n\n"
+    )
+    heads = ["method", "of", "at", "value", f"less `{SUBJECT}`'s", f"within {100 * MARGIN:g} points", "read over, nats"]
+    return head + markdown.table(heads, rows)
+
+
+def _paid_in(metric: str, kl: float) -> Iterator[list[str]]:
+    for method, (e, low, high) in pooled.unpaired(read_csv(HERE / "results.csv"), metric, kl).items():
+        value = intervals.exponential(e) if metric == curves.PERPLEXITY else e
+        less = ["–", "–"]
+        if method != SUBJECT:
+            gap = paid(metric, kl, method)
+            one = Result("", "", metric, gap.n, gap.value, gap.low, gap.high, statistic="difference")
+            shown = f"×{bounded(intervals.exponential(gap), '')}" if metric == curves.PERPLEXITY else change(one)
+            less = [shown, same(one, MARGIN)]
+        told = [SHOWN[metric], f"{kl:g} nats", bounded(value, unit(metric))]
+        yield [f"`{method}`", *told, *less, f"{low:.2f}–{high:.2f}"]
 
 
 def own_points() -> dict[str, Row]:
@@ -189,10 +236,5 @@ def _means(found: Sequence[Result]) -> list[Result]:
 
 def _settings(found: Sequence[Result], names: dict[Row, str]) -> str:
     cells = {(one.row, one.metric): one for one in _means(found)}
-    rows = [[name, *(_cell(cells.get((row, metric))) for metric in SHOWN)] for row, name in names.items()]
+    rows = [[name, *(cell(cells.get((row, metric))) for metric in SHOWN)] for row, name in names.items()]
     return markdown.table(["setting", *SHOWN.values()], rows)
-
-
-def _cell(one: Result | None) -> str:
-    of_share = one is not None and one.metric == "refused_safe"  # beyond the summary's metrics, whose units are known
-    return bounded(one.estimate, "share") if of_share else cell(one)

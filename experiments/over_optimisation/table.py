@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from dlma.report import markdown
-from dlma.report.tables import cell
+from dlma.report.result_text import cell
 from dlma.sweep.results import Result, bases, read_csv
 
 HERE = Path(__file__).resolve().parent

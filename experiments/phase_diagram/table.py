@@ -14,7 +14,7 @@ import yaml
 
 from dlma.lab.bases import base_folder
 from dlma.report import markdown
-from dlma.report.tables import cell, change, p_text
+from dlma.report.result_text import cell, change, p_text
 from dlma.runs import cells as run_folders
 from dlma.statistics.format import number
 from dlma.sweep import estimates
@@ -41,7 +41,9 @@ def collect(*folders: Path) -> list[Result]:
     trained = [row for row in rows if row.method in METHODS and row.arm == "aligned"]
     start = [row for row in rows if row.arm == "base"]
     found = estimates.results(trained, baseline=SUBJECT, tested=["harmful"]) + estimates.results(start, tested=[])
-    kept = [one for one in over_seeds(found) if one.metric in ("harmful", "kl") and one.statistic != "needed"]
+    kept = [
+        one for one in over_seeds(found) if one.metric in ("harmful", "kl") and not one.statistic.startswith("needed")
+    ]
     return kept + [line for row in start for line in _card(row)]
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from dlma.metrics.signal_agreement import SignalAgreement, accuracy_rows
 from dlma.report import markdown
-from dlma.report.tables import p_text
+from dlma.report.result_text import p_text
 from dlma.statistics import intervals, significance
 from dlma.statistics.format import bounded
 from dlma.statistics.intervals import Estimate

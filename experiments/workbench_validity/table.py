@@ -16,7 +16,7 @@ from dlma.checks.margin_facts import spearman
 from dlma.checks.prompt_measures import MEASURES
 from dlma.records import EvalRow, from_table
 from dlma.report import markdown
-from dlma.report.tables import cell
+from dlma.report.result_text import cell
 from dlma.statistics.format import bounded, number
 from dlma.statistics.intervals import Estimate
 from dlma.statistics.paired import change

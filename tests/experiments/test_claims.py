@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dlma.report import tables as sweep_tables
+from dlma.report import result_text
 from dlma.statistics import intervals
 from dlma.sweep.results import Result, write_csv
-from experiments import tables, texts
+from experiments import pooled, tables, texts
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_TABLES = "benchmarks/README.md"  # its numbers are those of its tables (tests/benchmarks)
@@ -24,7 +24,7 @@ NUMBER = re.compile(
     rf"(?<![\w.])(?<![A-Za-z]-)(?<!\w\+)\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)|\b(?:{'|'.join(WORDS)})\b", re.I
 )
 UNITS = re.compile(r"\s*(%|points?\b|times\b|minutes?\b|hours?\b|seconds?\b)")
-LEVELS = {f"{100 * sweep_tables.MARGIN:g} points", f"{100 * intervals.LEVEL:g} %", "1 points"}
+LEVELS = {f"{100 * result_text.MARGIN:g} points", f"{100 * intervals.LEVEL:g} %", "1 points"}
 # Of pages on other things too, the sections that say what came out.
 RESULTS = {
     "README.md": ("What was found",),
@@ -150,7 +150,7 @@ def result(value, low, high, p=1.0, **what):
 def test_no_difference_is_shown_only_by_an_interval_within_three_points():
     inside, out, edge = result(0.01, -0.01, 0.029), result(0.0, -0.035, 0.044), result(0.0, -0.03, 0.03)
     assert texts.within([inside, out, edge]) == [inside]
-    assert sweep_tables.MARGIN == 0.03
+    assert result_text.MARGIN == 0.03
 
 
 def test_what_the_results_do_not_bear_is_not_rendered():
@@ -210,17 +210,17 @@ def test_a_row_is_found_by_its_columns_and_nothing_else(tmp_path, monkeypatch):
 
 def test_the_least_p_of_an_interval_bounds_what_either_part_alone_would_give():
     """Two degrees of freedom (three seeds) have P(|T| > t) = 1 - t / root of (2 + t^2); 0 at the bound is p 0.05."""
-    least, quantile = tables.own("main_comparison")._least_p, 4.302653
+    least, quantile = pooled.least_p, 4.302653
     assert least(result(0.02, 0.0, 0.04)) == pytest.approx(0.05)
     t = quantile / 2  # half as far from 0 as the interval is wide; over prompts alone p would be 0.33
     assert least(result(0.01, -0.01, 0.03)) == pytest.approx(1 - t / math.sqrt(2 + t * t), abs=1e-6)
 
 
 def test_the_registered_reading_stands_beside_the_amended_one():
-    """plan.yaml: a line in KL at 1 nat, Holm over four; reported: the root of KL, Holm over eight."""
+    """plan.yaml: a line in KL at 1 nat, Holm over four; reported: lines in the root of KL, and the fit."""
     page = tables.shown(tables.page_of("main_comparison"), "results")
     (head,) = [line for line in page.splitlines() if line.startswith("| method | registered")]
-    assert "p, Holm over 4" in head and "p, Holm over 8" in head
+    assert "p, Holm over 4" in head and "lines in the root of KL" in head and "on the fit" in head
     plan = yaml.safe_load((ROOT / "experiments" / "main_comparison" / "plan.yaml").read_text())
     assert "linear.csv" in plan["amended_2026-11-29"]
     linear = list(csv.DictReader((ROOT / "experiments" / "main_comparison" / "linear.csv").open()))

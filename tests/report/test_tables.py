@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from dlma.report.result_text import change
 from dlma.report.table import plain
-from dlma.report.tables import change, latex, markdown, tables
+from dlma.report.tables import latex, markdown, tables
 from dlma.screen import visible
 from dlma.sweep.results import Result, read_csv, write_csv
 
@@ -31,7 +32,7 @@ FOUND = [
 
 
 def test_the_tables_say_what_the_rows_say():
-    (heads, means), (_, against), (levels, matched) = map(plain, tables(FOUND))
+    (heads, means), (needs, against), (levels, matched) = map(plain, tables(FOUND))
     assert heads == ["method", "harmful ↓", "KL, nats", "seeds", "prompts"]
     assert means == [
         ["base", "70.0 % [65.0, 75.0]", "0.000 [0.000, 0.000]", "2", "100"],
@@ -39,7 +40,8 @@ def test_the_tables_say_what_the_rows_say():
     ]
     assert against[0][1:] == ["harmful ↓", "-40.0 [-45.0, -35.0] points", "0.0100", "0.0 points (no worse)", "17"]
     assert against[1][1:] == ["perplexity", "×1.020 [0.990, 1.050]", "1.0000", "–", "–"]
-    assert matched == [["x", "harmful ↓", "31.0 % [28.0, 34.0]"]] and levels[2] == "at KL 1"
+    assert needs[-1] == "prompts to see this difference"  # of one seed nothing is known of seeds
+    assert matched == [["x", "harmful ↓", "31.0 % [28.0, 34.0]", "–"]] and levels[2] == "at KL 1"
 
 
 def test_a_metric_of_any_name_is_compared_and_what_a_row_costs_is_not():
@@ -47,10 +49,8 @@ def test_a_metric_of_any_name_is_compared_and_what_a_row_costs_is_not():
     found += [minus("m", "cost", -0.5, -1, 0), minus("m", "arc_easy acc", -0.1, -0.2, 0)]
     found += [minus("m", "cost", -0.2, -1, 0, versus="x", axis="kl", at=0.5)]
     found += [row("m", "flops", 1.2, 1.2, 1.2, statistic="cost", versus="x")]
-    against = next(table for table in tables(found) if "against" in table.title)
-    assert [line[:2] for line in against.rows] == [
-        ["m (base)", "cost"], ["m (base)", "arc easy acc"], ["m (x)", "cost at KL 0.5"],
-    ]  # fmt: skip
+    against = [[line[:2] for line in table.rows] for table in tables(found) if "against" in table.title]
+    assert against == [[["m", "cost"], ["m", "arc easy acc"]], [["m", "cost at KL 0.5"]]]
 
 
 def test_no_worse_is_the_bound_within_the_margin():
@@ -112,3 +112,51 @@ def test_a_difference_at_matched_kl_is_in_points_too():
     assert change(minus("m", "harmful", 0.05, -0.01, 0.11, 0.2, versus="rlcd", axis="kl", at=1.0)) == (
         "+5.0 [-1.0, +11.0] points"
     )
+
+
+def read_at(value, low, high, *gaps):
+    """A difference of two curves at 1 nat, and over which settings both were read: (low, high, settings left out)."""
+    found = [minus("m", "harmful", value, low, high, 0.5, versus="x", axis="kl", at=1.0)]
+    for label, gap in zip(("m", "x"), gaps):
+        low, high, n = gap
+        told = {"statistic": "gap", "axis": "kl", "at": 1.0}
+        found.append(Result("b", label, "harmful", n, high - low, low, high, seeds=(0, 1), **told))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-0.02, 0.029, "yes"), (-0.02, 0.031, "not shown"), (0.031, 0.05, "no"), (-0.05, -0.03, "no")],
+)
+def test_a_difference_at_matched_kl_is_shown_to_be_none_or_some_with_the_gaps_of_both(low, high, said):
+    found = read_at((low + high) / 2, low, high, (0.41, 0.88, 5), (0.7, 2.0, 5))
+    (apart,) = [table for table in tables(found) if "at the same KL" in table.title]
+    heads, ((*_, within, mine, theirs),) = plain(apart)
+    assert (within, mine, theirs) == (said, "0.41–0.88", "0.70–2.00")
+    assert heads[4:] == ["within 3 points", "read over, nats", "x over"]
+
+
+def test_where_it_is_not_known_what_a_line_misses_nothing_is_shown():
+    for gaps in ([], [(0.4, 0.8, 5)], [(0.4, 0.8, 0), (0.7, 2.0, 0)]):
+        found = read_at(0.0, -0.01, 0.01, *gaps)
+        (apart,) = [table for table in tables(found) if "at the same KL" in table.title]
+        assert plain(apart)[1][0][4] == "not shown"
+        assert ("nothing is shown to be within the margin" in markdown(found)) == (len(gaps) == 2)
+    assert "nothing is shown" not in markdown(read_at(0.0, -0.01, 0.01, (0.4, 0.8, 5), (0.7, 2.0, 5)))
+
+
+def test_seeds_needed_stand_beside_the_prompts_where_they_are_known():
+    found = [row("base", "harmful", 0.7, 0.6, 0.8), minus("m", "harmful", -0.1, -0.2, 0.0, 0.05)]
+    for name, value in (("needed", math.inf), ("needed_seeds", 7.0)):
+        found.append(minus("m", "harmful", value, math.nan, math.nan, statistic=name))
+    heads, ((*_, prompts, seeds),) = plain(tables(found)[1])
+    assert heads[-2:] == ["prompts to see this difference", "seeds to see it"]
+    assert (prompts, seeds) == ("more seeds, not prompts", "7")
+
+
+def test_a_value_read_off_a_curve_stands_with_its_gap_and_what_settings_left_out_are_missed_by():
+    found = [row("x", "harmful", 0.31, 0.28, 0.34, axis="kl", at=1.0)]
+    found.append(row("x", "harmful", 0.47, 0.41, 0.88, axis="kl", at=1.0, statistic="gap"))
+    found.append(row("x", "harmful", 0.004, math.nan, math.nan, axis="kl", statistic="missed"))
+    (matched,) = [plain(table)[1] for table in tables(found) if "read at" in table.title]
+    assert matched == [["x", "harmful ↓", "31.0 % [28.0, 34.0] over 0.41–0.88", "0.4 points"]]

@@ -55,16 +55,14 @@ def test_coverage_and_size_over_prompts_and_seeds(seeds, ratio, record_property)
     assert covered >= LOWEST and rejected <= HIGHEST
 
 
-def pooled_rejections(rng, seeds, comparisons, trials, *, uneven=1.0, effect=0.0):
+def pooled_rejections(rng, seeds, comparisons, trials, *, effect=0.0):
     """How often a true difference of `effect` is called significant, by its own seeds' variance and by the pooled one.
 
-    Shares: a prompt's variance 0.05 in a difference, the rest's 0.1, a seed moves each method by 1.5 points; `uneven`:
-    how much more it moves the first method, whose difference is tested.
+    Shares: a prompt's variance 0.05 in a difference, the rest's 0.1, a seed moves each method by 1.5 points.
     """
     hits = np.zeros(2)
     for _ in range(trials):
         moved = rng.normal(0, 0.015, (comparisons + 1, 1, seeds))
-        moved[1] *= uneven
         values = rng.standard_normal((comparisons + 1, N, seeds), dtype=np.float32) * math.sqrt(0.05)
         values += rng.standard_normal((comparisons + 1, N, 1), dtype=np.float32) * math.sqrt(0.025)
         tables = [table - values[0] + moved[i + 1] - moved[0] for i, table in enumerate(values[1:])]
@@ -79,18 +77,6 @@ def test_quick_check_of_the_size_and_power_over_a_table_of_comparisons():
     assert size[1] <= HIGHEST + 2 * math.sqrt(0.05 * 0.95 / 200)
     alone, pooled = pooled_rejections(np.random.default_rng(1), 3, 4, 100, effect=0.03)
     assert pooled > alone + 0.1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_size_and_power_over_a_table_of_fourteen_comparisons(seeds):
-    """The size stays where methods are moved alike; where seeds move the one tested twice as much it does not."""
-    size = pooled_rejections(np.random.default_rng([seeds, 0]), seeds, 14, 2000)
-    alone, pooled = pooled_rejections(np.random.default_rng([seeds, 1]), seeds, 14, 500, effect=0.03)
-    uneven = pooled_rejections(np.random.default_rng([seeds, 2]), seeds, 14, 500, uneven=2.0)
-    print(f"\n{seeds} seeds: size {size}, power {alone:.2f} alone, {pooled:.2f} pooled, uneven {uneven}")
-    assert 0.03 <= size[1] <= HIGHEST and pooled >= alone
-    assert uneven[0] <= HIGHEST + 0.02 < uneven[1]
 
 
 def bases_covered(rng, bases, seeds, ratio, trials):
