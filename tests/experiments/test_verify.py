@@ -1,0 +1,96 @@
+"""One cell of every experiment, measured again: which it is, and what its values come to beside the committed ones."""
+
+import dataclasses
+import shlex
+
+import planted_runs
+import pytest
+
+from dlma.sweep import estimates
+from dlma.sweep.results import over_seeds, read_csv
+from experiments import tables, verify
+
+
+@pytest.fixture(scope="module")
+def chosen():
+    """Of every experiment that can be verified the cell that is run again."""
+    return {name: verify.cheapest(name) for name in tables.names() if verify._missing(name) is None}
+
+
+def test_nearly_every_experiment_with_a_table_has_a_cell_that_one_command_makes(chosen):
+    """The others: a ranking without training, and the steps of one run each."""
+    assert {name for name, cell in chosen.items() if cell is None} == {"over_optimisation", "workbench_validity"}
+    assert len(chosen) > 15
+
+
+def test_the_cell_has_the_seeds_and_the_settings_of_its_row(chosen):
+    for name, cell in chosen.items():
+        if cell is None:
+            continue
+        said = dict(word.partition("=")[::2] for word in cell.words)
+        assert tuple(map(int, said["seed"].split(","))) == cell.row.seeds
+        leaves = {key.rpartition(".")[2]: value for key, value in said.items()}
+        for key, value in cell.row.settings:
+            assert key not in leaves or verify._equal(leaves[key], value), (name, key)
+
+
+def test_it_is_the_one_whose_runs_took_the_fewest_operations(chosen):
+    """Of the comparison that is context distillation, which trains on one answer of a pair."""
+    assert chosen["main_comparison"].row.method == "cd"
+    found = over_seeds(read_csv(verify.HERE / "pair_budget" / "results.csv"))
+    spent = {one.row: one.value for one in found if (one.metric, one.statistic, one.versus) == verify.COST}
+    assert spent[chosen["pair_budget"].row.row] == min(value for value in spent.values() if value)
+
+
+def test_what_a_command_leaves_at_its_default_tells_a_row_too():
+    (first,) = verify._combinations(shlex.split("experiment=real name=x"))
+    assert first == {"experiment": "real"}
+    row = dataclasses.replace(verify.cheapest("headline").row, settings=(("beta", "0.3"),), base="b", method="m")
+    assert verify._makes(first, row, ["recipe.beta"])  # conf/experiment/real.yaml
+    assert not verify._makes(first, dataclasses.replace(row, settings=(("beta", "0.5"),)), ["recipe.beta"])
+    assert not verify._makes(first | {"recipe.beta": "0.5"}, row, ["recipe.beta"])
+
+
+def test_a_missing_wheel_or_base_or_result_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("DLMA_CACHE", str(tmp_path))
+    assert "python run.py mode=fetch experiment=real" in verify._missing("real")
+    assert "its bases are trained first" in verify._missing("phase_diagram")
+    assert verify._missing("lab_tuning") == "a script of its own measures it"
+
+
+@pytest.fixture
+def again(tmp_path):
+    """Planted runs of two seeds, and the results that were committed of them."""
+    folders = [planted_runs.plant(tmp_path / f"run{seed}", seed=seed) for seed in (0, 1)]
+    rows = planted_runs.rows_of(*folders)
+    found = over_seeds(estimates.results(rows, tested=[]))
+    (row,) = [one for one in found if verify._is_of_runs(one) and one.metric == "harmful"]
+    return verify.Cell(row, ()), found, rows
+
+
+def test_runs_that_come_out_alike_are_the_same_and_one_value_outside_its_interval_differs(again):
+    cell, found, rows = again
+    verdict, lines = verify.held(cell, found, rows)
+    assert verdict == "the same" and lines[0].endswith("0 within their intervals, 0 outside")
+    near = [dataclasses.replace(one, value=one.value + 1e-6) if one.metric == "harmful" else one for one in found]
+    assert verify.held(cell, near, rows)[0] == "alike"
+    far = [
+        dataclasses.replace(one, value=0.9, low=0.85, high=0.95) if one.metric == "harmful" else one for one in found
+    ]
+    verdict, lines = verify.held(cell, far, rows)
+    assert verdict == "differs" and lines[1].startswith("dlma, harmful: 0.3") and "committed 0.9" in lines[1]
+    assert verify.held(cell, [one for one in found if one.arm == "base"], rows)[0] == "skipped"
+
+
+def test_the_exit_code_says_whether_one_differs(monkeypatch, capsys):
+    said = {
+        "a": ("the same", ["9 values"]),
+        "b": ("differs", ["9 values", "x: 1, committed 2"]),
+        "c": ("skipped", ["-"]),
+    }
+    monkeypatch.setattr(verify, "experiments", lambda: list(said))
+    monkeypatch.setattr(verify, "verify", said.get)
+    assert verify.main([]) == 1 and verify.main(["a", "c"]) == 0
+    shown = capsys.readouterr().out
+    assert "a: the same (9 values)" in shown and "b: differs (9 values)\n    x: 1, committed 2" in shown
+    assert verify.main(["nowhere"]) == 2 and "nowhere: no experiment" in capsys.readouterr().err
