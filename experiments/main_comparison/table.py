@@ -122,6 +122,12 @@ def _registered(found: Sequence[Result]) -> str:
     return head + markdown.table(heads, rows)
 
 
+def registered(method: str) -> Result:
+    """The difference from `dlma` by the reading that plan.yaml registered."""
+    (found,) = [one for one in _compared(read_csv(LINEAR)) if one.at == REGISTERED and one.method == method]
+    return found
+
+
 def at(metric: str, kl: float, method: str) -> Estimate:
     """What a method pays at a KL."""
     return pooled.unpaired(read_csv(HERE / "results.csv"), metric, kl)[method][0]
