@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,3 +40,21 @@ def memory(name: str) -> int:
         return 0
     found = [line.split() for line in status.read_text().splitlines() if line.startswith(name + ":")]
     return int(found[0][1]) * 1024
+
+
+def allocated(do: Callable[[], object]) -> int:
+    """The most bytes that torch's allocator on the CPU had handed out at once to this thread while `do` ran.
+
+    What was there before is not in it, unless it is freed, which counts against it.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        do()
+    events = [one for one in seen.profiler.kineto_results.events() if one.name() == "[memory]"]
+    live = most = 0
+    for one in sorted(events, key=lambda one: one.start_ns()):
+        live += one.nbytes()
+        most = max(most, live)
+    return most

@@ -1,42 +1,39 @@
 """mode=plan against the machine: `python -m benchmarks.planned` counts and measures, and writes docs/plan.md's table.
 
-Each configuration is counted on tensors without content (dlma/cost/memory.py), then run for real in a process of
-its own, through the package's components: how far resident memory rises above what the process held before the model
-was loaded. `alive` is with an allocator that hands freed blocks back at once, `kept` as a run is, which keeps them.
+Each configuration is counted on tensors without content (dlma/cost/memory.py), then run for real through the package's
+components, with torch's profiler writing down every block that its allocator hands out and takes back: the most that
+was out at once, beside the loaded weights. A minute or two of one core, and some more for the real model.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.clock import memory
-from benchmarks.measure import environment
-from benchmarks.shapes import ROOT, config_of, shape_of, work_folder
+from benchmarks.clock import allocated
+from benchmarks.shapes import REAL, ROOT, config_of, real_folder, shape_of, work_folder
 from benchmarks.table import between, table
 
 ALLOWED = 0.15
 START, END = "<!-- planned:start -->", "<!-- planned:end -->"
-CONTEXT, ANSWER = 128, 64  # tokens
-WAYS = ("alive", "kept")
-# Every block from 64 KiB on goes back to the system when it is freed, so that gaps between small ones do not count.
-HANDED_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+CONTEXT, ANSWER = 64, 32  # tokens
 RESULTS = ROOT / "benchmarks" / "results" / "planned.json"
 COMMON = dict(bos_token_id=0, eos_token_id=1, pad_token_id=2)
-GROUPED = dict(hidden_size=256, num_hidden_layers=6, num_attention_heads=8, max_position_embeddings=1024)
-MODELS = {  # a few million weights: small enough to be measured in a minute, large beside what a process holds
-    "llama": ("llama", GROUPED | dict(intermediate_size=704, num_key_value_heads=8, vocab_size=16000)),
+GROUPED = dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, max_position_embeddings=1024)
+MODELS = {  # small, with vocabularies as models in use have them
+    "llama": ("llama", GROUPED | dict(intermediate_size=352, num_key_value_heads=4, vocab_size=16000)),
     "qwen3": (
         "qwen3",
         GROUPED
-        | dict(intermediate_size=768, num_key_value_heads=2, head_dim=64, vocab_size=48000, tie_word_embeddings=True),
+        | dict(intermediate_size=384, num_key_value_heads=2, head_dim=64, vocab_size=48000, tie_word_embeddings=True),
     ),
-    "gpt2": ("gpt2", dict(n_embd=256, n_layer=6, n_head=8, n_positions=1024, vocab_size=16000)),
+    "gpt2": ("gpt2", dict(n_embd=128, n_layer=4, n_head=4, n_positions=1024, vocab_size=16000)),
 }
 
 
@@ -50,7 +47,7 @@ class Case:
     dtype: str = "float32"
     optimizer: str = "adamw"
     batch: int = 12
-    token_budget: int = 1280
+    token_budget: int = 640
     checkpointing: bool = False
     lora: int = 0
     rows: int = 64
@@ -59,14 +56,20 @@ class Case:
 CASES = [
     Case("DPO, all weights, AdamW, 3 passes a step", "llama"),
     Case("DPO, all weights, RMSprop, 1 pass a step", "llama", optimizer="rmsprop", batch=4),
-    Case("DPO, all weights, checkpointing", "llama", checkpointing=True, batch=16, token_budget=5120),
-    Case("DPO, LoRA of rank 8", "llama", lora=8, token_budget=2560),
+    Case("DPO, all weights, checkpointing", "llama", checkpointing=True, batch=16, token_budget=2560),
     Case("DPO, all weights, bfloat16", "llama", dtype="bfloat16", batch=8),
     Case("DPO, all weights", "gpt2"),
     Case("DPO, all weights, 48,000 tokens", "qwen3", batch=8),
-    Case("scoring", "llama", work="scoring", token_budget=8192),
+    Case("DPO, all weights, bfloat16, 48,000 tokens", "qwen3", dtype="bfloat16", batch=8),
+    Case("DPO, LoRA of rank 8", "llama", lora=8, token_budget=1280),
+    Case("DPO, LoRA of rank 8, bfloat16", "llama", lora=8, dtype="bfloat16", token_budget=1280),
+    Case("DPO, LoRA of rank 8, bfloat16, 48,000 tokens", "qwen3", lora=8, dtype="bfloat16", batch=8),
+    Case("scoring", "llama", work="scoring", token_budget=4096),
+    Case("scoring, bfloat16, 48,000 tokens", "qwen3", work="scoring", dtype="bfloat16", token_budget=4096),
     Case("sampling, 64 rows", "llama", work="sampling"),
-    Case("sampling, 256 rows", "qwen3", work="sampling", rows=256),
+    Case("sampling, 128 rows, bfloat16", "qwen3", work="sampling", dtype="bfloat16", rows=128),
+    Case("DPO, LoRA of rank 8", REAL, lora=8, batch=4),
+    Case("scoring", REAL, work="scoring", token_budget=1024),
 ]
 
 
@@ -77,12 +80,17 @@ def config(name: str):
     if name in MODELS:
         kind, sizes = MODELS[name]
         return AutoConfig.for_model(kind, **sizes, **COMMON)
-    return config_of(shape_of(name))
+    return AutoConfig.from_pretrained(real_folder()) if name == REAL else config_of(shape_of(name))
 
 
 def folder(name: str) -> Path:
-    """The model of a case, with random weights; made once."""
-    place = work_folder() / "models" / f"planned-{name}"
+    """The model of a case, with random weights that are made once, or the real one."""
+    if name == REAL:
+        found = real_folder()
+        assert found is not None  # cases without it are left out
+        return found
+    sizes = hashlib.sha256(repr(MODELS.get(name)).encode()).hexdigest()[:8]
+    place = work_folder() / "models" / f"planned-{name}-{sizes}"
     if not (place / "tokenizer_config.json").is_file():
         import torch
         from transformers import AutoModelForCausalLM
@@ -109,9 +117,9 @@ def counted(case: Case):
 
     made, shape = spec(case), config(case.model)
     if case.work == "sampling":
-        room = CONTEXT + ANSWER
+        lengths = dict(context=CONTEXT, answer=ANSWER)
         draws = dict(temperature=1.0, top_k=0, top_p=1.0)
-        return memory_model.sampling(made, shape, rows=case.rows, tile=64, room=room, **draws)
+        return memory_model.sampling(made, shape, rows=case.rows, tile=64, **lengths, **draws)
     if case.work == "scoring":
         size = memory_model.largest_pass(case.token_budget, 3 * CONTEXT + 6 * ANSWER, 6 * ANSWER, 64)
         return memory_model.scoring(made, shape, size)
@@ -126,25 +134,12 @@ def counted(case: Case):
     )
 
 
-def measured(case: Case, way: str) -> int:
-    """Bytes by which this process's resident memory rises while the case runs."""
-    from dlma.model import memory as machine
-
-    if way == "alive":
-        machine.keep_freed_memory = lambda: False
-    else:
-        machine.keep_freed_memory()
-    from dataclasses import replace
-
-    _run(replace(case, model="tiny", batch=2, rows=64, token_budget=512))  # what libraries load for good comes first
-    before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    return _run(case) - before
-
-
-def _run(case: Case) -> int:
-    """Do a case's work; the peak of resident memory when it was done."""
-    return {"training": _train, "scoring": _score, "sampling": _sample}[case.work](case)
+def measured(case: Case) -> int:
+    """Bytes of the weights, and of the most that the allocator has handed out beside them while the case runs."""
+    model = spec(case).load()
+    held = {id(t): t.nbytes for t in (*model.network.parameters(), *model.network.buffers())}
+    work: Callable[[Case, object], None] = {"training": _train, "scoring": _score, "sampling": _sample}[case.work]
+    return sum(held.values()) + allocated(lambda: work(case, model))
 
 
 def _pairs(case: Case, count: int) -> list:
@@ -165,14 +160,13 @@ def _pairs(case: Case, count: int) -> list:
     return rows
 
 
-def _train(case: Case) -> int:
+def _train(case: Case, model) -> None:
     from benchmarks import ours
     from dlma.model.engine import Engine
     from dlma.model.trees import Completion
     from dlma.records import ScoredPair
     from dlma.trainer.runtime import Runtime
 
-    model = spec(case).load()
     pairs = _pairs(case, 2 * case.batch)  # two steps: the second has the optimizer's state
     groups = [[Completion(p.plain_context_ids, a) for a in (p.positive_ids, p.negative_ids)] for p in pairs]
     scores = Engine(model, token_budget=case.token_budget).score(groups)
@@ -181,10 +175,8 @@ def _train(case: Case) -> int:
     recipe = ours.OPTIMIZER | ours.PLAIN_DPO | {"batch_pairs": case.batch, "optim.optimizer": case.optimizer}
     rule = ours.component("objective", recipe, model)
     rule.engine.token_budget, rule.engine.checkpointing = case.token_budget, case.checkpointing
-    peaks = []
     with tempfile.TemporaryDirectory() as scratch:
-        rule.fit(rows, Runtime(checkpoint_steps=1000), Path(scratch), lambda row: peaks.append(memory("VmHWM")))
-    return peaks[-1]  # before the weights are written
+        rule.fit(rows, Runtime(checkpoint_steps=1000), Path(scratch), lambda row: None)
 
 
 _LATER = (
@@ -193,75 +185,58 @@ _LATER = (
 )  # fmt: skip
 
 
-def _score(case: Case) -> int:
+def _score(case: Case, model) -> None:
     from benchmarks import ours
 
-    model = spec(case).load()
     scorer = ours.component("scorer", {}, model)
     scorer.engine.token_budget = case.token_budget
     scorer.score(_pairs(case, 24))
-    return memory("VmHWM")
 
 
-def _sample(case: Case) -> int:
+def _sample(case: Case, model) -> None:
     from benchmarks import ours
     from dlma.sampler.local import Request
 
-    model = spec(case).load()
     sampler = ours.component("sampler", ours.PLAIN_SAMPLING | {"max_new_tokens": ANSWER})
     sampler.rows = case.rows
     contexts = [pair.plain_context_ids for pair in _pairs(case, case.rows)]
     sampler.sample(model, [Request(i, context, ANSWER) for i, context in enumerate(contexts)])
-    return memory("VmHWM")
-
-
-def in_process(number: int, way: str) -> int:
-    """`measured` in a fresh process."""
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "out.json"
-        command = [sys.executable, "-m", "benchmarks.planned", "--one", str(number), way, str(out)]
-        surroundings = environment({}) | (HANDED_BACK if way == "alive" else {})
-        subprocess.run(command, cwd=ROOT, env=surroundings, check=True)
-        return json.loads(out.read_text(encoding="utf-8"))
 
 
 def planned_table(rows: list[dict]) -> str:
     """Counted against measured."""
     cells = []
     for row in rows:
-        off = row["counted"] / row["alive"] - 1
+        off = row["counted"] / row["measured"] - 1
         verdict = "held" if abs(off) <= ALLOWED else "**missed**"
-        sizes = [f"{row[name] / 1e6:,.0f}" for name in ("counted", *WAYS)]
+        sizes = [f"{row[name] / 1e6:,.1f}" for name in ("counted", "measured")]
         cells.append([row["name"], row["model"], *sizes, f"{100 * off:+.1f} %", verdict])
-    header = ["configuration", "model", "counted, MB", "alive, MB", "kept, MB", "counted against alive", "15 %"]
-    return table(header, cells)
+    return table(["configuration", "model", "counted, MB", "measured, MB", "off", "15 %"], cells)
 
 
 def main() -> int:
     """Count, measure, write; returns 1 if a configuration is further off than allowed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", type=int, nargs="*", help="numbers of configurations; the others stay as measured")
-    parser.add_argument("--one", nargs=3, metavar=("NUMBER", "WAY", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        number, way, out = options.one
-        Path(out).write_text(json.dumps(measured(CASES[int(number)], way)), encoding="utf-8")
-        return 0
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     for number in range(len(CASES)) if options.only is None else options.only:
         case = CASES[number]
-        folder(case.model), folder("tiny")
-        kept[str(number)] = asdict(case) | {way: in_process(number, way) for way in WAYS}
+        if case.model == REAL and real_folder() is None:
+            print(f"left out, the real model: {case.name}: it takes DLMA_BENCH_MODEL", file=sys.stderr)
+            continue
+        kept[str(number)] = asdict(case) | {"counted": counted(case).total, "measured": measured(case)}
+        print(planned_table([kept[str(number)]]).splitlines()[-1], file=sys.stderr, flush=True)
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     kept = {number: row for number, row in kept.items() if asdict(CASES[int(number)]).items() <= row.items()}
-    rows = [kept[key] | {"counted": counted(CASES[int(key)]).total} for key in sorted(kept, key=int)]
+    rows = [kept[key] for key in sorted(kept, key=int)]
     text = planned_table(rows)
     print(text)
     if len(rows) == len(CASES):
         page = ROOT / "docs" / "plan.md"
         page.write_text(between(page.read_text(encoding="utf-8"), text, START, END), encoding="utf-8")
-    return int(any(abs(row["counted"] / row["alive"] - 1) > ALLOWED for row in rows))
+    return int(any(abs(row["counted"] / row["measured"] - 1) > ALLOWED for row in rows))
 
 
 if __name__ == "__main__":

@@ -23,13 +23,17 @@ KINDS = ("sample", "score", "train", "rollouts", "steer", "none")
 
 @dataclass(frozen=True)
 class Device:
-    """A device: memory in bytes, peak operations per second in the run's dtype, bytes per second; and who says so."""
+    """A device: memory in bytes, peak operations per second in the run's dtype, bytes per second; and who says so.
+
+    link: bytes per second to another device of its machine, one way
+    """
 
     name: str
     memory: float
     rate: float
     bandwidth: float
     source: str
+    link: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,20 @@ class Workload:
 
     def seconds(
         self, shape: ModelSize, device: Device, *, compute: float, bandwidth: float, rows: int, cache: float
-    ) -> float:
-        """Time on one device at these shares of its rates; `rows` answers of `cache` bytes are decoded at once."""
+    ) -> dict[str, float]:
+        """Time on one device at these shares of its rates, by what it is bound by: compute or bandwidth.
+
+        rows, cache: so many answers of so many bytes are decoded at once
+        """
         reading = Workload(self.rows, self.read, 0.0, self.targets, self.seen, self.factor).operations(shape)
         rate = compute * device.rate
         moved = shape.bytes + rows * cache
-        one = max(moved / (bandwidth * device.bandwidth), FORWARD * rows * (shape.body + shape.head) / rate)
-        return reading / rate + self.drawn / rows * one
+        steps = self.drawn / rows
+        fetched = steps * moved / (bandwidth * device.bandwidth)
+        computed = steps * FORWARD * rows * (shape.body + shape.head) / rate
+        if fetched > computed:
+            return {"compute": reading / rate, "bandwidth": fetched}
+        return {"compute": reading / rate + computed}
 
 
 def sampled(context: ArrayLike, answer: ArrayLike, times: float = 1) -> Workload:

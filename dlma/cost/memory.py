@@ -14,12 +14,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dlma.cost.flops import ModelSize
 from dlma.cost.meta_model import Blueprint, drawn
+from dlma.cost.wire import Exchanged
 from dlma.functional.noise import draw
 from dlma.model.engine import Engine
 from dlma.model.load import ModelSpec
 from dlma.model.meter import body_weights
 from dlma.model.trees import Rows, padded_width
-from dlma.sampler.decode import READ_ROWS
+from dlma.sampler.decode import CHUNK, READ_ROWS
 from dlma.sampler.kv_cache import Slots, cache_width, row_attention
 
 _BUCKET_BYTES = 64 << 20  # of gradients that are sent at once (trainer/collectives.py), and their sum
@@ -121,11 +122,22 @@ def _count_gradients(model: Blueprint) -> dict[int, int]:
     return made
 
 
-def _in_parts(found: Footprint, model: Blueprint, processes: int) -> Footprint:
-    """The same where each process holds its part of the layers, and two of them whole while they run."""
+def _layers(model: Blueprint) -> tuple[list[int], list[int]]:
+    """Bytes of each layer's weights, and of those of them that are trained."""
     layers = [m for m in model.network.modules() if isinstance(m, GradientCheckpointingLayer)]
     held = [sum(p.nbytes for p in layer.parameters()) for layer in layers]
-    trained = [sum(p.nbytes for p in layer.parameters() if p.requires_grad) for layer in layers]
+    return held, [sum(p.nbytes for p in layer.parameters() if p.requires_grad) for layer in layers]
+
+
+def exchanged_of(model: Blueprint) -> Exchanged:
+    """What processes that train this model have to tell each other."""
+    held, trained = _layers(model)
+    return Exchanged(sum(p.nbytes for p in model.trained), sum(held), sum(trained))
+
+
+def _in_parts(found: Footprint, model: Blueprint, processes: int) -> Footprint:
+    """The same where each process holds its part of the layers, and two of them whole while they run."""
+    held, trained = _layers(model)
     gone = 1 - 1 / processes
     whole = sum(p.nbytes for p in model.trained) - sum(trained)
     copies = found.optimizer / max(1, whole + sum(trained))
@@ -138,9 +150,9 @@ def _in_parts(found: Footprint, model: Blueprint, processes: int) -> Footprint:
     )
 
 
-def with_reference(found: Footprint) -> Footprint:
-    """The same with a frozen copy of the model held beside it."""
-    return replace(found, reference=found.reference + found.weights)
+def with_reference(found: Footprint, models: int = 1) -> Footprint:
+    """The same with so many frozen copies of the model held beside it."""
+    return replace(found, reference=found.reference + models * found.weights)
 
 
 def fitting(cost: Callable[[Pass], int], size: Pass, most: int, room: float) -> Pass | None:
@@ -187,29 +199,41 @@ def scoring(spec: ModelSpec, config, size: Pass, *, models: int = 1) -> Footprin
         engine.token_logp(rows)
         rest = model.live.peak - weights
         body = min(rest, max(0, model.after_body - weights))
-        return Footprint(weights=weights, activations=body, head=rest - body, reference=(models - 1) * weights)
+        found = Footprint(weights=weights, activations=body, head=rest - body)
+        return with_reference(found, models - 1)
 
 
 def sampling(
-    spec: ModelSpec, config, *, rows: int, tile: int, room: int, temperature: float, top_k: int, top_p: float
+    spec: ModelSpec,
+    config,
+    *,
+    rows: int,
+    tile: int,
+    context: int,
+    answer: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    models: int = 1,
 ) -> Footprint:
-    """Of decoding `rows` answers side by side, `tile` of them a pass, each with room for so many tokens in all."""
+    """Of decoding `rows` answers side by side, `tile` of them a pass, with so many models held.
+
+    context, answer: tokens of the longest of each
+    """
     with drawn(spec, config) as model, torch.no_grad(), row_attention(model):
-        weights, width = model.live.live, cache_width(room)
+        weights, width = model.live.live, cache_width(context + answer)
         reader = Slots(READ_ROWS, width)
         tiles = [Slots(tile, width) for _ in range(-(-rows // tile))]
-        for slots in (reader, *tiles):
+        _decoded(model, reader, min(width, -(-context // CHUNK) * CHUNK))
+        for slots in tiles:
             logits = _decoded(model, slots, width)
             body = model.after_body
         cache = sum(t.nbytes for slots in (reader, *tiles) for pair in slots.stored.values() for t in pair)
         draw(logits, np.zeros(len(logits)), temperature=temperature, top_k=top_k, top_p=top_p)
         rest = model.live.peak - weights - cache
-        return Footprint(
-            weights=weights,
-            cache=cache,
-            activations=min(rest, max(0, body - weights - cache)),
-            head=rest - min(rest, max(0, body - weights - cache)),
-        )
+        kept = min(rest, max(0, body - weights - cache))
+        found = Footprint(weights=weights, cache=cache, activations=kept, head=rest - kept)
+        return with_reference(found, models - 1)
 
 
 def _decoded(model: Blueprint, slots: Slots, width: int) -> torch.Tensor:

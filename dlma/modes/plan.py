@@ -17,8 +17,12 @@ from rich.table import Table
 
 from dlma.plan.dry_run import DryRunContext
 from dlma.plan.estimate import Assumptions, RunPlan, StagePlan
-from dlma.ranges import Count, PartialShare, Positive, PositiveShare
+from dlma.plan.volume import Volume
+from dlma.plan.words import bound_line, cost_line, limit_lines, time_line
+from dlma.ranges import Count, Few, PartialShare, Positive, PositiveShare
 from dlma.screen import Console
+
+Stages = dict[str, list[tuple[RunPlan, StagePlan]]]
 
 
 @dataclass
@@ -27,6 +31,7 @@ class DeviceNode:
     bfloat16: Positive
     float32: Positive
     bandwidth: Positive
+    link: Positive
     source: str
 
 
@@ -40,20 +45,30 @@ def show(
     prompts: Count | None,
     held_out: Count | None,
     answer_tokens: Count | None,
+    nodes: Few,
+    network: Positive,
+    host_memory_gb: Positive | None,
+    price: Positive | None,
     compute_share: PositiveShare,
     bandwidth_share: PositiveShare,
     devices: dict[str, DeviceNode],
 ) -> None:
     """Print the plan of all cells; their configs have been checked."""
-    assumed = Assumptions(reserve, compute_share, bandwidth_share, answer_tokens)
+    assumed = Assumptions(reserve, compute_share, bandwidth_share, answer_tokens, nodes, network, host_memory_gb)
     cells = [DryRunContext(cfg, prompts=prompts, held_out=held_out) for cfg in cfgs]
     shapes: dict = {}
     outlooks = [RunPlan(cell, assumed, devices, device, memory_gb, shapes) for cell in cells]
     console = Console(width=None if sys.stdout.isatty() else 120)
     _print_head(console, outlooks)
-    console.print(stage_table(outlooks))
+    stages = by_name(outlooks)
+    todo = [one for found in stages.values() for one in found if not one[1].stage.done]
+    console.print(stage_table(outlooks, stages))
+    if outlooks[0].processes > 1:
+        console.print(moved_table(todo))
     largest = _distinct(outlooks)
     console.print(memory_table(largest))
+    for line in filter(None, [time_line(todo), bound_line(todo), cost_line(todo, price), *limit_lines(outlooks[0])]):
+        console.print(escape(line), highlight=False, soft_wrap=True)
     for outlook in largest:
         console.print(escape(fitting_line(outlook)), highlight=False, soft_wrap=True)
     for line in remarks(outlooks):
@@ -63,11 +78,12 @@ def show(
 def _print_head(console: Console, outlooks: Sequence[RunPlan]) -> None:
     for outlook in _distinct(outlooks, by=lambda o: (str(o.cell.spec), o.device.name)):
         shape, spec, device = outlook.shape, outlook.cell.spec, outlook.device
+        nodes = f" in {outlook.assumed.nodes} nodes" if outlook.assumed.nodes > 1 else ""
         why = f" ({spec.why})" if spec.why else ""
         text = (
             f"{spec.name}: {shape.parameters:,} parameters, {shape.trained:,} trained, {spec.dtype}{why}; on "
-            f"{outlook.processes} x {device.name} ({device.memory / 1e9:.0f} GB, {device.rate / 1e12:.3g} TFLOP/s, "
-            f"{device.bandwidth / 1e9:.0f} GB/s: {device.source})"
+            f"{outlook.processes} x {device.name}{nodes} ({device.memory / 1e9:.0f} GB, "
+            f"{device.rate / 1e12:.3g} TFLOP/s, {device.bandwidth / 1e9:.0f} GB/s: {device.source})"
         )
         console.print(escape(text), highlight=False, soft_wrap=True)
 
@@ -97,17 +113,22 @@ def _memory_key(outlook: RunPlan) -> tuple:
 _OF_MEMORY = ("_target_", "optim.optimizer", "batch_pairs", "token_budget", "checkpointing")
 
 
-def stage_table(outlooks: Sequence[RunPlan]) -> Table:
-    """A row for each kind of stage: how many the store has, how many would run, and what those would cost."""
-    cells = f", {len(outlooks)} cells" if len(outlooks) > 1 else ""
-    table = _table(f"stages{cells}", "stage", "cached", "to run", "prompts", "tokens", "TFLOP", "hours")
+def by_name(outlooks: Sequence[RunPlan]) -> Stages:
+    """The stages of all cells by what they are for, each once."""
     seen: set = set()
-    rows: dict[str, list[tuple[RunPlan, StagePlan]]] = {}
+    rows: Stages = {}
     for outlook in outlooks:
         for line in outlook.lines:
             if line.stage.folder not in seen:
                 seen.add(line.stage.folder)
                 rows.setdefault(line.name, []).append((outlook, line))
+    return rows
+
+
+def stage_table(outlooks: Sequence[RunPlan], rows: Stages) -> Table:
+    """A row for each kind of stage: how many the store has, how many would run, and what those would cost."""
+    cells = f", {len(outlooks)} cells" if len(outlooks) > 1 else ""
+    table = _table(f"stages{cells}", "stage", "cached", "to run", "prompts", "tokens", "TFLOP", "hours", "bound by")
     total = 0.0
     for name, found in rows.items():
         todo = [(o, line) for o, line in found if not line.stage.done]
@@ -123,19 +144,40 @@ def stage_table(outlooks: Sequence[RunPlan]) -> Table:
         "",
         "",
         _hours(total),
+        "",
     )
+    return table
+
+
+def moved_table(todo: Sequence[tuple[RunPlan, StagePlan]]) -> Table:
+    """What each stage moves: sent by a device, written to the shared folder, held by a process; in GB, else in MB."""
+    rows: dict[str, list[Volume]] = {}
+    for _, line in todo:
+        rows.setdefault(line.name, []).append(line.volume)
+    found = {
+        name: [sum(one.sent for one in own), sum(one.written for one in own), max(one.held for one in own)]
+        for name, own in rows.items()
+    }
+    unit, size = ("GB", 1e9) if max(map(max, found.values())) >= 1e9 else ("MB", 1e6)
+    columns = ("a device sends", "written", "rows in a process", "shards")
+    table = _table(f"moved, {unit}", "stage", *columns)
+    for name, values in found.items():
+        shards = sum(one.shards for one in rows[name])
+        if any(values):
+            cells = [f"{value / size:,.2f}" if value else "" for value in values]
+            table.add_row(name, *cells, f"{shards:,}" if shards else "")
     return table
 
 
 def _costs(todo: Sequence[tuple[RunPlan, StagePlan]], hours: float) -> list[str]:
     if any(line.load is None for _, line in todo):
-        return ["not counted", "", "", ""]
+        return ["not counted", "", "", "", ""]
     loads = [(o, line.load) for o, line in todo if line.load is not None and line.load.tokens]
     if not loads:
-        return ["", "", "", ""]
+        return ["", "", "", "", ""]
     operations = sum(load.operations(o.shape) for o, load in loads)
     counts = (sum(load.rows for _, load in loads), sum(load.tokens for _, load in loads))
-    return [f"{counts[0]:,}", f"{counts[1]:,.0f}", f"{operations / 1e12:,.3g}", _hours(hours)]
+    return [f"{counts[0]:,}", f"{counts[1]:,.0f}", f"{operations / 1e12:,.3g}", _hours(hours), todo[0][1].bound]
 
 
 def _hours(hours: float) -> str:
@@ -191,6 +233,10 @@ def remarks(outlooks: Sequence[RunPlan]) -> list[str]:
         f"{first.assumed.compute_share:.0%} of the peak rate and {first.assumed.bandwidth_share:.0%} of the bandwidth"
     )
     lines.append(f"hours assume {shares} (mode.compute_share, mode.bandwidth_share)")
+    if first.processes > 1:
+        wires = f"{first.cluster.rate / 1e9:g} GB/s on the slowest wire of a ring through all devices"
+        lines.append(f"and {wires} (link, mode.network), with nothing sent while computing")
+        lines.append("not counted: reading and writing, and what rank 0 does alone (contexts, joining, reports)")
     return lines
 
 

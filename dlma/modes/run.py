@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from dataclasses import fields
 
 import yaml
 from omegaconf import DictConfig
@@ -17,6 +18,7 @@ from dlma.config.help import conf_dir
 from dlma.config.run_names import run_folder
 from dlma.context import RunContext
 from dlma.cost.flops import ModelSize
+from dlma.cost.wire import Exchanged
 from dlma.plan.dry_run import HERE, DryRunContext
 from dlma.plan.estimate import Assumptions, RunPlan
 from dlma.trainer import ranks
@@ -41,11 +43,11 @@ class QuickPlan(RunPlan):
 
     def __init__(self, cell: DryRunContext) -> None:
         node = yaml.safe_load((conf_dir() / "mode" / "plan.yaml").read_text(encoding="utf-8"))["mode"]
-        names = ("reserve", "compute_share", "bandwidth_share", "answer_tokens")
-        super().__init__(cell, Assumptions(**{name: node[name] for name in names}), {}, HERE, None, {})
+        known = {field.name: node[field.name] for field in fields(Assumptions)}
+        super().__init__(cell, Assumptions(**known), {}, HERE, None, {})
 
     @property
-    def model_sizes(self) -> tuple[ModelSize, int]:
+    def model_sizes(self) -> tuple[ModelSize, int, Exchanged]:
         from dlma.model.compute_dtype import shapes_of
 
         config, number = self.config.get_text_config(), 4 if self.cell.spec.dtype == "float32" else 2
@@ -54,7 +56,8 @@ class QuickPlan(RunPlan):
         attention = config.num_hidden_layers * config.hidden_size
         parameters = sum(matrices.values())
         head = config.vocab_size * config.hidden_size
-        return ModelSize(parameters, 0, body, head, attention, number * parameters), 2 * number * attention
+        shape = ModelSize(parameters, 0, body, head, attention, number * parameters)
+        return shape, 2 * number * attention, Exchanged(0, 0, 0)  # what runs here exchanges by memory
 
 
 def foretold(cell: DryRunContext) -> str | None:

@@ -8,9 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dlma.cost.flops import Device, ModelSize, Workload, work_of
-from dlma.errors import UserError
-from dlma.plan import loads
+from dlma.cost.wire import Cluster, Exchanged
+from dlma.plan import loads, volume
+from dlma.plan.device import named, this_machine
 from dlma.plan.dry_run import HERE, DryRunContext, Sizes, planned_stages
+from dlma.plan.volume import Volume
 from dlma.store.stage import Stage
 
 if TYPE_CHECKING:
@@ -19,22 +21,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage: what it is for, its key's stage, and what it would compute (None: not known)."""
+    """A stage: what it is for, its key's stage, what it would compute (None: not known) and move.
+
+    parts: hours by what they are bound by: compute, bandwidth (of a device's memory) or network
+    """
 
     name: str
     stage: Stage
     load: Workload | None
-    hours: float | None
+    parts: dict[str, float]
+    volume: Volume
+
+    @property
+    def hours(self) -> float | None:
+        return None if self.load is None else sum(self.parts.values())
+
+    @property
+    def bound(self) -> str:
+        """What most of its time is spent on; nothing where it takes none."""
+        return max(self.parts, key=self.parts.__getitem__) if self.hours else ""
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What is assumed of the device."""
+    """What is assumed of the devices: mode.* of the same names.
+
+    network, host_memory_gb: of a node, 1e9 bytes per second to the others and 1e9 bytes of memory
+    """
 
     reserve: float
     compute_share: float
     bandwidth_share: float
     answer_tokens: int | None
+    nodes: int
+    network: float
+    host_memory_gb: float | None
 
 
 class RunPlan:
@@ -51,7 +72,7 @@ class RunPlan:
         devices: Mapping[str, dict],
         chosen: str,
         memory: float | None,
-        shapes: dict[str, tuple[ModelSize, int]],
+        shapes: dict[str, tuple[ModelSize, int, Exchanged]],
     ) -> None:
         self.cell, self.cfg, self.assumed = cell, cell.cfg, assumed
         self.stages = planned_stages(cell)
@@ -73,35 +94,47 @@ class RunPlan:
         return self.model_sizes[0]
 
     @property
-    def model_sizes(self) -> tuple[ModelSize, int]:
-        """The model's sizes, and the bytes of a token's keys and values; plans of one model draw it once."""
+    def model_sizes(self) -> tuple[ModelSize, int, Exchanged]:
+        """The model's sizes, bytes of a token's keys and values, and what is exchanged; drawn once for each model."""
         key = f"{self.cell.spec} {self._trains}"
         if key not in self._shapes:
-            from dlma.cost.memory import position_bytes, shape_of
+            from dlma.cost.memory import exchanged_of, position_bytes, shape_of
             from dlma.cost.meta_model import drawn
 
             with drawn(self.cell.spec, self.config) as model:
-                self._shapes[key] = shape_of(model, self.config, trains=self._trains), position_bytes(model)
+                shape = shape_of(model, self.config, trains=self._trains)
+                self._shapes[key] = shape, position_bytes(model), exchanged_of(model)
         return self._shapes[key]
 
     @cached_property
     def device(self) -> Device:
         """The device that the plan is for."""
-        dtype = self.cell.spec.dtype
         if self._chosen == HERE:
-            found = _this_machine(self.config, dtype, self.cfg.trainer.accelerator)
-        elif self._chosen in self._devices:
-            node = self._devices[self._chosen]
-            rates = (node[dtype] * 1e12, node["bandwidth"] * 1e9)
-            found = Device(self._chosen, node["memory_gb"] * 1e9, *rates, node["source"])
+            found = this_machine(self.config, self.cell.spec.dtype, self.cfg.trainer.accelerator)
         else:
-            raise UserError(f"mode.device={self._chosen}: choose {HERE} or one of {', '.join(self._devices)}")
+            found = named(self._devices, self._chosen, self.cell.spec.dtype)
         memory = found.memory if self._memory is None else self._memory * 1e9
-        return Device(found.name, memory, found.rate, found.bandwidth, found.source)
+        return replace(found, memory=memory)
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The devices, and the wires between them."""
+        return Cluster(self.assumed.nodes, self.cfg.trainer.devices, self.device.link, self.assumed.network * 1e9)
 
     @property
     def processes(self) -> int:
-        return self.cfg.trainer.devices
+        return self.assumed.nodes * self.cfg.trainer.devices
+
+    @property
+    def per_prompt(self) -> int:
+        """Pairs made of a training prompt."""
+        known = work_of(self.cfg.pairs)
+        return known.get("per_prompt", 1)
+
+    @property
+    def spread(self) -> bool:
+        """Whether training spreads the layers over the devices."""
+        return self.cfg.trainer.strategy == "fsdp"
 
     @property
     def _trains(self) -> bool:
@@ -118,15 +151,53 @@ class RunPlan:
         found = []
         for name, stage in self.stages.items():
             load = loads.load_of(name, self.cfg, self.sizes, samples)
-            found.append(StagePlan(name, stage, load, None if load is None else self._hours(load)))
+            moved = self._volume(name.split()[0])
+            found.append(StagePlan(name, stage, load, {} if load is None else self._hours(name, load, moved), moved))
         return found
 
-    def _hours(self, load: Workload) -> float:
+    def _hours(self, name: str, load: Workload, moved: Volume) -> dict[str, float]:
+        """By what they are bound by. What is not done together is rank 0's alone."""
         shares = {"compute": self.assumed.compute_share, "bandwidth": self.assumed.bandwidth_share}
         width = self.sizes.contexts["plain"].mean + self.sizes.answer.mean / 2
         cache = width * self.model_sizes[1]
         one = load.seconds(self.shape, self.device, rows=self._samples_at_once, cache=cache, **shares)
-        return one / 3600 / self.processes
+        at_once = self.processes if name.split()[0] in volume.TOGETHER else 1
+        found = {bound: seconds / 3600 / at_once for bound, seconds in one.items()}
+        return found | ({"network": moved.sent / self.cluster.rate / 3600} if moved.sent else {})
+
+    def _volume(self, name: str) -> Volume:
+        """What a stage moves; a policy's weights and resume points are what its process, or all of them, write."""
+        rows = volume.rows_of(name, self.sizes, self.per_prompt)
+        written, held = volume.row_bytes(name, self.sizes)
+        if name == "policy":
+            return Volume(self._sent_training(), self._policy_bytes(), rows * held)
+        if name not in volume.TOGETHER:
+            return Volume(0.0, rows * written, rows * held)
+        weights = self.cluster.sent(self.shape.bytes) * (self._models if name == "aligned" else 1)
+        return Volume(weights, rows * written, rows * held, -(-rows // self.cfg.trainer.shard_rows))
+
+    @property
+    def _steps(self) -> int:
+        """Optimizer steps of the policy's training, as StepLoader cuts them (training/rule.py)."""
+        rows = self.sizes.train * self.per_prompt
+        return rows // min(self.batch_pairs, rows) * self.cfg.objective.epochs if self.batch_pairs and rows else 0
+
+    def _sent_training(self) -> float:
+        """Bytes that each device sends: the weights that DDP compares once, and what each step exchanges."""
+        passes = -(-self.pairs // self.micro.rows) if self._steps else 0
+        each = self.model_sizes[2].step(self.cluster, passes, spread=self.spread)
+        return self._steps * each + (0.0 if self.spread else self.cluster.sent(self.shape.bytes))
+
+    def _policy_bytes(self) -> float:
+        """The trained weights, and at each resume point these and the optimizer's copies."""
+        from dlma.cost.memory import STATE_COPIES
+
+        if not self._steps:
+            return 0.0
+        trained = self.model_sizes[2].gradients  # as large as what they are the gradients of
+        points = self._steps // self.cfg.trainer.checkpoint_steps
+        frozen = self.shape.bytes - trained if self.spread else 0
+        return trained + points * (trained * (1 + STATE_COPIES[self.cfg.objective.optim.optimizer]) + frozen)
 
     @cached_property
     def footprints(self) -> dict[str, Footprint]:
@@ -147,6 +218,12 @@ class RunPlan:
         )
 
     @property
+    def batch_pairs(self) -> int:
+        """Pairs of a step of the policy's training; 0 where it is trained otherwise, or not at all."""
+        node = self.cfg.objective
+        return node.batch_pairs if work_of(node).get("kind") == "train" else 0
+
+    @property
     def _answers(self) -> int:
         return work_of(self.cfg.objective)["answers"]
 
@@ -159,25 +236,39 @@ class RunPlan:
         from dlma.cost import memory as memory_model
         from dlma.sampler.local import TILE
 
-        rows, room = self._samples_at_once, max(c.most for c in self.sizes.contexts.values()) + self.sizes.answer.most
+        rows = self._samples_at_once
         settings = {name: getattr(self.cfg.sampler, name) for name in ("temperature", "top_k", "top_p")}
         tile = TILE if self.cfg.trainer.accelerator == "cpu" else rows
         return memory_model.sampling(
-            self.cell.frozen, self.config, rows=max(rows, tile), tile=tile, room=room, **settings
+            self.cell.frozen,
+            self.config,
+            rows=max(rows, tile),
+            tile=tile,
+            context=max(c.most for c in self.sizes.contexts.values()),
+            answer=self.sizes.answer.most,
+            models=self._models,
+            **settings,
         )
+
+    @property
+    def _models(self) -> int:
+        """Whole models that are held when the policy answers: an adapter is put on the base's own weights."""
+        return 2 if self._trains and self.cell.spec.lora is None else 1
 
     def _scoring(self) -> Footprint:
         from dlma.cost import memory as memory_model
 
         contexts, most = self.sizes.contexts.values(), self.sizes.answer.most
         width = sum(c.most for c in contexts) + 2 * len(contexts) * most
-        budget = self.cell.setting("scorer.token_budget", 8192)
-        frozen = replace(self.cell.frozen, dtype=self.cell.score_dtype)
-        size = memory_model.largest_pass(budget, width, 2 * len(contexts) * most, self.sizes.train)
-        # an adapter is put on the base's own weights, which are those that score where the type is one
-        one = self.cell.spec.lora is not None and frozen.dtype == self.cell.frozen.dtype
-        models = 2 if self._trains and not one else 1
-        return memory_model.scoring(frozen, self.config, size, models=models)
+        budget, rows = self.cell.setting("scorer.token_budget", 8192), self.sizes.train * self.per_prompt
+        size = memory_model.largest_pass(budget, width, 2 * len(contexts) * most, rows)
+        # the answers' log-probs are the model's and the base's; the pairs' are one model's, in a type of its own
+        held = {self.cell.score_dtype: 1} | {self.cell.frozen.dtype: self._models}
+        found = [
+            memory_model.scoring(replace(self.cell.frozen, dtype=dtype), self.config, size, models=models)
+            for dtype, models in held.items()
+        ]
+        return max(found, key=lambda one: one.total)
 
     def _training(self, size: Pass) -> Footprint:
         from dlma.cost import memory as memory_model
@@ -191,7 +282,7 @@ class RunPlan:
             passes=-(-self.pairs // size.rows),
             checkpointing=self.cell.setting("objective.checkpointing", False),
             processes=self.processes,
-            spread=self.cfg.trainer.strategy == "fsdp",
+            spread=self.spread,
         )
         if work_of(objective).get("reference"):
             return memory_model.with_reference(found)
@@ -204,16 +295,3 @@ class RunPlan:
 
         room = (1 - self.assumed.reserve) * self.device.memory
         return fitting(lambda size: self._training(size).total, self.micro, self.pairs, room)
-
-
-def _this_machine(config, dtype: str, accelerator: str) -> Device:
-    """This machine as a device, its rates measured: the best matrix product, and copying."""
-    import torch
-
-    from dlma.model.memory import device_bytes
-    from dlma.model.meter import copying_rate, matmul_peak
-
-    device = torch.device("cuda" if accelerator == "gpu" and torch.cuda.is_available() else "cpu")
-    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    rate = matmul_peak(512, config.hidden_size, inner, getattr(torch, dtype), device)
-    return Device(HERE, device_bytes(device), rate, copying_rate(device), "measured now")

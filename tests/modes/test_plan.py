@@ -106,10 +106,12 @@ def test_half_precision_halves_the_weights(folder):
 def test_sampling_holds_keys_and_values_of_every_row_and_of_those_being_read(folder):
     config = small_network("llama", context=512).config
     draws = dict(temperature=1.0, top_k=0, top_p=1.0)
-    found = memory_model.sampling(spec(folder), config, rows=128, tile=64, room=100, **draws)
+    lengths = dict(rows=128, tile=64, context=60, answer=40)
+    one, two = (memory_model.sampling(spec(folder), config, **lengths, **draws, models=n) for n in (1, 2))
     head_size = config.hidden_size // config.num_attention_heads
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size * 4
-    assert found.cache == token * 128 * (16 + 128)  # 100 tokens are 128 slots; 16 rows are read at a time
+    assert one.cache == token * (128 * 128 + 16 * 64)  # 100 tokens are 128 slots; 16 rows of 60 are read at a time
+    assert two.total - one.total == two.reference == one.weights
     with drawn(spec(folder), config) as model:
         assert memory_model.position_bytes(model) == token
 

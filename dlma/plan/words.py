@@ -1,0 +1,63 @@
+"""What follows from a plan, in lines: where the time goes, what it costs, and what more prompts would run into."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from dlma.plan.estimate import RunPlan, StagePlan
+from dlma.plan.volume import MOST_IDS, most_prompts
+
+_SHOWN = 0.05  # of the time: stages that take less are not named
+Todo = Sequence[tuple[RunPlan, StagePlan]]
+
+
+def time_line(todo: Todo) -> str:
+    """The shares of the stages that would run, the longest first, and what each is bound by; empty if all are none."""
+    hours: dict[str, Counter[str]] = {}
+    for _, line in todo:
+        hours.setdefault(line.name, Counter()).update(line.parts)
+    total = sum(own.total() for own in hours.values())
+    order = sorted(hours.items(), key=lambda item: -item[1].total())
+    shown = [(name, own) for name, own in order if own.total() >= _SHOWN * total > 0]
+    words = [f"{name} {own.total() / total:.0%} (mostly {own.most_common(1)[0][0]})" for name, own in shown]
+    return f"where the time goes: {', '.join(words)}" if words else ""
+
+
+def bound_line(todo: Todo) -> str:
+    """How much of the time each of compute, bandwidth and network takes; empty if nothing takes time."""
+    found: Counter[str] = Counter()
+    for _, line in todo:
+        found.update(line.parts)
+    if not found.total():
+        return ""
+    shares = ", ".join(f"{bound} {hours / found.total():.0%}" for bound, hours in found.most_common())
+    return f"bottleneck: {found.most_common(1)[0][0]} ({shares} of the time)"
+
+
+def cost_line(todo: Todo, price: float | None) -> str:
+    """Hours times devices, and times a price."""
+    spent = sum((line.hours or 0.0) * outlook.processes for outlook, line in todo)
+    words = f"cost: {spent:,.1f} device-hours"
+    return words if price is None else f"{words}, {spent * price:,.0f} at {price:g} an hour"
+
+
+def limit_lines(outlook: RunPlan) -> list[str]:
+    """What more prompts would run into, and from how many on: the first that is met stands first."""
+    sizes, found, lines = outlook.sizes, {}, []
+    if 0 < outlook.batch_pairs < outlook.processes:
+        lines.append(
+            f"refused: a step's {outlook.batch_pairs} pairs cannot be shared out over {outlook.processes} processes: "
+            "raise recipe.batch_pairs"
+        )
+    found[f"a column of a stage's table holds {MOST_IDS:,} token ids"] = most_prompts(sizes, outlook.per_prompt)
+    held = max(line.volume.held for line in outlook.lines) * outlook.cfg.trainer.devices
+    memory = outlook.assumed.host_memory_gb
+    if memory is not None and held:
+        words = f"a node's {memory:,.0f} GB hold the rows of {outlook.cfg.trainer.devices} processes"
+        found[words] = int(sizes.train * memory * 1e9 / held)
+    order = sorted(found, key=found.__getitem__)
+    beyond = [f"{words} up to {found[words]:,} prompts" for words in order]
+    first = order[0]
+    verdict = f"breaks first, and before {sizes.train:,}" if found[first] < sizes.train else "breaks first"
+    return [*lines, f"{verdict}: {beyond[0]}", *(f"then: {words}" for words in beyond[1:])]
