@@ -243,7 +243,7 @@ def report(cell: RunContext, asked: Asked, truth: str | None, sizes: Sequence[fl
     _write(cell, rows, by_category, asked, held)
     _print(rows, cell, truth or HUMAN)
     if by_category:
-        print_table(run_tables.categories(by_category), Console())
+        print_table(run_tables.agreements(by_category), Console())
     return rows
 
 

@@ -105,6 +105,17 @@ def categories(rows: Sequence[CategoryRow]) -> Table:
     return Table("", [Column("category"), *columns.values()], lines)
 
 
+def agreements(rows: Sequence[CategoryRow]) -> Table:
+    """A line per category, a column per signal, by its name alone: there are many of both."""
+    found = {(row.category, row.metric.removeprefix("agreement/")): row.estimate for row in rows}
+    signals = list(dict.fromkeys(signal for _, signal in found))
+    lines: list[list[Cell]] = [
+        [name, *(Value(found[name, one], "share") if (name, one) in found else None for one in signals)]
+        for name in sorted({name for name, _ in found})
+    ]
+    return Table("agreement by category", [Column("category"), *(Column(one, "value") for one in signals)], lines)
+
+
 def trajectory(found: Trajectory) -> Table:
     """The steps of a run, and what was measured at each of them."""
     points = found.points

@@ -68,7 +68,7 @@ def test_without_human_pairs_it_says_what_is_missing(wrong, settings, tmp_path, 
     assert "pairs=human" in capsys.readouterr().err
 
 
-def test_a_set_of_right_and_wrong_answers_is_read_whole_and_by_category(settings, tmp_path, monkeypatch):
+def test_a_set_of_right_and_wrong_answers_is_read_whole_and_by_category(settings, tmp_path, monkeypatch, capsys):
     """Every right answer against every other one, of all prompts, however they would be split."""
     monkeypatch.chdir(tmp_path)
     asked = {question: ("Focus" if n % 2 else "Ties") for n, question in enumerate(QUESTIONS[:8])}
@@ -94,6 +94,10 @@ def test_a_set_of_right_and_wrong_answers_is_read_whole_and_by_category(settings
     }
     by = {name: [hit for q in asked if asked[q] == name for hit in won[q]] for name in ("Focus", "Ties")}
     assert found == {name: pytest.approx(sum(hits) / len(hits)) for name, hits in by.items()}
+    said = capsys.readouterr().out.partition("agreement by category")[2].splitlines()
+    assert [line.split()[0] for line in said if line.strip()][::2][:2] == ["category", "Focus"] and " Ties " in "".join(
+        said
+    )
 
 
 LAB = ["experiment=scorer_accuracy", "data.train=24", "data.validation=2", "data.test=24", "recipe.max_new_tokens=32"]
