@@ -77,7 +77,7 @@ clean:
 	rm -rf $(VENV)
 
 # Ours against its peers on this machine: see benchmarks/README.md. A run that was stopped is taken up again.
-.PHONY: bench bench-full ledger
+.PHONY: bench bench-full bench-gpu ledger
 BENCH := $(VENV)/.bench
 
 bench: $(BENCH)
@@ -85,6 +85,9 @@ bench: $(BENCH)
 
 bench-full: $(BENCH)
 	$(BIN)/python -m benchmarks.run full
+
+bench-gpu: $(BENCH)
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 ledger: $(BENCH)
 	$(BIN)/python -m benchmarks.ledger

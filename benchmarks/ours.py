@@ -43,8 +43,17 @@ def component(group: str, recipe: dict, *runtime: object):
     return build(cfg[group], *runtime)
 
 
-def train(model, pairs: Sequence[ScoredPair], clock: Clock, *, batch: int, lora: bool = False) -> dict:
-    """The reference pass, then one epoch of DPO over the pairs."""
+def train(
+    model,
+    pairs: Sequence[ScoredPair],
+    clock: Clock,
+    *,
+    batch: int,
+    lora: bool = False,
+    accelerator: str = "cpu",
+    saved: bool = True,
+) -> dict:
+    """The reference pass, then one epoch of DPO over the pairs; saved: the policy is written at the end."""
     from dlma.model.engine import Engine
     from dlma.model.trees import Completion as Branch
     from dlma.trainer.runtime import Runtime
@@ -60,8 +69,10 @@ def train(model, pairs: Sequence[ScoredPair], clock: Clock, *, batch: int, lora:
         rows = [row for _, row in sorted(zip(visits(len(pairs), batch), rows, strict=True), key=lambda pair: pair[0])]
         recipe = OPTIMIZER | PLAIN_DPO | {"batch_pairs": batch} | (ADAPTER_RATE if lora else {})
         rule = component("objective", recipe, model)
+        if not saved:
+            rule.save = lambda folder: None
         clock.mark()
-        rule.fit(rows, Runtime(threads=0), Path(scratch), lambda row: clock.mark())
+        rule.fit(rows, Runtime(threads=0, accelerator=accelerator), Path(scratch), lambda row: clock.mark())
     return {"loss": sum(row["loss"] for row in rule.log_rows) / len(rule.log_rows)}
 
 

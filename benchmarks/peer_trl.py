@@ -25,26 +25,47 @@ def train(
     checkpointing: bool,
     lora: bool = False,
 ) -> dict:
-    """One epoch of DPO over the pairs, in their order."""
+    """One epoch of DPO over the pairs, in their order, on a folder's model in float32."""
+    import datasets  # noqa: F401  (imports are no part of the work)
+    import trl  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with clock.span("work"):
+        model = AutoModelForCausalLM.from_pretrained(model_folder, dtype="float32")
+        settings = {"precompute": precompute, "checkpointing": checkpointing, "lora": lora}
+        return fit(model, AutoTokenizer.from_pretrained(model_folder), pairs, clock, batch=batch, **settings)
+
+
+def fit(
+    model,
+    tokenizer,
+    pairs: Sequence[ScoredPair],
+    clock: Clock,
+    *,
+    batch: int,
+    precompute: bool,
+    checkpointing: bool,
+    lora: bool,
+    gpu: bool = False,
+) -> dict:
+    """`train` on a model as it is."""
     os.environ["TQDM_DISABLE"] = "1"
     import transformers
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     trainer_class, mark = _classes(clock)
     rate = (OPTIMIZER | (ADAPTER_RATE if lora else {}))["lr"]
     transformers.utils.logging.set_verbosity_error()
-    with tempfile.TemporaryDirectory() as scratch, clock.span("work"):
-        rows = [
-            {"prompt_ids": p.plain_context_ids, "chosen_ids": p.positive_ids, "rejected_ids": p.negative_ids}
-            for p in pairs
-        ]
+    rows = [
+        {"prompt_ids": p.plain_context_ids, "chosen_ids": p.positive_ids, "rejected_ids": p.negative_ids} for p in pairs
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
         trainer = trainer_class(
-            AutoModelForCausalLM.from_pretrained(model_folder, dtype="float32"),
-            args=_settings(scratch, batch, precompute, checkpointing, rate),
+            model,
+            args=_settings(scratch, batch, precompute, checkpointing, rate, gpu),
             peft_config=_adapter() if lora else None,
             train_dataset=Dataset.from_list(rows),
-            processing_class=AutoTokenizer.from_pretrained(model_folder),
+            processing_class=tokenizer,
             callbacks=[mark],
         )
         trainer.train()
@@ -64,7 +85,7 @@ def _adapter():
     )
 
 
-def _settings(scratch: str, batch: int, precompute: bool, checkpointing: bool, rate: float):
+def _settings(scratch: str, batch: int, precompute: bool, checkpointing: bool, rate: float, gpu: bool):
     from trl import DPOConfig
 
     return DPOConfig(
@@ -78,7 +99,7 @@ def _settings(scratch: str, batch: int, precompute: bool, checkpointing: bool, r
         optim="adamw_torch",
         beta=OPTIMIZER["beta"],
         bf16=False,
-        use_cpu=True,
+        use_cpu=not gpu,
         gradient_checkpointing=checkpointing,
         precompute_ref_log_probs=precompute,
         max_length=None,

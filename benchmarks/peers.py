@@ -44,7 +44,7 @@ def official(model, pairs: Sequence[Pair], clock: Clock) -> list[list[float]]:
 
 def _full_softmax(model, rows: Sequence[Branch], start: int) -> list[float]:
     part = rows[start : start + OFFICIAL_ROWS]
-    ids, mask = _padded(part, left=False)
+    ids, mask = _padded(part, left=False, device=model.device)
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].to(torch.float64)
     logp = logits.log_softmax(-1).gather(2, ids[:, 1:].unsqueeze(-1)).squeeze(-1)
     return [
@@ -66,7 +66,7 @@ def fair(model, pairs: Sequence[Pair], clock: Clock) -> list[list[float]]:
 
 def _last_positions(model, rows: Sequence[Branch]) -> list[float]:
     """Rows end together (padded on the left), so that all answers lie in the last positions."""
-    ids, mask = _padded(rows, left=True)
+    ids, mask = _padded(rows, left=True, device=model.device)
     kept = max(len(answer) for _, answer in rows) + 1
     position = (mask.cumsum(1) - 1).clamp_min(0)
     logits = model(
@@ -77,7 +77,7 @@ def _last_positions(model, rows: Sequence[Branch]) -> list[float]:
     return [logp[i, kept - 1 - len(answer) :].sum().item() for i, (_, answer) in enumerate(rows)]
 
 
-def _padded(rows: Sequence[Branch], *, left: bool) -> tuple[Tensor, Tensor]:
+def _padded(rows: Sequence[Branch], *, left: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     tokens = [[*context, *answer] for context, answer in rows]
     width = max(map(len, tokens))
     ids, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
@@ -85,7 +85,7 @@ def _padded(rows: Sequence[Branch], *, left: bool) -> tuple[Tensor, Tensor]:
         span = slice(width - len(values), width) if left else slice(0, len(values))
         ids[row, span] = torch.tensor(values)
         mask[row, span] = 1
-    return ids, mask
+    return ids.to(device), mask.to(device)
 
 
 def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -121,7 +121,7 @@ def generate(model, task: Task, clock: Clock, rows: int) -> int:
     with clock.span("work"), torch.no_grad():
         for start in range(0, len(order), rows):
             members = order[start : start + rows]
-            ids, mask = _padded([(task.contexts[i], ()) for i in members], left=True)
+            ids, mask = _padded([(task.contexts[i], ()) for i in members], left=True, device=model.device)
             wanted = None if task.lengths is None else [task.lengths[i] for i in members]
             stop = [] if wanted is None else [_at_length(ids.shape[1], wanted)]
             settings = _settings(model, task)
@@ -167,7 +167,7 @@ def _at_length(width: int, lengths: Sequence[int]):
         wanted = torch.tensor(lengths)
 
         def __call__(self, input_ids, scores, **rest):
-            return input_ids.shape[1] - width >= self.wanted
+            return (input_ids.shape[1] - width >= self.wanted).to(input_ids.device)
 
     return AtLength()
 
