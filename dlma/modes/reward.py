@@ -103,7 +103,7 @@ def keep(cell: RunContext, trained: Stage, rewarded: Stage, rows: Sequence[Row])
         base=cell.frozen.source or cell.frozen.name,
         weights=cell.base_hashes(),
         data=cell.settings["data"].get("path") or "the built-in data",
-        pairs=right.n,
+        pairs=rewarded.table().num_rows,
         accuracy=right.value,
         low=right.low,
         high=right.high,
