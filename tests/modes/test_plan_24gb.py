@@ -38,5 +38,5 @@ def test_the_recipe_fits_with_a_tenth_left_free(run_main, tmp_path, name):
     }
 
 
-def test_with_a_third_more_answers_side_by_side_the_larger_one_does_not_fit(run_main, tmp_path):
-    assert "sampling does not fit 24 GB" in planned(run_main, tmp_path, "qwen3_8b", "recipe.rows=32")
+def test_with_half_more_answers_side_by_side_the_larger_one_does_not_fit(run_main, tmp_path):
+    assert "sampling does not fit 24 GB" in planned(run_main, tmp_path, "qwen3_8b", "recipe.rows=36")
