@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from dlma.statistics import curve_fit
 from dlma.statistics.curve_fit import HeightScale
@@ -77,3 +78,20 @@ def test_a_share_and_its_logit_are_each_others_inverse_at_none_and_all_too():
         assert float(scale.slope(scale.to(share))) == pytest.approx(slope, rel=1e-6)
     plain = HeightScale()
     assert (float(plain.to(3.5)), plain.back(3.5), float(plain.slope(3.5))) == (3.5, 3.5, 1.0)
+
+
+@pytest.mark.parametrize("shape", [0.0, 0.35, -0.5])
+def test_an_interval_with_what_the_lines_miss_covers_a_bent_curve_and_one_without_does_not(shape):
+    """Three curves with five settings each and little noise, read in the widest gap of the first."""
+    rng, sd, at, trials = np.random.default_rng(0), 0.01, 1.27, 300
+    truth = lambda x: 1 - 1.8 * x + shape * x**2  # noqa: E731
+    covered = np.zeros(2)
+    for _ in range(trials):
+        places = [np.array([0.0, *np.sort(rng.normal([0.37, 0.64, 0.94, 1.6, 2.1], 0.02))]) for _ in range(3)]
+        curves = [(x, truth(x) + rng.normal(0, sd, 6)) for x in places]
+        bend, found = curve_fit.bend(curves, monotone=True), curve_fit.read(*curves[0], at, monotone=True)
+        noise = 1.96 * sd * math.sqrt(float((found.weights**2).sum()))
+        missed = float(stdtrit(bend.count, 0.975)) * bend.size * found.room
+        covered += [abs(found.height - truth(at)) <= half for half in (math.hypot(noise, missed), noise)]
+    with_lines, without = covered / trials
+    assert with_lines >= 0.93 and (without < 0.7 if shape else without >= 0.9)

@@ -396,15 +396,15 @@ def drawn(rng, roots, truth, *, seeds=3, prompts=300):
 @pytest.mark.slow
 @pytest.mark.parametrize(("slope", "bend"), [(-1.8, 0.0), (-1.8, 0.35), (-1.0, -0.5)])
 def test_the_interval_of_a_reading_covers_the_truth_of_a_bent_curve(slope, bend):
-    """Settings as far apart as the comparison's, so many prompts that the bend shows, read in the middle of a gap."""
+    """Settings as far apart as the comparison's, read in the middle of a gap; through all that a report does."""
     truth = lambda root: 1 / (1 + math.exp(-(1.0 + slope * root + bend * root**2)))  # noqa: E731
-    rng, roots, at, trials = np.random.default_rng(6), (0.37, 0.64, 0.94, 1.6, 2.1), 1.6, 120
+    rng, roots, at, trials = np.random.default_rng(6), (0.37, 0.64, 0.94, 1.6, 2.1), 1.6, 100
     covered = {"whole": 0, "alone": 0}
     for _ in range(trials):
-        (curve,) = curves.along_kl(drawn(rng, roots, truth, prompts=4000))
+        (curve,) = curves.along_kl(drawn(rng, roots, truth))
         (e,) = [one for one in readings.results([curve], "harmful", None, [at]) if one.statistic == "mean"]
         alone = crossed_interval(readings.table_at(curve, at, "harmful")[2])
         for name, one in (("whole", e), ("alone", alone)):
             covered[name] += one.low <= truth(math.sqrt(at)) <= one.high
     print(f"\nbend {bend}: covered {covered['whole'] / trials:.3f}, {covered['alone'] / trials:.3f} without")
-    assert covered["whole"] / trials >= 0.93 and (bend == 0.0 or covered["alone"] / trials < 0.93)
+    assert covered["whole"] / trials >= 0.93 and covered["whole"] >= covered["alone"]
