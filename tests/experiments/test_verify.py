@@ -2,12 +2,16 @@
 
 import dataclasses
 import shlex
+import shutil
+import subprocess
+import sys
 
 import planted_runs
 import pytest
+import yaml
 
 from dlma.sweep import estimates
-from dlma.sweep.results import over_seeds, read_csv
+from dlma.sweep.results import over_seeds, read_csv, write_csv
 from experiments import tables, verify
 
 
@@ -94,3 +98,28 @@ def test_the_exit_code_says_whether_one_differs(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "a: the same (9 values)" in shown and "b: differs (9 values)\n    x: 1, committed 2" in shown
     assert verify.main(["nowhere"]) == 2 and "nowhere: no experiment" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_small_sweep_comes_out_the_same_when_it_is_measured_again(tmp_path, monkeypatch, capsys):
+    """Two methods over two seeds; then the cheaper once more with nothing in the store, and against other values."""
+    for name in ("run.py", "conf", "dlma"):
+        (tmp_path / name).symlink_to(verify.ROOT / name)
+    monkeypatch.setattr(verify, "ROOT", tmp_path)
+    for module in (verify, tables):
+        monkeypatch.setattr(module, "HERE", tmp_path / "experiments")
+    (tmp_path / "experiments" / "tiny").mkdir(parents=True)
+    words = "data.train=24 data.validation=4 data.test=8 recipe.max_new_tokens=32 recipe.epochs=1 trainer.threads=1"
+    command = f"python run.py -m method=cd,rlcd seed=0,1 {words} store.root=kept name=tiny"
+    table = {"commands": [command], "show": ["harmful", "kl", "tokens"], "sweep": {"tested": []}}
+    (tmp_path / "experiments" / "tiny" / "table.yaml").write_text(yaml.safe_dump(table))
+    subprocess.run([sys.executable, *shlex.split(command)[1:]], cwd=tmp_path, check=True)
+    tables.collect("tiny", [tmp_path / "outputs" / "tiny"])
+    shutil.rmtree(tmp_path / "kept")
+    assert verify.main(["tiny"]) == 0
+    assert "tiny: the same (3 values, 0 within their intervals, 0 outside)" in capsys.readouterr().out
+    path = tmp_path / "experiments" / "tiny" / "results.csv"
+    moved = [dataclasses.replace(one, value=one.value + 9, low=8.0, high=99.0) for one in read_csv(path)]
+    path.write_bytes(write_csv(moved))
+    assert verify.main(["tiny"]) == 1
+    assert "tiny: differs" in capsys.readouterr().out
