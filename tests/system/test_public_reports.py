@@ -195,7 +195,9 @@ LOST = {
     "a row with tools": ONE | {"tools": CALL},
     "a row with images": ONE | {"images": ["a.png"]},
 }
-READ = dict(revision="main", subset=None, hub_split="train", max_words=None, max_prompts=None)
+READ = dict(
+    revision="main", subset=None, hub_split="train", max_words=None, max_prompts=None, only=None, every_pair=False
+)
 STRICT = dict(on_bad_row="drop", max_dropped=0.5)
 OTHERS = [{"prompt": f"{line} {i}", "chosen": "yes", "rejected": "no"} for i in range(3) for line in LINES]
 
