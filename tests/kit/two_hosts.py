@@ -8,6 +8,7 @@ Root alone may make namespaces, with iproute2.
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import os
 import re
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WIRE, PORT = "wire", 29_400
 SIZES = ("data.train=96", "data.validation=2", "data.test=16", "recipe.max_new_tokens=24", "recipe.epochs=2")
 OPTIONS = (*SIZES, "recipe.batch_pairs=8", "trainer.shard_rows=4", "trainer.threads=1", "trainer.checkpoint_steps=2")
-SAMPLING, TRAINING = r" pairs: .* [1-9][\d.]*k?/", r" train: .* [1-9][\d.k]*/"
+SAMPLING, TRAINING = r" pairs: .* [\d.]+k?/", r" train: .* [1-9][\d.k]*/"
 RETRIES = 5  # times that a packet is sent again before a connection is given up: about 13 seconds
 WITHIN = 30.0  # seconds from a host's end to that of the run
 
@@ -42,12 +43,15 @@ def impossible() -> str:
     return made.stderr.strip()
 
 
+_made = itertools.count()
+
+
 class Host:
     """One of the two; the first holds the store in which both meet."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.space = f"dlma-{os.getpid()}-{number}"
+        self.space = f"dlma-{os.getpid()}-{next(_made)}"
         self.name = f"host{number}"
         self.address = f"10.211.7.{number + 1}"
 

@@ -138,7 +138,7 @@ def test_cells_side_by_side_start_their_own(single, tmp_path):
 def commands():
     """What docs/scale.md says to type for several processes, at the size of these tests."""
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "scale.md").read_text(), re.S)
-    lines = [line for block in blocks for line in block.splitlines() if "sampler=server" not in line]
+    lines = [line for block in blocks for line in block.splitlines() if not re.search("sampler=server|mode=plan", line)]
     return [line for line in lines if line.startswith(("python", "torchrun"))]
 
 

@@ -13,7 +13,7 @@ from dlma.store.store import Store
 from dlma.trainer.ranks import Ranks
 
 pytestmark = pytest.mark.timeout(600)
-WORKER = Path(__file__).parent / "kit" / "ranks_worker.py"
+WORKER = Path(__file__).parents[1] / "kit" / "ranks_worker.py"
 
 
 ENDS = ["mistaken 0", "mistaken 1", "at-fault 0", "at-fault 1", "silent 1", "silent-beside-a-busy 1"]
