@@ -23,6 +23,7 @@ SHORT = {
     "beyond_curve": "beyond the curve at its KL",
     "refused_safe": "refusals of safe prompts",
 }
+NEITHER = "neither alone"  # prompts hide it however many seeds, and seeds however many prompts, or a curve's own error
 NEEDED = {"needed": "prompts to see this difference", "needed_seeds": "seeds to see it"}
 FURTHER_SHARES = ("refused_safe",)  # measured beyond the summary's metrics, and read at the same KL
 MARGIN = 0.03  # three points: what "no worse" means for a share unless the reader says otherwise

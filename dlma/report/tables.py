@@ -11,6 +11,7 @@ from dlma.report import table as renderers
 from dlma.report.result_text import (
     MARGIN,
     NEEDED,
+    NEITHER,
     READ_AT,
     bound_text,
     changed,
@@ -188,6 +189,8 @@ def _needs(compared: Sequence[Result], own: Sequence[Result]) -> list[str]:
 def _needed(one: Result, own: Sequence[Result], needs: Sequence[str]) -> list[str]:
     """The prompts and the seeds that a difference of this size takes."""
     values = {other.statistic: other.value for other in own if other.pair == one.pair}
+    if needs and all(math.isinf(values.get(name, math.nan)) for name in NEEDED) and one.value != 0:
+        return [NEITHER] * len(needs)
     return [needed_text(one, values.get(name, math.nan), name) for name in needs]
 
 

@@ -5,7 +5,7 @@ is random and leaves every difference, what it does to one method is random too 
 Differences from a baseline that was trained as well are y[c, s] - y[0, s], so the residual of the two-way table with
 the baseline as a row of zeros is that of the methods themselves; it has m (seeds - 1) degrees of freedom for m
 comparisons, and a difference has twice its variance. Where methods differ in how much seeds move them the pooled
-variance is too small for some: tests/statistics/test_designs.py says by how much the test is then off its level.
+variance is too small for some: experiments/power/ says by how much the test is then off its level.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Along KL a curve is fitted seed by seed in the root of KL, along which a policy's gain is close to straight (Gao et al.
 2022, arXiv 2210.10760; a line in KL itself lies far above it): monotone, shares as their logits, since a share bends
 towards its bounds (dlma/statistics/curve_fit.py). What is read beside it, such as perplexity, lies on lines between two
-settings. Along operations all is on lines in their logarithm.
+settings, on the same scales. Along operations all is on lines in their logarithm.
 
 The interval is over prompts and seeds and counts the error in KL too (operations are counted, not estimated): a prompt
 adds the derivatives of the value by every setting's height and place times its part in them (the delta method). It also
@@ -93,8 +93,9 @@ def _reads(inside: Sequence[Curve], places: Sequence[float], metric: str, *, own
 def _read(curve: Curve, at: float, metric: str, table: Table, means: tuple, bent: Bend, fitted: bool) -> Read:
     places, heights, scale = means
     reading = curve_fit.read(places, heights, curve.axis.scale(at), monotone=fitted)
-    if reading is None:  # every seed reaches it; the mean over seeds of rounded places may miss an end by a last digit
-        return Read(curve, at, metric, table, at, at, 0.0, bent.count)
+    if reading is None:  # every seed reaches it, the means do not: but for a last digit what is missed is not known
+        end = math.isclose(curve.axis.scale(at), places[-1], rel_tol=1e-9)
+        return Read(curve, at, metric, table, at, at, 0.0, bent.count if end else 0)
     low, high = (curve.axis.unscale(places[reading.first + i]) for i in (0, 1))
     sd = float(scale.slope(reading.height)) * bent.size * reading.room if bent.count else 0.0
     return Read(curve, at, metric, table, low, high, sd, bent.count)
@@ -129,7 +130,8 @@ def _prompts(curve: Curve, metric: str) -> tuple[list[str], list[str]] | None:
         return None
     own, *needed = (common_prompts(name, arms) for name in names)
     moved = needed[0] if needed else own
-    both = [prompt for prompt in own if prompt in set(moved)]
+    placed = set(moved)
+    both = [prompt for prompt in own if prompt in placed]
     own, moved = (both, both) if both else (own, moved)
     return None if min(len(own), len(moved)) < 2 else (own, moved)
 
@@ -190,7 +192,10 @@ def _values(read: Read) -> Iterator[Result]:
 
 
 def _missed(curve: Curve, metric: str, *, own: bool) -> Iterator[Result]:
-    """By how much a setting of the curve is missed when it is left out: root of the mean square, in the metric."""
+    """By how much a setting of the curve is missed when it is left out: root of the mean square, in the metric.
+
+    Of a perplexity it is that of its logarithm, which is the relative one.
+    """
     means = _means(curve, metric)
     if means is None:
         return

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -152,6 +153,8 @@ def test_seeds_needed_stand_beside_the_prompts_where_they_are_known():
     heads, ((*_, prompts, seeds),) = plain(tables(found)[1])
     assert heads[-2:] == ["prompts to see this difference", "seeds to see it"]
     assert (prompts, seeds) == ("more seeds, not prompts", "7")
+    found[-1] = replace(found[-1], value=math.inf)
+    assert plain(tables(found)[1])[1][0][-2:] == ["neither alone"] * 2
 
 
 def test_a_value_read_off_a_curve_stands_with_its_gap_and_what_settings_left_out_are_missed_by():

@@ -22,8 +22,11 @@ def test_of_one_comparison_or_one_seed_nothing_is_pooled():
 
 def test_what_a_seed_does_to_all_methods_is_in_no_difference():
     rng = np.random.default_rng(0)
-    one, other, shift = rng.normal(size=(5, 3)), rng.normal(size=(5, 3)), np.zeros((1, 3))
-    assert pooled([one + shift, other + shift]).seed == pytest.approx(pooled([one, other]).seed)
+    methods, shift = rng.normal(size=(3, 5, 3)), rng.normal(size=(1, 1, 3))
+    both = [pooled([m[1] - m[0], m[2] - m[0]]).seed for m in (methods, methods + shift)]
+    assert both[0] == pytest.approx(both[1])
+    alone = pooled([methods[1] - methods[0] + shift[0], methods[2] - methods[0] + shift[0]]).seed
+    assert alone != pytest.approx(both[0])  # the baseline's own part counts
 
 
 def test_the_pooled_variance_is_that_of_a_difference():

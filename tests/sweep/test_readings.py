@@ -342,8 +342,8 @@ def test_a_metric_with_items_of_its_own_is_read_at_the_kl_of_the_prompts(tmp_pat
     (curve,) = curves.along_kl(rows_of(plant(tmp_path / "a", rows=rows, scores=scores)))
     _, prompts, table = readings.table_at(curve, 1.0, "refused_safe", own=False)
     assert prompts == ["s0", "s1", "s2", "p0", "p1", "p2", "p3"]
-    linear = curves.metrics_of(curve.points)["refused_safe"].kind != "share"
-    half = 1 / 6 if linear else between(0, 1 / 3, 0.5, 3)
+    assert curves.metrics_of(curve.points)["refused_safe"].kind == "mean"  # as these folders say; on lines of itself
+    half = 1 / 6
     assert table.mean() == pytest.approx(half)
     off = table[3:, 0] - half
     assert off.sum() == pytest.approx(0) and off == pytest.approx(off[0] * np.array([1, -1, 1, -1])) and off[0] > 0
