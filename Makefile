@@ -87,7 +87,7 @@ bench-full: $(BENCH)
 	$(BIN)/python -m benchmarks.run full
 
 bench-gpu: $(BENCH)
-	$(BIN)/python -m benchmarks.gpu $(ARGS)
+	HF_HUB_OFFLINE=1 WANDB_MODE=disabled CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(BIN)/python -m benchmarks.gpu $(ARGS)
 
 ledger: $(BENCH)
 	$(BIN)/python -m benchmarks.ledger

@@ -71,6 +71,8 @@ class ScoreModelSpec:
     ) -> None:
         if (Path(path).expanduser() / REWARD_HEAD).is_file():
             raise UserError(f"{path}: a reward model of mode=reward: metrics=[trained_reward], which reads it")
+        if output and shape != "classifier":
+            raise UserError(f"{path}: output={output}: a model of shape {shape} has one score alone: output=0")
         self.name = Path(path).name
         self.folder = local_folder(path, revision)
         self.shape = shape

@@ -18,7 +18,7 @@ from rich.table import Table
 from dlma.plan.dry_run import DryRunContext
 from dlma.plan.estimate import Assumptions, RunPlan, StagePlan
 from dlma.plan.volume import Volume
-from dlma.plan.words import bound_line, cost_line, limit_lines, time_line
+from dlma.plan.words import bound, bound_line, cost_line, limit_lines, refusals, time_line
 from dlma.ranges import Count, Few, PartialShare, Positive, PositiveShare
 from dlma.screen import Console
 
@@ -63,11 +63,12 @@ def show(
     stages = by_name(outlooks)
     todo = [one for found in stages.values() for one in found if not one[1].stage.done]
     console.print(stage_table(outlooks, stages))
-    if outlooks[0].processes > 1:
+    if outlooks[0].processes > 1 and todo:
         console.print(moved_table(todo))
     largest = _distinct(outlooks)
     console.print(memory_table(largest))
-    for line in filter(None, [time_line(todo), bound_line(todo), cost_line(todo, price), *limit_lines(outlooks[0])]):
+    lines = [*refusals(outlooks), time_line(todo), bound_line(todo), cost_line(todo, price), *limit_lines(outlooks[0])]
+    for line in filter(None, lines):
         console.print(escape(line), highlight=False, soft_wrap=True)
     for outlook in largest:
         console.print(escape(fitting_line(outlook)), highlight=False, soft_wrap=True)
@@ -177,7 +178,7 @@ def _costs(todo: Sequence[tuple[RunPlan, StagePlan]], hours: float) -> list[str]
         return ["", "", "", "", ""]
     operations = sum(load.operations(o.shape) for o, load in loads)
     counts = (sum(load.rows for _, load in loads), sum(load.tokens for _, load in loads))
-    return [f"{counts[0]:,}", f"{counts[1]:,.0f}", f"{operations / 1e12:,.3g}", _hours(hours), todo[0][1].bound]
+    return [f"{counts[0]:,}", f"{counts[1]:,.0f}", f"{operations / 1e12:,.3g}", _hours(hours), bound(todo)]
 
 
 def _hours(hours: float) -> str:

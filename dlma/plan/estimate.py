@@ -36,11 +36,6 @@ class StagePlan:
     def hours(self) -> float | None:
         return None if self.load is None else sum(self.parts.values())
 
-    @property
-    def bound(self) -> str:
-        """What most of its time is spent on; nothing where it takes none."""
-        return max(self.parts, key=self.parts.__getitem__) if self.hours else ""
-
 
 @dataclass(frozen=True)
 class Assumptions:

@@ -80,7 +80,7 @@ _READS: dict[str, _Example] = {
     **dict.fromkeys(("reward", "policy"), _scored),
     **dict.fromkeys(("base", "prompted", "aligned"), _context),
 }
-TOGETHER = ("pairs", "scored", "scored_otherwise", "scored_before", "policy", "base", "prompted", "aligned")
+TOGETHER = ("pairs", "scored", "scored_otherwise", "scored_before", "tokens", "policy", "base", "prompted", "aligned")
 HELD_OUT = ("held_out", "base", "prompted", "aligned")
 
 

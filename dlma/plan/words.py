@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dlma.plan.estimate import RunPlan, StagePlan
 from dlma.plan.volume import MOST_IDS, most_prompts
+from dlma.trainer import launch
 
 _SHOWN = 0.05  # of the time: stages that take less are not named
 Todo = Sequence[tuple[RunPlan, StagePlan]]
@@ -26,13 +27,44 @@ def time_line(todo: Todo) -> str:
 
 def bound_line(todo: Todo) -> str:
     """How much of the time each of compute, bandwidth and network takes; empty if nothing takes time."""
-    found: Counter[str] = Counter()
-    for _, line in todo:
-        found.update(line.parts)
+    found = _parts(todo)
     if not found.total():
         return ""
     shares = ", ".join(f"{bound} {hours / found.total():.0%}" for bound, hours in found.most_common())
     return f"bottleneck: {found.most_common(1)[0][0]} ({shares} of the time)"
+
+
+def bound(todo: Todo) -> str:
+    """What takes most of the time of these stages; empty if nothing takes any."""
+    found = _parts(todo)
+    return found.most_common(1)[0][0] if found.total() else ""
+
+
+def _parts(todo: Todo) -> Counter[str]:
+    """Hours by what they are bound by."""
+    found: Counter[str] = Counter()
+    for _, line in todo:
+        found.update(line.parts)
+    return found
+
+
+def refusals(outlooks: Sequence[RunPlan]) -> list[str]:
+    """Why a run would be refused on so many processes, for each cell's own reason once."""
+    reasons = [_too_few_pairs(one) or _refusal(one) for one in outlooks]
+    return [f"refused: {reason}" for reason in dict.fromkeys(filter(None, reasons))]
+
+
+def _refusal(outlook: RunPlan) -> str | None:
+    return launch.refusal(outlook.cfg, outlook.processes, by=f"trainer.devices={outlook.cfg.trainer.devices}")
+
+
+def _too_few_pairs(outlook: RunPlan) -> str | None:
+    if not 0 < outlook.batch_pairs < outlook.processes:
+        return None
+    return (
+        f"a step's {outlook.batch_pairs} pairs cannot be shared out over {outlook.processes} processes: "
+        "raise recipe.batch_pairs"
+    )
 
 
 def cost_line(todo: Todo, price: float | None) -> str:
@@ -44,12 +76,7 @@ def cost_line(todo: Todo, price: float | None) -> str:
 
 def limit_lines(outlook: RunPlan) -> list[str]:
     """What more prompts would run into, and from how many on: the first that is met stands first."""
-    sizes, found, lines = outlook.sizes, {}, []
-    if 0 < outlook.batch_pairs < outlook.processes:
-        lines.append(
-            f"refused: a step's {outlook.batch_pairs} pairs cannot be shared out over {outlook.processes} processes: "
-            "raise recipe.batch_pairs"
-        )
+    sizes, found = outlook.sizes, {}
     found[f"a column of a stage's table holds {MOST_IDS:,} token ids"] = most_prompts(sizes, outlook.per_prompt)
     held = max(line.volume.held for line in outlook.lines) * outlook.cfg.trainer.devices
     memory = outlook.assumed.host_memory_gb
@@ -60,4 +87,4 @@ def limit_lines(outlook: RunPlan) -> list[str]:
     beyond = [f"{words} up to {found[words]:,} prompts" for words in order]
     first = order[0]
     verdict = f"breaks first, and before {sizes.train:,}" if found[first] < sizes.train else "breaks first"
-    return [*lines, f"{verdict}: {beyond[0]}", *(f"then: {words}" for words in beyond[1:])]
+    return [f"{verdict}: {beyond[0]}", *(f"then: {words}" for words in beyond[1:])]

@@ -61,12 +61,21 @@ def require(cfg: DictConfig) -> None:
     count = max(place.count, devices)
     if cfg.trainer.accelerator != "cpu":
         _require_devices(cfg.trainer.accelerator, place, count)
-    rule = target(cfg.objective) if count > 1 else None
+    reason = refusal(cfg, count, by=f"trainer.devices={devices}" if place.count == 1 else place.launcher)
+    if reason is not None:
+        raise UserError(reason)
+
+
+def refusal(cfg: DictConfig, count: int, by: str) -> str | None:
+    """Why so many processes cannot make a run together, whatever machine they are on; by: what asked for them."""
+    if count == 1:
+        return None
+    rule = target(cfg.objective)
     if rule is not None and not getattr(rule, "shares_steps", False):
-        option = f"trainer.devices={devices}" if place.count == 1 else place.launcher
-        raise UserError(f"{option}: {rule.__name__} trains in one process, not in {count}")
-    if count > 1 and cfg.iterations > 1:
-        raise UserError(f"iterations={cfg.iterations}: later rounds go on in one process, not in {count}")
+        return f"{by}: {rule.__name__} trains in one process, not in {count}"
+    if cfg.iterations > 1:
+        return f"iterations={cfg.iterations}: later rounds go on in one process, not in {count}"
+    return None
 
 
 def _require_devices(accelerator: str, place: places.Place, count: int) -> None:

@@ -56,6 +56,8 @@ def test_the_device_has_its_datasheets_rate_or_the_best_product_here():
     assert rate_of(CPU, "NVIDIA A100-SXM4-80GB")[0] == 312e12
     assert rate_of(CPU, "NVIDIA GeForce RTX 4090")[0] == 165.2e12
     assert rate_of(CPU, "NVIDIA L40S")[0] == 362.05e12 and rate_of(CPU, "NVIDIA L4")[0] == 121e12
+    for other in ("H100 PCIe", "H100 NVL", "GeForce RTX 4090 Laptop GPU", "GeForce RTX 4090 D"):
+        assert "measured here" in rate_of(CPU, f"NVIDIA {other}")[1]
     rate, source = rate_of(CPU, "Some Other Device")
     assert rate > 0 and source == "best matrix product measured here"
 

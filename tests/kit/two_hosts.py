@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WIRE, PORT = "wire", 29_400
 SIZES = ("data.train=96", "data.validation=2", "data.test=16", "recipe.max_new_tokens=24", "recipe.epochs=2")
 OPTIONS = (*SIZES, "recipe.batch_pairs=8", "trainer.shard_rows=4", "trainer.threads=1", "trainer.checkpoint_steps=2")
-SAMPLING, TRAINING = r" pairs: .* [\d.]+k?/", r" train: .* [1-9][\d.k]*/"
+SAMPLING, TRAINING = "sampling", "training"  # moments: some shards of the pairs are there; some steps are done
+SHARDS = 24  # of 96 prompts, four in each
 RETRIES = 5  # times that a packet is sent again before a connection is given up: about 13 seconds
 WITHIN = 30.0  # seconds from a host's end to that of the run
 
@@ -130,12 +131,18 @@ class Run:
         """What the run has said so far; only its first process speaks."""
         return "".join(log.read_text(errors="replace") for log in self.logs)
 
-    def until(self, pattern: str) -> None:
-        """Return once the run has said so."""
-        while not re.search(pattern, self.said()):
+    def until(self, moment: str) -> None:
+        """Return in the middle of it."""
+        while not self.is_in(moment):
             if any(process.poll() is not None for process in self.processes):
-                raise RuntimeError(f"the run ended before {pattern!r}:\n{self.said()}")
-            time.sleep(0.1)
+                raise RuntimeError(f"the run ended before it was seen {moment}:\n{self.said()}")
+            time.sleep(0.02)
+
+    def is_in(self, moment: str) -> bool:
+        """Of sampling: a shard is there, and not all of them."""
+        if moment == TRAINING:
+            return re.search(r" train: .* [1-9][\d.k]*/", self.said()) is not None
+        return 0 < sum(1 for _ in self.folder.glob("store*/pairs/*/scratch/*/*.parquet")) < SHARDS
 
     def codes(self, seconds: float) -> list[int]:
         """The exit codes of both hosts' torchrun, which are to end within so many seconds."""
@@ -208,9 +215,9 @@ def main(folder: Path) -> None:
         )
         for lost in (1, 0):
             own = [f"hydra.run.dir=lost{lost}", f"store.root=store-{lost}"]
-            for what, at in (("sampling", SAMPLING), ("training", TRAINING)):
-                seconds, said = lose(hosts, lost, folder, at, *own)
-                print(f"host {lost} vanished in mid-{what}: ended after {seconds:.1f} s: {reasons(said)}", flush=True)
+            for moment in (SAMPLING, TRAINING):
+                seconds, said = lose(hosts, lost, folder, moment, *own)
+                print(f"host {lost} vanished in mid-{moment}: ended after {seconds:.1f} s: {reasons(said)}", flush=True)
             finish(hosts, folder, *own)
             print(f"taken up again: differs from one process in {differences(one, folder / f'lost{lost}')}", flush=True)
 

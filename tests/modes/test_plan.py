@@ -212,6 +212,9 @@ def test_before_a_run_all_is_to_do_and_after_it_nothing(plan, run_main):
     after = plan(*LAB)
     assert {row(after, name) for name in (*STAGES, "evaluated")} == {(1, 0)}
     assert "lengths: prompts in the store; answers in the store" in after
+    several = plan(*LAB, "trainer=ddp", "trainer.devices=2")  # devices are in no key: all is there, and nothing moves
+    assert row(several, "policy") == (1, 0) and "moved," not in several
+    assert "refused: iterations=2: later rounds" in plan(*LAB, "trainer=ddp", "trainer.devices=2", "iterations=2")
     other = plan(*LAB, "recipe.beta=0.3")
     assert {row(other, name) for name in ("pairs", "scored", "base")} == {(1, 0)}
     assert {row(other, name) for name in ("policy", "aligned", "evaluated")} == {(0, 1)}
