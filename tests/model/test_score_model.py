@@ -166,3 +166,11 @@ def test_an_output_that_is_not_there_is_refused(tmp_path, output):
     classifier(tmp_path / "m", "llama", labels=2)
     with pytest.raises(UserError, match="2 outputs"):
         spec(tmp_path / "m", shape="classifier", output=output).load()
+
+
+@pytest.mark.parametrize("shape", ["score_head", "gated"])
+def test_a_shape_with_one_score_takes_no_other_output(tmp_path, shape):
+    with pytest.raises(UserError, match=f"output=1: a model of shape {shape} has one score alone"):
+        ScoreModelSpec(
+            path=str(tmp_path), revision="main", shape=shape, output=1, dtype="float32", template=None, max_tokens=8
+        )
