@@ -96,6 +96,28 @@ def official_bound(shape: Shape, pairs: Sequence[Pair], *, few: int) -> float:
     return spent / apart(sequence for rows in ways for sequence in rows).forward(shape) * scoring_bound(shape, pairs)
 
 
+def sampling_work(contexts: Sequence[Sequence[int]], drawn: Sequence[int]) -> tuple[Work, Work]:
+    """The least work of reading the contexts, and of drawing so many tokens after each; nothing is shared.
+
+    A context's last token belongs to the drawing: it gives the first one.
+    """
+    read = sum((Work(len(c) - 1, _triangle(len(c) - 1), 0) for c in contexts), Work(0, 0, 0))
+    steps = [
+        Work(n, _triangle(len(c) + n - 1) - _triangle(len(c) - 1), n) for c, n in zip(contexts, drawn, strict=True)
+    ]
+    return read, sum(steps, Work(0, 0, 0))
+
+
+def sampling_seconds(shape: Shape, work: tuple[Work, Work], *, rows: int, rate: float, reading: float) -> float:
+    """What sampling takes at least: reading at the rate of products, drawing at the slower of that and the memory's.
+
+    rows: answers that share a pass, which reads every weight once; rate: operations a second; reading: bytes a second
+    """
+    read, drawn = (part.forward(shape) / rate for part in work)
+    weights = 4 * (shape.layers * shape.layer_weights + shape.hidden * shape.vocabulary)
+    return read + max(drawn, work[1].tokens / rows * weights / reading)
+
+
 def _starts(rows: Sequence) -> range:
     return range(0, len(rows), OFFICIAL_ROWS)
 

@@ -1,4 +1,4 @@
-"""The machine's best rate of float32 matrix products over a model's own shapes: what the engine is held to."""
+"""What the engine is held to: the best rate of float32 products of a model's shapes, and the memory's of reading."""
 
 from __future__ import annotations
 
@@ -45,3 +45,16 @@ def rate(rows: int, inner: int, columns: int, *, seconds: float) -> float:
         torch.mm(one, other, out=out)
         best = min(best, time.perf_counter() - started)
     return 2 * rows * inner * columns / best
+
+
+def reading_rate(*, seconds: float = 0.5, size: int = 1 << 28) -> float:
+    """Bytes per second at which `size` bytes, more than caches hold, are read: the best call within so many seconds."""
+    import torch
+
+    held = torch.ones(size // 4)
+    best, until = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        started = time.perf_counter()
+        held.sum()
+        best = min(best, time.perf_counter() - started)
+    return size / best

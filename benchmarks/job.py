@@ -13,9 +13,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.clock import Clock, memory
 from benchmarks.shapes import Shape, model_folder, shape_of
+
+if TYPE_CHECKING:
+    from benchmarks.peers import Task
 
 LAB_LIMIT = 64  # tokens of an answer at most; the lab's base ends its answers itself
 
@@ -95,7 +99,7 @@ def _score(job: dict, clock: Clock) -> dict:
 
 
 def _sample(job: dict, clock: Clock) -> dict:
-    from benchmarks import ours, peers, workload
+    from benchmarks import peers, workload
 
     shape = _shape(job)
     sides = workload.contexts_of(shape, job["data"], job["prompts"], random.Random(0))
@@ -103,17 +107,40 @@ def _sample(job: dict, clock: Clock) -> dict:
     lengths = workload.imposed_lengths(shape, len(contexts))
     task = peers.Task(contexts, max(lengths or [LAB_LIMIT]), lengths)
     if job["side"] == "ours":
-        model = ours.load(model_folder(shape), shape.name)
-        loaded = memory("VmRSS")
-        rates = {"": ours.sample(model, contexts, clock, limit=task.limit, lengths=lengths) / clock.seconds["work"]}
-        return {"loaded": loaded, "answers": len(contexts), "rates": rates}
-    model = peers.load(model_folder(shape))
-    loaded, rates = _held(model), {}
-    sampler = {"generate": peers.generate, "continuous": peers.continuous}[job["side"]]
+        return {"answers": len(contexts)} | _own_answers(shape, task, clock)
+    if job["side"] == "llama_cpp":
+        from benchmarks import peer_llama_cpp
+
+        model = peer_llama_cpp.Model(Path(job["file"]), job["threads"])
+        loaded, sampler = memory("VmRSS"), peer_llama_cpp.sample
+    else:
+        model = peers.load(model_folder(shape))
+        loaded, sampler = _held(model), {"generate": peers.generate, "continuous": peers.continuous}[job["side"]]
+    rates = {}
     for rows in job["rows"]:
         clock.seconds.clear()
         rates[str(rows)] = sampler(model, task, clock, rows) / clock.seconds["work"]
     return {"loaded": loaded, "answers": len(contexts), "rates": rates}
+
+
+def _own_answers(shape: Shape, task: Task, clock: Clock) -> dict:
+    """Ours, and the seconds that it takes at least by the rates of this machine."""
+    from benchmarks import flops, gemm, ours
+    from dlma.sampler.local import TILE
+
+    model = ours.load(model_folder(shape), shape.name)
+    loaded = memory("VmRSS")
+    drawn = ours.sample(model, task.contexts, clock, limit=task.limit, lengths=task.lengths)
+    found = {"loaded": loaded, "rates": {"": drawn / clock.seconds["work"]}}
+    if task.lengths is None:
+        return found
+
+    def bound() -> dict:
+        rates = {"rate": gemm.best_rate(shape)["rate"], "reading": gemm.reading_rate()}
+        needed = flops.sampling_work(task.contexts, task.lengths)
+        return rates | {"bound": flops.sampling_seconds(shape, needed, rows=TILE, **rates)}
+
+    return found | {"afterwards": bound}
 
 
 def _held(model) -> int:

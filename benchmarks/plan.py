@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks import peer_llama_cpp
 from benchmarks.flops import OFFICIAL_PAIRS
 from benchmarks.measure import Group
 from benchmarks.shapes import REAL, real_folder
@@ -13,7 +14,8 @@ TRL = {"TRL": "trl", "TRL precomputed": "trl_precomputed"}
 
 def plan(name: str) -> list[Group]:
     """The groups of a plan, the targets' first; raises KeyError for a name that is none."""
-    return {"bench": bench, "full": full, "inference": inference, "real": real, "rest": rest, "smoke": smoke}[name]()
+    plans = {"bench": bench, "full": full, "inference": inference, "rest": rest, "smoke": smoke}
+    return (plans | {"real": real, "real_inference": lambda: possible(real_inference())})[name]()
 
 
 def bench() -> list[Group]:
@@ -97,12 +99,21 @@ def smoke() -> list[Group]:
 def real() -> list[Group]:
     """The real model on real pairs, where both are at hand: training, scores and answers, by two threads."""
     training = [group for lora in (True, False) for group in real_dpo(32, lora=lora)]
-    apart = [scoring(REAL, "answered", 24), sampling(REAL, "answered", 32, (16, 32, 64))]
-    return possible([*training, *map(two_threads, apart)])
+    return possible([*training, *real_inference()])
 
 
-def two_threads(group: Group) -> Group:
-    return Group(group.name, {side: job | {"threads": 2} for side, job in group.sides.items()}, group.rounds)
+def real_inference() -> list[Group]:
+    """Its scores and answers, with freed memory kept on all sides, as a run keeps it."""
+    batches = (16, 32, 64)
+    answers = sampling(REAL, "answered", 32, batches)
+    (generate,) = (job for side, job in answers.sides.items() if side == "generate")
+    for path in peer_llama_cpp.files():
+        answers.sides[f"llama.cpp, {path.stem}"] = generate | {"side": "llama_cpp", "file": str(path)}
+    return [two_threads(group, allocator="tuned") for group in (scoring(REAL, "answered", 24), answers)]
+
+
+def two_threads(group: Group, **job: str) -> Group:
+    return Group(group.name, {side: one | {"threads": 2} | job for side, one in group.sides.items()}, group.rounds)
 
 
 def possible(groups: list[Group]) -> list[Group]:

@@ -67,6 +67,11 @@ def share_of_machine(run: dict) -> float:
     return run["later_flops"] / steady(run) / run["gemm"]["rate"]
 
 
+def share_of_bound(run: dict) -> float:
+    """The seconds that sampling takes at least by the rates of the same process, over those that it took."""
+    return run["bound"] / work(run)
+
+
 def scoring_share(run: dict) -> float:
     """Operations that our scoring did per second, over the best matrix rate of the same process."""
     return run["done_flops"] / work(run) / run["gemm"]["rate"]
@@ -223,6 +228,12 @@ def _real_inference(results: Results) -> list[Line]:
         at_least("scoring, real model", "fair plain scorer", ratio(ours, fair, dense_rate), 1.6),
         at_least("scoring, real model, share of the best GEMM rate", "the machine", share, 0.7, "0.7"),
         at_least("sampling, real model", "generate, best batch", ratio(answers, theirs, best_rate), 2.0),
+        at_least("sampling, real model", "its own bound", alone(answers, share_of_bound), 0.6, "0.6"),
+        *[
+            at_least("sampling, real model", peer, ratio(answers, sound(results, sampling, peer), best_rate), 1.0)
+            for peer in results.runs[sampling]
+            if peer.startswith("llama.cpp")
+        ],
     ]
 
 

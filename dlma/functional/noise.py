@@ -104,7 +104,9 @@ def _by_blocks(weights: Tensor, noise: Tensor) -> Tensor:
     weights' own.
     """
     rows, columns = weights.shape
-    weights = torch.nn.functional.pad(weights, (0, -columns % _BLOCK)).view(rows, -1, _BLOCK)
+    if columns % _BLOCK:
+        weights = torch.nn.functional.pad(weights, (0, -columns % _BLOCK))
+    weights = weights.view(rows, -1, _BLOCK)
     sums = weights.sum(-1).double()
     block = _inverse(sums, noise)
     row = torch.arange(rows, device=weights.device)

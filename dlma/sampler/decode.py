@@ -32,12 +32,13 @@ def readable(context: Sequence[int]) -> int:
 
 
 class Reader:
-    """Fills the slots of up to READ_ROWS contexts."""
+    """Fills the slots of up to `rows` contexts; only with READ_ROWS of them a pass is a run's to the last bit."""
 
-    def __init__(self, model: LanguageModel, capacity: int, style: Style) -> None:
+    def __init__(self, model: LanguageModel, capacity: int, style: Style, rows: int = READ_ROWS) -> None:
         self.model = model
         self.style = style
-        self.slots = Slots(READ_ROWS, capacity)
+        self.rows = rows
+        self.slots = Slots(rows, capacity)
         self._opening: dict[tuple[int, ...], Slots] = {}
 
     @torch.no_grad()
@@ -60,23 +61,23 @@ class Reader:
                 self._pass([shared[chunk : chunk + CHUNK]], chunk)
             self._opening[shared] = Slots(1, len(shared))
             self._opening[shared].copy_row(0, self.slots, 0, len(shared))
-        for row in range(READ_ROWS):
+        for row in range(self.rows):
             self.slots.copy_row(row, self._opening[shared], 0, len(shared))
         return len(shared)
 
     def _pass(self, parts: Sequence[Sequence[int]], start: int) -> None:
         end = start + CHUNK
-        ids = torch.full((READ_ROWS, CHUNK), self.model.pad_id)
+        ids = torch.full((self.rows, CHUNK), self.model.pad_id)
         for row, part in enumerate(parts):
             ids[row, : len(part)] = torch.tensor(list(part), dtype=torch.int64)
         place = torch.arange(start, end)
         self.slots.at_span(start, end)
-        position = place.expand(READ_ROWS, -1).to(self.model.device)
+        position = place.expand(self.rows, -1).to(self.model.device)
         self.model.fill(ids.to(self.model.device), self._mask(place, end), position, self.slots)
 
     def _mask(self, place: Tensor, end: int):
         if self.style == "slots":
-            return torch.ones(READ_ROWS, end, dtype=torch.int64, device=self.model.device)
+            return torch.ones(self.rows, end, dtype=torch.int64, device=self.model.device)
         device, dtype = self.model.device, self.model.dtype
         distance = (place[:, None] - torch.arange(end)[None]).to(device)[None]
         return tree_masks(distance >= 0, distance, attention_kinds(self.model.config), dtype)

@@ -103,7 +103,7 @@ def _in_a_tile(model: LanguageModel, style: Style, rows: list[list[int]]) -> lis
     width = cache_width(len(rows[0]))
     contexts = [row[: 1 - _COMPARED] for row in rows]
     with row_attention(model):
-        reader, tile = Reader(model, width, style), Tile(model, _TILE, width, style)
+        reader, tile = Reader(model, width, style, len(rows)), Tile(model, _TILE, width, style)
         reader.read(contexts)
         for place, context in enumerate(contexts):
             tile.enter(place + 1, context, reader.slots, place)

@@ -67,6 +67,21 @@ def test_work_is_linear_in_tokens_attention_in_visible_and_head_in_targets():
     assert Work(0, 0, 1).forward(shape) == 2 * 2 * 5
 
 
+def test_sampling_reads_all_but_the_last_token_and_draws_with_the_head():
+    read, drawn = flops.sampling_work([[1, 2, 3], [4]], [2, 1])
+    assert read == Work(tokens=2, visible=1 + 2, targets=0)
+    assert drawn == Work(tokens=3, visible=(3 + 4) + 1, targets=3)
+
+
+def test_sampling_takes_at_least_the_slower_of_products_and_memory():
+    shape = Shape("x", 2, 3, 1, 1, 1, 2, 5, True)  # 34 weights of the layer and 10 of the head
+    work = (Work(3, 0, 0), Work(4, 0, 4))
+    by_products = (3 * 68 + 4 * 68 + 4 * 20) / 2.0
+    assert flops.sampling_seconds(shape, work, rows=2, rate=2.0, reading=1e9) == by_products
+    by_memory = 3 * 68 / 2.0 + 4 / 2 * 44 * 4 / 0.5  # two passes, each over all weights
+    assert flops.sampling_seconds(shape, work, rows=2, rate=2.0, reading=0.5) == by_memory
+
+
 def test_every_product_of_a_layer_is_among_those_whose_rate_is_taken():
     found = products(PLAIN, 16)
     assert (16, 24, 40) in found and (16, 40, 24) in found  # up and down, and each other's gradient

@@ -133,12 +133,15 @@ def test_the_real_models_scores_and_answers_are_held_to_targets_where_they_were_
     results.runs = {
         "scoring, real, answered": {"ours": [scored], "fair": [fair]},
         "sampling, real, answered": {
-            "ours": [{"rates": {"": 150.0}}],
+            "ours": [{"rates": {"": 150.0}, "seconds": {"work": 4.0}, "bound": 3.0}],
             "generate": [{"rates": {"16": 50.0, "32": 75.0}}],
+            "llama.cpp, Q4": [{"rates": {"16": 100.0, "32": 200.0}}],
         },
     }
     found = [line for line in targets.lines(results) if "real model" in line.work]
-    assert [(line.found.split()[0], line.met) for line in found] == [("1.50", False), ("0.75", True), ("2.00", True)]
+    shown = [(line.found.split()[0], line.met) for line in found]
+    assert shown == [("1.50", False), ("0.75", True), ("2.00", True), ("0.75", True), ("0.75", False)]
+    assert [line.against for line in found[3:]] == ["its own bound", "llama.cpp, Q4"]
 
 
 def stage(name, seconds):
@@ -232,5 +235,9 @@ def test_the_real_model_is_left_out_where_it_is_not_at_hand(monkeypatch, tmp_pat
     training = [plan.name_of_real(True), plan.name_of_real(False)]
     assert [group.name for group in groups] == [*training, "scoring, real, answered", "sampling, real, answered"]
     assert {job["threads"] for group in groups for job in group.sides.values()} == {2}
+    assert [len({job["allocator"] for job in group.sides.values()}) for group in groups[2:]] == [1, 1]
+    monkeypatch.setattr(plan.peer_llama_cpp, "files", lambda: [tmp_path / "small.gguf"])
+    (*_, answers) = plan.real_inference()
+    assert answers.sides["llama.cpp, small"].items() >= {"file": str(tmp_path / "small.gguf"), "threads": 2}.items()
     monkeypatch.setattr(plan, "hh_file", lambda: None)
     assert plan.real() == []

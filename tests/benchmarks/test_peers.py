@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import ours, peers, workload
+from benchmarks import ours, peer_llama_cpp, peers, workload
 from benchmarks.clock import Clock
 from benchmarks.flops import scoring_sequences
 from benchmarks.shapes import model_folder, shape_of
@@ -68,6 +68,14 @@ def test_batches_keep_the_token_budget_and_leave_no_row_out():
 def test_a_peer_draws_answers_of_the_imposed_lengths(model, sampler):
     task = peers.Task([[0, 5, 6], [0, 7], [0, 8, 9, 10]], 6, [2, 6, 3])
     assert sampler(model, task, Clock(), 2) == 11
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not peer_llama_cpp.files(), reason="llama-cpp-python and DLMA_BENCH_GGUF are wanted")
+def test_llama_cpp_draws_answers_of_the_imposed_lengths():
+    model = peer_llama_cpp.Model(peer_llama_cpp.files()[0], threads=1)
+    task = peers.Task([[0, 5, 6], [0, 7], [0, 8, 9, 10]], 6, [2, 6, 3])
+    assert peer_llama_cpp.sample(model, task, Clock(), 2) == 11
 
 
 def test_ours_draws_answers_of_the_imposed_lengths(folder):
