@@ -26,6 +26,13 @@ real: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
 
+# Every branch of the mathematics, the statistics and the store is taken by their default tests (tool.coverage).
+.PHONY: coverage
+coverage: export COVERAGE_FILE := $(VENV)/.coverage
+coverage: $(READY)
+	$(BIN)/python -m coverage run -m pytest -q tests/functional tests/statistics tests/store
+	$(BIN)/python -m coverage report
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

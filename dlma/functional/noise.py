@@ -72,13 +72,12 @@ def drawn_logp(
 def draw(logits: Tensor, noise: np.ndarray, *, temperature: float, top_k: int, top_p: float) -> Tensor:
     """One token per row by the inverse of the cumulative distribution.
 
-    logits: (rows, vocabulary); noise: (rows,) float64 in [0, 1); temperature 0 takes the likeliest token
+    logits: (rows, vocabulary), on a device that has float64; noise: (rows,) float64 in [0, 1)
+    temperature 0 takes the likeliest token
     returns: (rows,) int64
     """
     if temperature == 0:
         return logits.argmax(-1)
-    if logits.device.type == "mps":  # which has no float64
-        logits = logits.cpu()
     uniform_ = torch.from_numpy(noise).to(logits.device)
     if 0 < top_k < logits.shape[-1] or top_p < 1.0:
         kept = kept_logits(logits.double() / temperature, top_k=top_k, top_p=top_p)

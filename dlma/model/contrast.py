@@ -11,7 +11,7 @@ from torch import Tensor
 from dlma.functional.contrast import contrasted_logits
 from dlma.functional.noise import drawn_logp
 from dlma.model import trees
-from dlma.model.drawn import Drawing
+from dlma.model.drawn import Drawing, in_reach_of_float64
 from dlma.model.language import LanguageModel
 from dlma.model.predictions import predictions
 from dlma.ranges import PartialShare, Positive
@@ -63,8 +63,7 @@ def contrasted(
 
 
 def _logp(logits: Tensor, target: Tensor, ways: Sequence[Drawing]) -> list[Tensor]:
-    if logits.device.type == "mps":  # which has no float64
-        logits, target = logits.cpu(), target.cpu()
+    logits, target = in_reach_of_float64(logits), in_reach_of_float64(target)
     return [
         drawn_logp(
             logits, target, temperature=way.temperature, top_k=way.top_k, top_p=way.top_p, keep_target=True

@@ -74,6 +74,9 @@ def _in_pieces(states: Tensor, head: Callable[[Tensor], Tensor], target: Tensor,
 
 
 def _logp(logits: Tensor, target: Tensor, settings: dict) -> Tensor:
-    if logits.device.type == "mps":  # which has no float64
-        logits, target = logits.cpu(), target.cpu()
-    return drawn_logp(logits, target, **settings).cpu()
+    return drawn_logp(in_reach_of_float64(logits), in_reach_of_float64(target), **settings).cpu()
+
+
+def in_reach_of_float64(tensor: Tensor) -> Tensor:
+    """The tensor, on the CPU where its own device (Apple's) has no float64."""
+    return tensor.cpu() if tensor.device.type == "mps" else tensor

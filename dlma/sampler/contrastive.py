@@ -18,6 +18,7 @@ from dlma.errors import UserError
 from dlma.functional.noise import draw, uniform
 from dlma.model.alone import GrowingRow, Way
 from dlma.model.contrast import Contrast
+from dlma.model.drawn import in_reach_of_float64
 from dlma.model.language import LanguageModel
 from dlma.model.work import work
 from dlma.sampler.decode import READ_ROWS, Reader, Style, Tile
@@ -80,8 +81,8 @@ class ContrastiveSampler:
         return [Sampled(ids, ids[-1] in model.eos_ids) for ids in answers]
 
     def _token(self, logits: Tensor, noise: np.ndarray) -> Tensor:
-        how = self.sampler
-        return draw(logits, noise, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p).cpu()
+        how, reached = self.sampler, in_reach_of_float64(logits)
+        return draw(reached, noise, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p).cpu()
 
     def _ended(self, model: LanguageModel, ids: list[int]) -> bool:
         return bool(ids) and (len(ids) == self.sampler.max_new_tokens or ids[-1] in model.eos_ids)

@@ -20,6 +20,7 @@ import torch
 from dlma.errors import UserError, few
 from dlma.functional.noise import draw, uniform
 from dlma.model.alone import GrowingRow, Way
+from dlma.model.drawn import in_reach_of_float64
 from dlma.model.language import LanguageModel
 from dlma.model.weights import weights_at_fault
 from dlma.model.work import work
@@ -132,7 +133,8 @@ class LocalSampler:
             yield index, self._answer(model, request, ids)
 
     def _drawn(self, logits: torch.Tensor, noise: np.ndarray) -> torch.Tensor:
-        return draw(logits, noise, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p).cpu()
+        reached = in_reach_of_float64(logits)
+        return draw(reached, noise, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p).cpu()
 
     def _ended(self, model: LanguageModel, request: Request, ids: Sequence[int]) -> bool:
         if not ids:

@@ -1,6 +1,7 @@
 """Token log-probs and their sums, held against torch's own loss and by hand."""
 
 import weakref
+from itertools import combinations
 
 import pytest
 import torch
@@ -93,6 +94,21 @@ def test_another_kind_of_head_goes_through_autograd():
         gradients(ours, weights, hidden, head.weight), gradients(theirs, weights, hidden, head.weight)
     ):
         assert torch.allclose(one, other, atol=1e-6)
+    with torch.no_grad():
+        assert torch.equal(chunked_token_logp(hidden, target, lambda states: 2 * head(states), 3), ours)
+
+
+@pytest.mark.parametrize("trained", [p for n in (1, 2, 3) for p in combinations(("hidden", "weight", "bias"), n)])
+def test_whatever_is_trained_gets_its_gradient_and_nothing_else_does(trained):
+    head, hidden, target, weights = head_case(True, torch.float32)
+    parts = {"hidden": hidden, "weight": head.weight, "bias": head.bias}
+    for name, part in parts.items():
+        part.requires_grad_(name in trained)
+    wanted = gradients(-cross_entropy(head(hidden), target, reduction="none"), weights, *map(parts.get, trained))
+    (chunked_token_logp(hidden, target, head, 3) * weights).sum().backward()
+    for name, one in zip(trained, wanted, strict=True):
+        assert torch.allclose(parts[name].grad, one, atol=1e-6)
+    assert all(part.grad is None for name, part in parts.items() if name not in trained)
 
 
 def test_a_bfloat16_heads_gradient_is_summed_in_float32():

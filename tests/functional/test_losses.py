@@ -109,6 +109,9 @@ def test_chunks_change_neither_the_divergence_nor_its_gradient(chunk):
     assert torch.allclose(cut.grad, whole.grad, atol=1e-6)
     log_p, log_q = ((s @ w.T).log_softmax(-1) for s, w in zip(states, weights, strict=True))
     assert torch.allclose(each.detach(), (log_p.exp() * (log_p - log_q)).sum(-1), atol=1e-6)
+    with torch.no_grad():
+        scored = chunked_divergence(*states, lambda s: s @ weights[0].T, lambda s: s @ weights[1].T, chunk)
+    assert torch.equal(scored, each)
 
 
 @given(st.floats(0.01, 50), st.floats(0, 3))

@@ -1,11 +1,15 @@
 """Noise and draws: uniform, independent over steps, and exactly the model's distribution."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from dlma.functional.noise import draw, row_key, uniform
+from dlma.functional.noise import draw, drawn_logp, kept_logits, row_key, uniform
+
+WAYS = [(1.0, 0, 1.0), (0.5, 0, 1.0), (1.7, 0, 1.0), (1.0, 3, 1.0), (1.0, 0, 0.8), (0.7, 4, 0.9), (0.0, 0, 1.0)]
 
 
 def test_noise_is_uniform_and_independent_over_steps():
@@ -72,3 +76,31 @@ def test_top_k_top_p_and_greedy_keep_just_their_tokens(options, allowed):
     logits = torch.log(torch.tensor([0.5, 0.15, 0.05, 0.3])).repeat(2000, 1)
     noise = uniform(np.arange(2000, dtype=np.uint64), 0)
     assert set(draw(logits, noise, **{"top_k": 0, "top_p": 1.0, **options}).tolist()) == allowed
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "top_p"), WAYS)
+def test_what_draw_can_draw_is_what_has_a_finite_log_prob(temperature, top_k, top_p):
+    logits = torch.randn(40, 12, generator=torch.Generator().manual_seed(0))
+    settings = dict(temperature=temperature, top_k=top_k, top_p=top_p)
+    noise = np.linspace(0, 1, 200, endpoint=False)
+    seen = [set(draw(row.expand(200, -1), noise, **settings).tolist()) for row in logits]
+    for row, tokens in zip(logits, seen, strict=True):
+        logp = drawn_logp(row.expand(12, -1), torch.arange(12), **settings)
+        assert tokens <= {i for i in range(12) if logp[i] > -math.inf}
+        assert logp.exp().sum().item() == pytest.approx(1.0)
+
+
+def test_a_token_that_was_drawn_is_not_ruled_out_by_rounding_at_the_cut():
+    logits = torch.tensor([[2.0, 1.0, 1.0 - 1e-9, 0.0]], dtype=torch.float64)
+    target = torch.tensor([2])
+    assert drawn_logp(logits, target, temperature=1.0, top_k=2, top_p=1.0).item() == -math.inf
+    kept = drawn_logp(logits, target, temperature=1.0, top_k=2, top_p=1.0, keep_target=True)
+    assert kept.exp().item() == pytest.approx(math.exp(1) / (math.exp(2) + 2 * math.exp(1)))
+    assert torch.isinf(kept_logits(logits, top_k=2, top_p=1.0)[0, 2])
+
+
+def test_a_greedy_token_that_was_drawn_is_certain_though_rounding_finds_another_larger():
+    logits = torch.tensor([[1.0, 1.0 + 1e-9]], dtype=torch.float64)
+    greedy = dict(temperature=0.0, top_k=0, top_p=1.0)
+    assert drawn_logp(logits, torch.tensor([0]), **greedy).item() == -math.inf
+    assert drawn_logp(logits, torch.tensor([0]), **greedy, keep_target=True).item() == 0.0

@@ -9,7 +9,6 @@ import torch
 from small_models import small_model
 
 from dlma.evaluation.answers import Answers
-from dlma.functional.noise import draw, drawn_logp, kept_logits
 from dlma.metrics.summary import cannot, summary_rows
 from dlma.model.drawn import Drawing, drawn
 from dlma.model.trees import Completion
@@ -75,27 +74,6 @@ def test_log_probs_are_those_of_the_renormalised_distribution(models, way):
         assert (one == -math.inf) == (wanted == 0)
         assert math.exp(uncut) == pytest.approx(chance(model.network, CONTEXT, answer, way.uncut), rel=1e-5)
     assert sum(math.exp(one) for one, _ in found) == pytest.approx(1.0, abs=1e-6)
-
-
-@pytest.mark.parametrize("way", WAYS, ids=str)
-def test_what_draw_can_draw_is_what_has_a_finite_log_prob(way):
-    logits = torch.randn(40, 12, generator=torch.Generator().manual_seed(0))
-    settings = dict(temperature=way.temperature, top_k=way.top_k, top_p=way.top_p)
-    noise = np.linspace(0, 1, 200, endpoint=False)
-    seen = [set(draw(row.expand(200, -1), noise, **settings).tolist()) for row in logits]
-    for row, tokens in zip(logits, seen, strict=True):
-        logp = drawn_logp(row.expand(12, -1), torch.arange(12), **settings)
-        assert tokens <= {i for i in range(12) if logp[i] > -math.inf}
-        assert logp.exp().sum().item() == pytest.approx(1.0)
-
-
-def test_a_token_that_was_drawn_is_not_ruled_out_by_rounding_at_the_cut():
-    logits = torch.tensor([[2.0, 1.0, 1.0 - 1e-9, 0.0]], dtype=torch.float64)
-    target = torch.tensor([2])
-    assert drawn_logp(logits, target, temperature=1.0, top_k=2, top_p=1.0).item() == -math.inf
-    kept = drawn_logp(logits, target, temperature=1.0, top_k=2, top_p=1.0, keep_target=True)
-    assert kept.exp().item() == pytest.approx(math.exp(1) / (math.exp(2) + 2 * math.exp(1)))
-    assert torch.isinf(kept_logits(logits, top_k=2, top_p=1.0)[0, 2])
 
 
 def rows(model, base, way, n=300):

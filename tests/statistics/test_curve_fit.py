@@ -65,6 +65,8 @@ def test_the_bend_is_pooled_over_curves_by_their_rooms():
     one, other = ([0.0, 1.0, 2.0], [0.0, 0.5, 2.0]), ([0.0, 2.0, 4.0], [0.0, 2.0, 4.0])  # missed by 1/2 and by 0
     found = curve_fit.bend([one, other], monotone=False)
     assert (found.size, found.count) == (pytest.approx(math.sqrt(0.25 / (1 + 16))), 2)
+    no_line_without_it = ([0.0, 0.0, 1.0], [9.0, 2.0, 0.0])
+    assert curve_fit.bend([one, other, no_line_without_it], monotone=False) == found
     nothing = curve_fit.bend([([0.0, 1.0], [1.0, 0.0])], monotone=True)
     assert math.isnan(nothing.size) and nothing.count == 0
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dlma.statistics.format import bounded, interval, number
+from dlma.statistics.format import bounded, exact, interval, number
 from dlma.statistics.intervals import Estimate
 
 
@@ -31,3 +31,9 @@ def test_bounds_do_not_repeat_the_unit():
     assert interval(share, "share") == "[33.3, 39.2]"
     assert bounded(share, "share") == "36.1 % [33.3, 39.2]"
     assert bounded(Estimate(1.0, math.nan, math.nan, 1), "") == "1.000 [–, –]"
+
+
+def test_a_csv_has_every_digit_and_leaves_what_is_not_known_empty():
+    assert [float(text) for text in exact(Estimate(0.1 + 0.2, -1 / 3, 1e-17, 5))] == [0.1 + 0.2, -1 / 3, 1e-17]
+    assert exact(Estimate(1.0, math.nan, math.nan, 1)) == ["1.0", "", ""]
+    assert exact(None) == ["", "", ""]

@@ -124,8 +124,22 @@ def test_bad_samples_are_refused():
     for bad in ([], [1.0, math.nan], [[1.0]]):
         with pytest.raises(ValueError):
             s.mean_interval(bad)
-    with pytest.raises(ValueError, match="denominators"):
-        s.ratio_interval([1.0, 2.0], [0.0, 0.0])
+    for above, below in (([1.0, 2.0], [0.0, 0.0]), ([1.0, 2.0], [3.0, -1.0]), ([1.0, 2.0], [1.0])):
+        with pytest.raises(ValueError, match="denominators"):
+            s.ratio_interval(above, below)
+    for outside in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="outside"):
+            s.fraction_interval([0.5, outside])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crossed_fraction_is_the_crossed_interval_kept_inside_0_and_1(seed):
+    rng = np.random.default_rng(seed)
+    table = (rng.random((12, 3)) < [0.02, 0.5, 0.98][seed]).astype(float)
+    table[0], table[1] = (0.0, 1.0, 0.0), (1.0, 0.0, 1.0)
+    free, kept = s.crossed_interval(table), s.crossed_fraction(table)
+    assert (kept.low, kept.high) == (max(0.0, free.low), min(1.0, free.high))
+    assert (kept.value, kept.n, kept.seeds) == (free.value, 12, 3)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])

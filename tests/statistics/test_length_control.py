@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
+from dlma.statistics import length_control
 from dlma.statistics.intervals import fraction_interval
 from dlma.statistics.length_control import length_controlled
 
@@ -59,6 +60,13 @@ def test_without_an_effect_of_length_it_is_the_plain_rate():
     ],
 )
 def test_it_is_not_given_where_it_cannot_be_known(points, lengths):
+    assert length_controlled(points, lengths) is None
+
+
+def test_a_fit_that_has_not_settled_in_its_steps_is_none(monkeypatch):
+    points, lengths = drawn(np.random.default_rng(0), 200, 0.3, 0.8)
+    assert length_controlled(points, lengths) is not None
+    monkeypatch.setattr(length_control, "_STEPS", 2)
     assert length_controlled(points, lengths) is None
 
 

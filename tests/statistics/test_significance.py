@@ -114,6 +114,22 @@ def test_prompts_needed_is_the_text_book_number_for_one_seed():
     assert significance.prompts_needed(values) == math.ceil(z**2 * 0.2 / 0.25)
 
 
+@pytest.mark.parametrize("values", [[0.4], [[0.4, 0.5]], [0.0, 0.0, 0.0], [1.0, -1.0]])
+def test_one_prompt_and_no_difference_are_found_by_no_number_of_prompts(values):
+    assert significance.prompts_needed(values) == math.inf
+
+
+def test_a_further_error_of_one_seed_asks_for_more_prompts_until_none_are_enough():
+    """As many prompts as one likes leave an error of sd 0.05, t 2.228 on 10: a mean of 0.3 has power 1, 0.1 has not."""
+    values = np.tile([-0.7, 1.3], 50)  # mean 0.3, variance 1.01
+    needed = [significance.prompts_needed(values, Beside(sd=sd, df=10)) for sd in (1e-9, 0.05, 0.09, 0.2)]
+    assert needed == sorted(needed) and needed[0] < needed[1] and needed[-1] == math.inf
+    assert needed[0] == pytest.approx(significance.prompts_needed(values), abs=3)  # which takes z for t
+    found = significance.power(10**9, 0.1, significance.components(values[:, None], Beside(sd=0.05, df=10)))
+    half = stats.t.ppf(0.975, 10) * 0.05
+    assert found == pytest.approx(stats.norm.sf(half, 0.1, 0.05) + stats.norm.cdf(-half, 0.1, 0.05), rel=1e-4)
+
+
 def test_no_number_of_prompts_helps_where_the_seeds_disagree():
     rng = np.random.default_rng(0)
     seeds = np.array([[-1.0, 0.2, 1.0]])

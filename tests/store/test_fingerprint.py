@@ -152,6 +152,11 @@ def test_the_hash_of_weights_is_that_of_their_content_wherever_they_lie(tmp_path
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").symlink_to(blob)
     assert weights_hash(snapshot) == before
+    (tmp_path / "blobs" / "weights").write_bytes(b"weights")
+    for place, target in (("linked", folder / "model.safetensors"), ("misnamed", tmp_path / "blobs" / "weights")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "model.safetensors").symlink_to(target)  # no blob by its name: known by what it leads to
+        assert weights_hash(tmp_path / place) == before
     (folder / "model.safetensors").write_bytes(b"changed")
     assert weights_hash(folder) != before
 

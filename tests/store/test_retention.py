@@ -1,6 +1,7 @@
 """What the store mode shows and removes, and which policies are kept."""
 
 import json
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -161,6 +162,15 @@ def test_the_store_mode_spares_young_stages_and_stages_at_work(store, capsys):
         show(cfg, clean="all", yes=True)
     assert states(store) == [FULL[1]]
     assert "in use by another process" in capsys.readouterr().out
+
+
+def test_what_another_process_removes_while_it_is_listed_counts_no_more(store, monkeypatch):
+    stage = store.make(store.stage("pairs", {}), write_policy)
+    (whole,) = retention.holdings(store.root)
+    lstat, weights = Path.lstat, stage.folder / "policy" / "model.safetensors"
+    monkeypatch.setattr(Path, "lstat", lambda path: (path == weights and path.unlink()) or lstat(path))
+    (found,) = retention.holdings(store.root)
+    assert (found.size, found.state) == (whole.size - len(b"weights"), "done")
 
 
 def everything(folder):

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from store_kit import spoil
 
+from dlma import files
 from dlma.store import shards
 
 
@@ -74,6 +75,21 @@ def test_after_a_merge_nothing_is_missing_and_a_spoilt_merge_starts_again(tmp_pa
     assert shards.merge_shards(tmp_path, 2).read_bytes() == data
     spoil(path)
     assert shards.missing_shards(tmp_path, 2) == [0, 1]
+
+
+def test_shards_of_another_machine_are_waited_for_until_they_are_merged(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "VISIBLE", -1.0)
+    seen, awaited = [], files.awaited
+    monkeypatch.setattr(files, "awaited", lambda paths, seconds: seen.append(awaited(paths, seconds)))
+    shards.missing_shards(tmp_path, 2)
+    for index in range(2):
+        shards.await_shards(tmp_path, 2)
+        shards.write_shard(tmp_path, index, shard(index))
+    shards.await_shards(tmp_path, 2)
+    assert seen == [False, False, True]
+    shards.merge_shards(tmp_path, 2)  # which removes them: there is nothing to wait for
+    shards.await_shards(tmp_path, 2)
+    assert len(seen) == 3
 
 
 def test_two_sets_of_shards_share_a_folder(tmp_path):

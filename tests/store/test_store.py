@@ -4,15 +4,17 @@ import hashlib
 import json
 import os
 import shutil
+from threading import Event, Thread
 
 import pyarrow as pa
 import pytest
 from store_kit import ROWS, never, seen_by_new_process, spoil, write_policy, write_rows
 
 from dlma import files
-from dlma.errors import UserError
+from dlma.errors import Unavailable, UserError
 from dlma.store import manifest as manifests
 from dlma.store import store as stage_store
+from dlma.store.fingerprint import fingerprint, weights_hash
 from dlma.store.stage import Damage
 from dlma.store.store import Store
 
@@ -297,6 +299,58 @@ def test_a_reader_that_cannot_compute_says_what_to_do_and_the_next_run_does_it(s
     with pytest.raises(UserError, match="run the same command again"):
         reader.table()
     assert store.make(reader, write_rows).table().equals(ROWS)
+
+
+def test_a_process_that_may_not_write_leaves_damage_as_it_is(store):
+    stage = store.make(store.stage("pairs", {}), write_rows)
+    spoil(stage.folder / "rows.parquet")
+    with pytest.raises(Unavailable, match="run the same command again"):
+        Store(store.root, writes=False).stage("pairs", {}).table()
+    assert [path.name for path in stage.folder.parent.iterdir()] == [stage.key]
+
+
+def test_a_record_that_is_gone_is_made_again_with_a_line(tmp_path, capsys):
+    store = Store(tmp_path / "store")
+    stage = store.make(store.stage("pairs", {}), write_rows)
+    (stage.folder / "rows.parquet").unlink()
+    assert stage.table().equals(ROWS)
+    assert "is damaged: rows.parquet is missing" in capsys.readouterr().err
+
+
+def test_what_another_computes_is_waited_for_with_a_line_and_not_computed_again(store):
+    begun, told, lines = Event(), Event(), []
+
+    def write_once_told(folder):
+        begun.set()
+        assert told.wait(60)
+        write_rows(folder)
+
+    other = Thread(target=store.make, args=(store.stage("pairs", {}), write_once_told))
+    other.start()
+    assert begun.wait(60)
+    waiting = Store(store.root, notify=lambda line: lines.append(line) or told.set(), patience=0.0)
+    made = waiting.make(waiting.stage("pairs", {}), never)
+    other.join()
+    assert lines == [f"{made}: another process is computing it; waiting"]
+    assert waiting.counts == {"run": {}, "reused": {"pairs": 1}} and made.table().equals(ROWS)
+
+
+def test_what_a_store_has_hashed_it_remembers(store, tmp_path, monkeypatch):
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    os.utime(weights, (1e9, 1e9))
+    found = store.fingerprint(weights.parent), store.weights_hash(weights.parent)
+    assert found == (fingerprint(weights.parent), weights_hash(weights.parent))
+    monkeypatch.setattr(files, "sha256_file", lambda path: pytest.fail("read again"))
+    assert (store.fingerprint(weights.parent), store.weights_hash(weights.parent)) == found
+
+
+def test_a_library_that_is_not_there_is_absent_in_manifest_and_key(store, monkeypatch):
+    monkeypatch.setattr(manifests, "_LIBRARIES", ("torch", "no-such-library-at-all"))
+    stage = store.make(store.stage("pairs", {}), write_rows)
+    assert stage.manifest["libraries"]["no-such-library-at-all"] == "absent"
+    assert manifests.minor("no-such-library-at-all") == "absent" and stage.manifest["libraries"]["torch"] != "absent"
 
 
 def test_weights_are_verified_once_per_process_and_their_records_each_time(store, said, monkeypatch):

@@ -20,7 +20,6 @@ from dlma.model import today
 from dlma.prompts.rendering import rendered
 from dlma.prompts.wording import Wording
 from dlma.records import Turn
-from dlma.store import machine
 from dlma.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,76 +87,11 @@ def test_a_token_budget_is_part_of_its_components_key_where_it_is_not_the_defaul
     assert scientific(composed("scorer.token_budget=4096").scorer) == {**default, "token_budget": 4096}
 
 
-@pytest.mark.parametrize("name", machine.ARITHMETIC)
-def test_a_variable_that_changes_the_arithmetic_is_part_of_the_key(tmp_path, monkeypatch, name):
-    def keys():
-        return [Store(tmp_path).stage("pairs", {}, libraries=libraries).key for libraries in (True, False)]
-
-    monkeypatch.delenv(name, raising=False)
-    before = keys()
-    monkeypatch.setenv(name, "1")
-    after = keys()
-    assert after[0] != before[0] and after[1] == before[1]
-
-
 @pytest.mark.parametrize("name", ["TZ", "LC_ALL", "OMP_NUM_THREADS", "PYTHONHASHSEED"])
 def test_other_surroundings_are_no_part_of_it(tmp_path, monkeypatch, name):
     before = Store(tmp_path).stage("pairs", {}).key
     monkeypatch.setenv(name, "3")
     assert Store(tmp_path).stage("pairs", {}).key == before
-
-
-# --- the machine
-
-
-def test_threads_and_processor_stand_in_the_manifest_and_another_machine_is_said_once(tmp_path):
-    here = machine.machine(accelerator="cpu", devices=1, strategy="ddp", threads=3)
-    assert here["threads"] == "3" and here["processor"]
-
-    def made(threads, said, name="pairs", key=0, **options):
-        store = Store(tmp_path, notify=said.append, machine={**here, "threads": threads})
-        found = store.stage(name, {"key": key}, **options)
-        return store.make(found, lambda folder: (folder / "rows").write_text("x") and {})
-
-    said = []
-    first = made("3", said)
-    assert first.manifest["machine"] == here
-    made("3", said)
-    assert said == []
-    made("1", said)
-    assert said == [
-        f"{first} was computed elsewhere (threads: 3 then, 1 here): computed here its last digits may differ"
-    ]
-    exact = made("3", said, name="prompts", libraries=False)
-    assert "machine" not in exact.manifest
-    made("1", said, name="prompts", libraries=False)
-    assert len(said) == 1
-
-
-def test_one_difference_is_said_once_for_all_stages(tmp_path):
-    said = []
-    for threads in ("3", "1"):
-        store = Store(tmp_path, notify=said.append, machine={"threads": threads})
-        for key in range(3):
-            store.make(store.stage("pairs", {"key": key}), lambda folder: (folder / "rows").write_text("x") and {})
-    assert len(said) == 1
-
-
-@pytest.mark.parametrize(
-    ("variables", "wanted", "threads"),
-    [
-        ({}, 4, "4"),
-        ({"OMP_NUM_THREADS": "2"}, 0, "2"),
-        ({"MKL_NUM_THREADS": "5"}, 0, "5"),
-        ({}, 0, "torch's choice of"),
-    ],
-)
-def test_threads_are_the_configs_else_a_variables_else_torchs(monkeypatch, variables, wanted, threads):
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert machine.machine(accelerator="cpu", devices=1, strategy="ddp", threads=wanted)["threads"].startswith(threads)
 
 
 # --- clock, zone, locale and hashes
