@@ -55,7 +55,7 @@ def test_a_large_vocabulary_is_drawn_from_by_the_same_inverse(vocabulary, temper
         assert (got != 17).all()
 
 
-@pytest.mark.parametrize("vocabulary", [4, 1000])
+@pytest.mark.parametrize("vocabulary", [4, 512, 1000])
 def test_the_ends_of_the_noise_draw_tokens_that_have_a_probability(vocabulary):
     logits = torch.full((2, vocabulary), -torch.inf)
     logits[:, 1:3] = 0.0
