@@ -14,13 +14,14 @@ from functools import cached_property
 from typing import Any
 
 import yaml
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.default_element import ResultDefault
+from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -52,6 +53,21 @@ _parsed: dict[tuple[str, ...], Callable[[], ConfigResult]] = {}  # by place, nam
 _composed: dict[
     tuple[object, ...], tuple[dict[str, str | None], Callable[[], DictConfig]]
 ] = {}  # with the texts that it was made of
+
+
+_map_of_choices = defaults_list._create_interpolation_map
+
+
+def _map_where_it_is_read(overrides: Any, entries: list[InputDefault], self_added: bool) -> DictConfig | None:
+    """Hydra's map of all choices, for entries of a defaults list that name another's choice (`${...}`), and no others.
+
+    Hydra makes it for every file that has a defaults list, which is a quarter of the time of composing.
+    """
+    needed = any(entry.is_interpolation() for entry in entries)
+    return _map_of_choices(overrides, entries, self_added) if needed else None
+
+
+defaults_list._create_interpolation_map = _map_where_it_is_read  # type: ignore[assignment]
 
 
 def name_the_program() -> None:

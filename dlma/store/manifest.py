@@ -55,6 +55,7 @@ def _entry(path: Path) -> dict:
     return entry
 
 
+@functools.cache
 def _version(library: str) -> str:
     try:
         return importlib.metadata.version(library)

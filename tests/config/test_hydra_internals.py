@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 from source_tree import modules, tree
 
+from dlma.config import hydra_internals
 from dlma.config.compose import PRIMARY, search_path
 from dlma.config.hydra_internals import Loader, copied, create_config_search_path, read_yaml
 
@@ -47,6 +49,31 @@ def test_a_choice_of_files_is_composed_as_hydra_does_and_each_time_for_the_calle
         found.seed = 77  # nobody else sees it
     entries = plain.compute_defaults_list(PRIMARY, ["method=rlcd"], RunMode.RUN).defaults
     assert [e.config_path for e in loader.chosen(PRIMARY, ["method=rlcd"])] == [e.config_path for e in entries]
+
+
+def test_an_entry_that_names_anothers_choice_is_composed_as_hydra_alone_does(tmp_path, monkeypatch):
+    """By the file, by the command line, within the name of a file; one that names nothing fails alike."""
+    for name, text in {
+        "main": "defaults: [_self_, {a: one}, {b: '${a}'}, 'b/${a}@third']",
+        "broken": "defaults: [{a: one}, {b: '${nothing}'}]",
+        **{f"{group}/{option}": f"is: {group} {option}" for group in "ab" for option in ("one", "two")},
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    path = create_config_search_path(str(tmp_path))
+    lines = [[], ["a=two"], ["b=one", "a=two"]]
+    found = [Loader(path).compose("main", each) for each in lines]
+    with pytest.raises(ConfigCompositionException) as ours:
+        Loader(path).compose("broken", [])
+    monkeypatch.setattr(defaults_list, "_create_interpolation_map", hydra_internals._map_of_choices)
+    plain = ConfigLoaderImpl(path)
+    for ours_found, each in zip(found, lines, strict=True):
+        wanted = plain.load_configuration("main", each, RunMode.RUN, False, False)
+        assert {**ours_found, "hydra": None} == {**wanted, "hydra": None}
+    assert [cfg.b["is"] for cfg in found] == ["b one", "b two", "b one"] and found[1].third["is"] == "b two"
+    with pytest.raises(ConfigCompositionException) as theirs:
+        plain.load_configuration("broken", [], RunMode.RUN, False, False)
+    assert str(ours.value) == str(theirs.value)
 
 
 LINES = ["method=rlcd", "seed=7", "recipe.beta=0.3", "+model.made={a: 1}", "hydra.job.env_copy=[HOME]", "mode=check"]
