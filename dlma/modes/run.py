@@ -21,9 +21,8 @@ from dlma.cost.flops import ModelSize
 from dlma.cost.wire import Exchanged
 from dlma.plan.dry_run import HERE, DryRunContext
 from dlma.plan.estimate import Assumptions, RunPlan
+from dlma.plan.words import NAMED
 from dlma.trainer import ranks
-
-_SHOWN = 0.05  # of the time: stages that take less are not named
 
 
 def run(cfg: DictConfig, /) -> dict:
@@ -69,7 +68,7 @@ def foretold(cell: DryRunContext) -> str | None:
         return None
     hours = {line.name: line.hours for line in plan.lines if line.hours and not line.stage.done}
     total = sum(hours.values())
-    parts = ", ".join(f"{name} {_time(one)}" for name, one in hours.items() if one >= _SHOWN * total)
+    parts = ", ".join(f"{name} {_time(one)}" for name, one in hours.items() if one >= NAMED * total)
     return f"{cell.spec.name}: about {_time(total)} on this machine ({parts}); {plan.sizes.source}"
 
 

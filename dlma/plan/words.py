@@ -9,7 +9,7 @@ from dlma.plan.estimate import RunPlan, StagePlan
 from dlma.plan.volume import MOST_IDS, most_prompts
 from dlma.trainer import launch
 
-_SHOWN = 0.05  # of the time: stages that take less are not named
+NAMED = 0.05  # of the time: stages that take less are not named
 Todo = Sequence[tuple[RunPlan, StagePlan]]
 
 
@@ -20,7 +20,7 @@ def time_line(todo: Todo) -> str:
         hours.setdefault(line.name, Counter()).update(line.parts)
     total = sum(own.total() for own in hours.values())
     order = sorted(hours.items(), key=lambda item: -item[1].total())
-    shown = [(name, own) for name, own in order if own.total() >= _SHOWN * total > 0]
+    shown = [(name, own) for name, own in order if own.total() >= NAMED * total > 0]
     words = [f"{name} {own.total() / total:.0%} (mostly {own.most_common(1)[0][0]})" for name, own in shown]
     return f"where the time goes: {', '.join(words)}" if words else ""
 
