@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ from dlma.model.compute_dtype import Choice
 from dlma.model.load import ModelSpec
 from dlma.redaction import redact
 from dlma.runs import settled
+from dlma.runs.folder import SERVER_LOG
+from dlma.sampler import choice
 from dlma.store.fingerprint import key_of
 from dlma.store.machine import machine
 from dlma.store.stage import Stage
@@ -74,7 +76,7 @@ class RunContext:
         self._current: LanguageModel | None = None
         self._base: LanguageModel | None = None
         self._logged: set[float] = set()
-        self._told = False
+        self._told = self._tuned = False
 
     def _settle(self) -> str:
         """Put the type that the machine wants into a config that leaves it open; why it was chosen."""
@@ -232,6 +234,21 @@ class RunContext:
         """The sampler."""
         return build(self.cfg.sampler)
 
+    def sampler_key(self, *, trained: bool) -> dict:
+        """The part in a stage's key of what draws the answers of the base, or of trained weights."""
+        return choice.key(resolved(self.cfg.sampler), trained=trained)
+
+    def sampling(self, policy: Stage | None, place: str = "policy") -> AbstractContextManager[Any]:
+        """In the block a sampler of the model that the run aligns, or of what was trained of it."""
+        trained, work = policy is not None, work_of(self.cfg.objective)
+        spec = self.frozen if policy is None else self.frozen.trained(policy.path(place))
+        return choice.sampling(
+            *(self.sampler, resolved(self.cfg.sampler), spec, self.folder / SERVER_LOG, self.ranks),
+            held=spec.folder == self.frozen.folder and not self._tuned,
+            trained=trained,
+            to_come=not trained and self.spec.lora is not None and work.get("kind") != "none",
+        )
+
     @cached_property
     def weights(self) -> dict:
         """The model's part in a stage's key: what its weights and tokenizer are, and the compute dtype."""
@@ -278,6 +295,7 @@ class RunContext:
         weights = {**self.weights, "weights": [*self.weights["weights"], f"{tuned}"]}
         folder = tuned.path("policy") if tuned.done else tuned.folder / "policy"
         spec = dataclasses.replace(self.spec.trained(folder), name=f"{self.spec.name}-sft", lora=self.spec.lora)
+        self._tuned = True
         self._base = None  # a merged adapter has changed the weights that it shared
         self.__dict__.update(spec=spec, frozen=dataclasses.replace(spec, lora=None), weights=weights)
 

@@ -57,21 +57,26 @@ class Client:
 
     def ask(self, url: str, body: dict | None = None) -> dict:
         """The answer to a POST of `body`, or to a GET without one; raises Fault, or UserError for a refusal."""
+        try:
+            found = json.loads(self.text(url, body))
+        except ValueError:
+            raise Fault("an answer that is not whole JSON") from None
+        if not isinstance(found, dict):
+            raise Fault("an answer that is no JSON object")
+        return found
+
+    def text(self, url: str, body: dict | None = None) -> bytes:
+        """The same, of whatever form the answer is."""
         headers = {"Content-Type": "application/json", **self._authorization()}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, headers)
         try:
             with _opener(url).open(request, timeout=self.timeout) as answer:
-                found = json.loads(answer.read())
+                return answer.read()
         except urllib.error.HTTPError as error:
             raise _refused(url, error) from None
-        except ValueError:
-            raise Fault("an answer that is not whole JSON") from None
         except (OSError, HTTPException) as error:
             raise Fault(f"no answer: {url}: {error or type(error).__name__}") from None
-        if not isinstance(found, dict):
-            raise Fault("an answer that is no JSON object")
-        return found
 
     def _authorization(self) -> dict[str, str]:
         key = os.environ.get(self.key_variable) if self.key_variable else None

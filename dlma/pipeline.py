@@ -8,6 +8,7 @@ The only file that sees all components. Each function names a stage, what decide
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from dlma import records
 from dlma.checks.finding import print_findings
 from dlma.config.build import build, scientific
 from dlma.context import RunContext, open_run
+from dlma.cost.flops import work_of
 from dlma.evaluation import target_kl
 from dlma.evaluation.context import EvaluationContext, answering, arms, on_the_way
 from dlma.finish import present
@@ -142,12 +144,13 @@ def make_pairs(cell: RunContext, contexts: Stage, held_out: Stage) -> Stage:
     """Two answers to each prompt: sampled, or from the user's own file."""
     if cell.cfg.scored.path or cell.cfg.pairs.path:
         return import_pairs(cell, held_out)
-    key = {**scientific(cell.cfg.pairs), "sampler": scientific(cell.cfg.sampler), **cell.weights}
+    sampler, work = cell.sampler_key(trained=cell.start is not None), work_of(cell.cfg.pairs)
+    key, draws = {**scientific(cell.cfg.pairs), "sampler": sampler, **cell.weights}, work.get("kind") != "none"
 
     def write(folder: Path) -> dict:
-        sampler = cell.sampler if cell.start is None else cell.sampler.for_policy()
-        module = build(cell.cfg.pairs, cell.current(), sampler)
-        return {"engine": cell.runtime.predict(module, _read(contexts, Context), Pair, folder, "pairs")}
+        with cell.sampling(cell.start) if draws else nullcontext() as sampler:
+            module = build(cell.cfg.pairs, cell.current(), sampler)
+            return {"engine": cell.runtime.predict(module, _read(contexts, Context), Pair, folder, "pairs")}
 
     return cell.make(cell.store.stage("pairs", key, uses=[contexts, *cell.begun]), write, together=True)
 
@@ -293,7 +296,7 @@ def stop_at_kl(cell: RunContext, prompts: Stage, trained: Stage) -> Stage:
     if (target := cell.target_kl) is None:
         return trained
     asked = render(cell, prompts, "validation", cell.cfg.kl_prompts)
-    key = {"target_kl": target, "seed": cell.cfg.seed, "sampler": scientific(cell.cfg.sampler)}
+    key = {"target_kl": target, "seed": cell.cfg.seed, "sampler": cell.sampler_key(trained=True)}
     stage = cell.store.stage("policy", key, uses=[trained, asked])
     if not cell.makes_stages:
         return stage
@@ -315,16 +318,17 @@ def answer(cell: RunContext, held_out: Stage, policy: Stage, arm: str, side: str
     kept = arm in on_the_way(known)
     aligned = kept or arm == "aligned"
     how = answering(known) if aligned else {}
-    key = {"arm": arm, "side": side, "seed": cell.cfg.seed, "sampler": scientific(cell.cfg.sampler), **cell.weights}
+    own, place = aligned and known["trained"], f"intermediate/{arm}" if kept else "policy"
+    sampler = cell.sampler_key(trained=own)
+    key = {"arm": arm, "side": side, "seed": cell.cfg.seed, "sampler": sampler, **cell.weights}
 
     def write(folder: Path) -> dict:
         from dlma.evaluation.answers import Answers
 
-        own = aligned and known["trained"]
-        model = cell.policy(policy, f"intermediate/{arm}" if kept else "policy") if own else cell.base()
-        sampler = cell.sampler.for_policy() if own else cell.sampler
-        module = Answers(model, cell.base(), sampler, arm=arm, side=side, seed=cell.cfg.seed, **how)
-        return {"engine": cell.runtime.predict(module, _read(held_out, Context), Answer, folder, arm)}
+        model = cell.policy(policy, place) if own else cell.base()
+        with cell.sampling(policy if own else None, place) as sampler:
+            module = Answers(model, cell.base(), sampler, arm=arm, side=side, seed=cell.cfg.seed, **how)
+            return {"engine": cell.runtime.predict(module, _read(held_out, Context), Answer, folder, arm)}
 
     uses = [held_out, policy] if aligned else [held_out]
     return cell.make(cell.store.stage("answers", key, uses=uses), write, together=True)

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dlma.config import foreign, run_names, yaml_files
-from dlma.config.check import listing, problems, suggestion
+from dlma.config.check import Problem, listing, problems, suggestion
 from dlma.config.hydra_internals import Loader, copied, create_config_search_path, name_the_program
 from dlma.config.overrides import PRIMARY, Reading, by_slot, is_group, normal, read, singles_of, told
 from dlma.errors import UserError
@@ -109,8 +109,11 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
     reading = Reading(Loader(path))
     reading.loader.ensure_main_config_source_available()
     written = by_slot(override for line in lines if (override := read(line, reading)))
+    said = [override for override in written.values() if foreign.is_command(override)]
+    singles = [one for each in said for one in (singles_of(each) if each.is_sweep_override() else [each])]
+    reading.commands = {str(single.value()) for single in singles}
     # The mistakes of the first reading may be none: an experiment's own sweep may give what is missing.
-    first = Reading(reading.loader, unread=reading.unread)
+    first = Reading(reading.loader, unread=reading.unread, commands=reading.commands)
     cell, cfg = _first_cell(written, first)
     multirun = multirun or (cfg is not None and cfg.hydra.mode == RunMode.MULTIRUN)
     params = OmegaConf.select(cfg, "hydra.sweeper.params") if multirun and cfg is not None else None
@@ -252,11 +255,18 @@ def _compose(cell: dict[str, Override], reading: Reading) -> DictConfig | None:
     for override in (o for o in cell.values() if not is_group(o)):
         _apply(override, cfg, reading)
     bare = _without_hydra(cfg)
-    for problem in [*problems(bare), *run_names.problems(bare)]:
+    wrong = [*problems(bare), *run_names.problems(bare)]
+    for problem in wrong or _commands_of_files(bare, reading):
         if problem.key in reading.unread:  # what was written for it is the mistake, and is reported
             continue
         reading.add(f"{problem}{_place(problem.key, cell, lines, reading)}")
     return cfg
+
+
+def _commands_of_files(cfg: DictConfig, reading: Reading) -> list[Problem]:
+    """Commands that the command line itself does not say."""
+    found = foreign.commands(OmegaConf.to_container(cfg, resolve=True))
+    return [Problem(key, foreign.COMMAND_REFUSED) for key, command in found if command not in reading.commands]
 
 
 def _without_hydra(cfg: DictConfig) -> DictConfig:

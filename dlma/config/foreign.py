@@ -1,7 +1,8 @@
-"""Hydra's own settings in config files: a file may describe an experiment, not how programs are started.
+"""What config files may not say: they may describe an experiment, not how programs are started.
 
 Hydra builds callbacks, launchers, sweepers and log handlers from whatever `hydra:` names. So a YAML file, unless it is
 the primary config or below its hydra/, may say only what _is_allowed lets through; the command line may say anything.
+And a command that starts a server (COMMAND, of any sampler) is the command line's own, letter by letter.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from dlma.config.overrides import PRIMARY
 HYDRA = "hydra"
 OTHERS = "command-line"  # the provider of the files in --config-dir
 PARAMS = ("hydra", "sweeper", "params")
+COMMAND = "sampler.start"
+_SAMPLERS = "dlma.sampler."
+COMMAND_REFUSED = "starts a program, so no config file may say it: give it on the command line, sampler.start=..."
 REFUSED = (
     "a config file may not set this, the command line may; of Hydra's settings files set only hydra.sweeper.params, "
     "hydra.mode, and hydra.run.dir to nothing"
@@ -87,6 +91,22 @@ def _hydra_default(default: InputDefault) -> str | None:
     if name is not None and HYDRA in (name.lstrip("/").split("/")[0], package.split(".")[0]):
         return name.lstrip("/")
     return None
+
+
+def is_command(override: Override) -> bool:
+    """Whether an override gives a command that starts a server."""
+    return f".{override.key_or_group}".endswith(f".{COMMAND}")
+
+
+def commands(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Every command that starts a server in a composed config: wherever a sampler stands, by the key `start`."""
+    inside = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in inside:
+        name = f"{path}.{key}" if path else str(key)
+        sampler = isinstance(tree, dict) and str(tree.get("_target_")).startswith(_SAMPLERS)
+        if key == "start" and sampler and value is not None:
+            yield name, value
+        yield from commands(value, name)
 
 
 def is_hydra(override: Override) -> bool:

@@ -25,11 +25,13 @@ class Reading:
     """Every mistake found so far; a dict keeps the order, and each line once.
 
     unread: the keys whose values could not be parsed
+    commands: what the command line itself says under foreign.COMMAND
     """
 
     loader: Loader
     mistakes: dict[str, None] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
+    commands: set[str] = field(default_factory=set)
 
     def add(self, line: str) -> None:
         self.mistakes[line] = None

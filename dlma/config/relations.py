@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from collections.abc import Iterator
 
 Finding = tuple[str, str]  # the dotted key, and what is wrong with it
+SERVER = "dlma.sampler.server.ServerSampler"
 LATER = ("pairs", "scorer", "labels", "objective")  # what a later round of `iterations` may have of its own
 
 
@@ -21,6 +23,7 @@ def broken(tree: dict, components: list[str]) -> Iterator[Finding]:
     yield from _measured_twice(tree)
     yield from _target_kl(tree)
     yield from _contrast(tree)
+    yield from _served(tree)
     for name in ("recipe", *components):
         yield from _within(name, tree[name])
     if not tree["store"]["root"].strip():
@@ -112,6 +115,48 @@ def _contrast(tree: dict) -> Iterator[Finding]:
         yield "objective.side", f"{objective['side']} has no other side to be contrasted with: objective.side=positive"
     if tree["sampler"]["_target_"] != "dlma.sampler.local.LocalSampler":
         yield "sampler", "no server gives the logits under both prompts, which objective.contrast needs: sampler=local"
+
+
+def _served(tree: dict) -> Iterator[Finding]:
+    """Servers are named or started, and weights that a running server cannot be given have one that is started."""
+    sampler, objective = tree["sampler"], tree["objective"]
+    adapted = tree["model"].get("lora") is not None
+    rollouts = objective.get("sampler") or {}
+    if rollouts.get("_target_") == SERVER and not (rollouts.get("urls") and adapted):
+        yield (
+            "objective.sampler",
+            "a policy that changes between two rollouts is sampled by running servers (sampler.urls) and as an adapter "
+            "(adapter=lora), or in process: leave it out",
+        )
+    if sampler["_target_"] != SERVER:
+        return
+    urls, start = sampler.get("urls"), sampler.get("start")
+    if not (urls or start):
+        yield "sampler.urls", "name at least one server: sampler.urls=[http://host:8000/v1], or sampler.start"
+        return
+    if start is not None:
+        yield from _command(start)
+    elif tree["sft"].get("_target_"):
+        yield "sampler.urls", "these servers do not hold the model that sft tunes: sampler.start, or sampler=local"
+    kind = (objective.get("_work_") or {}).get("kind")
+    whole = kind == "steer" or (kind != "none" and not adapted)
+    if whole and start is None and sampler.get("policy", "server") == "server":
+        yield (
+            "sampler.policy",
+            "the policy will be a whole model, which no running server can be given: sampler.start, a command that "
+            "starts one, sampler.policy=local, or adapter=lora",
+        )
+
+
+def _command(start: str) -> Iterator[Finding]:
+    """A command that starts a server."""
+    try:
+        words = shlex.split(start)
+    except ValueError as reason:
+        yield "sampler.start", f"is no command: {str(reason).lower()}"
+        return
+    if missing := [name for name in ("{model}", "{port}") if not any(name in word for word in words)]:
+        yield "sampler.start", f"must hold {' and '.join(missing)}: where the weights lie, and where it is to listen"
 
 
 def _within(path: str, node: dict) -> Iterator[Finding]:

@@ -29,6 +29,7 @@ from dlma.model.reward_model import value_head
 from dlma.objective.rollouts import Episode, RolloutLoader, distinct, requests
 from dlma.ranges import Count, Few, NotNegative, Positive, PositiveShare, Seed, Share
 from dlma.records import ScoredPair
+from dlma.store.shards import SCRATCH
 from dlma.trainer.runtime import Runtime
 from dlma.training import finite
 from dlma.training.rule import Step, Supplies, TrainingRule
@@ -108,6 +109,7 @@ class PPO(TrainingRule):
         self.reference_network = self.reference.network
         self.prompts: list[ScoredPair] = []
         self.reward = None
+        self.scratch = Path()  # for weights that a server is to have
 
     def supply(self, supplies: Supplies) -> None:
         """Prompts to sample from, and the reward model."""
@@ -121,6 +123,7 @@ class PPO(TrainingRule):
         self, rows: Sequence[ScoredPair], runtime: Runtime, folder: Path, listen: Callable[[dict], None]
     ) -> list[None]:
         """Train on rollouts (see TrainingRule.train_through); the labelled pairs speak through the reward model."""
+        self.scratch = folder / SCRATCH / "rollout"
         loader = RolloutLoader(
             self, rollouts=self.rollouts, size=self.rollout, epochs=self.epochs, batch=self.batch, seed=self.seed
         )
@@ -136,7 +139,7 @@ class PPO(TrainingRule):
     def roll_out(self, number: int) -> list[Episode]:
         """Sample a rollout with the present policy, and work out what its updates need."""
         asked = requests(self.prompts, number, self.rollout, self.seed)
-        answers = self.sampler.sample(self.model, asked)
+        answers = self.sampler.sample_trained(self.model, asked, self.scratch)
         groups = [[trees.Completion(r.context_ids, a.ids)] for r, a in zip(asked, answers, strict=True)]
         scores = torch.tensor([score for (score,) in self.reward.score(groups)])
         planned = self.engine.plan(groups)

@@ -31,6 +31,7 @@ VERSUS, VERSUS_VERDICTS = "versus.csv", "versus.parquet"  # on other methods' an
 AGREEMENT = "agreement.parquet"  # mode=agreement
 WORKBENCH, WORKBENCH_PAGE = "workbench.csv", "workbench.html"  # mode=workbench
 REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS = "report.html", "report.md", "report.tex", "results.csv"
+SERVER_LOG = "server.log"  # what servers said that were started for a stage (sampler.start)
 POLICY, TUNED = "policy", "tuned"
 REWARD = "reward"  # a trained reward model (mode=reward)
 TREES = (POLICY, TUNED, REWARD)
@@ -39,7 +40,7 @@ NAMES = (  # what modes write into a run folder
     *(METRICS, TRAIN, REWARD_TRAIN, TRAJECTORY, ROUNDS, CATEGORIES, VERSUS, WORKBENCH),
     *(PROMPTS, PAIRS, SCORED, TOKENS, ANSWERS, VERDICTS, METRIC_VALUES, REWARDS),
     *(TRAJECTORY_ANSWERS, VERSUS_VERDICTS, AGREEMENT),
-    *(WORKBENCH_PAGE, MULTIRUN, *TREES),
+    *(WORKBENCH_PAGE, SERVER_LOG, MULTIRUN, *TREES),
 )
 FINISHED = (CONFIG, MANIFEST, METRICS, PROMPTS, ANSWERS)  # what every finished run has
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -71,10 +72,6 @@ class LocalSampler:
         self.max_new_tokens = max_new_tokens
         self.rows = rows
 
-    def for_policy(self) -> LocalSampler:
-        """The sampler of a trained policy: the same."""
-        return self
-
     def sample(self, model: LanguageModel, requests: Sequence[Request]) -> list[Sampled]:
         """One answer per request, in order.
 
@@ -97,6 +94,10 @@ class LocalSampler:
                 done[members[index]] = answer
                 work().spare(self._limit(requests[members[index]]) - len(answer.ids))
         return [done[i] for i in range(len(requests))]
+
+    def sample_trained(self, model: LanguageModel, requests: Sequence[Request], scratch: Path) -> list[Sampled]:
+        """`sample` by a model that is being trained; scratch: a folder for what a server needs of it."""
+        return self.sample(model, requests)
 
     def _by_way(self, model: LanguageModel, requests: Sequence[Request]) -> dict[Style | Way, list[int]]:
         """Which requests are decoded in which way; the longest is asked first, as what serves it serves all."""

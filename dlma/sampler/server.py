@@ -8,48 +8,75 @@ server gives are held against the local engine's on some rows (`report`), and us
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Literal, TypeVar
 
 from dlma.errors import UserError
 from dlma.http_client import Client, Fault, insist
 from dlma.model import trees
 from dlma.model.engine import Engine
 from dlma.model.language import LanguageModel
+from dlma.model.saved import save
 from dlma.model.work import work
 from dlma.ranges import Count, Few, NotNegative, Positive, PositiveShare, Temperature, Whole
-from dlma.sampler.local import LocalSampler, Request, Sampled
+from dlma.sampler import adapters, replies
+from dlma.sampler.local import Request, Sampled
+from dlma.sampler.replies import Reply
+from dlma.sampler.started import StartedServer
+from dlma.trainer import place as places
+from dlma.trainer.ranks import Ranks
 
 _SEEDS = 1 << 31  # what every server takes for a seed
 _OWN = ("model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "seed", "logprobs")  # set by the sampler
 _OF_ONE_ANSWER = ("stop", "stop_token_ids", "n", "best_of", "echo", "stream", "ignore_eos", "min_tokens")
-# How servers call the end of an answer: vLLM and SGLang stop, length, abort (vLLM also error and repetition);
-# TGI eos_token, length, stop_sequence; llama.cpp stop and length, in its own protocol eos, limit, word.
-_ENDED = ("stop", "eos_token", "eos")
-_CUT = ("length", "limit")
-_BROKEN_OFF = ("abort", "error", None)  # by the server, not by the model: another try may end
-
+_HEALTH = 5.0  # seconds for a server to say that it is there
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Reply:
-    """An answer from the server, with the log-prob of each of its tokens (nats) where the server gave them."""
+class Weights:
+    """The weights that are to be sampled from.
 
-    sampled: Sampled
-    token_logp: list[float] | None
+    folder: of the whole model; adapter: of the adapter on top of it, if there is one
+    held: whether the servers of sampler.urls hold the folder's model
+    to_come: whether an adapter on it will be sampled from later
+    """
+
+    folder: Path
+    adapter: Path | None
+    held: bool
+    to_come: bool = False
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where weights are served: the servers' bases, and the name of an adapter there; server: one that was started."""
+
+    fixed: list[str]
+    adapter: str | None = None
+    server: StartedServer | None = None
+
+    @property
+    def urls(self) -> list[str]:
+        return [self.server.url] if self.server else self.fixed
 
 
 class ServerSampler:
-    """Samples the frozen model by one or several servers; a trained policy, which they do not have, in process.
+    """Samples by one or several servers, and a policy by those that are given it (`serving`).
 
-    urls: the servers' bases, such as http://host:8000/v1; requests take turns
+    urls: the servers' bases, such as http://host:8000/v1; requests take turns. They hold the base
     served: the name by which the servers know the model; None: the only one that they list
+    policy: whether a trained policy is sampled by a server, or in process, by the local sampler (dlma/context.py)
+    start: the command of a server for weights that no server of `urls` holds (started.py); start_timeout: seconds from
+        its start to its first answer
     extra: further fields of the request, such as return_token_ids; raises UserError for one that the sampler sets
     in_flight: requests under way at once, over all servers
     tries: of one request, the first included; between them it waits, twice as long each time, or as the server asks
@@ -69,6 +96,9 @@ class ServerSampler:
         served: str | None,
         extra: dict | None,
         urls: list[str] | None = None,
+        policy: Literal["server", "local"] = "server",
+        start: str | None = None,
+        start_timeout: Positive = 900.0,
         in_flight: Few = 64,
         tries: Few = 8,
         first_wait: NotNegative = 1.0,
@@ -77,8 +107,6 @@ class ServerSampler:
         parity_rows: Whole = 16,
         max_gap: Positive | None = 0.25,
     ) -> None:
-        if not urls:
-            raise UserError("sampler.urls: name at least one server: sampler.urls=[http://host:8000/v1]")
         if taken := [name for name in _OWN if name in (extra or {})]:
             raise UserError(f"sampler.extra: the sampler sets {', '.join(taken)} itself (recipe, sampler.served, seed)")
         if other := [name for name in _OF_ONE_ANSWER if name in (extra or {})]:
@@ -89,7 +117,10 @@ class ServerSampler:
         self.top_k = top_k
         self.top_p = top_p
         self.max_new_tokens = max_new_tokens
-        self.urls = [url.rstrip("/") for url in urls]
+        self.urls = [url.rstrip("/") for url in urls or []]
+        self.policy = policy
+        self.start = start
+        self.start_timeout = start_timeout
         self.served = served
         self.extra = extra or {}
         self.in_flight = in_flight
@@ -99,21 +130,82 @@ class ServerSampler:
         self.key_env = key_env
         self.parity_rows = parity_rows
         self.max_gap = max_gap
-        self._client = Client(
-            key_variable=key_env, needs_key=key_env is not None, option="sampler.key_env", timeout=timeout
-        )
+        self._client = self._client_of(timeout)
         self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._told = False  # of parity
+        self._begin(Served(self.urls))
+
+    def _client_of(self, timeout: float) -> Client:
+        needs = self.key_env is not None
+        return Client(key_variable=self.key_env, needs_key=needs, option="sampler.key_env", timeout=timeout)
+
+    def _begin(self, place: Served) -> None:
+        """Go to a place, with nothing counted yet."""
+        self._place = place
         self._gaps: list[float] = []
         self._overrun = 0  # tokens behind an answer's end
         self._retries: dict[str, int] = {}
-        self._lock = threading.Lock()
 
-    def for_policy(self) -> LocalSampler:
-        """The sampler of a trained policy."""
-        print("sampler=server: the servers hold the base; the trained policy is sampled in process", file=sys.stderr)
-        return LocalSampler(
-            temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, max_new_tokens=self.max_new_tokens
-        )
+    @contextmanager
+    def serving(self, weights: Weights, log: Path, ranks: Ranks) -> Iterator[ServerSampler]:
+        """In the block `sample` asks servers that have the weights: an adapter is loaded, a server started if need be.
+
+        log: where a started server's words go; ranks: of which the first does this, and tells the others
+        raises: UserError where the servers of sampler.urls cannot have the weights and none is started
+        """
+        self._told = False
+        with self._served(weights, log, ranks):
+            yield self
+
+    @contextmanager
+    def _served(self, weights: Weights, log: Path, ranks: Ranks) -> Iterator[None]:
+        with ExitStack() as opened:
+            own: list[Served] = []
+
+            def lead() -> Served:
+                if not self._holds(weights) and ranks.count > places.here().beside:
+                    raise UserError("sampler.start: starts a server on one machine, and this run is on several")
+                own.append(self._served_at(weights, log, opened))
+                return Served(own[0].urls, own[0].adapter)
+
+            told = ranks.same(lead)
+            self._begin(own[0] if own else told)
+            try:
+                yield
+            finally:
+                self._begin(Served(self.urls))
+
+    def _holds(self, weights: Weights) -> bool:
+        """Whether the servers of sampler.urls have the whole model, to which an adapter can be given."""
+        return weights.held and bool(self.urls)
+
+    def _served_at(self, weights: Weights, log: Path, opened: ExitStack) -> Served:
+        patience = dict(tries=self.tries, first_wait=self.first_wait)
+        if self._holds(weights):
+            if weights.to_come:
+                for url in self.urls:
+                    adapters.require(url, self._client)
+            if weights.adapter is None:
+                return Served(self.urls)
+            loaded = adapters.loaded(self.urls, weights.adapter, self._client, **patience)
+            return Served(self.urls, opened.enter_context(loaded))
+        if self.start is None:
+            raise UserError(
+                f"sampler.start: the servers of sampler.urls do not hold {weights.folder}: give the command that "
+                "starts one that does, or sampler.policy=local"
+            )
+        name = None if weights.adapter is None else adapters.new_name()
+
+        def ready(url: str) -> None:
+            if weights.to_come:
+                adapters.require(url, self._client)
+            if weights.adapter is not None and name is not None:
+                adapters.load(url, name, weights.adapter, self._client, **patience)
+
+        health, limit = self._client_of(_HEALTH), self.start_timeout
+        server = StartedServer(self.start, weights.folder, log, ready, client=health, patience=limit)
+        return Served([], name, opened.enter_context(server))
 
     def sample(self, model: LanguageModel, requests: Sequence[Request]) -> list[Sampled]:
         """One answer per request, in order; raises UserError when a server refuses, or `tries` tries have failed."""
@@ -121,7 +213,9 @@ class ServerSampler:
             raise UserError("sampler=server: the length of an answer cannot be imposed: sampler=local")
         if not requests:
             return []
-        name = self.served or self._listed()
+        if not self._place.urls:
+            raise UserError("sampler.urls: name at least one server: sampler.urls=[http://host:8000/v1]")
+        name = self._place.adapter or self._base_name()
         self._stop.clear()
         work().foresee(len(requests) * self.max_new_tokens)
         pool = ThreadPoolExecutor(min(self.in_flight, len(requests)))
@@ -137,20 +231,31 @@ class ServerSampler:
         self._compare(model, requests, replies)
         return [reply.sampled for reply in replies]
 
+    def sample_trained(self, model: LanguageModel, requests: Sequence[Request], scratch: Path) -> list[Sampled]:
+        """`sample` by a model that is being trained: its adapter, as it is now, is written to `scratch` and loaded."""
+        save(model, scratch, network=model.network)
+        try:
+            with self._served(Weights(scratch, scratch, held=True), scratch, Ranks()):
+                return self.sample(model, requests)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
     def report(self) -> dict[str, object]:
         """Parity with the local engine on the compared rows, nats per token; failed tries, by reason; tokens cut."""
         rows = len(self._gaps)
         mean = sum(self._gaps) / rows if rows else None
         gaps = {"rows": rows, "mean_gap": mean, "max_gap": max(self._gaps, default=None)}
         tries = {"failed_tries": dict(self._retries), "tokens_behind_ends": self._overrun}
-        return {"parity": gaps, **tries, "servers": len(self.urls)}
+        return {"parity": gaps, **tries, "servers": len(self._place.urls)}
 
     def _persist(self, index: int, request: Request, name: str, model: LanguageModel) -> Reply:
         """Ask until there is an answer; each try goes to the next server."""
         body = self._body(request, name, model)
 
         def once(number: int) -> Reply:
-            url = self.urls[(index + number) % len(self.urls)]
+            if self._place.server is not None:
+                self._place.server.revive()
+            url = self._place.urls[(index + number) % len(self._place.urls)]
             return self._reply(self._client.ask(f"{url}/completions", body), model)
 
         reply = self._patiently(once, f"no usable answer in {self.tries} tries, the last")
@@ -185,44 +290,31 @@ class ServerSampler:
         ends = {} if model.added_end is None else {"stop_token_ids": [model.added_end]}
         return body | ends | ({"top_k": self.top_k} if self.top_k else {})
 
-    def _listed(self) -> str:
-        """The name of the only model that the servers have."""
+    def _base_name(self) -> str:
+        """The name of the servers' own model: the only one that they list, adapters left out, or the one given."""
+        if self.served and self._place.server is None:
+            return self.served
+        urls = self._place.urls
 
         def once(number: int) -> list[str]:
-            found = self._client.ask(f"{self.urls[number % len(self.urls)]}/models")
+            found = self._client.ask(f"{urls[number % len(urls)]}/models")
             try:
-                return [str(entry["id"]) for entry in found["data"]]
-            except (KeyError, TypeError) as error:
+                return [str(entry["id"]) for entry in found["data"] if not entry.get("parent")]
+            except (KeyError, TypeError, AttributeError) as error:
                 raise Fault(f"a list of models of another form: {type(error).__name__} {error}") from None
 
         self._stop.clear()
         names = self._patiently(once, "the servers do not say which models they have")
+        if self.served in names:
+            return str(self.served)
         if len(names) != 1:
             raise UserError(f"sampler.served: the server has several models, name one: {', '.join(names) or 'none'}")
         return names[0]
 
     def _reply(self, answer: dict, model: LanguageModel) -> Reply:
-        try:
-            choice = answer["choices"][0]
-            ended = choice["finish_reason"]
-            ids, logp = _tokens(choice)
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-            raise Fault(f"an answer of another form: {type(error).__name__} {error}") from None
-        if ended in _BROKEN_OFF:
-            raise Fault(f"an answer that ended with {ended}")
-        if ids is None:
-            raise UserError(
-                "sampler.urls: the server gives no token ids: it must know sampler.extra.return_token_ids "
-                "(vLLM, SGLang; docs/scale.md)"
-            )
-        sampled = _ended(ids, ended, choice, model.eos_ids)
-        self._overrun += max(0, len(ids) - len(sampled.ids))
-        if len(sampled.ids) > self.max_new_tokens or not (sampled.finished or len(sampled.ids) == self.max_new_tokens):
-            raise UserError(
-                f"sampler.urls: an answer of {len(sampled.ids)} tokens that is not ended, where recipe.max_new_tokens="
-                f"{self.max_new_tokens}: the server has a limit of its own"
-            )
-        return Reply(sampled, [float(v) for v in logp] if logp and None not in logp else None)
+        reply, behind = replies.read(answer, model.eos_ids, self.max_new_tokens)
+        self._overrun += behind
+        return reply
 
     def _compare(self, model: LanguageModel, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
         """Hold some answers' log-probs against the local engine's; raises UserError when they are another model's."""
@@ -238,7 +330,7 @@ class ServerSampler:
         groups = [[trees.Completion(r.context_ids, s.sampled.ids[: len(s.token_logp)])] for r, s in rows]
         own = Engine(model, notice=lambda line: None).score(groups)
         gaps = [abs(mine[0] - sum(s.token_logp)) / len(s.token_logp) for mine, (_, s) in zip(own, rows, strict=True)]
-        first = not self._gaps
+        first, self._told = not self._told, True
         self._gaps += gaps
         mean = sum(gaps) / len(gaps)
         if first:
@@ -254,55 +346,3 @@ class ServerSampler:
                 f"sampler.urls: the server's log-probs differ from the local model's by {mean:.2f} nats per token: it "
                 "serves another model, or gives log-probs after temperature or top-p (then sampler.max_gap=null)"
             )
-
-
-def _tokens(choice: dict) -> tuple[list[int] | None, list | None]:
-    """The answer's token ids and log-probs, each None where the server gives none.
-
-    Ids stand in a field of their own (vLLM, SGLang), in names such as token_id:17 among the log-probs (vLLM), or each
-    beside its log-prob in a list `content` (llama.cpp).
-    """
-    logprobs = choice.get("logprobs") or {}
-    content, names = logprobs.get("content") or [], logprobs.get("tokens") or []
-    logp = [entry.get("logprob") for entry in content] or logprobs.get("token_logprobs")
-    if choice.get("token_ids") is not None:
-        return [int(token) for token in choice["token_ids"]], logp
-    if content and all("id" in entry for entry in content):
-        return [int(entry["id"]) for entry in content], logp
-    if names and all(str(name).startswith("token_id:") for name in names):
-        return [int(str(name).removeprefix("token_id:")) for name in names], logp
-    return None, logp
-
-
-def _ended(ids: list[int], reason: str, choice: dict, eos_ids: frozenset[int]) -> Sampled:
-    """The answer with its EOS, which some servers leave out; cut at the first one, if the server went on.
-
-    An answer that is nothing but an EOS may come back as no ids at all.
-    raises: UserError for an end that is none of the model's; the same seed would bring the same answer again
-    """
-    place = next((i for i, token in enumerate(ids) if token in eos_ids), None)
-    if place is not None:
-        return Sampled(ids[: place + 1], True)
-    if reason in _CUT:
-        return Sampled(ids, False)
-    if reason not in _ENDED:
-        known = ", ".join((*_ENDED, *_CUT))
-        raise UserError(f"sampler.urls: an answer without EOS ended with {reason!r}; an end is one of {known}")
-    return Sampled([*ids, _left_out(choice, eos_ids)], True)
-
-
-def _left_out(choice: dict, eos_ids: frozenset[int]) -> int:
-    """The EOS at which an answer stopped and which its ids lack: the one that the server names, or the only one."""
-    said = [choice.get(name) for name in ("stop_reason", "matched_stop") if choice.get(name) is not None]
-    named = [part for value in said for part in (value if isinstance(value, list) else [value])]
-    if named and not all(isinstance(part, int) and part in eos_ids for part in named):
-        raise UserError(f"sampler.urls: an answer stopped at {named[0]!r}, which is no EOS of the model")
-    if named:
-        return named[-1]
-    if len(eos_ids) == 1:
-        return min(eos_ids)
-    raise UserError(
-        "sampler.urls: an answer stopped without saying at which of the model's EOS tokens "
-        f"({', '.join(map(str, sorted(eos_ids)))}): have the server keep it in the ids (SGLang: "
-        "+sampler.extra.no_stop_trim=true)"
-    )

@@ -95,6 +95,43 @@ def test_an_experiment_may_bring_a_sweep_and_its_mode(experiment, run_main):
     assert ran.code == 0 and "of 2 cells the first is shown" in ran.out
 
 
+# Commands that start servers
+
+SERVE = "serve {model} --port {port}"
+SAID = f'sampler.start="{SERVE}"'
+SERVER = {"_target_": "dlma.sampler.server.ServerSampler", "start": SERVE, "urls": ["u"], "served": None, "extra": {}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "key"),
+    [
+        ({"defaults": [{"override /sampler": "server"}], "sampler": {"start": SERVE}}, [], "sampler.start"),
+        ({"sampler": {"start": "${name}"}, "name": SERVE}, ["sampler=server"], "sampler.start"),
+        ({"sampler": {"start": f"{SERVE} "}}, ["sampler=server", SAID], None),
+        ({"objective": {"sampler": SERVER}}, ["objective=ppo", "adapter=lora"], "objective.sampler.start"),
+        (
+            {"hydra": {"sweeper": {"params": {"sampler.start": f"'{SERVE}'"}}}},
+            ["sampler=server", "-m"],
+            "sampler.start",
+        ),
+    ],
+)
+def test_a_file_starts_no_server(text, words, key, experiment, run_main):
+    experiment(text)
+    ran = run_main("--config-dir", "theirs", "experiment=theirs", "mode=check", *words)
+    if key is None:  # the command line stands over the file
+        assert ran.code == 0 and f"start: {SERVE}\n" in ran.out
+        return
+    assert ran.code == 2 and f"{key}: starts a program, so no config file may say it" in ran.err
+
+
+def test_the_command_line_starts_one_also_for_a_sampler_that_takes_its_values_from_the_runs(run_main):
+    served = ["sampler=server", SAID, "sampler.urls=[http://h/v1]", "adapter=lora", "objective=ppo"]
+    assert run_main("mode=check", *served, "objective.sampler=${sampler}").code == 0
+    swept = run_main("-m", "mode=check", "sampler=server", f"sampler.start='{SERVE}','{SERVE} --x'")
+    assert swept.code == 0 and "of 2 cells" in swept.out
+
+
 # Components
 
 

@@ -90,6 +90,59 @@ FOUND = [
         )
         for method in ("best_of_n", "prompted", "base")
     ),
+    (
+        ["sampler=server", "sampler.urls=[http://h/v1]", "adapter=lora"],
+        {"sampler.urls": None},
+        "sampler.urls: name at least one server: sampler.urls=[http://host:8000/v1], or sampler.start",
+        {"sampler.start": "serve {model} --port={port}"},
+    ),
+    *(
+        (
+            ["sampler=server", "sampler.urls=[http://h/v1]", "adapter=lora", "recipe.lora.rank=2"],
+            change,
+            "sampler.policy: the policy will be a whole model, which no running server can be given: sampler.start, a "
+            "command that starts one, sampler.policy=local, or adapter=lora",
+            {"sampler.policy": "local"},
+        )
+        for change in ({"recipe.lora": None}, {"objective._work_": {"kind": "steer"}})
+    ),
+    (
+        [
+            "sampler=server",
+            "sampler.urls=[http://h/v1]",
+            "sampler.start='a {model} {port}'",
+            "sft=alpaca",
+            "sft.data.path=p",
+        ],
+        {"sampler.start": None, "sampler.policy": "local"},
+        "sampler.urls: these servers do not hold the model that sft tunes: sampler.start, or sampler=local",
+        {"sampler.start": "serve {model} {port}"},
+    ),
+    (
+        ["sampler=server", "sampler.start='serve {model} {port}'"],
+        {"sampler.start": "serve {model}"},
+        "sampler.start: must hold {port}: where the weights lie, and where it is to listen",
+        {"sampler.start": "'serve me' {model} http://h:{port}"},
+    ),
+    (
+        ["sampler=server", "sampler.start='serve {model} {port}'"],
+        {"sampler.start": "serve '{model} {port}"},
+        "sampler.start: is no command: no closing quotation",
+        {"sampler.start": "serve {model} {port}"},
+    ),
+    (
+        [
+            "sampler=server",
+            "sampler.urls=[http://h/v1]",
+            "adapter=lora",
+            "objective=ppo",
+            "objective.sampler=${sampler}",
+        ],
+        {"recipe.lora": None, "sampler.start": "serve {model} {port}"},
+        "objective.sampler: a policy that changes between two rollouts is sampled by running servers (sampler.urls) "
+        "and as an adapter (adapter=lora), or in process: leave it out",
+        {"recipe.lora": {"rank": 2, "alpha": 4.0, "targets": "all-linear"}},
+    ),
     ([], {"store.root": " "}, "store.root: is empty; name a folder: store.root=...", {"store.root": "s"}),
     (
         ["model=hf", "model.path=m"],

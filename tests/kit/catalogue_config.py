@@ -9,7 +9,7 @@ from unittest.mock import patch
 from catalogue import CORPUS, Case, Entry, command, composed, config, configs, entry, override
 from source_tree import ROOT
 
-from dlma.config import check, help
+from dlma.config import check, compose, help
 
 NAN, INF = float("nan"), float("inf")
 LORA = {"rank": 8, "alpha": 16, "targets": ["q_proj"]}
@@ -175,6 +175,7 @@ KEYS = [
            ("name", "a\x00b"), ("name", "a\x1bb")),
 ]  # fmt: skip
 
+SERVED = ("sampler=server", "sampler.urls=[http://localhost:1/v1]", "adapter=lora")
 RELATIONS = [
     configs("model: is no language model to be aligned: a guard or reward model is one of judges= or metrics=",
             "Write `judges=[guard]` or `judges=[reward]`.", {"model": GUARD}),
@@ -206,6 +207,23 @@ RELATIONS = [
            "A server sends tokens, not the logits that are to be combined.",
            ("objective.contrast", {"_target_": "dlma.model.contrast.Contrast", "alpha": 1.0, "cutoff": 0.1}),
            under=("method=prompted", "sampler=server", "sampler.urls=[http://localhost:1/v1]")),
+    config("sampler.urls: name at least one server: sampler.urls=[http://host:8000/v1], or sampler.start",
+           "Give the servers' addresses, or the command that starts one.", ("sampler.urls", None), ("sampler.urls", []),
+           under=SERVED),
+    configs("sampler.urls: these servers do not hold the model that sft tunes: sampler.start, or sampler=local",
+            "A running server has other weights than those that are tuned first.", {"sampler.start": None},
+            under=(*SERVED, "sampler.start='serve {model} {port}'", "sft=alpaca", "sft.data.path=p")),
+    config("sampler.policy: the policy will be a whole model, which no running server can be given: sampler.start, a command "
+           "that starts one, sampler.policy=local, or adapter=lora", "Choose one of the three.", ("recipe.lora", None),
+           under=SERVED),
+    config("sampler.start: must hold <names>: where the weights lie, and where it is to listen",
+           "`sampler.start=\"vllm serve {model} --port {port}\"`.", ("sampler.start", "vllm serve {model}"),
+           ("sampler.start", "serve"), under=SERVED),
+    config("sampler.start: is no command: no closing quotation", "Close the quotes.",
+           ("sampler.start", "serve '{model} {port}"), under=SERVED),
+    config("objective.sampler: a policy that changes between two rollouts is sampled by running servers (sampler.urls) and "
+           "as an adapter (adapter=lora), or in process: leave it out", "Leave it out, or name running servers.",
+           ("recipe.lora", None), under=(*SERVED, "sampler.policy=local", "objective=ppo", "objective.sampler=${sampler}")),
     config("iteration.later.<group>: is the same in every round; later rounds may have their own pairs, scorer, labels, "
            "objective", "Leave it out of `iteration.later`.", ("iteration.later", {"sampler": {"_target_": "dlma.sampler.local.LocalSampler",
            "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 8}})),
@@ -222,6 +240,15 @@ RELATIONS = [
     configs("recipe: lab does not suit this model; use recipe=small_full", "Use the recipe that the line names.",
             {"recipe.exclusive": True, "recipe.name": "lab"}, under=CORPUS),
 ]  # fmt: skip
+
+
+def _command_of_a_file(folder):
+    theirs = folder / "theirs" / "experiment" / "theirs.yaml"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("# @package _global_\nsampler: {start: 'serve {model} {port}'}\n")
+    words = ["sampler=server", "experiment=theirs"]
+    compose.plan(compose.search_path(ROOT / "conf", str(folder / "theirs")), words, False)
+
 
 LINES = [
     entry("--help <word>: no such group; did you mean <group>? (there are <names>)", "`--help` alone lists the groups.",
@@ -243,6 +270,8 @@ LINES = [
              "prompts=lab_pairs/none"),
     override("<line>: leave <group> out, and it is what it is by default", "A group has no option `null` of that name.",
              "scorer=null", "data=null", "trainer=None"),
+    entry("sampler.start: starts a program, so no config file may say it: give it on the command line, sampler.start=... [<file>]",
+          "Take it out of the file; read it before you type it.", _command_of_a_file),
     command("seed=1,2: several values need -m (a sweep); a list is written seed=[a,b], a text with commas \"seed='a,b'\"",
             "Add `-m`.", ["seed=1,2"]),
     command("seed=1,1: 1 stands there twice", "Write each value once.", ["-m", "seed=1,1"]),

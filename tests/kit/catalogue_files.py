@@ -278,8 +278,6 @@ TEXTS = [
           *built(Rubric, RUBRIC, {"verdicts": ["1", "2"]}, {"verdicts": ["1", "1", "0"]})),
     entry("sft.template.user: must hold {text}, where the text goes", "Put `{text}` into it.",
           *built(Template, {"begin": "", "user": "u", "assistant": "a"}, {}, {"user": "{txt}"})),
-    entry("sampler.urls: name at least one server: sampler.urls=[http://host:8000/v1]", "Give the servers' addresses.",
-          *built(ServerSampler, SERVER, {}, {"urls": []})),
     entry("sampler.extra: the sampler sets <names> itself (recipe, sampler.served, seed)", "Set it where the line says.",
           *built(ServerSampler, SERVER, {"urls": ["u"], "extra": {"seed": 1}}, {"urls": ["u"], "extra": {"top_p": 1}})),
     entry("endpoint.base_url: no key in the address; it is read from endpoint.key_variable", "Take it out.",

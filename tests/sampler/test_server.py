@@ -1,11 +1,13 @@
 """Sampling by a server: the ids that it drew, in order, through every kind of fault; and the right distribution."""
 
+import copy
 import itertools
 import json
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from peft import PeftModel
 from scipy.stats import chisquare
 from small_models import plain_logp, save_small, small_model, small_tokenizer
 from small_server import SmallServer, naive
@@ -16,8 +18,11 @@ from dlma.config.build import scientific
 from dlma.config.compose import plan, search_path
 from dlma.errors import UserError
 from dlma.functional.noise import row_key
+from dlma.model.language import LanguageModel, with_lora
+from dlma.model.load import Lora
 from dlma.sampler.local import LocalSampler, Request
-from dlma.sampler.server import ServerSampler
+from dlma.sampler.server import ServerSampler, Weights
+from dlma.trainer.ranks import Ranks
 
 SETTINGS = dict(temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=6)
 QUICK = dict(first_wait=0.01, timeout=60.0, served=None, extra={"return_token_ids": True})
@@ -245,7 +250,7 @@ def test_extra_fields_are_sent_and_those_that_the_sampler_sets_are_refused(model
 
 def test_what_changes_the_answers_is_part_of_the_key_and_the_servers_places_are_not():
     def key(*words):
-        words = ["sampler=server", "sampler.urls=[http://a/v1]", *words]
+        words = ["sampler=server", "sampler.urls=[http://a/v1]", "sampler.policy=local", *words]
         return scientific(plan(search_path(conf_dir(), None), words, False).cfg.sampler)
 
     assert key("sampler.urls=[http://b/v1]", "sampler.in_flight=2") == key()
@@ -277,29 +282,48 @@ def test_an_imposed_length_is_refused():
     with pytest.raises(UserError, match="sampler=local"):
         sampler("http://127.0.0.1:9/v1").sample(None, [Request(0, [0], 3)])
     with pytest.raises(UserError, match=r"sampler\.urls"):
-        ServerSampler(**SETTINGS, **QUICK)
+        ServerSampler(**SETTINGS, **QUICK).sample(None, requests(1))
 
 
-def test_a_trained_policy_is_sampled_in_process(model, capsys):
-    own = sampler("http://127.0.0.1:9/v1").for_policy()
-    assert isinstance(own, LocalSampler) and own.max_new_tokens == 6
-    assert own.for_policy() is own
-    assert "in process" in capsys.readouterr().err
-    assert torch.is_grad_enabled()
+def test_whole_weights_that_no_server_holds_are_refused_without_a_command_that_starts_one(model, tmp_path):
+    ours = sampler("http://127.0.0.1:9/v1")
+    served = ours.serving(Weights(tmp_path, None, held=False), tmp_path / "log", Ranks())
+    with pytest.raises(UserError, match=r"^sampler\.start: the servers of sampler\.urls do not hold"), served:
+        pytest.fail("it is served")
 
 
-def test_a_run_samples_by_the_server_scores_here_and_notes_the_parity(run_main, tmp_path):
+def test_a_policy_in_training_is_sampled_as_it_is_then_by_its_adapter(tmp_path):
+    """The server has what the weights are at each call, under a name of its own, and nothing is left of it."""
+    base = small_model(vocabulary=12, spread=0.6)
+    policy = LanguageModel(with_lora(copy.deepcopy(base.network), Lora(4, 8.0, "all-linear")), base.tokenizer, "policy")
+    rows = requests()
+    with SmallServer(base.network, updating=True) as server:
+        ours = sampler(server)
+        for step in range(2):
+            with torch.no_grad():
+                for name, weight in policy.network.named_parameters():
+                    if "lora_B" in name:
+                        weight.normal_(0, 0.3 * step, generator=torch.Generator().manual_seed(step))
+            answers = ours.sample_trained(policy, rows, tmp_path / "rollout")
+            assert [answer.ids for answer in answers] == expected(policy, rows)
+        assert not server.adapters and not (tmp_path / "rollout").exists()
+    names = [body["model"] for body, _ in server.asked]
+    assert len(set(names)) == 2 and expected(policy, rows) != expected(base, rows)
+
+
+def test_a_run_samples_base_and_policy_by_the_server_scores_here_and_notes_the_parity(run_main, tmp_path):
     save_small(tmp_path / "model", tokenizer=small_tokenizer(40), context=256, spread=0.6)
     network = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     rows = [{"prompt": f"w{3 + i} w{5 + i % 9} w{7 + i % 5} ?"} for i in range(20)]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    small = ["recipe.max_new_tokens=6", "recipe.epochs=1", "recipe.batch_pairs=4", "name=served"]
-    with SmallServer(network, faults=["500", "truncated"]) as server:
+    small = ["recipe.max_new_tokens=6", "recipe.epochs=1", "recipe.batch_pairs=4", "name=served", "adapter=lora"]
+    learn = ["recipe.lora.rank=4", "recipe.lr=0.05", "recipe.optim.warmup=1"]
+    with SmallServer(network, faults=["500", "truncated"], updating=True) as server:
         where = [f"sampler.urls=[{server.url}]", "sampler.first_wait=0.01", "sampler=server"]
         data = ["model=hf", f"model.path={tmp_path / 'model'}", "data=jsonl", f"data.path={tmp_path / 'p.jsonl'}"]
-        ran = run_main(*where, *data, *small)
+        ran = run_main(*where, *data, *small, *learn)
     assert ran.code == 0, ran.err
-    assert "differ from the local engine's by" in ran.err and "is sampled in process" in ran.err
+    assert "differ from the local engine's by" in ran.err and "in process" not in ran.err
     pairs = pq.read_table(ran.folder / "outputs" / "served" / "pairs.parquet").to_pylist()
     asked = {(tuple(body["prompt"]), body["seed"]) for body, _ in server.asked}
     for pair in pairs:
@@ -315,3 +339,14 @@ def test_a_run_samples_by_the_server_scores_here_and_notes_the_parity(run_main, 
     sampler = json.loads(manifest.read_text())["notes"]["engine"]["sampler"]
     assert sampler["parity"]["rows"] > 0 and sampler["parity"]["max_gap"] < 1e-4
     assert sum(sampler["failed_tries"].values()) == 2
+    policy = PeftModel.from_pretrained(network, ran.folder / "outputs" / "served" / "policy").eval()
+    loads = [body for what, body in server.changes if what == "load_lora_adapter" and body["lora_path"]]
+    by_name = [body for body, _ in server.asked if body["model"] == loads[0]["lora_name"]]
+    answers = pq.read_table(ran.folder / "outputs" / "served" / "answers.parquet").to_pylist()
+    assert len(loads) == 1 and not server.adapters
+    assert len(by_name) == sum(row["arm"] == "aligned" for row in answers) > 0
+    logp = {row_key(0, r["prompt_id"], "held-out", 0) % 2**31: r["logp"] for r in answers if r["arm"] == "aligned"}
+    for body in by_name:
+        answer = naive(policy, body["prompt"], body["seed"], 6)[0]
+        own = plain_logp(policy, body["prompt"], answer)
+        assert logp[body["seed"]] == pytest.approx(float(own.detach()), abs=1e-4)

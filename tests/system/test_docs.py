@@ -26,8 +26,8 @@ LINES = {line: page.name for page in reversed(DOCS) if page.name not in ELSEWHER
 COMMANDS = [(page, line) for line, page in LINES.items() if run_words(line) is not None]
 LARGE = re.compile(r"-m .*(experiment=|,\w+,\w+.*,\w+,\w+)")  # sweeps that take seconds to compose
 OTHERS = re.compile(
-    r"make (\w+)\b.*|vllm serve MODEL .*|export OPENAI_API_KEY=.*|pip install .*|docker build .*|"
-    r"eval \"\$\(python run\.py -sc .*\)\""
+    r"make (\w+)\b.*|(VLLM_ALLOW_RUNTIME_LORA_UPDATING=True )?vllm serve MODEL .*|export OPENAI_API_KEY=.*|"
+    r"pip install .*|docker build .*|eval \"\$\(python run\.py -sc .*\)\""
 )
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text("utf-8")
 

@@ -83,7 +83,7 @@ def test_a_literal_key_is_hidden_by_its_name_and_then_wherever_it_stands(lab, el
     """A server that is not there, asked with keys in its extra fields."""
     extra = [f"+sampler.extra.api_key={MARK}-literal", "+sampler.extra.note='${oc.env:DB_PASSWORD}'"]
     extra += [f"+sampler.extra.{MARK}=1", f"+sampler.extra.headers={{Authorization: {MARK}-bearer}}"]
-    server = ["sampler=server", "sampler.urls=[http://127.0.0.1:9/v1]", "sampler.tries=1"]
+    server = ["sampler=server", "sampler.urls=[http://127.0.0.1:9/v1]", "sampler.tries=1", "sampler.policy=local"]
     ran = lab(*server, *extra[:2], extra[3], f"name={MARK}-literal")
     assert ran.code == 2 and "error: sampler.urls: the servers do not say" in ran.err
     assert leaks(elsewhere, ran.out, ran.err) == []
@@ -96,10 +96,10 @@ def test_the_line_that_resumes_hides_short_secrets_by_the_name_of_their_key(run_
         raise KeyboardInterrupt
 
     mode(stop)
-    words = ["sampler=server", "sampler.urls=[http://h/v1]", "+sampler.extra.password=pw9x"]
+    words = ["sampler=server", "sampler.urls=[http://h/v1]", "sampler.policy=local", "+sampler.extra.password=pw9x"]
     ran = run_main(MODE, *words)
     assert ran.code == 130 and ran.err.endswith("'+sampler.extra.password=<redacted>'\n")
-    bad = run_main(MODE, *words[:2], "sampler.extra.password=pw9x!(")
+    bad = run_main(MODE, *words[:3], "sampler.extra.password=pw9x!(")
     assert bad.code == 2 and bad.err.startswith("error: sampler.extra.password=<redacted>: not an override")
     assert not any("pw9x" in path.read_text() for path in ran.folder.rglob("*.*") if path.is_file())
 
@@ -140,7 +140,12 @@ def test_hydras_copy_of_a_sweeps_config_is_never_on_the_disk(run_main, mode):
     seen = []
     mode(lambda cfg, /: seen.extend(p.read_bytes() for p in ran_in.rglob("multirun.yaml")) or {})
     ran_in = Path.cwd()
-    served = ["sampler=server", "sampler.urls=[http://h/v1]", f"+sampler.extra.api_key={MARK}-literal"]
+    served = [
+        "sampler=server",
+        "sampler.urls=[http://h/v1]",
+        "sampler.policy=local",
+        f"+sampler.extra.api_key={MARK}-literal",
+    ]
     ran = run_main("-m", MODE, *served, "seed=0,1")
     assert ran.code == 0 and seen == [b"", b""]
     assert leaks(ran.folder, ran.out, ran.err) == [] and not list(ran.folder.rglob("multirun.yaml"))
@@ -148,7 +153,12 @@ def test_hydras_copy_of_a_sweeps_config_is_never_on_the_disk(run_main, mode):
 
 @pytest.mark.parametrize("question", ["job", "all"])
 def test_hydras_own_answers_hide_secrets(question, run_main):
-    served = ["sampler=server", "sampler.urls=[http://h/v1]", f"+sampler.extra.api_key={MARK}-literal"]
+    served = [
+        "sampler=server",
+        "sampler.urls=[http://h/v1]",
+        "sampler.policy=local",
+        f"+sampler.extra.api_key={MARK}-literal",
+    ]
     ran = run_main("--cfg", question, *served, "+sampler.extra.note='${oc.env:HF_TOKEN}'", "--resolve")
     assert leaks(ran.folder, ran.out, ran.err) == []
 
