@@ -16,10 +16,11 @@ CONF = conf_dir()
 FILLED = {
     "hf": ["model.path=/models/m"],
     **{f"data={name}": ["data.path=p.jsonl"] for name in ("jsonl", "parquet", "csv", "hh", "redteam")},
-    "server": ["sampler.urls=[http://localhost:8000/v1]"],
+    "server": ["sampler.urls=[http://localhost:8000/v1]", "adapter=lora"],
     "annotate": ["mode.run=r"],
     "versus": ["mode.runs=[r]"],
     "scorer_accuracy_hh": ["data.path=p.jsonl"],
+    "real_self_reward": ["data.path=p.jsonl"],
     "judges=local": ["judges.local.model.path=m"],
     "judges=llm_by_task": ["judge_prompt=harmless"],
     "judges=reward": ["judges.reward.model.path=m"],
@@ -298,6 +299,7 @@ def test_secrets_are_redacted_by_key_by_environment_and_in_urls(monkeypatch):
 @pytest.mark.parametrize("path", sorted((CONF / "recipe").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_value_of_a_recipe_stands_with_its_source(path: Path):
     marks = ("# paper", "# official code", "# ours", "# inferred", "# AlpacaFarm", "# RLCD", "# safe-rlhf")
+    marks += ("# experiments/",)
     elsewhere = re.compile(r"#|_target_: | +\w+:$|.*: (\$\{|\?\?\?)")
     lines = [line for line in path.read_text().splitlines() if ":" in line and not elsewhere.match(line)]
     below, unmarked = False, []
