@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import TypeGuard
 
 import numpy as np
 
 from dlma.checks.finding import Finding, State
-from dlma.checks.margin_facts import margin_facts
+from dlma.checks.margin_facts import four_logps, margin_facts
 from dlma.metrics.refusals import refuses, reliability
 from dlma.metrics.summary import truth_of
 from dlma.ranges import Correlation, NotNegative, Positive, PositiveShare, Share
@@ -247,12 +248,8 @@ class Alerts:
 
 def rewards(pairs: Sequence[ScoredPair]) -> list[float] | None:
     """The pairs' R in nats, from its four log-probs; else the margins, if they say anything."""
-    parts = [
-        (p.positive_under_positive, p.positive_under_negative, p.negative_under_positive, p.negative_under_negative)
-        for p in pairs
-    ]
-    if parts and all(part is not None for four in parts for part in four):
-        return [(a - b) - (c - d) for a, b, c, d in parts]
+    if four := four_logps(pairs):
+        return [(a - b) - (c - d) for a, b, c, d in four]
     margins = [p.margin for p in pairs]
     return margins if len(set(margins)) > 1 else None
 
@@ -274,14 +271,14 @@ def _signal_and_truth(run: Outcome) -> tuple[str, list[float], list[float]] | No
     signal = [1.0 if p.chosen == "positive" else -1.0 for p in run.pairs] if values is None else values
     known = [(mine, true) for mine, true in zip(signal, run.truth, strict=True) if true is not None]
     if known:
-        return ("the label" if values is None else "R", *map(list, zip(*known)))
+        return "the label" if values is None else "R", [mine for mine, _ in known], [true for _, true in known]
     truth, arms = truth_of(run.evals), ("prompted", "base")
     if truth is None:
         return None
     mine, true = paired(run.evals, lambda row: row.reward, arms), paired(run.evals, truth.value, arms)
     if mine is None or true is None or len(mine[0]) != len(true[0]):
         return None
-    return "R (prompted answer against base)", *(list(np.subtract(*both)) for both in (mine, true))
+    return "R (prompted answer against base)", list(np.subtract(*mine)), list(np.subtract(*true))
 
 
 def _spread(evals: Sequence[EvalRow]) -> float:
@@ -292,7 +289,7 @@ def _has_policy(evals: Sequence[EvalRow]) -> bool:
     return any(row.arm == "aligned" for row in evals)
 
 
-def _known(estimate: Estimate | None) -> bool:
+def _known(estimate: Estimate | None) -> TypeGuard[Estimate]:
     return estimate is not None and math.isfinite(estimate.low)
 
 

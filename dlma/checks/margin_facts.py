@@ -87,9 +87,23 @@ def _agrees(margin: float, truth: float) -> float:
     return 0.5 * (1 + np.sign(margin) * np.sign(truth))
 
 
+def four_logps(pairs: Sequence[ScoredPair]) -> list[tuple[float, float, float, float]] | None:
+    """Each pair's log-probs: positive answer under p+, p-, negative under p+, p-; None where a pair lacks any."""
+    found = []
+    for p in pairs:
+        one, two = p.positive_under_positive, p.positive_under_negative
+        three, four = p.negative_under_positive, p.negative_under_negative
+        if one is None or two is None or three is None or four is None:
+            return None
+        found.append((one, two, three, four))
+    return found
+
+
 def _mean(values: list[float]) -> Estimate | None:
-    if not values:
-        return None
+    return _share(values) if values else None
+
+
+def _share(values: list[float]) -> Estimate:
     return share_interval(values) if set(values) <= {0.0, 1.0} else mean_interval(values)
 
 
@@ -101,7 +115,7 @@ def _reliability(decided: list[tuple[float, float]]) -> list[Bin]:
     ordered = sorted(decided, key=lambda pair: abs(pair[0]))
     groups = [ordered[i * len(ordered) // count : (i + 1) * len(ordered) // count] for i in range(count)]
     return [
-        Bin(float(np.mean([abs(margin) for margin, _ in group])), _mean([_agrees(*pair) for pair in group]))
+        Bin(float(np.mean([abs(margin) for margin, _ in group])), _share([_agrees(*pair) for pair in group]))
         for group in groups
     ]
 

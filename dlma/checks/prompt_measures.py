@@ -6,13 +6,13 @@ The ranking uses no truth. Where one is known it says how far to trust the ranki
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dlma.checks.alerts import Alerts, similarity
-from dlma.checks.margin_facts import margin_facts, spearman
+from dlma.checks.margin_facts import four_logps, margin_facts, spearman
 from dlma.metrics.summary import distinct_bigrams
 from dlma.records import ScoredPair
 from dlma.statistics.intervals import Estimate, mean_interval, share_interval
@@ -54,19 +54,17 @@ def measures(pairs: Sequence[ScoredPair], truth: Sequence[float | None], alerts:
     margins = np.array([pair.margin for pair in pairs])
     longer = [len(pair.positive_ids) - len(pair.negative_ids) for pair in pairs]
     facts = margin_facts(margins.tolist(), truth, None, None)
-
-    def mean(value: Callable[[ScoredPair], float]) -> Estimate:
-        return mean_interval([value(pair) for pair in pairs])
-
+    four = four_logps(pairs)
+    assert four is not None
     texts = [text for pair in pairs for text in (pair.positive_text, pair.negative_text)]
     distinct = [value for value in map(distinct_bigrams, texts) if value is not None]
     return {
         "separation": facts.mean,
         "spread": spread(margins),
         "clarity": clarity(margins),
-        "kl_positive": mean(lambda p: p.positive_under_positive - p.positive_under_negative),
-        "kl_negative": mean(lambda p: p.negative_under_negative - p.negative_under_positive),
-        "difference": mean(lambda p: 1 - similarity(p.positive_ids, p.negative_ids)),
+        "kl_positive": mean_interval([positive - negative for positive, negative, _, _ in four]),
+        "kl_negative": mean_interval([negative - positive for _, _, positive, negative in four]),
+        "difference": mean_interval([1 - similarity(p.positive_ids, p.negative_ids) for p in pairs]),
         "distinct_2": mean_interval(distinct) if distinct else None,
         "refusal_positive": share_interval([alerts.refuses(p.positive_text) for p in pairs]),
         "refusal_negative": share_interval([alerts.refuses(p.negative_text) for p in pairs]),
@@ -81,7 +79,8 @@ def measures(pairs: Sequence[ScoredPair], truth: Sequence[float | None], alerts:
 def spread(values: np.ndarray) -> Estimate:
     """The standard deviation, with the square roots of the variance's t interval."""
     square = mean_interval((values - values.mean()) ** 2 * len(values) / max(1, len(values) - 1))
-    return replace(square, **{name: math.sqrt(max(0.0, getattr(square, name))) for name in ("value", "low", "high")})
+    value, low, high = (math.sqrt(max(0.0, one)) for one in (square.value, square.low, square.high))
+    return replace(square, value=value, low=low, high=high)
 
 
 def clarity(values: np.ndarray) -> Estimate | None:
@@ -96,15 +95,15 @@ def clarity(values: np.ndarray) -> Estimate | None:
 
 def agreement(entries: Sequence[MeasuredPair], by: str) -> Estimate | None:
     """Spearman's rho over the pairs of a measure and the true strength; None where fewer than four are known."""
-    return spearman([(entry.measures[by].value, entry.gap) for entry in measured(entries, by) if entry.gap is not None])
+    return spearman([(found.value, entry.gap) for entry, found in measured(entries, by) if entry.gap is not None])
 
 
-def measured(entries: Sequence[MeasuredPair], by: str) -> list[MeasuredPair]:
-    """Those that have a value of a measure."""
-    return [entry for entry in entries if entry.measures[by] is not None]
+def measured(entries: Sequence[MeasuredPair], by: str) -> list[tuple[MeasuredPair, Estimate]]:
+    """Those that have a value of a measure, each with it."""
+    return [(entry, found) for entry in entries if (found := entry.measures[by]) is not None]
 
 
 def ranked(entries: Sequence[MeasuredPair], by: str) -> list[MeasuredPair]:
     """The highest value of a measure first, entries without one last."""
-    known = measured(entries, by)
-    return sorted(known, key=lambda e: -e.measures[by].value) + [e for e in entries if e.measures[by] is None]
+    known = sorted(measured(entries, by), key=lambda one: -one[1].value)
+    return [entry for entry, _ in known] + [entry for entry in entries if entry.measures[by] is None]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from dlma.checks.margin_facts import margin_facts, spearman
+from dlma.checks.margin_facts import four_logps, margin_facts, spearman
 from dlma.ranges import Count
 from dlma.records import ScoredPair, TokenRewards
 from dlma.statistics.intervals import Estimate, ratio_interval, share_interval
@@ -88,13 +88,13 @@ def margin(row: TokenRewards, with_echoes: bool) -> float:
 
 
 def _words(rows: Sequence[TokenRewards]) -> list[tuple[str, float]]:
-    sizes: Counter[str] = Counter()
+    sizes: defaultdict[str, float] = defaultdict(float)
     for row in rows:
         for rewards, pieces, echoes in sides(row):
             for reward, piece, is_echo in zip(rewards, pieces, echoes):
                 if is_echo:
                     sizes[piece.strip().casefold()] += abs(reward)
-    return sizes.most_common(WORDS_SHOWN)
+    return sorted(sizes.items(), key=lambda item: item[1], reverse=True)[:WORDS_SHOWN]
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,9 @@ class TokenPanel:
             "refusal": lambda text, ids: float(refuses(text)),
             f"style marks {' '.join(self.marks)}": lambda text, ids: self.style(text),
         }
-        rewards = [_rewards(pair) for pair in pairs]
+        four = four_logps(pairs)
+        assert four is not None
+        rewards = [(one - two, three - four) for one, two, three, four in four]
         whole = [first - second for first, second in rewards]
         per_token = [
             first / len(p.positive_ids) - second / len(p.negative_ids) for p, (first, second) in zip(pairs, rewards)
@@ -183,13 +185,6 @@ class TokenPanel:
         partial = partial_correlations(per_token, columns)
         simple = [spearman(list(zip(whole, column))) for column in columns]
         return [Link(*row) for row in zip(properties, simple, partial, strict=True)]
-
-
-def _rewards(pair: ScoredPair) -> tuple[float, float]:
-    return (
-        pair.positive_under_positive - pair.positive_under_negative,
-        pair.negative_under_positive - pair.negative_under_negative,
-    )
 
 
 def figures_of(found: Echo | None, links: Sequence[Link]) -> dict[str, float]:

@@ -7,7 +7,7 @@ and the limits of the alert `over_optimisation`, paired over prompts. It looks o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dlma import csv_text
@@ -114,6 +114,11 @@ def _gains(found: Trajectory, arm: str, alerts: Alerts) -> dict[str, tuple[Estim
         return {known.name: (gain, alerts.truth_half_width)}
     gains = {}
     for judge, points in found.wins.items():
-        gain = change(found.rows, lambda row, points=points: points.get((row.arm, row.prompt_id)), ends)
-        gains[f"the win rate over the base by {judge}"] = (gain, alerts.win_half_width)
-    return {name: pair for name, pair in gains.items() if pair[0] is not None}
+        gain = change(found.rows, _by(points), ends)
+        if gain is not None:
+            gains[f"the win rate over the base by {judge}"] = (gain, alerts.win_half_width)
+    return gains
+
+
+def _by(points: Mapping[tuple[str, str], float]) -> Callable[[EvalRow], float | None]:
+    return lambda row: points.get((row.arm, row.prompt_id))

@@ -125,7 +125,8 @@ def trained(context: ArrayLike, answers: Sequence[ArrayLike], times: float, *, c
 
 
 def _times(times: float, rows: int, *counts: float) -> Workload:
-    return Workload(round(times * rows), *(float(times * one) for one in counts))
+    read, drawn, targets, seen = (float(times * one) for one in counts)
+    return Workload(round(times * rows), read, drawn, targets, seen)
 
 
 def _tokens(*lengths: ArrayLike) -> list[np.ndarray]:

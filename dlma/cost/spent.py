@@ -121,7 +121,8 @@ def _human_labels(values: Mapping, one: Round) -> float | None:
     labels = "pairs" if values["scored"]["path"] else work_of(values["scorer"]).get("labels")
     if labels == "pairs":
         labels = "human" if given else work_of(values["pairs"]).get("labels")
-    return {"human": one.charged * len(one.scored), "model": 0.0}.get(labels)
+    known: dict[str | None, float] = {"human": one.charged * len(one.scored), "model": 0.0}
+    return known.get(labels)
 
 
 def _loads(values: Mapping, one: Round, questions: Questions) -> Iterator[tuple[str, Workload | None]]:

@@ -115,9 +115,9 @@ class WandbTracker:
         with left_out("W&B", "a row"):
             if step_key not in self._axes:
                 self._axes.add(step_key)
-                self._run.define_metric(step_key, hidden=True)
-                self._run.define_metric(step_key.split("/")[0] + "/*", step_metric=step_key)
-            self._run.log(metrics)
+                self._opened.define_metric(step_key, hidden=True)
+                self._opened.define_metric(step_key.split("/")[0] + "/*", step_metric=step_key)
+            self._opened.log(metrics)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
         """A table of samples or pairs, under its name.
@@ -126,14 +126,19 @@ class WandbTracker:
         """
         with left_out("W&B", f"the table {name}"), _staging(self._folder):
             table = _wandb().Table(columns=list(columns), data=redact([list(row) for row in rows]))
-            self._run.log({name: table})
+            self._opened.log({name: table})
 
     def finish(self, summary: dict[str, float], exit_code: int = 0) -> None:
         """Closes the run with its summary numbers; a failed cell gives an exit code other than 0."""
         with left_out("W&B", "the summary"):
-            self._run.summary.update(summary)
-            self._run.finish(exit_code=exit_code)
+            self._opened.summary.update(summary)
+            self._opened.finish(exit_code=exit_code)
         self._run = None
+
+    @property
+    def _opened(self) -> wandb.Run:
+        assert self._run is not None, "not started"
+        return self._run
 
 
 def _wandb():

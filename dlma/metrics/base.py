@@ -17,6 +17,9 @@ from dlma.records import Answer, Context, MetricValue, Prompt, Turn
 Measured = tuple[Sequence[MetricValue], Sequence[Mapping]]  # a metric's scores and columns
 
 
+Better = Literal["higher", "lower", ""]
+
+
 @dataclass(frozen=True)
 class MetricColumn:
     """How a metric's scores are summed up and shown; `kind` and `better` as in the summary table's own metrics.
@@ -28,7 +31,7 @@ class MetricColumn:
     label: str
     kind: Literal["mean", "share", "ratio", "exp_ratio"]
     unit: str = ""
-    better: Literal["higher", "lower", ""] = ""
+    better: Better = ""
     tax: bool = False
 
 

@@ -7,7 +7,7 @@ compared on the same questions. A metric that is no number per question (a corpu
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
@@ -79,7 +79,8 @@ class Benchmarks:
 
     def _column(self, name: str, values: list[float]) -> MetricColumn:
         is_share = all(0 <= value <= 1 for value in values)
-        kind, unit = ("share", "share") if is_share else ("mean", "")
+        kind: Literal["share", "mean"] = "share" if is_share else "mean"
+        unit = "share" if is_share else ""
         return MetricColumn(name, name, kind, unit, "lower" if name.endswith(_LOWER) else "higher", tax=True)
 
     def _arm(self, arm: str, model: LanguageModel) -> list[MetricValue]:

@@ -6,7 +6,6 @@ verdicts that could be parsed. A judge that shares its weights with the run's sc
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -95,17 +94,18 @@ def _estimates(rows: Sequence[Verdict], lengths: Mapping[tuple[str, str], int]) 
     found = {"win_rate": intervals.fraction_interval(points), **found}
     found["consistent"] = intervals.share_interval([row.shown_first == row.shown_second for row in parsed])
     ends = [(lengths.get((row.arm, row.prompt_id)), lengths.get((row.against, row.prompt_id))) for row in parsed]
-    if all(None not in pair for pair in ends):
-        controlled = length_controlled(points, [one - two for one, two in ends])
+    longer = [one - two for one, two in ends if one is not None and two is not None]
+    if len(longer) == len(ends):
+        controlled = length_controlled(points, longer)
         found |= {} if controlled is None else {"win_rate_lc": controlled}
     return found
 
 
 def _by_category(rows: Sequence[Verdict]) -> dict[str, Estimate]:
     """The win rate in each category; none where there is only one."""
-    named = sorted((row for row in rows if row.category and row.outcome in POINTS), key=lambda row: row.category)
-    found = {
-        name: intervals.fraction_interval([POINTS[row.outcome] for row in group])
-        for name, group in itertools.groupby(named, key=lambda row: row.category)
-    }
+    points: dict[str, list[float]] = {}
+    for row in rows:
+        if row.category and row.outcome in POINTS:
+            points.setdefault(row.category, []).append(POINTS[row.outcome])
+    found = {name: intervals.fraction_interval(points[name]) for name in sorted(points)}
     return found if len(found) > 1 else {}

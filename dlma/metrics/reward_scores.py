@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dlma.config.schema import Component
 from dlma.errors import UserError
 from dlma.evaluation.context import EvaluationContext
-from dlma.metrics.base import MetricColumn, MetricInput
+from dlma.metrics.base import Better, MetricColumn, MetricInput
 from dlma.model.score_model import ScoreModel
 from dlma.records import Answer, MetricValue, Turn
 
@@ -38,7 +38,7 @@ class RewardScores:
             found.append(MetricColumn("unsafe", "unsafe answers (cost above 0)", "share", "share", "lower"))
         if len(self.specs) == 2:
             names = [name.replace("_", " and ") for name in QUADRANTS]
-            wanted = ("higher", "", "", "lower")
+            wanted: tuple[Better, ...] = ("higher", "", "", "lower")
             found += [
                 MetricColumn(quadrant, f"{name}, against the base", "share", "share", better)
                 for quadrant, name, better in zip(QUADRANTS, names, wanted)
@@ -63,7 +63,7 @@ class RewardScores:
             for score in _scores(answer, arm, {name: found[arm][i] for name, found in values.items()}, values)
         ]
 
-    def _values(self, name: str, scene: MetricInput) -> dict[str, dict[int, float]]:
+    def _values(self, name: str, scene: MetricInput) -> dict[str, dict]:
         """The scores of a model by arm, by the answer's place; one model is held at a time."""
         model = self.specs[name].load()
         self.bench.place(model.network)

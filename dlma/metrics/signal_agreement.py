@@ -52,11 +52,13 @@ class SignalAgreement:
     @property
     def right(self) -> float:
         """Whether the better answer is preferred; a half where either is undecided."""
+        assert self.points is not None
         return 0.5 + (self.points - 0.5) * float(np.sign(self.truth))
 
     @property
     def for_the_longer(self) -> float:
         """How much more than the truth the signal is for the longer answer, where they differ in length."""
+        assert self.points is not None
         return (self.points - 0.5) * float(np.sign(self.longer))
 
 
@@ -71,7 +73,7 @@ def accuracy_rows(seeds: Sequence[Sequence[SignalAgreement]], sizes: Sequence[fl
 
 def category_agreements(signals: Sequence[Sequence[SignalAgreement]]) -> list[CategoryRow]:
     """The agreement of every signal in every category of one seed's pairs; nothing where there are fewer than two."""
-    categories = {held.category for held in signals[0]} - {None} if signals else set()
+    categories = {held.category for held in signals[0] if held.category is not None} if signals else set()
     if len(categories) < 2:
         return []
     return [

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -230,7 +231,10 @@ def _estimate(metric: Metric, seeds: list[list[EvalRow]]) -> Estimate | None:
         return None
     common = [prompt for prompt in tables[0] if all(prompt in table for table in tables)]
     if len(common) < 2 and len(tables) > 1:  # each seed has its own prompts: the seeds are the sample
-        values = [_estimate(metric, [rows]).value for rows in seeds]
+        each = [_estimate(metric, [rows]) for rows in seeds]
+        values = [one.value for one in each if one is not None]
+        if len(values) < len(each):
+            return None
         return Estimate(*_bounds(intervals.mean_interval(values)), sum(map(len, tables)), len(tables))
     numbers = np.array([[table[prompt] for table in tables] for prompt in common])
     return kind_interval(metric.kind, numbers[:, :, 0], numbers[:, :, 1])
@@ -274,7 +278,7 @@ def rows_from(rows: Iterable[Row | dict]) -> list[Row]:
 
 
 def _from_dict(row: dict) -> Row:
-    values = {name: math.nan if value is None else value for name, value in row["estimate"].items()}
+    values: dict[str, Any] = {name: math.nan if value is None else value for name, value in row["estimate"].items()}
     return Row(**{**row, "estimate": Estimate(**values)})
 
 

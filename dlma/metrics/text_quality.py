@@ -24,7 +24,7 @@ class TextQuality:
     safe_categories: on prompts of these a refusal is a fault
     """
 
-    columns = (
+    columns: tuple[MetricColumn, ...] = (
         MetricColumn("self_bleu", "self-BLEU-4 among the answers", "mean", better="lower"),
         MetricColumn("distinct_1_all", "distinct words over all answers", "mean", "share", "higher"),
         MetricColumn("distinct_2_all", "distinct word pairs over all answers", "mean", "share", "higher"),

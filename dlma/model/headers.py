@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dlma.errors import UserError, few
@@ -76,5 +76,5 @@ def _ends(name: str, ending: str) -> bool:
     return name == ending or name.endswith(f".{ending}")
 
 
-def _names(layers: Shapes) -> str:
+def _names(layers: Iterable[str]) -> str:
     return f"it has {few(sorted({name.rpartition('.')[2] for name in layers}), 12)}, or all-linear"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -89,7 +89,10 @@ def _why_not(seconds: float) -> str | None:
 def _default_entity() -> str:
     import wandb
 
-    return wandb.Api().default_entity
+    found = wandb.Api().default_entity
+    if found is None:
+        raise UserError("logger.wandb.entity: you have no default entity at W&B: name one")
+    return found
 
 
 def _of(group: str | None) -> str:
@@ -125,7 +128,7 @@ def build(project: str, entity: str, group: str | None) -> tuple[workspaces.Work
         runset_settings=ws.RunsetSettings(filters=filters, groupby=[expr.Config("method")]),
     )
     runset = wr.Runset(entity=entity, project=project, name=group or "all runs", filters=filters)
-    blocks = [
+    blocks: list[Any] = [
         wr.P(
             "One run per cell; bars are means over seeds with the standard error. The report that a sweep"
             " itself leaves has paired tests and 95 % intervals over prompts and seeds: trust that one."
@@ -140,8 +143,13 @@ def _panel(plot: Plot):
     import wandb_workspaces.reports.v2 as wr
 
     if plot.kind == "bars":
-        by_method = {"groupby": wr.Config("method"), "groupby_aggfunc": "mean", "groupby_rangefunc": "stderr"}
-        return wr.BarPlot(title=plot.title, metrics=[wr.SummaryMetric(name) for name in plot.metrics], **by_method)
+        return wr.BarPlot(
+            title=plot.title,
+            metrics=[wr.SummaryMetric(name) for name in plot.metrics],
+            groupby=wr.Config("method"),
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stderr",
+        )
     if plot.kind == "scatter":
         x, y = (wr.SummaryMetric(name) for name in plot.metrics)
         return wr.ScatterPlot(title=plot.title, x=x, y=y)

@@ -23,7 +23,7 @@ def pin(cfg: DictConfig, /, *, presets: list[str] | None = None) -> dict:
     if unknown:
         raise UserError(f"mode.presets: {', '.join(unknown)}: no preset of a hub model; there are {', '.join(found)}")
     chosen = {name: found[name] for name in presets or found}
-    commits = {name: resolved(_PATH.search(path.read_text(encoding="utf-8"))[1]) for name, path in chosen.items()}
+    commits = {name: resolved(_model(path)) for name, path in chosen.items()}
     for name, commit in commits.items():
         text = chosen[name].read_text(encoding="utf-8")
         with files.guarded(chosen[name].parent, "--config-path"):
@@ -38,13 +38,22 @@ def hub_presets(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path, text in texts.items() if _PATH.search(text) and _REVISION.search(text)}
 
 
+def _model(preset: Path) -> str:
+    found = _PATH.search(preset.read_text(encoding="utf-8"))
+    assert found is not None  # as `hub_presets` has it
+    return found[1]
+
+
 def resolved(name: str) -> str:
     """The commit that the main branch of a hub model is now."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
     try:
-        return HfApi().model_info(name, revision=BRANCH).sha
+        commit = HfApi().model_info(name, revision=BRANCH).sha
     except (HTTPError, OfflineModeIsEnabled, OSError) as reason:
         line = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
         raise UserError(f"{name}: its commit could not be had from the hub ({line}); nothing was changed") from None
+    if commit is None:
+        raise UserError(f"{name}: the hub names no commit of it; nothing was changed")
+    return commit

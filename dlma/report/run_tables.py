@@ -88,7 +88,7 @@ def _percent(one: Contest, name: str) -> str:
 
 def tax(rows: Sequence[Row], title: str = "") -> Table:
     """What alignment cost, skill by skill."""
-    lines = [
+    lines: list[list[Cell]] = [
         [Text(each[0].label, unit=small(each[2].unit)), *(Value(r.estimate, r.unit) for r in each), each[2].estimate.n]
         for each in tax_lines(rows)
     ]
@@ -148,7 +148,7 @@ def _plain(value: float | None) -> Cell:
 
 def echo(found: Echo) -> Table:
     """What the echoes of the affix make of R."""
-    lines = [
+    lines: list[Sequence[Cell]] = [
         ("tokens whose word stands in the affix", measure(found.tokens, "share"), ""),
         ("their share of the sum of |r(t)|", measure(found.share, "share"), ""),
         ("mean R, nats, with and without them", found.mean, found.mean_without),
@@ -174,7 +174,7 @@ def links(found: Sequence[Link], source: str) -> Table:
 
 def findings(groups: Mapping[str, Sequence[Finding]]) -> Table:
     """All checks, those that found nothing included."""
-    lines = [
+    lines: list[list[Cell]] = [
         [group, one.name.replace("_", " "), _state(one), one.text] for group, found in groups.items() for one in found
     ]
     return Table("", [Column("when"), Column("check"), Column(""), Column("figure")], lines)

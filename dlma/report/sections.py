@@ -111,7 +111,7 @@ def _training_chart(
         xs, ys = [x for x, _ in points], [y for _, y in points]
         series.append(charts.Series(name, f"c-{css}", xs, ys, smooth=column != "lr"))
     chart = charts.line_chart(series, "step", title, zero)
-    keys = legend((f"k-{css}", name) for _, css, name in columns) if len(columns) > 1 else ""
+    keys = legend((f"k-{css}", name) for _, css, name in columns) if len(columns) > 1 else Markup("")
     return (title, keys, chart) if chart else None
 
 

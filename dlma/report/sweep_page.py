@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -18,6 +19,7 @@ from dlma.report.charts.axes import legend
 from dlma.report.page import CONTENT_WARNING, INTERVALS, LAB_NOTE, Section, page, part
 from dlma.report.result_text import head, unit
 from dlma.report.run_page import answer
+from dlma.report.table import Cell as TableCell
 from dlma.report.table import Column, Table, Text, html
 from dlma.report.tables import Known
 from dlma.runs.cells import Cell
@@ -190,11 +192,12 @@ def _beside_the_curves(page: SweepPage) -> list[str] | None:
 
 def _axes(points: Sequence[Setting]) -> tuple[charts.Levels, charts.Levels] | None:
     keys = dict.fromkeys(key for row in points for key in row.overrides)
-    varying = {key: {row.overrides.get(key) for row in points} for key in keys}
-    varying = {key: values for key, values in varying.items() if len(values) > 1 and None not in values}
+    held = {key: {row.overrides[key] for row in points} for key in keys if all(key in row.overrides for row in points)}
+    varying = [charts.Levels(key, sorted(values, key=float)) for key, values in held.items() if len(values) > 1]
     if len(varying) != 2:
         return None
-    return tuple(charts.Levels(key, sorted(values, key=float)) for key, values in varying.items())
+    x, y = varying
+    return x, y
 
 
 def _grid(
@@ -211,7 +214,7 @@ def _grid(
 
 def _cells(page: SweepPage) -> Markup:
     """The ledger: every cell, what became of it, and its own report."""
-    lines = []
+    lines: list[list[TableCell]] = []
     for cell in page.cells:
         report = cell.folder / REPORT
         link = quote(os.path.relpath(report, page.folder)) if report.is_file() else ""
@@ -242,7 +245,7 @@ def _samples(rows: Sequence[Setting]) -> dict:
                 continue
             judged = judged or answered.harmful is not None
             if len(prompts) < SAMPLE_PROMPTS or answered.prompt_id in prompts:
-                empty = {"question": answered.question, "category": answered.category, "a": {}}
+                empty: dict[str, Any] = {"question": answered.question, "category": answered.category, "a": {}}
                 entry = prompts.setdefault(answered.prompt_id, empty)
                 entry["a"].setdefault(row.label, answer(answered))
     labels = [row.label for row in shown] or ["base"]

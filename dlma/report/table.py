@@ -132,7 +132,8 @@ def print_table(table: Table, console: Console, *, stacked: bool | None = None) 
         if column.kind == "text":
             styled.add_column(head, overflow="fold", min_width=NAME)
         else:
-            justify, style = ("left" if column.kind == "code" else "right"), "dim" * (column.kind == "count")
+            justify: Literal["left", "right"] = "left" if column.kind == "code" else "right"
+            style = "dim" * (column.kind == "count")
             styled.add_column(head, justify=justify, style=style, no_wrap=True)
     for row in texts(table):
         styled.add_row(*(_rich(row[i], stacked) for i in kept))
@@ -182,9 +183,11 @@ def csv(table: Table) -> bytes:
     return csv_text.table(heads, rows)
 
 
-def _exact(cell: Cell, column: Column) -> list[object]:
+def _exact(cell: Cell, column: Column) -> Sequence[object]:
     if column.kind == "value":
-        return exact(cell.estimate if isinstance(cell, Value) else cell)
+        estimate = cell.estimate if isinstance(cell, Value) else cell
+        assert estimate is None or isinstance(estimate, Estimate)
+        return exact(estimate)
     return [cell.text if isinstance(cell, Text) else cell]
 
 

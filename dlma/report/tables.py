@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from dlma.metrics.summary import BEYOND, better, label
 from dlma.report import markdown as md
@@ -25,7 +25,7 @@ from dlma.report.result_text import (
     value,
     what,
 )
-from dlma.report.table import Column, Table, Text
+from dlma.report.table import Cell, Column, Table, Text
 from dlma.statistics.format import interval, number
 from dlma.sweep import costs
 from dlma.sweep.estimates import BY_NAME
@@ -36,7 +36,7 @@ FIRST = ("harmful", "harmlessness", "kl", "beyond_curve", "helpfulness", "malfor
 FIRST_UNJUDGED = ("sentiment", "perplexity", "kl", "tokens", "distinct_2")
 
 
-def columns(measured: Sequence[str]) -> list[str]:
+def columns(measured: Collection[str]) -> list[str]:
     """The metrics that the main table shows: the first ones, and any other with a wanted direction."""
     known = [name for name in BY_NAME if name in measured]
     first = FIRST if "harmful" in known else FIRST_UNJUDGED
@@ -53,8 +53,10 @@ def wins(found: Sequence[Result]) -> dict[tuple[str, str], list[tuple[str, float
     for one in found:
         if one.statistic == "share":
             shares.setdefault((one.versus, one.judge), {}).setdefault(one.label, {})[one.metric] = one.value
-    names = ("win", "tie", "lose")
-    return {key: [(row, *(said[n] for n in names)) for row, said in rows.items()] for key, rows in shares.items()}
+    return {
+        key: [(row, said["win"], said["tie"], said["lose"]) for row, said in rows.items()]
+        for key, rows in shares.items()
+    }
 
 
 def tables(
@@ -102,12 +104,12 @@ def _matched(base: str, own: Sequence[Result], axis: str) -> Table | None:
     missed = {(one.label, one.metric): one for one in own if (one.statistic, one.axis) == ("missed", axis)}
     gaps = _gaps(own)
     for one in own:
-        if one.statistic == "mean" and one.axis == axis:
+        if one.statistic == "mean" and one.axis == axis and one.at is not None:
             found.setdefault((one.label, one.metric), {})[one.at] = one
     levels = sorted({at for cells in found.values() for at in cells})
     shown = [f"at KL {at:g}" if axis == "kl" else f"at {at / 1e12:.3g} TFLOP" for at in levels]
     title = {"kl": "matched KL", "flops": "equal FLOPs of sampling, labelling and training"}[axis]
-    rows = []
+    rows: list[list[Cell]] = []
     for key, cells in found.items():
         read = [_read(cells.get(at), gaps.get((*key, axis, at))) for at in levels]
         rows.append([key[0], head(key[1]), *read, missed_text(missed.get(key))])
@@ -146,8 +148,10 @@ def _versus(base: str, own: Sequence[Result], margin: float) -> Table | None:
     compared = [one for one in comparisons(own) if not one.axis]
     names = list(dict.fromkeys(one.versus for one in compared))
     needs = _needs(compared, own)
-    heads = _columns(2, "method", "metric", "difference", "p (Holm)", "may be worse by", *map(NEEDED.get, needs))
-    rows = []
+    heads = _columns(
+        2, "method", "metric", "difference", "p (Holm)", "may be worse by", *(NEEDED[name] for name in needs)
+    )
+    rows: list[list[Cell]] = []
     for one in compared:
         told = [p_text(one.p_holm), bound_text(one, margin)]
         rows.append([_named(one, names), what(one), changed(one), *told, *_needed(one, own, needs)])
@@ -163,13 +167,13 @@ def _apart(base: str, own: Sequence[Result], axis: str, margin: float) -> Table 
     heads = _columns(
         2, "method", "metric", "difference", "p (Holm)", within, f"read over, {unit_of}", f"{_told(names)} over"
     )
-    rows = []
+    rows: list[list[Cell]] = []
     for one in compared:
         both = [gaps.get((label, one.metric, axis, one.at)) for label in (one.label, one.versus)]
         read = [same(one, margin, both), *map(gap_text, both)]
         rows.append([_named(one, names), what(one), changed(one), p_text(one.p_holm), *read, *_needed(one, own, needs)])
     title = f"{base}: against {_told(names)} at the same {READ_AT[axis]}, paired over prompts and seeds"
-    return Table(title, [*heads, *_columns(0, *map(NEEDED.get, needs))], rows) if rows else None
+    return Table(title, [*heads, *_columns(0, *(NEEDED[name] for name in needs))], rows) if rows else None
 
 
 def _named(one: Result, names: Sequence[str]) -> str:
@@ -188,7 +192,7 @@ def _needs(compared: Sequence[Result], own: Sequence[Result]) -> list[str]:
 
 def _needed(one: Result, own: Sequence[Result], needs: Sequence[str]) -> list[str]:
     """The prompts and the seeds that a difference of this size takes."""
-    values = {other.statistic: other.value for other in own if other.pair == one.pair}
+    values: dict[str, float] = {other.statistic: other.value for other in own if other.pair == one.pair}
     if needs and all(math.isinf(values.get(name, math.nan)) for name in NEEDED) and one.value != 0:
         return [NEITHER] * len(needs)
     return [needed_text(one, values.get(name, math.nan), name) for name in needs]
@@ -211,7 +215,7 @@ def _effects(base: str, effects: Sequence[Result], margin: float, several: bool)
     """several: whether effects of several methods are shown, so that each is named."""
     within = f"within {100 * margin:g} points"
     heads = _columns(4, "factor", "level", "against", "metric", "difference", "p (Holm)", within)
-    rows = []
+    rows: list[list[Cell]] = []
     for one in effects:
         ((factor, level),) = one.settings
         name = f"{one.method}, {factor}" if several else factor

@@ -11,7 +11,7 @@ from dlma.metrics.contests import Contest
 from dlma.metrics.summary import Row, arms_of, arrow, main_arm, rows_from, summary_over_seeds
 from dlma.records import Account, EvalRow
 from dlma.report import run_tables
-from dlma.report.table import WIDE, Column, Table, Value, print_table
+from dlma.report.table import WIDE, Cell, Column, Table, Value, print_table
 from dlma.runs.folder import RunFolder
 from dlma.screen import Console
 
@@ -110,15 +110,15 @@ def _print_lines(title: str, lines: list[tuple[str, list[Row]]], console: Consol
     room = max(2, (console.width - 36) // 17)  # the widest interval takes 14 characters, and 3 of padding
     metrics = [name for name in wanted if name in measured][:room]
     columns = [Column(_SHORT[metric] + arrow(metric), "value") for metric in metrics]
-    lines = []
+    cells: list[list[Cell]] = []
     for name, rows in shown:
         arm = main_arm(arms_of(rows))
         found = {row.metric: Value(row.estimate, row.unit) for row in rows if row.arm == arm}
         n = run_tables.counts(value.estimate.n for value in found.values())
-        lines.append([name, arm, *(found.get(metric) for metric in metrics), n])
+        cells.append([name, arm, *(found.get(metric) for metric in metrics), n])
     cut = len(metrics) < len(measured.intersection(wanted))
     notes = ["A wider terminal shows more; every metric is in each cell's metrics.csv."] if cut else []
-    table = Table(title, [Column("cell"), Column("arm", "code"), *columns, run_tables.N], lines, notes)
+    table = Table(title, [Column("cell"), Column("arm", "code"), *columns, run_tables.N], cells, notes)
     print_table(table, console, stacked=console.width < 2 * WIDE)
 
 

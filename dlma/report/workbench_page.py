@@ -40,7 +40,9 @@ def csv_bytes(entries: Sequence[MeasuredPair]) -> bytes:
     lines = []
     for rank, e in enumerate(entries, start=1):
         gap = None if e.gap is None else repr(round(e.gap, 6))
-        about = (rank, e.name, e.positive, e.negative, gap, e.measures["separation"].n)
+        separation = e.measures["separation"]
+        assert separation is not None
+        about = (rank, e.name, e.positive, e.negative, gap, separation.n)
         lines.append([*about, *(e.measures[name] for name in MEASURES)])
     return tables.csv(Table("", columns, lines))
 
@@ -101,9 +103,12 @@ def render(entries: Sequence[MeasuredPair], rank_by: str, *, title: str, meta: s
 
 def _ranking(entries: Sequence[MeasuredPair], rank_by: str) -> Markup:
     (label, unit), against = MEASURES[rank_by], "construction"
-    known = [(e.name, e.measures[rank_by]) for e in measured(entries, rank_by)]
-    spots = [(e.name, e.measures[rank_by].value, e.measures[against]) for e in measured(entries, rank_by)]
-    spots = [spot for spot in spots if spot[2] is not None]
+    known = [(entry.name, found) for entry, found in measured(entries, rank_by)]
+    spots = [
+        (entry.name, found.value, right)
+        for entry, found in measured(entries, rank_by)
+        if (right := entry.measures[against]) is not None
+    ]
     cloud = charts.scatter(spots, SHORT[rank_by], "The ranking against the truth") if spots else ""
     dots = charts.ranking(known, f"{SHORT[rank_by]} {unit}".strip(), label)
     titles = {"short": SHORT[rank_by], "label": label.capitalize(), "against": MEASURES[against][0].capitalize()}

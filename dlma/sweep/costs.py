@@ -34,9 +34,10 @@ def results(rows: Sequence[Setting], baseline: str | None = None) -> list[Result
     for row in rows:
         means = {name: mean(row, name) for name in HEADS}
         found += [_result(row, name, value) for name, value in means.items() if value is not None]
-        other = _measure(row, rows, baseline)
-        if other is not None and means["flops"] is not None:
-            found.append(_result(row, "flops", means["flops"] / mean(other, "flops"), other.label))
+        own, measure = means["flops"], _measure(row, rows, baseline)
+        if own is not None and measure is not None:
+            flops, other = measure
+            found.append(_result(row, "flops", own / flops, other.label))
     return found
 
 
@@ -53,17 +54,20 @@ def of_run(row: Setting, seed: int) -> Costs | None:
 def mean(row: Setting, name: str) -> float | None:
     """A cost over the runs of a row; None unless every run says it."""
     each = [of_run(row, seed) for seed in row.runs]
-    values = [None if one is None else dataclasses.asdict(one)[name] for one in each]
-    return None if any(value is None for value in values) else sum(values) / len(values)
+    values = [dataclasses.asdict(one)[name] for one in each if one is not None]
+    if len(values) < len(each) or None in values:
+        return None
+    return sum(values) / len(values)
 
 
-def _measure(row: Setting, rows: Sequence[Setting], baseline: str | None) -> Setting | None:
-    """What the row's operations are divided by."""
-    inside = [other for other in rows if other.base == row.base and mean(other, "flops")]
+def _measure(row: Setting, rows: Sequence[Setting], baseline: str | None) -> tuple[float, Setting] | None:
+    """What the row's operations are divided by, and of which row that is."""
+    inside = [(flops, other) for other in rows if other.base == row.base and (flops := mean(other, "flops"))]
     named = row if baseline in (row.label, row.method) else baseline_of(row, rows, baseline)
-    if named in inside:
-        return named
-    return min(inside, key=lambda other: mean(other, "flops"), default=None)
+    others = [other for _, other in inside]
+    if named in others:
+        return inside[others.index(named)]
+    return min(inside, key=lambda one: one[0], default=None)
 
 
 def table(found: Iterable[Result]) -> tuple[list[str], list[list[str]]] | None:

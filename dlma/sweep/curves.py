@@ -92,7 +92,13 @@ def _kl_place(row: Setting, seed: int, prompts: Sequence[str]) -> Place:
 
 
 def _flops_place(row: Setting, seed: int, prompts: Sequence[str]) -> Place:
-    return of_run(row, seed).flops, 0.0
+    return _flops(row, seed), 0.0
+
+
+def _flops(row: Setting, seed: int) -> float:
+    costs = of_run(row, seed)
+    assert costs is not None and costs.flops is not None  # `along_flops` takes no other rows
+    return costs.flops
 
 
 def root(kl: float) -> float:
@@ -168,8 +174,8 @@ def _ways(whole: Curve) -> list[Curve]:
         points = [row for row in whole.points if tuple(row.overrides.items()) == overrides]
         if not all(row.final for row in points):
             way = tuple((key, dict(overrides)[key]) for key in varying)
-            own = {"settings": whole.settings + _short(way), "choices": whole.choices + way, "arm": INTERMEDIATE}
-            found.append(replace(whole, points=points, **own))
+            told, choices = whole.settings + _short(way), whole.choices + way
+            found.append(replace(whole, points=points, settings=told, choices=choices, arm=INTERMEDIATE))
     return found
 
 
@@ -192,13 +198,14 @@ def _apart(rows: Sequence[Setting], key: str) -> Iterator[tuple[float, float]]:
     """The costs of every two settings that differ in one key alone, the cheaper one first."""
     for one, other in itertools.combinations(rows, 2):
         if {**one.overrides, key: ""} == {**other.overrides, key: ""}:
-            yield tuple(sorted((mean(one, "flops"), mean(other, "flops"))))
+            low, high = sorted(spent for row in (one, other) if (spent := mean(row, "flops")) is not None)
+            yield low, high
 
 
 def ends(curve: Curve) -> tuple[float, float]:
     """From which operations on, and up to which, every seed of a curve along FLOPs has a value."""
-    spent = [[of_run(row, seed).flops for row in curve.points] for seed in curve.seeds]
-    return max(map(min, spent), default=math.inf), min(map(max, spent), default=0.0)
+    spent = [[_flops(row, seed) for row in curve.points] for seed in curve.seeds]
+    return max((min(one) for one in spent), default=math.inf), min((max(one) for one in spent), default=0.0)
 
 
 def budgets_of(drawn: Sequence[Curve]) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from dlma.metrics.summary import BEYOND, METRICS, Metric, kind_interval
 from dlma.runs.cells import Arm
 from dlma.statistics import intervals, significance
 from dlma.statistics.intervals import ALONE, Beside, Estimate, linearised_ratio
-from dlma.sweep.results import OUTCOMES, Result, Statistic, result
+from dlma.sweep.results import OUTCOMES, Further, Result, Statistic, result
 from dlma.sweep.settings import SHARED_ARMS, Setting, baseline_of, metrics_of
 
 UNJUDGED = ("perplexity", "tokens", "distinct_2")  # tested where nothing has a wanted direction
@@ -46,12 +47,12 @@ class Comparison:
 
     @property
     def results(self) -> list[Result]:
-        what = {"statistic": statistic_of(self.metric), "versus": self.baseline.label}
+        what: Further = {"statistic": statistic_of(self.metric), "versus": self.baseline.label}
         found = result(self.row, self.metric.name, self.estimate, self.seeds, **what)
         return tested(found, self.p_holm, self.needed)
 
 
-def statistic_of(metric: Metric) -> str:
+def statistic_of(metric: Metric) -> Literal["ratio", "difference"]:
     """How a metric is compared."""
     return "ratio" if metric.kind == "exp_ratio" else "difference"
 

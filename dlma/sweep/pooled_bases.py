@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Unpack
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from dlma.statistics import intervals
 from dlma.statistics.intervals import ALONE, Beside, Estimate, linearised_ratio
 from dlma.statistics.variance_components import components, nested_interval
 from dlma.sweep.estimates import paired_table, statistic_of, tables_of, tested_metrics, with_tests
-from dlma.sweep.results import Result, result
+from dlma.sweep.results import Further, Result, result
 from dlma.sweep.settings import Setting, baseline_of, metrics_of
 
 
@@ -38,7 +39,7 @@ def _seeds(same: Sequence[Setting]) -> list[int]:
     return sorted(set.intersection(*(set(row.runs) for row in same)))
 
 
-def _result(same: Sequence[Setting], seeds: Sequence[int], metric: str, e: Estimate, **what: str) -> Result:
+def _result(same: Sequence[Setting], seeds: Sequence[int], metric: str, e: Estimate, **what: Unpack[Further]) -> Result:
     row = replace(same[0], base=" + ".join(row.base for row in same))
     return result(row, metric, e, seeds, **what)
 
@@ -47,15 +48,20 @@ def _arms(row: Setting, seeds: Sequence[int]) -> list[Arm]:
     return [row.arms[seed] for seed in seeds]
 
 
+def _beside(tables: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """The tables of all bases as one, (prompts, bases, ...); None where a base has none, or less than two prompts."""
+    known = [table for table in tables if table is not None and len(table) > 1]
+    return np.stack(known, axis=1) if len(known) == len(tables) else None
+
+
 def _means(same: Sequence[Setting], metric: Metric) -> list[Result]:
     seeds = _seeds(same)
     every = [arm for row in same for arm in _arms(row, seeds)]
     if not every or any(metric.name not in arm.numbers for arm in every):
         return []
-    tables = [tables_of(metric, _arms(row, seeds), every) for row in same]
-    if any(table is None or len(table) < 2 for table in tables):
+    numbers = _beside([tables_of(metric, _arms(row, seeds), every) for row in same])  # (prompts, bases, seeds, 2)
+    if numbers is None:
         return []
-    numbers = np.stack(tables, axis=1)  # (prompts, bases, seeds, 2)
     values, weights = numbers[..., 0], numbers[..., 1]
     ratio = metric.kind in ("ratio", "exp_ratio")
     if ratio:
@@ -86,8 +92,8 @@ def _compared(
     same: Sequence[Setting], rows: Sequence[Setting], baseline: str | None, tested: Sequence[str]
 ) -> list[tuple[Result, np.ndarray, Beside]]:
     """Per tested metric the comparison, its (prompts, bases) differences, and nothing beside them."""
-    others = [baseline_of(row, rows, baseline) for row in same]
-    if any(other is None for other in others):
+    others = [other for row in same if (other := baseline_of(row, rows, baseline)) is not None]
+    if len(others) < len(same):
         return []
     seeds = sorted(set(_seeds(same)) & set(_seeds(others)))
     pairs = [[(row.arms[s], other.arms[s]) for s in seeds] for row, other in zip(same, others, strict=True)]
@@ -96,12 +102,11 @@ def _compared(
     for name in tested:
         if not every or any(name not in arm.numbers for arm in every):
             continue
-        tables = [paired_table(metrics[name], one, every) for one in pairs]
-        if any(table is None or len(table) < 2 for table in tables):
+        cube = _beside([paired_table(metrics[name], one, every) for one in pairs])
+        if cube is None:
             continue
-        cube = np.stack(tables, axis=1)
         e = nested_interval(cube)
         shown = intervals.exponential(e) if metrics[name].kind == "exp_ratio" else e
-        what = {"statistic": statistic_of(metrics[name]), "versus": others[0].label}
+        what: Further = {"statistic": statistic_of(metrics[name]), "versus": others[0].label}
         found.append((_result(same, seeds, name, shown, **what), cube.mean(axis=2), ALONE))
     return found

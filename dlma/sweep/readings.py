@@ -24,7 +24,7 @@ from dlma.statistics.curve_fit import Bend, HeightScale
 from dlma.statistics.intervals import Beside
 from dlma.sweep.curves import PERPLEXITY, Curve, budgets_of, values_of
 from dlma.sweep.estimates import common_prompts, with_tests
-from dlma.sweep.results import INTERMEDIATE, Result, result
+from dlma.sweep.results import INTERMEDIATE, Further, Result, result
 from dlma.sweep.settings import metrics_of
 
 Table = tuple[list[int], list[str], np.ndarray]  # seeds, prompts, values (prompts, seeds)
@@ -177,18 +177,19 @@ def _column(
 
 def _values(read: Read) -> Iterator[Result]:
     seeds, _, table = read.table
-    where: dict = {"axis": read.curve.axis.name, "at": read.at}
+    where: Further = {"axis": read.curve.axis.name, "at": read.at}
     e = intervals.crossed_interval(table, Beside(sd=read.sd, df=max(1, read.left_out)))
     shown = intervals.exponential(e) if read.metric == PERPLEXITY else e
     yield result(read.curve, read.metric, shown, seeds, **where)
-    gap: dict = {
+    gap: Further = {
+        **where,
         "statistic": "gap",
         "value": read.high - read.low,
         "low": read.low,
         "high": read.high,
         "n": read.left_out,
     }
-    yield result(read.curve, read.metric, shown, seeds, **where, **gap)
+    yield result(read.curve, read.metric, shown, seeds, **gap)
 
 
 def _missed(curve: Curve, metric: str, *, own: bool) -> Iterator[Result]:
@@ -219,8 +220,8 @@ def _differences(pairs: Sequence[tuple[Read, Read]]) -> list[Result]:
         both = difference(one.table, other.table)
         if both is None:
             continue
-        what: dict = {"versus": other.curve.label, "axis": one.curve.axis.name, "at": one.at}
-        what |= {"statistic": "ratio" if one.metric == PERPLEXITY else "difference"}
+        what: Further = {"versus": other.curve.label, "axis": one.curve.axis.name, "at": one.at}
+        what["statistic"] = "ratio" if one.metric == PERPLEXITY else "difference"
         further = Beside(sd=math.hypot(one.sd, other.sd), df=max(1, one.left_out))
         row = result(one.curve, one.metric, intervals.crossed_interval(both[1]), both[0], **what)
         family = (row.base, row.metric, row.at, row.versus, row.seeds)

@@ -22,7 +22,7 @@ from dlma.runs.cells import Arm, Cell
 from dlma.statistics import curve_fit
 from dlma.statistics.curve_fit import Bend, FitReading, HeightScale
 from dlma.sweep.curves import is_number, off, root, values_of
-from dlma.sweep.results import ALIGNED, Result, Settings, bases, by_row, over_seeds, read_csv
+from dlma.sweep.results import ALIGNED, Further, Result, Settings, bases, by_row, over_seeds, read_csv
 
 HARM = "harmful"
 
@@ -159,8 +159,9 @@ def _with_error(one: Result, found: Sequence[Result], curves: Mapping[str, Known
     if one.statistic == "mean" and known:
         first = known[0][2].first
         low, high = (curve.places[first + i] ** 2 for i in (0, 1))
-        gap = {"statistic": "gap", "value": high - low, "low": low, "high": high, "n": curve.bend.count}
-        yield replace(one, p_holm=math.nan, **gap)
+        gap: Further = {"statistic": "gap", "value": high - low, "low": low, "high": high, "n": curve.bend.count}
+        gap["p_holm"] = math.nan
+        yield replace(one, **gap)
 
 
 def readings(one: Result, found: Sequence[Result], curve: Known) -> list[tuple[float, float, FitReading]]:

@@ -22,7 +22,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TypedDict, Unpack, get_args
 from urllib.parse import unquote
 
 from dlma import csv_text
@@ -99,6 +99,21 @@ class Result:
         return Estimate(self.value, self.low, self.high, self.n, max(1, len(self.seeds)))
 
 
+class Further(TypedDict, total=False):
+    """Fields of a `Result` beside the row and the estimate that it is made of, or in their place."""
+
+    n: int
+    value: float
+    low: float
+    high: float
+    p_holm: float
+    statistic: Statistic
+    versus: str
+    axis: str
+    at: float | None
+    judge: str
+
+
 class Measured(Protocol):
     """What numbers are of: a setting or a curve."""
 
@@ -112,15 +127,15 @@ class Measured(Protocol):
     def arm(self) -> str: ...
 
 
-def result(row: Measured, metric: str, e: Estimate, seeds: Iterable[int], **what: str | float | None) -> Result:
+def result(row: Measured, metric: str, e: Estimate, seeds: Iterable[int], **what: Unpack[Further]) -> Result:
     """An estimate of a row; `what` are further fields."""
     own = (row.settings, row.arm, tuple(sorted(seeds)))
     found = Result(row.base, row.method, metric, e.n, e.value, e.low, e.high, math.nan, *own)
     return replace(found, **what)
 
 
-COLUMNS = ("base", "method", "settings", "arm", "seeds", "metric", "statistic", "versus", "axis", "at", "judge")
-COLUMNS += ("n", "value", "low", "high", "p_holm")
+_NAMED = ("base", "method", "settings", "arm", "seeds", "metric", "statistic", "versus", "axis", "at", "judge")
+COLUMNS = (*_NAMED, "n", "value", "low", "high", "p_holm")
 
 
 def bases(found: Iterable[Result]) -> list[str]:
@@ -161,15 +176,16 @@ def within(one: Result, margin: float, gaps: Sequence[Result | None] = ()) -> bo
 
 def write_csv(found: Sequence[Result]) -> bytes:
     """results.csv; what is unknown is empty."""
-    return csv_text.table(COLUMNS, [[_cell(name, getattr(one, name)) for name in COLUMNS] for one in found])
+    return csv_text.table(COLUMNS, [[_cell(one, name) for name in COLUMNS] for one in found])
 
 
-def _cell(name: str, value: object) -> object:
+def _cell(one: Result, name: str) -> object:
     match name:
         case "settings":
-            return settings_text(value)
+            return settings_text(one.settings)
         case "seeds":
-            return "+".join(map(str, value))
+            return "+".join(map(str, one.seeds))
+    value = getattr(one, name)
     if isinstance(value, float):
         return "" if math.isnan(value) else repr(float(value))
     return value
@@ -200,7 +216,7 @@ def read_csv(path: Path) -> list[Result]:
 
 
 def _result(line: dict[str, str]) -> Result:
-    values = {field.name: line[field.name] for field in fields(Result)}
+    values: dict[str, Any] = {field.name: line[field.name] for field in fields(Result)}
     if values["statistic"] not in STATISTICS:
         raise ValueError(f"statistic {values['statistic']!r} is none of {', '.join(STATISTICS)}")
     numbers = {name: float(values[name]) if values[name] else math.nan for name in ("value", "low", "high", "p_holm")}

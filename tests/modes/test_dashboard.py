@@ -1,6 +1,9 @@
 """The dashboard as code: it can be built without a login, shows only what runs log, and says what it would build."""
 
+from types import SimpleNamespace
+
 import pytest
+import wandb
 
 from dlma.logger import weights_and_biases
 from dlma.metrics.summary import METRICS
@@ -20,6 +23,14 @@ def test_without_a_login_it_says_what_it_would_build(run_main):
     for word in ("Method comparison", "Margin panel", "Samples", "scored_pairs", "eval/aligned/harmful"):
         assert word in ran.out
     assert not (ran.folder / "outputs").exists()
+
+
+def test_whoever_is_logged_in_without_a_default_entity_is_told_to_name_one(monkeypatch, run_main):
+    monkeypatch.setattr(weights_and_biases, "api_key", lambda url: "a key")
+    monkeypatch.setattr(weights_and_biases, "reachable", lambda *args: True)
+    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity=None))
+    ran = run_main("mode=dashboard")
+    assert ran.code == 2 and ran.err == "error: logger.wandb.entity: you have no default entity at W&B: name one\n"
 
 
 def test_every_panel_is_of_something_that_a_run_logs():

@@ -1,6 +1,7 @@
 """mode=pin: branches become commits, all or none, and nothing else in a preset changes."""
 
 import shutil
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -78,6 +79,14 @@ def test_without_the_hub_nothing_is_changed(presets, monkeypatch, run_main):
     before = {path: path.read_text() for path in presets.glob("*.yaml")}
     ran = run_main("mode=pin")
     assert ran.code == 2 and ran.err.startswith("error: Qwen/Qwen3-0.6B: ") and "no network" in ran.err
+    assert {path: path.read_text() for path in presets.glob("*.yaml")} == before
+
+
+def test_a_model_without_a_commit_changes_nothing(presets, monkeypatch, run_main):
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **options: SimpleNamespace(sha=None))
+    before = {path: path.read_text() for path in presets.glob("*.yaml")}
+    ran = run_main("mode=pin")
+    assert ran.code == 2 and ran.err.endswith(": the hub names no commit of it; nothing was changed\n")
     assert {path: path.read_text() for path in presets.glob("*.yaml")} == before
 
 

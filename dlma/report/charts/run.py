@@ -62,7 +62,8 @@ def thinned(series: Series) -> Series:
     keep = [(x, y) for x, y in zip(series.xs, series.ys) if math.isfinite(y)]
     if len(keep) > MAX_POINTS:
         ends = [i * len(keep) // MAX_POINTS for i in range(MAX_POINTS + 1)]
-        keep = [tuple(map(fmean, zip(*keep[a:b]))) for a, b in itertools.pairwise(ends)]
+        blocks = [keep[a:b] for a, b in itertools.pairwise(ends)]
+        keep = [(fmean(x for x, _ in block), fmean(y for _, y in block)) for block in blocks]
     return replace(series, xs=[x for x, _ in keep], ys=[y for _, y in keep])
 
 
@@ -89,7 +90,8 @@ def line_chart(series: Sequence[Series], x_label: str, title: str, zero: bool = 
 
 def _hits(lines: list[Series], x: Scale, x_label: str) -> list[Markup]:
     """Invisible full-height strips, one per x, that carry the tooltips."""
-    width, found = (WIDTH - LEFT - RIGHT) / len(lines[0].xs), {}
+    width = (WIDTH - LEFT - RIGHT) / len(lines[0].xs)
+    found: dict[float, list[str]] = {}
     for one in lines:
         for a, b in zip(one.xs, one.ys):
             found.setdefault(a, []).append(f"{one.name} {draw.short(b)}")
