@@ -27,7 +27,8 @@ COMMANDS = [(page, line) for line, page in LINES.items() if run_words(line) is n
 LARGE = re.compile(r"-m .*(experiment=|,\w+,\w+.*,\w+,\w+)")  # sweeps that take seconds to compose
 OTHERS = re.compile(
     r"make (\w+)\b.*|(VLLM_ALLOW_RUNTIME_LORA_UPDATING=True )?vllm serve MODEL .*|export OPENAI_API_KEY=.*|"
-    r"pip install .*|docker build .*|eval \"\$\(python run\.py -sc .*\)\""
+    r"python -m llama_cpp\.server .*|transformers serve FOLDER .*|pip install .*|"
+    r"docker build .*|eval \"\$\(python run\.py -sc .*\)\""
 )
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text("utf-8")
 
