@@ -7,6 +7,7 @@ A template is Jinja2; nothing of what it says about a result is typed as a numbe
   claim(condition, words)    the words, if the results bear them; else nothing is rendered
   own(NAME)                  an experiment's table.py
   bench(FILE)                what benchmarks/results/FILE.json found (`Bench`)
+  came_home()                the table of the runs that came home (homecoming.py)
 and the filters percent, points, number (each with digits; of a list its span), less (the negated difference), p, word,
 clear (those whose interval leaves 0 out), within (those whose interval lies inside the margin), magnitude.
 """
@@ -30,7 +31,7 @@ from dlma.errors import UserError
 from dlma.report.result_text import MARGIN
 from dlma.statistics.intervals import Estimate
 from dlma.sweep.results import Result, over_seeds
-from experiments import pooled
+from experiments import homecoming, pooled
 
 HERE = Path(__file__).resolve().parent
 PAGES = {  # folders of texts that are no experiment
@@ -242,7 +243,7 @@ def _environment(own: Callable) -> Environment:
     )
     made.filters |= {"percent": percent, "points": points, "number": number, "less": less, "p": p_words, "word": word,
                      "clear": clear, "within": within, "magnitude": magnitude}  # fmt: skip
-    made.globals |= {"numbers": Numbers, "bench": Bench, "claim": claim, "own": own}
+    made.globals |= {"numbers": Numbers, "bench": Bench, "claim": claim, "own": own, "came_home": homecoming.table}
     return made
 
 
