@@ -124,7 +124,7 @@ def among(held: Sequence[Held]) -> dict[str, list[Held]]:
         part = np.searchsorted(np.quantile(size, [1 / 3, 2 / 3]), size)
         for which, name in enumerate(("small R", "middle R", "large R")):
             found[name] = [h for h, third in zip(held, part, strict=True) if third == which]
-    return found
+    return {name: members for name, members in found.items() if members}
 
 
 def lines(held: Sequence[Held]) -> Iterator[dict]:
