@@ -22,7 +22,7 @@ from dlma.config import help
 from dlma.config.build import build
 from dlma.config.help import conf_dir
 from dlma.errors import Stopped, UserError
-from dlma.runs import lost_cells, written
+from dlma.runs import lost_cells, study, written
 from dlma.runs import status as run_status
 from dlma.runs.folder import MULTIRUN
 from dlma.runs.task import INTERRUPTED, code_of, say, task, unexpected, unwritable
@@ -201,16 +201,21 @@ def _sweep(hydra: Hydra, plan: Plan, folder: Path, args: Namespace) -> int:
     from dlma.report import next_steps
 
     report.check(plan.cfg)
+    learns = study.is_study(plan.sweeper["_target_"])
     written.refuse_foreign(folder)
     started = run_status.begin(folder)
     _into_nothing(folder / MULTIRUN)
     told: list[dict] = []
+    before = study.earlier(folder, started) if learns else []
+    trials, settings = study.taken_up(plan.sweeper, folder) if learns else (None, [])
     try:
         with (
             stopping.last_words(lambda code, _: _stopped_sweep(folder, started, code)),
             lost_cells.awaited(plan.launcher),
         ):
-            jobs = [job for batch in hydra.multirun("config", task, plan.overrides) for job in batch]
+            lines = [*plan.overrides, *settings]
+            batches = [] if trials == 0 else study.launched(lambda: hydra.multirun("config", task, lines))
+            jobs = [job for batch in batches for job in batch]
             told += [redaction.redact(job.return_value) for job in jobs if job.return_value is not None]
         run_status.lose(folder, started, told, lost_cells.REASON)
     except (KeyboardInterrupt, Stopped) as stop:
@@ -219,12 +224,15 @@ def _sweep(hydra: Hydra, plan: Plan, folder: Path, args: Namespace) -> int:
     finally:
         _clean(folder)
         cells = run_status.with_told(run_status.of_start(folder, started), told)
-        _report(cells, plan.cells)
+        again = {cell["name"] for cell in cells}
+        cells = [*(cell for cell in before if cell["name"] not in again), *cells]
+        planned = plan.cells if trials is None else len(cells)  # two trials may have the same values
+        _report(cells, planned)
     folders = [folder / cell["name"] for cell in cells]
-    report.of_sweep(folder, folders, plan.cfg, missing=plan.cells - len(cells))
+    report.of_sweep(folder, folders, plan.cfg, missing=planned - len(cells))
     if _is_run(plan.cfg) and (steps := next_steps.after_sweep(_command(args), folder, folders)):
         print(next_steps.text(steps))
-    return max((cell["code"] for cell in cells), default=1, key=_worst) if len(cells) == plan.cells else 1
+    return max((cell["code"] for cell in cells), default=1, key=_worst) if len(cells) == planned else 1
 
 
 def _clean(folder: Path) -> None:

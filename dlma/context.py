@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dlma.config.build import build, layout, resolved, scientific
+from dlma.config.build import build, layout, resolved, scientific, target
 from dlma.config.run_names import run_folder
 from dlma.cost.flops import work_of
 from dlma.errors import UserError, few
@@ -36,7 +36,7 @@ from dlma.store.fingerprint import key_of
 from dlma.store.machine import machine
 from dlma.store.stage import Stage
 from dlma.store.store import Store
-from dlma.trainer import ranks
+from dlma.trainer import launch, ranks
 from dlma.trainer.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ SEEDS_APART = 1_000_000  # between the seeds of two rounds: a round draws its ow
 class RunContext:
     """What every stage of a run needs: config, store, run folder, model and runtime.
 
+    tuned: the model to align where it was tuned on instructions first
     round, start: which round of `iterations` this is, and the policy that it begins with; None is the base
     before: the policy with which the round before began; None is the base
     ranks: the processes that walk through the run together
@@ -73,31 +74,32 @@ class RunContext:
         self.round = 1
         self.start: Stage | None = None
         self.before: Stage | None = None
+        self.tuned: Stage | None = None
         self._current: LanguageModel | None = None
         self._base: LanguageModel | None = None
         self._logged: set[float] = set()
-        self._told = self._tuned = False
+        self._told = False
 
     def _settle(self) -> str:
         """Put the type that the machine wants into a config that leaves it open; why it was chosen."""
         if not settled.left_open(self.cfg):
             return ""
-        what = key_of({"model": scientific(self.cfg.model), "accelerator": self._machine["accelerator"]})
+        what = key_of({"model": scientific(self.cfg.model), "accelerator": self.placed["accelerator"]})
         return settled.settle(self.cfg, self._choose_dtype, self.group_folder, what)
 
     def _choose_dtype(self) -> Choice:
-        here = {name: self._machine[name] for name in ("accelerator", "threads")}
+        here = {name: self.placed[name] for name in ("accelerator", "threads")}
         return compute_dtype.decide(build(self.cfg.model), **here)
 
     @property
-    def _machine(self) -> dict[str, Any]:
+    def placed(self) -> dict[str, Any]:
         """What the trainer says of where it computes."""
         default = {"accelerator": "cpu", "devices": 1, "strategy": "ddp", "threads": 0}
         found = default | {name: self.cfg.trainer[name] for name in default if name in self.cfg.trainer}
         return found | ({"devices": self.ranks.count} if self.ranks.count > 1 else {})
 
     def _open_store(self) -> Store:
-        here = machine(**self._machine)
+        here = machine(**self.placed)
         return Store(self.cfg.store.root, layout=layout(self.cfg.trainer), machine=here, writes=not self.ranks.number)
 
     def next_round(self, policy: Stage) -> RunContext:
@@ -227,7 +229,20 @@ class RunContext:
             raise UserError(
                 f"trainer.devices={self.cfg.trainer.devices}: this mode works in one process: trainer=gpu or cpu"
             )
+        if launch.MARK not in self.cfg.mode and target(self.cfg.executor).one_process:
+            raise UserError("executor: this mode works in one process: executor=local")
         return build(self.cfg.trainer)
+
+    @cached_property
+    def executor(self):
+        """Who works on the shards of a stage."""
+        return build(self.cfg.executor)
+
+    def predict(
+        self, make: Callable[[RunContext], Any], rows: Sequence, record: type, folder: Path, label: str
+    ) -> dict:
+        """What the module of `make(context)` predicts, written into the folder; it uses that context and no other."""
+        return self.executor.predict(make, self, self.runtime, rows, record, folder, label)
 
     @cached_property
     def sampler(self):
@@ -244,7 +259,7 @@ class RunContext:
         spec = self.frozen if policy is None else self.frozen.trained(policy.path(place))
         return choice.sampling(
             *(self.sampler, resolved(self.cfg.sampler), spec, self.folder / SERVER_LOG, self.ranks),
-            held=spec.folder == self.frozen.folder and not self._tuned,
+            held=spec.folder == self.frozen.folder and self.tuned is None,
             trained=trained,
             to_come=not trained and self.spec.lora is not None and work.get("kind") != "none",
         )
@@ -295,7 +310,7 @@ class RunContext:
         weights = {**self.weights, "weights": [*self.weights["weights"], f"{tuned}"]}
         folder = tuned.path("policy") if tuned.done else tuned.folder / "policy"
         spec = dataclasses.replace(self.spec.trained(folder), name=f"{self.spec.name}-sft", lora=self.spec.lora)
-        self._tuned = True
+        self.tuned = tuned
         self._base = None  # a merged adapter has changed the weights that it shared
         self.__dict__.update(spec=spec, frozen=dataclasses.replace(spec, lora=None), weights=weights)
 

@@ -45,7 +45,7 @@ from dlma.store.stage import Stage
 def run(cfg: DictConfig, /) -> dict:
     """All stages, then the run folder with its records, policy and report."""
     cell = open_run(cfg)
-    with cell.tracking():
+    with cell.tracking(), cell.executor.opened():
         found = stages(cell)
         return cell.ranks.first(lambda: present(cell, *found))
 
@@ -149,8 +149,11 @@ def make_pairs(cell: RunContext, contexts: Stage, held_out: Stage) -> Stage:
 
     def write(folder: Path) -> dict:
         with cell.sampling(cell.start) if draws else nullcontext() as sampler:
-            module = build(cell.cfg.pairs, cell.current(), sampler)
-            return {"engine": cell.runtime.predict(module, _read(contexts, Context), Pair, folder, "pairs")}
+
+            def module(here: RunContext):
+                return build(here.cfg.pairs, here.current(), sampler)
+
+            return {"engine": cell.predict(module, contexts.rows(Context), Pair, folder, "pairs")}
 
     return cell.make(cell.store.stage("pairs", key, uses=[contexts, *cell.begun]), write, together=True)
 
@@ -188,12 +191,12 @@ def score(cell: RunContext, pairs: Stage, by: str = "current") -> Stage:
         from dlma.pairs.sampled import usable
         from dlma.scorer.construction import GivenMargins
 
-        rows, account = usable(_read(pairs, Pair))
-        labels = _read(pairs, Label, LABELS) if given else []
-        models = cell.scoring_models(by)
-        module = GivenMargins(models[0], labels) if given else build(cell.cfg.scorer, *models)
-        engine = cell.runtime.predict(module, rows, ScoredPair, folder, "scores")
-        return {"account": asdict(account), "engine": engine}
+        def module(here: RunContext):
+            models = here.scoring_models(by)
+            return GivenMargins(models[0], labels) if given else build(here.cfg.scorer, *models)
+
+        labels, (rows, account) = _read(pairs, Label, LABELS) if given else [], usable(pairs.rows(Pair))
+        return {"account": asdict(account), "engine": cell.predict(module, rows, ScoredPair, folder, "scores")}
 
     uses = [pairs, *cell.made_of(by)]
     return cell.make(cell.store.stage("scored", {**key, **cell.score_weights}, uses=uses), write, together=True)
@@ -209,9 +212,8 @@ def reference(cell: RunContext, scored: Stage) -> Stage:
     def write(folder: Path) -> dict:
         from dlma.scorer.reference_logp import Rereference
 
-        module = Rereference(cell.at_start(wanted))
-        rows = _read(scored, ScoredPair)
-        return {"engine": cell.runtime.predict(module, rows, ScoredPair, folder, "reference")}
+        rows, module = scored.rows(ScoredPair), lambda here: Rereference(here.at_start(wanted))
+        return {"engine": cell.predict(module, rows, ScoredPair, folder, "reference")}
 
     uses = [scored, *cell.begun] if wanted == "current" else [scored]
     return cell.make(cell.store.stage("scored", {"reference": wanted, **cell.weights}, uses=uses), write, together=True)
@@ -224,9 +226,9 @@ def read_tokens(cell: RunContext, scored: Stage) -> Stage:
     def write(folder: Path) -> dict:
         from dlma.scorer.token_rewards import TokenScorer
 
-        rows = panel.chosen([pair for pair in _read(scored, ScoredPair) if pair.positive_under_positive is not None])
-        module = TokenScorer(cell.scoring(cell.cfg.iteration.scorer))
-        return {"engine": cell.runtime.predict(module, rows, TokenRewards, folder, "tokens")}
+        own = [pair for pair in _read(scored, ScoredPair) if pair.positive_under_positive is not None]
+        rows, module = panel.chosen(own), lambda here: TokenScorer(here.scoring(here.cfg.iteration.scorer))
+        return {"engine": cell.predict(module, rows, TokenRewards, folder, "tokens")}
 
     key = {"sample": panel.sample, **cell.score_weights}
     return cell.make(cell.store.stage("token_rewards", key, uses=[scored]), write, together=True)
@@ -325,10 +327,13 @@ def answer(cell: RunContext, held_out: Stage, policy: Stage, arm: str, side: str
     def write(folder: Path) -> dict:
         from dlma.evaluation.answers import Answers
 
-        model = cell.policy(policy, place) if own else cell.base()
         with cell.sampling(policy if own else None, place) as sampler:
-            module = Answers(model, cell.base(), sampler, arm=arm, side=side, seed=cell.cfg.seed, **how)
-            return {"engine": cell.runtime.predict(module, _read(held_out, Context), Answer, folder, arm)}
+
+            def module(here: RunContext):
+                model = here.policy(policy, place) if own else here.base()
+                return Answers(model, here.base(), sampler, arm=arm, side=side, seed=here.cfg.seed, **how)
+
+            return {"engine": cell.predict(module, held_out.rows(Context), Answer, folder, arm)}
 
     uses = [held_out, policy] if aligned else [held_out]
     return cell.make(cell.store.stage("answers", key, uses=uses), write, together=True)

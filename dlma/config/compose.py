@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import yaml
 from hydra import version
@@ -40,7 +40,7 @@ BROKEN = (HydraException, OmegaConfBaseException, yaml.YAMLError, RecursionError
 class Plan:
     """What the command line asks for, checked: one config, or a sweep whose first cell is `cfg`.
 
-    launcher: the class that starts a sweep's cells
+    launcher: the class that starts a sweep's cells; sweeper: the settings of what chooses their values
     each: composes every cell
     """
 
@@ -50,6 +50,7 @@ class Plan:
     sweep_folder: Path | None
     folderless: bool
     launcher: str
+    sweeper: dict[str, Any]
     each: Callable[[], Iterator[DictConfig]]
 
 
@@ -128,7 +129,8 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
     _check_sweeps(cell, cfg, sweeps, reading) if multirun else _refuse_sweeps(asked, reading)
     if reading.mistakes or cfg is None:  # a config that does not compose is a mistake too
         raise UserError(listing(list(reading.mistakes)))
-    settings, folder = _sweep_settings(written, sweeps, reading) if multirun else (["hydra.mode=RUN"], None)
+    single: tuple[list[str], Path | None, dict[str, Any]] = ["hydra.mode=RUN"], None, {}
+    settings, folder, sweeper = _sweep_settings(written, sweeps, reading) if multirun else single
     overrides = [*(normal(override, reading) for override in asked.values()), *settings]
 
     def each() -> Iterator[DictConfig]:
@@ -136,7 +138,7 @@ def plan(path: ConfigSearchPath, lines: list[str], multirun: bool) -> Plan:
 
     cells = math.prod(len(singles) for singles in sweeps.values())
     launcher = str(cfg.hydra.launcher["_target_"])
-    return Plan(_without_hydra(cfg), overrides, cells, folder, _looks_only(cell, cfg, reading), launcher, each)
+    return Plan(_without_hydra(cfg), overrides, cells, folder, _looks_only(cell, cfg, reading), launcher, sweeper, each)
 
 
 def _with_own_sweep(params: DictConfig | dict, written: dict[str, Override], reading: Reading) -> dict[str, Override]:
@@ -334,7 +336,7 @@ def in_words(reason: Exception) -> str:
 
 def _sweep_settings(
     written: dict[str, Override], sweeps: dict[str, list[Override]], reading: Reading
-) -> tuple[list[str], Path]:
+) -> tuple[list[str], Path, dict[str, Any]]:
     """Hydra settings of a sweep: what does not vary stays out of the cells' names; one folder for all cells.
 
     The sweep itself is in the overrides whole, so the experiment's own part is taken out of the config.
@@ -346,8 +348,9 @@ def _sweep_settings(
     ]
     lines = [normal(override, reading) for override in written.values()] + settings
     try:
-        folder = str(reading.loader.load_configuration(PRIMARY, lines, RunMode.MULTIRUN).hydra.sweep.dir)
+        hydra = reading.loader.load_configuration(PRIMARY, lines, RunMode.MULTIRUN).hydra
+        folder, sweeper = str(hydra.sweep.dir), cast(dict, OmegaConf.to_container(hydra.sweeper, resolve=True))
     except BROKEN as reason:
         raise UserError(in_words(reason)) from None
     quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
-    return [*settings, "hydra.sweeper.params=null", f"hydra.sweep.dir='{quoted}'"], Path(folder)
+    return [*settings, "hydra.sweeper.params=null", f"hydra.sweep.dir='{quoted}'"], Path(folder), sweeper

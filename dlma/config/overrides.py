@@ -18,6 +18,12 @@ from dlma import redaction
 from dlma.config.hydra_internals import Loader
 
 PRIMARY = "config"
+PLUGINS = {  # options of Hydra's groups that come with an extra
+    **dict.fromkeys(
+        ("hydra/launcher=joblib", "hydra/launcher=submitit_local", "hydra/launcher=submitit_slurm"), "sweep"
+    ),
+    "hydra/sweeper=optuna": "optuna",
+}
 
 
 @dataclass
@@ -103,6 +109,8 @@ def _known_options(override: Override, reading: Reading) -> bool:
             continue
         near = difflib.get_close_matches(value, available, n=1)
         hint = f"; did you mean {group}={near[0]}?" if near else ""
+        if (extra := PLUGINS.get(f"{group}={value}")) is not None:
+            hint = f": pip install 'dlma[{extra}]'"
         reading.add(f"{group}={value}: no such option{hint} (there are {', '.join(available)})")
     return not wrong
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 Finding = tuple[str, str]  # the dotted key, and what is wrong with it
 SERVER = "dlma.sampler.server.ServerSampler"
+LOCAL_EXECUTOR = "dlma.executor.local.LocalExecutor"
 LATER = ("pairs", "scorer", "labels", "objective")  # what a later round of `iterations` may have of its own
 
 
@@ -129,6 +130,9 @@ def _served(tree: dict) -> Iterator[Finding]:
             "(adapter=lora), or in process: leave it out",
         )
     if sampler["_target_"] != SERVER:
+        return
+    if tree["executor"]["_target_"] != LOCAL_EXECUTOR:
+        yield "executor", "the servers of sampler=server are the workers already: executor=local, or sampler=local"
         return
     urls, start = sampler.get("urls"), sampler.get("start")
     if not (urls or start):

@@ -49,6 +49,8 @@ class SweepOptions:
     pool_bases: bool
     reference: str | None
     reference_method: str
+    objective: str
+    kl_cap: Positive | None
     on_error: Literal["continue", "stop"]
     retry_failed: bool
 
@@ -176,5 +178,6 @@ class Root:
     alerts: Component
     panel: Component
     trainer: Component
+    executor: Component
     logger: dict[str, Component]
     mode: Component

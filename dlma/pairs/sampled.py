@@ -12,6 +12,7 @@ from dlma.model.language import LanguageModel
 from dlma.ranges import Seed
 from dlma.records import Account, Context, Pair
 from dlma.sampler.local import LocalSampler, Request
+from dlma.store.rows import taken
 from dlma.trainer.runtime import Shard
 
 
@@ -84,14 +85,14 @@ class NoPairs(pl.LightningModule):
         return []
 
 
-def usable(pairs: Sequence[Pair]) -> tuple[list[Pair], Account]:
+def usable(pairs: Sequence[Pair]) -> tuple[Sequence[Pair], Account]:
     """The pairs both of whose answers say something; the others are dropped and counted."""
     account = Account(read=len(pairs))
     kept = []
-    for pair in pairs:
+    for place, pair in enumerate(pairs):
         if pair.positive_text.strip() and pair.negative_text.strip():
-            kept.append(pair)
+            kept.append(place)
         else:
             account.drop("empty answer")
     account.kept = len(kept)
-    return kept, account
+    return taken(pairs, kept), account

@@ -18,16 +18,44 @@ REASON = "its process was lost (killed, preempted, out of memory or of time); th
 def awaited(launcher: str) -> Iterator[None]:
     """In the block the lost processes of a launcher raise nothing, but are told.
 
-    launcher: its class. submitit's other jobs are waited for; joblib ends the cells beside a lost one, and does not
-        begin those behind it
+    launcher: its class. Other jobs of submitit and Ray are waited for; joblib ends the cells beside a lost one, and
+        does not begin those behind it
     """
     try:
-        with _submitit_waits_for_all() if "submitit" in launcher else contextlib.nullcontext():
+        with _waiting_for_all(launcher):
             yield
     except Exception as reason:
         if not ("joblib" in launcher and _is_lost_worker(reason)):
             raise
         print(f"a process of the cells was lost: {_first_line(reason)}", file=sys.stderr)
+
+
+def _waiting_for_all(launcher: str) -> contextlib.AbstractContextManager[None]:
+    if "submitit" in launcher:
+        return _submitit_waits_for_all()
+    return _ray_waits_for_all() if "ray_launcher" in launcher else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _ray_waits_for_all() -> Iterator[None]:
+    """Ray itself starts a lost cell anew three times; one that it gives up is told here."""
+    import ray
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+
+    get = ray.get
+
+    def without_raising(job: Any, **named: Any) -> Any:
+        try:
+            return get(job, **named)
+        except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as reason:
+            print(f"a job was lost: {_first_line(reason)}", file=sys.stderr)
+            return _nothing()
+
+    ray.get = without_raising
+    try:
+        yield
+    finally:
+        ray.get = get
 
 
 @contextlib.contextmanager

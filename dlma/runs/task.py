@@ -22,7 +22,7 @@ from dlma.config.check import check
 from dlma.config.run_names import run_folder
 from dlma.errors import Stopped, Unavailable, UserError
 from dlma.runs import status as run_status
-from dlma.runs import written
+from dlma.runs import study, written
 from dlma.runs.folder import STATUS
 from dlma.trainer import launch, ranks
 from dlma.trainer import place as places
@@ -61,6 +61,11 @@ def unwritable(reason: OSError) -> str:
 @screen.quiet()
 def task(cfg: DictConfig) -> dict:
     """One run or one cell: call the mode with the config; what became of it is written and returned."""
+    status = _run(cfg)
+    return study.Told(status, cfg.sweep) if _in_study() else status
+
+
+def _run(cfg: DictConfig) -> dict:
     if places.here().number:
         return _beside(cfg)
     status = _started()
@@ -79,7 +84,7 @@ def task(cfg: DictConfig) -> dict:
             return _with_ranks(cfg, status)
         _write(status)
         with stopping.last_words(lambda code, reason: _fail(status, reason or "interrupted", code)), ranks.joined(cfg):
-            status |= {"status": "done", "code": 0, "result": build(cfg.mode, cfg)}
+            status |= {"status": "done", "code": 0, "result": _result(cfg)}
     except (KeyboardInterrupt, Stopped) as stop:
         _fail(status, "interrupted", code_of(stop))
         raise
@@ -144,6 +149,21 @@ def _is_cell() -> bool:
     from hydra.types import RunMode
 
     return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _result(cfg: DictConfig) -> dict:
+    """What the mode returns; of a study's cell it has what it is worth."""
+    result = build(cfg.mode, cfg)
+    if _in_study():
+        study.worth(cfg.sweep, result)
+    return result
+
+
+def _in_study() -> bool:
+    """Whether a cell's worth is what its sweeper goes by."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return _is_cell() and study.is_study(HydraConfig.get().sweeper._target_)
 
 
 def _from_ledger(cfg: DictConfig, status: dict) -> dict | None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,16 +23,31 @@ from dlma.store.owned import ROWS
 
 SCRATCH = "scratch"  # never part of a finished stage
 _ROW_GROUP = 16384
+# The Arrow schema is left out: it holds names that differ between a table in memory and one read back.
+_OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "store_schema": False}
 
 
 def table_bytes(table: pa.Table) -> bytes:
     """The table as Parquet; equal tables give equal bytes, whatever their chunks."""
     buffer = io.BytesIO()
-    whole = table.combine_chunks().replace_schema_metadata(None)
-    # The Arrow schema is left out: it holds names that differ between a table in memory and one read back.
-    options = {"compression": "zstd", "compression_level": 3, "row_group_size": _ROW_GROUP, "store_schema": False}
-    pq.write_table(whole, buffer, **options)
+    pq.write_table(_plain(table), buffer, row_group_size=_ROW_GROUP, **_OPTIONS)
     return buffer.getvalue()
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    return table.combine_chunks().replace_schema_metadata(None)
+
+
+def _join(tables: Iterator[pa.Table], path: Path) -> None:
+    """Write tables of one schema as one: the bytes of `table_bytes`, with no more held than a row group and a table."""
+    held = _plain(next(tables))
+    with pq.ParquetWriter(path, held.schema, **_OPTIONS) as out:
+        for table in tables:
+            held = pa.concat_tables([held, table.replace_schema_metadata(None)])
+            while held.num_rows > _ROW_GROUP:
+                out.write_table(held.slice(0, _ROW_GROUP).combine_chunks(), row_group_size=_ROW_GROUP)
+                held = held.slice(_ROW_GROUP)
+        out.write_table(held.combine_chunks(), row_group_size=_ROW_GROUP)
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -87,11 +104,10 @@ def merge_shards(folder: Path, total: int, *, layout: object = None, out: str = 
     """Joins all shards in index order into `folder/out`, removes them, and returns the path; idempotent."""
     plan = {"total": total, "layout": canonical(layout)}
     if not _merged(folder, plan, out):
-        whole = pa.concat_tables([read_shard(folder, index, out=out) for index in range(total)])
-        data = table_bytes(whole)
-        files.write_bytes(folder / out, data)
+        with files.atomic(folder / out) as draft:
+            _join((read_shard(folder, index, out=out) for index in range(total)), draft)
         # The mark is written before the shards go, so that a kill in between loses no work.
-        files.write_json(_place(folder, out) / "merged.json", {**plan, "sha256": files.sha256_bytes(data)})
+        files.write_json(_place(folder, out) / "merged.json", {**plan, "sha256": files.sha256_file(folder / out)})
     for path in _place(folder, out).glob("shard-*"):
         path.unlink()
     return folder / out

@@ -11,6 +11,7 @@ import pyarrow as pa
 from dlma import files
 from dlma.store import shards
 from dlma.store.owned import MANIFEST, ROWS
+from dlma.store.rows import StoredRows
 
 Writer = Callable[[Path], dict | None]
 Recover = Callable[["Stage", Callable[[], typing.Any]], typing.Any]
@@ -38,6 +39,10 @@ class Stage:
     def __repr__(self) -> str:
         return f"{self.name}/{self.key}"
 
+    def __getstate__(self) -> dict[str, typing.Any]:
+        """The stage as a process elsewhere has it: to be read, not to be made."""
+        return {**self.__dict__, "uses": (), "writer": None, "config": None}
+
     @property
     def done(self) -> bool:
         return (self.folder / MANIFEST).is_file()
@@ -60,6 +65,10 @@ class Stage:
     def table(self, file: str = ROWS) -> pa.Table:
         """The rows of a record file, verified now; a damaged stage is computed again first."""
         return shards.table_of(self.read(file))
+
+    def rows(self, record: type) -> StoredRows:
+        """The rows as records, verified now and read as they are asked for; a damaged stage is computed again first."""
+        return StoredRows(self.path(ROWS), record)
 
     def read(self, file: str) -> bytes:
         """The content of a record file, verified now."""

@@ -9,6 +9,7 @@ stage appears by one rename, under a file lock, with a manifest of what is in it
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import sys
@@ -49,7 +50,7 @@ VERSION = {
     "metrics": 2,
 }
 
-_KEYED_LIBRARIES = ("torch", "transformers")
+KEYED_LIBRARIES = ("torch", "transformers")
 
 
 class Store:
@@ -77,7 +78,11 @@ class Store:
         self.notify = notify or _say
         self._patience = patience
         self._fate: dict[Path, str] = {}
-        self._claimed = False
+        self._claimed = self._locks = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The store as a process elsewhere has it: to be read."""
+        return {**self.__dict__, "writes": False, "notify": _say}
 
     def claim(self) -> None:
         """Mark the folder as a store before anything is written there; refuses one that holds other things."""
@@ -106,7 +111,7 @@ class Store:
             "version": VERSION[name],
             "values": key,
             "uses": [[stage.name, stage.key] for stage in uses],
-            "libraries": {lib: manifests.minor(lib) for lib in _KEYED_LIBRARIES} if libraries else {},
+            "libraries": {lib: manifests.minor(lib) for lib in KEYED_LIBRARIES} if libraries else {},
             **({"outside": outside} if outside else {}),
         }
         machine = self.machine if libraries else {}
@@ -153,11 +158,16 @@ class Store:
     def fingerprint(self, folder: Path) -> str:
         """The fingerprint of a folder of weights, remembered in this store."""
         self.claim()
-        return fingerprint(Path(folder), self.root / "fingerprints.json")
+        return fingerprint(Path(folder), self._memory)
 
     def weights_hash(self, folder: Path) -> str:
         """The hash of a folder's weights alone; what this store remembers of them is not read again."""
-        return weights_hash(folder, self.root / "fingerprints.json")
+        return weights_hash(folder, self._memory)
+
+    @property
+    def _memory(self) -> Path | None:
+        """Where fingerprints are remembered; nowhere on a machine that does not have the store."""
+        return self.root / "fingerprints.json" if self.writes or self.root.is_dir() else None
 
     def remembered(self, name: str, key: str, make: Callable[[], dict]) -> dict:
         """Facts that are the same for the same key, worked out once and remembered in `<root>/<name>.json`."""
@@ -176,6 +186,7 @@ class Store:
         self.claim()
         path = self.root / ".locks" / f"{folder.parent.name}-{folder.name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._require_locks(path.parent)
         lock = FileLock(path)
         try:
             lock.acquire(timeout=self._patience if wait else 0)
@@ -189,6 +200,22 @@ class Store:
             yield True
         finally:
             lock.release()
+
+    def _require_locks(self, folder: Path) -> None:
+        """Raise Unavailable, before anything is computed, where the file system says that it has no locks."""
+        if self._locks:
+            return
+        handle = os.open(folder / "probe", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as reason:
+            raise Unavailable(
+                f"{self.root}: its file system has no locks ({reason.strerror}), by which processes share a store; set "
+                "store.root to a folder on one that has (docs/sweeps.md)"
+            ) from None
+        finally:
+            os.close(handle)
+        self._locks = True
 
     def _compute(self, stage: Stage) -> None:
         assert stage.writer is not None

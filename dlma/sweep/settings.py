@@ -25,7 +25,18 @@ from dlma.sweep.unique_names import told_apart
 SHARED_ARMS = ("base", "prompted")
 # Keys that say where or how a run is done, not what it is.
 APART = ("seed", "name", "runs", "method", "model", "model.base", "model.path", "mode")
-APART_TREES = ("sweep.", "store.", "logger.", "trainer.", "mode.", "hydra.", "logger", "trainer")
+APART_TREES = (
+    "sweep.",
+    "store.",
+    "logger.",
+    "trainer.",
+    "executor.",
+    "mode.",
+    "hydra.",
+    "logger",
+    "trainer",
+    "executor",
+)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,22 @@ where a shard ends decides which rows are computed together, hence last digits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 
 import torch
 
 OPERATIONS = 1e13  # of a shard's products, two a weight and token: scored or sampled in about a minute on two CPU cores
 FEWEST = 32  # rows of a shard that is cut by its tokens: their answers fill a sampler's tile
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a shard lies among a stage's rows; size: tokens of its rows."""
+
+    index: int
+    start: int
+    stop: int
+    size: int
 
 
 def size(row: object, drawn: int) -> int:
@@ -44,3 +54,15 @@ def starts(sizes: Sequence[int], most_rows: int, most_tokens: int | None) -> lis
             tokens = 0
         tokens += tall
     return found
+
+
+def spans(sizes: Sequence[int], most_rows: int, most_tokens: int | None) -> list[Span]:
+    """The shards that begin at `starts`."""
+    begin = starts(sizes, most_rows, most_tokens)
+    ends = zip(begin, [*begin[1:], len(sizes)], strict=True)
+    return [Span(index, one, end, sum(sizes[one:end])) for index, (one, end) in enumerate(ends)]
+
+
+def layout(spans: Sequence[Span]) -> dict:
+    """What of the shards is written beside them: those of another layout do not join up."""
+    return {"rows": spans[-1].stop, "sizes": [span.stop - span.start for span in spans]}

@@ -73,6 +73,8 @@ def refusal(cfg: DictConfig, count: int, by: str) -> str | None:
     rule = target(cfg.objective)
     if rule is not None and not getattr(rule, "shares_steps", False):
         return f"{by}: {rule.__name__} trains in one process, not in {count}"
+    if target(cfg.executor).one_process:
+        return f"{by}: the workers of executor=ray are handed their shards by one process, not by {count}"
     if cfg.iterations > 1:
         return f"iterations={cfg.iterations}: later rounds go on in one process, not in {count}"
     return None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, Callback
@@ -25,6 +26,7 @@ from dlma.ranges import Count, Few, Threads
 from dlma.store import shards
 from dlma.trainer import collectives, cutting
 from dlma.trainer.bar import counting
+from dlma.trainer.cutting import Span
 from dlma.trainer.devices import require
 
 
@@ -43,20 +45,17 @@ class Shard:
 
 
 class ShardLoader:
-    """Shards as Lightning wants to be handed them: a plain list would read as a list of loaders."""
+    """This process's shards as Lightning wants to be handed them, each with its rows once it is its turn."""
 
-    def __init__(self, parts: Sequence[Shard]) -> None:
-        self.parts = parts
+    def __init__(self, rows: Sequence, spans: Sequence[Span]) -> None:
+        self.rows = rows
+        self.spans = spans[collectives.rank() :: collectives.world()]
 
     def __len__(self) -> int:
-        return len(self._mine())
+        return len(self.spans)
 
     def __iter__(self) -> Iterator[Shard]:
-        return iter(self._mine())
-
-    def _mine(self) -> Sequence[Shard]:
-        """This process's share of the shards."""
-        return self.parts[collectives.rank() :: collectives.world()]
+        return (Shard(one.index, self.rows[one.start : one.stop], self.rows, one.size) for one in self.spans)
 
 
 class ShardWriter(BasePredictionWriter):
@@ -73,8 +72,7 @@ class ShardWriter(BasePredictionWriter):
         self.record = record
 
     def write_on_batch_end(self, trainer, pl_module, prediction, batch_indices, batch, *_) -> None:
-        _require_finite(prediction, self.label)
-        shards.write_shard(self.folder, batch.index, records.to_table(self.record, prediction))
+        shards.write_shard(self.folder, batch.index, shard_table(self.record, prediction, self.label))
         work().end_shard()
 
 
@@ -178,44 +176,45 @@ class Runtime:
 
         returns: the report of each engine that the module used, by its name there
         """
-        parts = self._shards(module, rows)
-        layout = {"rows": len(rows), "sizes": [len(part.rows) for part in parts]}
-        missing = None if collectives.rank() else shards.missing_shards(folder, len(parts), layout=layout)
+        spans = self.cut(rows, *self.bounds(module))
+        layout = cutting.layout(spans)
+        missing = None if collectives.rank() else shards.missing_shards(folder, len(spans), layout=layout)
         wanted = set(collectives.same(missing))
-        todo = [part for part in parts if part.index in wanted]
-        with counting(module, [part.size for part in self._mine(todo)], label):
-            self._work_on(module, todo, ShardWriter(folder, record, label))
+        todo = [span for span in spans if span.index in wanted]
+        with counting(module, [span.size for span in self._mine(todo)], label):
+            self._work_on(module, rows, todo, ShardWriter(folder, record, label))
         if not collectives.rank():
-            shards.await_shards(folder, len(parts))
-            shards.merge_shards(folder, len(parts), layout=layout)
+            shards.await_shards(folder, len(spans))
+            shards.merge_shards(folder, len(spans), layout=layout)
         return engine_reports(module)
 
-    def _shards(self, module: pl.LightningModule, rows: Sequence) -> list[Shard]:
+    def bounds(self, module: pl.LightningModule) -> tuple[int, int | None]:
+        """What of a module decides where shards end: tokens that it draws for a context, and the most of a shard."""
         drawn = getattr(getattr(module, "sampler", None), "max_new_tokens", 0)
-        sizes = [cutting.size(row, drawn) for row in rows]
-        most = cutting.tokens_of_a_shard(getattr(module, "network", None), self.accelerator)
-        begin = cutting.starts(sizes, self.shard_rows, most)
-        spans = zip(begin, [*begin[1:], len(rows)], strict=True)
-        return [Shard(i, rows[one:end], rows, sum(sizes[one:end])) for i, (one, end) in enumerate(spans)]
+        return drawn, cutting.tokens_of_a_shard(getattr(module, "network", None), self.accelerator)
 
-    def _mine(self, todo: list[Shard]) -> list[Shard]:
+    def cut(self, rows: Sequence, drawn: int, most: int | None) -> list[Span]:
+        """The shards of a stage's rows."""
+        return cutting.spans([cutting.size(row, drawn) for row in rows], self.shard_rows, most)
+
+    def _mine(self, todo: list[Span]) -> Sequence[Span]:
         """The shards that this process works on."""
         if len(todo) >= collectives.world():
-            return list(ShardLoader(todo))
+            return todo[collectives.rank() :: collectives.world()]
         return [] if collectives.rank() else todo
 
-    def _work_on(self, module: pl.LightningModule, todo: list[Shard], writer: ShardWriter) -> None:
+    def _work_on(self, module: pl.LightningModule, rows: Sequence, todo: list[Span], writer: ShardWriter) -> None:
         """Whole shards to each process; fewer shards than processes are the first one's. All are done at the end."""
         if len(todo) >= collectives.world():
-            self._predict(module, todo, writer)
+            self._predict(module, ShardLoader(rows, todo), writer)
         elif todo and not collectives.rank():
             with collectives.alone():
-                self._predict(module, todo, writer)
+                self._predict(module, ShardLoader(rows, todo), writer)
         collectives.wait()
 
-    def _predict(self, module: pl.LightningModule, todo: list[Shard], writer: ShardWriter) -> None:
+    def _predict(self, module: pl.LightningModule, loader: ShardLoader, writer: ShardWriter) -> None:
         trainer = self.trainer([writer])
-        interruptible(trainer.predict, module, dataloaders=ShardLoader(todo), return_predictions=False)
+        interruptible(trainer.predict, module, dataloaders=loader, return_predictions=False)
 
 
 def use_threads(wanted: int) -> None:
@@ -223,6 +222,12 @@ def use_threads(wanted: int) -> None:
     count, cores.said = cores.threads(wanted)
     if count:
         torch.set_num_threads(count if wanted else min(count, torch.get_num_threads()))
+
+
+def shard_table(record: type, rows: Sequence, stage: str) -> pa.Table:
+    """What `predict_step` made of a shard, as it is written; raises UserError for a nan or an infinity in it."""
+    _require_finite(rows, stage)
+    return records.to_table(record, rows)
 
 
 def _require_finite(rows: Sequence, stage: str) -> None:

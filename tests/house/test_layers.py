@@ -24,6 +24,7 @@ LAYERS = [
     ["dlma.store.*"],
     ["dlma.model.*", "dlma.data.*", "dlma.logger.*"],
     ["dlma.trainer.*"],
+    ["dlma.executor.*"],
     ["dlma.prompts.*", "dlma.judge_prompt"],
     ["dlma.sampler.*"],
     ["dlma.pairs.*", "dlma.training.*", "dlma.endpoint"],
@@ -65,6 +66,7 @@ LABEL_FREE = tuple(
             "data.*",
             "model.*",
             "trainer.*",
+            "executor.*",
             "prompts.*",
             "pairs.*",
             "sampler.*",
@@ -82,7 +84,7 @@ LIGHT = (
     *("dlma.app", "dlma.config.*", "dlma.store.store", "dlma.records", "dlma.errors", "dlma.store.retention"),
     *("dlma.runs.publish", "dlma.store.shards", "dlma.lab.world", "dlma.lab.oracle", "dlma.lab.affixes", "dlma.data.*"),
     *("dlma.prompts.wording", "dlma.pipeline", "dlma.report.*", "dlma.sweep.*", "dlma.runs.*", "dlma.checks.*"),
-    "dlma.api",
+    *("dlma.api", "dlma.executor.local", "dlma.executor.ray"),
 )
 
 

@@ -226,6 +226,7 @@ def test_a_package_is_large_by_lines_or_by_files():
 # Distributions whose module has another name.
 MODULE_OF = {
     "hydra-joblib-launcher": "joblib",
+    "hydra-optuna-sweeper": "optuna",
     "hydra-submitit-launcher": "submitit",
     **{
         "hydra-core": "hydra",
@@ -238,7 +239,10 @@ MODULE_OF = {
     **{"vadersentiment": "vaderSentiment", "alt-profanity-check": "profanity_check"},
 }
 # Distributions that are asked for and never imported, with what takes them.
-UNIMPORTED = {"bitsandbytes": "transformers quantises with it"}
+UNIMPORTED = {
+    "bitsandbytes": "transformers quantises with it",
+    **dict.fromkeys(("sqlalchemy", "alembic"), "Optuna's storage, in versions that the sweeper's Optuna works with"),
+}
 
 
 def declared(*extras: str) -> set[str]:
@@ -252,4 +256,6 @@ def declared(*extras: str) -> set[str]:
 def test_what_the_package_imports_is_declared_and_what_is_declared_is_imported():
     used = {i.name.split(".")[0] for module in modules() for i in imports(module)}
     used -= set(sys.stdlib_module_names) | {"dlma", ""}
-    assert used == declared("benchmarks", "qlora", "dashboard", "real", "profanity", "loggers", "sweep")
+    assert used == declared(
+        "benchmarks", "qlora", "dashboard", "real", "profanity", "loggers", "sweep", "ray", "optuna"
+    )

@@ -59,7 +59,7 @@ NEUTRAL = frozenset(
     name
     for name in modules()
     if name in ("dlma.errors", "dlma.files") or name.split(".")[1:2] in (["config"], ["store"])
-) - {"dlma.store.shards", "dlma.config.schema"}
+) - {"dlma.store.shards", "dlma.store.rows", "dlma.config.schema"}
 # Component modules that write no stage; they are computed anew in every run.
 UNSTORED = {"dlma.metrics.summary"}
 COMPONENTS = (

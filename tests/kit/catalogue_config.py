@@ -216,6 +216,9 @@ RELATIONS = [
     config("sampler.policy: the policy will be a whole model, which no running server can be given: sampler.start, a command "
            "that starts one, sampler.policy=local, or adapter=lora", "Choose one of the three.", ("recipe.lora", None),
            under=SERVED),
+    config("executor: the servers of sampler=server are the workers already: executor=local, or sampler=local",
+           "Requests go to the servers from one process.",
+           ("executor._target_", "dlma.executor.ray.RayExecutor"), under=SERVED),
     config("sampler.start: must hold <names>: where the weights lie, and where it is to listen",
            "`sampler.start=\"vllm serve {model} --port {port}\"`.", ("sampler.start", "vllm serve {model}"),
            ("sampler.start", "serve"), under=SERVED),

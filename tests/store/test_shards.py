@@ -34,6 +34,24 @@ def test_equal_rows_give_equal_bytes_however_they_were_cut(tmp_path):
         assert shards.merge_shards(folder, total).read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
+@pytest.mark.parametrize("sizes", [[0], [0, 0], [7], [7, 0], [3, 9, 2, 7], [30], [1] * 15])
+def test_a_part_of_the_shards_is_held_while_they_are_joined_and_the_bytes_are_those_of_the_whole(
+    tmp_path, monkeypatch, sizes
+):
+    monkeypatch.setattr(shards, "_ROW_GROUP", 7)
+    rows = range(sum(sizes))
+    schema = pa.schema([("id", pa.string()), ("ids", pa.list_(pa.int32()))])
+    whole = pa.table([[f"row {row % 5}" for row in rows], [[row] * (row % 4) for row in rows]], schema=schema)
+    shards.missing_shards(tmp_path, len(sizes))
+    begin = 0
+    for index, size in enumerate(sizes):
+        shards.write_shard(tmp_path, index, whole.slice(begin, size))
+        begin += size
+    path = shards.merge_shards(tmp_path, len(sizes))
+    assert path.read_bytes() == shards.table_bytes(whole)
+    assert pq.ParquetFile(path).num_row_groups in (-(-begin // 7), 1)
+
+
 @pytest.mark.parametrize("harm", ["bit", "cut", "no seal", "empty seal"])
 def test_a_damaged_shard_counts_as_missing(tmp_path, harm):
     shards.missing_shards(tmp_path, 3)

@@ -1,5 +1,6 @@
 """The laws of the stage store: keys, one computation, manifests, damage."""
 
+import errno
 import hashlib
 import json
 import os
@@ -124,6 +125,20 @@ def test_a_fact_is_worked_out_once_for_a_key(store):
     assert store.remembered("facts", "a", make) == store.remembered("facts", "a", never) == {"n": 1}
     assert Store(store.root).remembered("facts", "a", never) == {"n": 1}
     assert store.remembered("facts", "b", make) == {"n": 2}
+
+
+def test_a_file_system_without_locks_is_told_in_a_line_before_anything_is_computed(store, monkeypatch):
+    def none(handle, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with monkeypatch.context() as without:
+        without.setattr(stage_store.fcntl, "flock", none)
+        with pytest.raises(
+            UserError, match=r"store: its file system has no locks \(No locks available\), .* store.root"
+        ):
+            store.make(store.stage("prompts", {"n": 3}), never)
+    store.make(store.stage("prompts", {"n": 3}), write_rows)
+    assert Store(store.root).make(store.stage("prompts", {"n": 3}), never).done
 
 
 def test_the_manifest_says_where_the_stage_came_from(store):

@@ -27,9 +27,10 @@ COMMANDS = [(page, line) for line, page in LINES.items() if run_words(line) is n
 LARGE = re.compile(r"-m .*(experiment=|,\w+,\w+.*,\w+,\w+)")  # sweeps that take seconds to compose
 OTHERS = re.compile(
     r"make (\w+)\b.*|(VLLM_ALLOW_RUNTIME_LORA_UPDATING=True )?vllm serve MODEL .*|export OPENAI_API_KEY=.*|"
-    r"python -m llama_cpp\.server .*|transformers serve FOLDER .*|pip install .*|"
+    r"python -m llama_cpp\.server .*|transformers serve FOLDER .*|pip install .*|ray start --head.*|"
     r"docker build .*|eval \"\$\(python run\.py -sc .*\)\""
 )
+EXTRAS = {"executor=ray": "ray", "hydra/sweeper=optuna": "optuna", "hydra/launcher=ray": "ray"}  # of no set-up
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text("utf-8")
 
 
@@ -50,6 +51,8 @@ def test_each_command_passes_the_check(page, command, run_main):
     if "--help" in words or "--cfg" in words:  # which only show something
         assert run_main(*words).code == 0
         return
+    for word in EXTRAS.keys() & set(words):
+        pytest.importorskip(EXTRAS[word], reason=f"{word} needs an extra")
     plan = compose.plan(PATH, [word for word in words if word != "-m"], "-m" in words)
     assert (plan.cells > 1) == ("-m" in words)
 

@@ -9,7 +9,12 @@ import psutil
 import pytest
 import yaml
 from command_line import MODE, statuses
+from hydra.types import RunMode
+from source_tree import ROOT
 
+from dlma.config import compose
+from dlma.config.help import conf_dir
+from dlma.config.hydra_internals import Loader
 from dlma.errors import UserError
 
 
@@ -152,6 +157,18 @@ def test_cells_side_by_side_compute_a_shared_stage_once_with_one_thread_each(run
     assert threads == [1, 1]
 
 
+def test_the_preset_of_slurm_is_an_array_whose_jobs_are_queued_again():
+    """SLURM itself is not here: what its launcher would be given is looked at."""
+    path = compose.search_path(conf_dir(), None)
+    plan = compose.plan(path, ["hydra/launcher=slurm", "hydra.launcher.partition=night", "seed=0,1"], multirun=True)
+    assert (plan.launcher.rpartition(".")[2], plan.cells) == ("SlurmLauncher", 2)
+    loader = Loader(path)
+    loader.ensure_main_config_source_available()
+    given = loader.load_configuration("config", plan.overrides, RunMode.MULTIRUN).hydra.launcher
+    assert (given.partition, given.array_parallelism, given.max_num_timeout) == ("night", 16, 3)
+    assert given.additional_parameters == {"requeue": True}
+
+
 SMALL = ["data.train=16", "data.validation=4", "data.test=4", "recipe.epochs=1", "recipe.max_new_tokens=8", "name=grid"]
 LAUNCHERS = {
     "submitit": (["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=30"], "submitit.core._submit"),
@@ -197,3 +214,24 @@ def test_lost_processes_end_no_sweep_and_the_same_command_makes_one_table(run_ma
     assert whole.code == 0
     for cell, table in tables.items():
         assert (whole.folder / "outputs" / "whole" / cell / "metrics.csv").read_bytes() == table, cell
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_cells_that_are_killed_under_ray_are_started_anew_and_make_one_table(run_main, monkeypatch):
+    for module in ("ray", "hydra_plugins.hydra_ray_launcher"):
+        pytest.importorskip(module, reason="pip install 'dlma[ray]', then --no-deps hydra-ray-launcher")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    own = ["hydra/launcher=ray", "hydra.launcher.ray.init.address=local", "+hydra.launcher.ray.init.num_cpus=2"]
+    grid = ["-m", "method=dlma,rlcd", "seed=0,1,2,3,4,5", *SMALL]
+    killer = kill_once_running("ray::_run_job", 2, 2)
+    there = run_main(*grid, *own)
+    killer.join(timeout=5)
+    assert not killer.is_alive()
+    assert there.code == 0 and "12 of 12 cells finished" in there.out
+    here = run_main(*grid, "store.root=other", f"hydra.sweep.dir={there.folder / 'outputs' / 'whole'}")
+    assert here.code == 0
+    tables = {path.parent.name: path.read_bytes() for path in there.folder.glob("outputs/grid/*/metrics.csv")}
+    assert len(tables) == 12
+    for cell, table in tables.items():
+        assert (here.folder / "outputs" / "whole" / cell / "metrics.csv").read_bytes() == table, cell

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlma.records import Context
+from dlma.trainer import cutting
 from dlma.trainer.cutting import FEWEST, OPERATIONS, size, starts, tokens_of_a_shard
 
 CONTEXT = Context(
@@ -21,8 +22,7 @@ CONTEXT = Context(
 
 
 def spans(sizes, *bounds):
-    begin = starts(sizes, *bounds)
-    return list(zip(begin, [*begin[1:], len(sizes)]))
+    return [(one.start, one.stop) for one in cutting.spans(sizes, *bounds)]
 
 
 def test_a_rows_size_is_that_of_its_ids_and_of_what_is_drawn():
@@ -44,6 +44,9 @@ def test_by_hand():
     assert starts(tall, 40, 500) == [0, 40, 80]
     assert starts(tall, 256, 1) == [0, FEWEST, 2 * FEWEST, 3 * FEWEST]
     assert starts([], 256, 500) == [0]
+    cut = cutting.spans(tall, 40, None)
+    assert [(one.index, one.size) for one in cut] == [(0, 400), (1, 400), (2, 200)]
+    assert cutting.layout(cut) == {"rows": 100, "sizes": [40, 40, 20]}
 
 
 @given(st.lists(st.integers(1, 50), max_size=200), st.integers(1, 100), st.integers(1, 3000))

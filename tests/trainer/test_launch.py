@@ -182,6 +182,7 @@ def statuses_in(folder):
 
 def config(**trainer):
     node = {"trainer": {"devices": 1, "accelerator": "cpu", **trainer}, "mode": {"_target_": "m", "_ranks_": True}}
+    node["executor"] = {"_target_": "dlma.executor.local.LocalExecutor"}
     return OmegaConf.create({**node, "iterations": 1, "objective": {"_target_": "dlma.objective.none.NoTraining"}})
 
 
@@ -200,6 +201,15 @@ def test_a_rule_that_cannot_share_its_steps_is_refused_before_anything_loads(mon
     torchrun(monkeypatch, 4)
     with pytest.raises(UserError, match=r"^torchrun: NoTraining trains in one process, not in 4$"):
         launch.require(config())
+
+
+def test_a_cluster_beside_the_processes_of_a_run_is_refused_before_anything_loads():
+    cfg = config(devices=2)
+    cfg.executor = {"_target_": "dlma.executor.ray.RayExecutor"}
+    with pytest.raises(UserError, match=r"^trainer.devices=2: the workers of executor=ray .* one process, not by 2$"):
+        launch.require(cfg)
+    cfg.trainer.devices = 1
+    launch.require(cfg)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+"""Rows read from their file a part at a time are those of a list."""
+
+import pickle
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlma import records
+from dlma.records import Label
+from dlma.store.rows import StoredRows, taken
+
+ROWS = [Label(f"row {i}", i / 7, "positive" if i % 3 else "negative") for i in range(23)]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rows") / "rows.parquet"
+    pq.write_table(records.to_table(Label, ROWS), path, row_group_size=5)  # 5, 5, 5, 5 and 3 rows
+    return StoredRows(path, Label)
+
+
+BOUND = st.one_of(st.none(), st.integers(-30, 30))
+
+
+@given(BOUND, BOUND, st.one_of(st.none(), st.integers(-7, 7).filter(bool)))
+def test_every_slice_is_that_of_a_list(stored, start, stop, step):
+    assert stored[start:stop:step] == ROWS[start:stop:step]
+
+
+def test_it_is_a_sequence_like_a_list(stored):
+    assert list(stored) == ROWS and len(stored) == 23
+    assert [stored[i] for i in (-1, 7, 0)] == [ROWS[i] for i in (-1, 7, 0)]
+    with pytest.raises(IndexError):
+        stored[23]
+
+
+def test_rows_that_are_taken_are_those_of_a_list_and_may_be_taken_again(stored):
+    places = list(range(1, 23, 3))
+    for rows in (stored, ROWS):
+        some = taken(rows, places)
+        assert list(some) == [ROWS[place] for place in places] and some[2:4] == [ROWS[7], ROWS[10]]
+        assert list(taken(some, [0, 2])) == [ROWS[1], ROWS[7]]
+    assert list(taken(stored, [])) == []
+
+
+def test_another_process_reads_the_same_by_the_path_alone(stored):
+    some = taken(stored, range(0, 20))
+    again = pickle.loads(pickle.dumps(some))
+    assert list(again) == ROWS[:20] and np.array_equal(again.places, some.places)
+    assert len(pickle.dumps(stored)) < 500
+
+
+def test_one_row_group_is_held_at_a_time(stored):
+    for row in stored:
+        assert row == ROWS[int(row.id.split()[1])]
+        assert stored._held[1].num_rows <= 5
