@@ -1,5 +1,6 @@
 """The config: every mistake of every kind is reported at once, with a place and a suggestion."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -53,10 +54,28 @@ def options() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("choice", options())
-def test_every_shipped_option_composes_and_fits_the_signature_it_names(choice):
-    plan = compose.plan(compose.search_path(CONF, None), filled(choice), False)
+# Groups whose options choose nothing of another group and rule nothing out: one of each is composed at a time.
+TOGETHER = ("prompts", "labels", "metrics", "trainer", "logger", "judge_prompt", "preflight", "panel")
+
+
+def bundles() -> list[list[str]]:
+    """Every option of every group: those of TOGETHER side by side, each of the others alone."""
+    by_group = {name: [one for one in options() if one.startswith(f"{name}=")] for name in TOGETHER}
+    side_by_side = [[one for one in row if one] for row in itertools.zip_longest(*by_group.values())]
+    return side_by_side + [[one] for one in options() if one.partition("=")[0] not in TOGETHER]
+
+
+@pytest.mark.parametrize("choices", bundles(), ids=" ".join)
+def test_every_shipped_option_composes_and_fits_the_signature_it_names(choices):
+    words = [word for choice in choices for word in filled(choice)]
+    plan = compose.plan(compose.search_path(CONF, None), words, False)
     assert plan.cells >= 1 and plan.cfg.mode._target_.startswith("dlma.")
+
+
+def test_what_is_composed_side_by_side_chooses_nothing_else_and_is_every_option_once():
+    texts = [path.read_text() for group in TOGETHER for path in (CONF / group).glob("*.yaml")]
+    assert not any(re.search(r"^ *- override |@package", text, re.M) for text in texts)
+    assert sorted(one for some in bundles() for one in some) == sorted(options())
 
 
 def composed(*overrides):

@@ -1,7 +1,12 @@
-"""Trains in one of several processes, for tests/objective/test_ddp.py: `ddp_worker.py folder processes rank port`."""
+"""Trains in one process and in two, for tests/objective/test_ddp.py: `ddp_worker.py folder port case...`.
+
+Each process is forked from this one, which has imported all that takes long and computed nothing.
+"""
 
 import os
+import signal
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -63,12 +68,13 @@ def stopped_at_the_last_step(rule, pairs, runtime, folder):
     raise AssertionError("training did not stop")
 
 
-def main(folder, processes, rank, port):
+def train(folder, processes, rank, port, cases):
     if processes > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         place = Place(rank, processes, rank, processes)
         collectives.join(collectives.meet(place)[0], place, gpu=False)
-    for case, (strategy, options) in CASES.items():
+    for case in cases:
+        strategy, options = CASES[case]
         model = small_model(spread=0.15)
         pairs = scored_pairs(model, n=15)
         model = adapted(model) if case == "lora" else model
@@ -88,5 +94,32 @@ def main(folder, processes, rank, port):
         collectives.leave()
 
 
+def forked(*words):
+    """The number of a process that trains; it ends with 0, or says why not."""
+    if child := os.fork():
+        return child
+    code = 1
+    try:
+        train(*words)
+        code = 0
+    except BaseException:  # printed, and told by the exit code
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def main(place, port, *cases):
+    for name, processes in {"one": 1, "two": 2}.items():
+        (place / name).mkdir(parents=True)
+        running = {forked(place / name, processes, rank, port, cases) for rank in range(processes)}
+        while running:
+            child, status = os.wait()
+            running.remove(child)
+            if status:
+                for other in running:  # which waits for the one that is gone
+                    os.kill(other, signal.SIGKILL)
+                sys.exit(1)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -36,6 +36,12 @@ def model_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """What runs of this file have computed; a test of what is computed has a store of its own, by `store.root`."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
 def prompts_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": question(i)}) + "\n" for i in range(60)))
@@ -43,12 +49,13 @@ def prompts_file(tmp_path_factory):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, model_folder, prompts_file):
+def run(tmp_path, monkeypatch, model_folder, prompts_file, store):
     """Run a command line in a folder of its own; the settings of a small real-text run come first."""
     monkeypatch.chdir(tmp_path)
 
     def call(*overrides, code=0, name="here"):
-        settings = ["model=hf", f"model.path={model_folder}", "data=jsonl", f"data.path={prompts_file}", *QUICK]
+        settings = command(model_folder, prompts_file)
+        settings += [] if any(o.startswith("store.root=") for o in overrides) else [f"store.root={store}"]
         flags = [o for o in overrides if o.startswith("-")]
         rest = [o for o in overrides if not o.startswith("-")]
         naming = [] if "-m" in flags else [f"name={name}"]
@@ -89,7 +96,7 @@ def test_a_run_leaves_its_records_policy_metrics_and_report_under_readable_names
 
 def test_training_moves_the_policy_and_not_the_base(run, model_folder):
     before = (model_folder / "model.safetensors").read_bytes()
-    folder = run()
+    folder = run("store.root=own")
     assert (model_folder / "model.safetensors").read_bytes() == before
     old = AutoModelForCausalLM.from_pretrained(model_folder).state_dict()
     new = AutoModelForCausalLM.from_pretrained(folder / "policy").state_dict()
@@ -97,8 +104,8 @@ def test_training_moves_the_policy_and_not_the_base(run, model_folder):
 
 
 def test_the_second_run_does_no_work(run):
-    first = status(run())["result"]["counts"]
-    second = status(run())["result"]["counts"]
+    first = status(run("store.root=own"))["result"]["counts"]
+    second = status(run("store.root=own"))["result"]["counts"]
     assert first["reused"] == {} and second["run"] == {}
     assert second["reused"] == first["run"]
 
@@ -118,7 +125,7 @@ def test_another_seed_gives_other_pairs_on_the_same_prompts(run):
 
 
 def test_cells_of_a_sweep_share_their_stages(run, tmp_path):
-    run("-m", "method=dlma,rlcd,base", name="")
+    run("-m", "method=dlma,rlcd,base", "store.root=own", name="")
     (sweep,) = (tmp_path / "outputs").iterdir()
     counts = {f.name: status(f)["result"]["counts"] for f in sweep.iterdir() if (f / "status.json").is_file()}
     assert len(counts) == 3
@@ -226,9 +233,9 @@ def test_a_fault_in_the_records_stops_the_run_by_name_before_training(run, tmp_p
     ended = [not rows["positive_finished"][0].as_py(), *rows["positive_finished"].to_pylist()[1:]]
     place = rows.schema.get_field_index("positive_finished")
     pq.write_table(rows.set_column(place, "positive_finished", [ended]), tmp_path / "mine.parquet")
-    run(f"scored.path={tmp_path / 'mine.parquet'}", code=2, name="second")
+    run(f"scored.path={tmp_path / 'mine.parquet'}", "store.root=own", code=2, name="second")
     assert "error: preflight, eos: 1 of " in capsys.readouterr().err
-    assert len(list((tmp_path / "store" / "policy").glob("*/manifest.json"))) == 1
+    assert (tmp_path / "own" / "scored").is_dir() and not (tmp_path / "own" / "policy").exists()
 
 
 def test_checks_and_alerts_are_in_the_terminal_the_report_the_result_and_the_tracker(run, monkeypatch, capsys):
@@ -308,7 +315,7 @@ def test_trackers_side_by_side_keep_the_figures_of_the_csv_files(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    folder = run("logger=[csv,wandb,tensorboard]")
+    folder = run("logger=[csv,wandb,tensorboard]", "store.root=own")
     (offline,) = (folder / "wandb").glob("offline-run-*")
     assert list(offline.glob("*.wandb"))
     read = EventAccumulator(str(folder / "tensorboard"), size_guidance={"tensors": 0})
@@ -335,10 +342,10 @@ def test_trackers_side_by_side_keep_the_figures_of_the_csv_files(run):
     ],
 )
 def test_a_mistake_gives_one_line_and_exit_code_2(run, tmp_path, capsys, overrides, says):
-    run(*overrides, code=2)
+    run(*overrides, "store.root=own", code=2)
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and says in errors[0]
-    assert not list(tmp_path.glob("store/**/policy"))
+    assert not list(tmp_path.glob("own/**/policy"))
 
 
 def test_a_folder_that_is_no_model_is_named(run, tmp_path, capsys):
@@ -351,10 +358,10 @@ def command(model_folder, prompts_file, *overrides):
     return ["model=hf", f"model.path={model_folder}", "data=jsonl", f"data.path={prompts_file}", *QUICK, *overrides]
 
 
-def test_a_run_with_nothing_to_do_does_not_even_import_torch(run, model_folder, prompts_file):
+def test_a_run_with_nothing_to_do_does_not_even_import_torch(run, model_folder, prompts_file, store):
     run()
     code = "import sys; from dlma.app import main; code = main(sys.argv[1:]); sys.exit(code or 'torch' in sys.modules)"
-    line = [sys.executable, "-c", code, *command(model_folder, prompts_file, "name=here")]
+    line = [sys.executable, "-c", code, *command(model_folder, prompts_file, f"store.root={store}", "name=here")]
     assert subprocess.run(line, capture_output=True, timeout=120, check=False).returncode == 0
 
 
