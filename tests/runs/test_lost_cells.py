@@ -20,6 +20,7 @@ class Ended(Job):
     """A job whose results are known; what they are stands in place of submitit's own waiting."""
 
     paths = Paths()
+    _cancel_at_deletion = False  # which submitit's own constructor sets, and its end reads
 
     def __init__(self, outcome):
         self.outcome = outcome
