@@ -232,7 +232,7 @@ def test_workflow_hooks_and_contributing_call_targets_that_make_has():
     called = [*steps, *(hook["entry"] for hook in hooks), *re.findall(r"^make [^#\n]+", pages, flags=re.M)]
     words = {word for line in called for word in line.split()[1:] if "=" not in word}
     assert all(line.startswith("make ") for line in called)
-    assert {"lint", "types", "test", "coverage", "dist", "setup"} <= words <= TARGETS
+    assert {"lint", "types", "docs", "test", "coverage", "dist", "setup"} <= words <= TARGETS
 
 
 def test_the_rooms_whose_branches_are_all_to_be_taken_are_those_whose_tests_are_run_for_it():
