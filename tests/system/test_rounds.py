@@ -45,10 +45,14 @@ def test_two_rounds_share_the_first_with_a_run_of_one(run):
     assert (reused["pairs"], reused["scored"], reused["policy"]) == (1, 1, 1)
     assert (ran["pairs"], ran["scored"], ran["policy"]) == (1, 2, 1)  # scored: by the policy, and by the base
     assert "prompts" not in ran and "contexts" not in ran
-    three = run("iterations=3", name="three")
+    assert (one / "policy" / "model.safetensors").read_bytes() != (two / "policy" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_third_round_shares_the_first_two(run):
+    two, three = run("iterations=2", name="two"), run("iterations=3", name="three")
     assert (counts(three)["run"]["policy"], counts(three)["reused"]["policy"]) == (1, 2)
-    weights = {(folder / "policy" / "model.safetensors").read_bytes() for folder in (one, two, three)}
-    assert len(weights) == 3
+    assert (two / "policy" / "model.safetensors").read_bytes() != (three / "policy" / "model.safetensors").read_bytes()
 
 
 def test_a_second_round_samples_from_the_policy_with_noise_of_its_own(run):
@@ -74,14 +78,13 @@ def test_every_round_is_charged(run):
 
 
 def test_the_drift_of_r_is_recorded_and_shown(run):
-    folder = run("iterations=3")
+    folder = run("iterations=2")
     found = rows(folder)
-    assert [row["round"] for row in found] == [1, 2, 3]
+    assert [row["round"] for row in found] == [1, 2]
     assert found[0]["mean_change"] == 0 and found[0]["current_mean"] == found[0]["frozen_mean"]
-    assert all(row["mean_change"] > 0 for row in found[1:])
-    assert found[2]["current_mean"] != found[2]["frozen_mean"]
+    assert found[1]["mean_change"] > 0 and found[1]["current_mean"] != found[1]["frozen_mean"]
     scored = pq.read_table(folder / "scored.parquet").column("margin").to_pylist()
-    assert found[2]["current_mean"] == pytest.approx(sum(scored) / len(scored))
+    assert found[1]["current_mean"] == pytest.approx(sum(scored) / len(scored))
     page = (folder / "report.html").read_text()
     assert 'id="rounds"' in page and "Mean R of the round" in page
 
