@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,8 +38,12 @@ def test_roses_form_is_the_same_at_another_temperature(positive, negative, share
 
 
 def test_tokens_that_the_positive_prompt_finds_unlikely_are_ruled_out_unless_they_were_drawn():
-    positive, negative = (torch.tensor([p]).log() for p in ([0.80, 0.15, 0.05], [0.4, 0.3, 0.3]))
-    cut = contrasted_logits(positive, negative, alpha=1.0, cutoff=0.1)  # 0.05 is below a tenth of 0.80
-    assert cut[0].isfinite().tolist() == [True, True, False]
-    kept = contrasted_logits(positive, negative, alpha=1.0, cutoff=0.1, keep=torch.tensor([2]))
-    assert kept[0, 2].item() == float(torch.tensor(2 * math.log(0.05) - math.log(0.3)).float())
+    rows = [[0.80, 0.15, 0.05], [0.02, 0.18, 0.80]], [[0.4, 0.3, 0.3], [0.3, 0.3, 0.4]]
+    positive, negative = (torch.tensor(some).log() for some in rows)
+    cut = contrasted_logits(positive, negative, alpha=1.0, cutoff=0.1)  # 0.05 and 0.02 are below a tenth of 0.80
+    assert (cut == -math.inf).tolist() == [[False, False, True], [True, False, False]]
+    kept = contrasted_logits(positive, negative, alpha=1.0, cutoff=0.1, keep=torch.tensor([2, 2]))
+    assert kept[0, 2].item() == pytest.approx(2 * math.log(0.05) - math.log(0.3), rel=1e-6)
+    assert torch.equal(kept[1], cut[1])  # what was drawn there is not ruled out anyway
+    alone = contrasted_logits(positive, negative, alpha=1.0, cutoff=1.0)  # the likeliest is never ruled out
+    assert alone.isfinite().tolist() == [[True, False, False], [False, False, True]]

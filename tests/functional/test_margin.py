@@ -13,7 +13,6 @@ from dlma.functional.margin import (
     shuffled,
     token_weights,
 )
-from dlma.functional.reward import best_of_n_divergence, expected_points
 
 margins = st.lists(st.floats(-9, 9, allow_nan=False), min_size=1, max_size=20)
 
@@ -57,14 +56,6 @@ def test_constant_is_the_mean_everywhere():
     assert constant(torch.tensor([1.0, -2.0, 4.0])).tolist() == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("n", [1, 2, 5])
-def test_best_of_n_diverges_by_the_integral_of_its_density(n):
-    """With u uniform the best of n has density n u^(n-1): KL = integral of n u^(n-1) log(n u^(n-1)) du."""
-    u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
-    density = n * u ** (n - 1)
-    assert best_of_n_divergence(n) == pytest.approx((density * density.log()).mean().item(), abs=1e-4)
-
-
 def test_best_and_worst_by_hand():
     """Scores 1, 3, 2, 3 with 5, 9, 4, 9 tokens: at penalty 0.5 they are -1.5, -1.5, 0, -1.5."""
     scored = ([1.0, 3.0, 2.0, 3.0], [5, 9, 4, 9])
@@ -100,10 +91,3 @@ def test_the_balancing_penalty_is_as_good_as_any_of_a_grid(groups):
 def test_a_score_that_is_length_alone_is_balanced_by_its_rate():
     prompts = [([2.0 * n for n in lengths], lengths) for lengths in ([3, 9, 5], [8, 2], [4, 11, 20, 1])]
     assert balancing_penalty(prompts) == pytest.approx(2.0)
-
-
-def test_expected_points_by_hand():
-    """Chances 1/8, 1/8, 1/4 of 0, 1, 2 points: (1/8 + 1/2) / (1/2) = 1.25; a common factor changes nothing."""
-    logp = torch.tensor([[0.125, 0.125, 0.25]], dtype=torch.float64).log()
-    assert expected_points(logp).tolist() == pytest.approx([1.25])
-    assert expected_points(logp - 7.0).tolist() == pytest.approx([1.25])
