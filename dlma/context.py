@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dlma.config.build import build, layout, resolved, scientific, target
 from dlma.config.run_names import run_folder
+from dlma.config.schema import Component
 from dlma.cost.flops import work_of
 from dlma.errors import UserError, few
 from dlma.evaluation.context import EvaluationContext
@@ -218,7 +219,7 @@ class RunContext:
         """The prompt wording."""
         return build(self.prompts)
 
-    def under(self, **nodes: DictConfig) -> RunContext:
+    def under(self, **nodes: DictConfig | Component) -> RunContext:
         """This cell with other nodes (prompts=, scorer=), the same store and loaded model; for reading only."""
         return RunContext(OmegaConf.create({**resolved(self.cfg), **nodes}), self.folder, lender=self)
 

@@ -92,7 +92,9 @@ def question_lengths(
 class ABJudge:
     """A model that is asked an A/B question."""
 
-    def __init__(self, model: LanguageModel, prompt: ABPrompt, *, seed: Seed, token_budget: Count = 8192) -> None:
+    def __init__(
+        self, model: LanguageModel, prompt: Component | ABPrompt, *, seed: Seed, token_budget: Count = 8192
+    ) -> None:
         self.model = model
         self.prompt = prompt
         self.seed = seed

@@ -30,7 +30,7 @@ from dlma.store.owned import ROWS
 from dlma.trainer import collectives
 from dlma.trainer.runtime import Runtime, Shard
 from dlma.training.preference_pair import both_answers, chosen_first, margin
-from dlma.training.rule import Step, TrainingRule
+from dlma.training.rule import Recorded, Step, TrainingRule
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class BradleyTerry(TrainingRule):
         given = records.from_table(Reward, shards.read_table(folder / ROWS))
         values = torch.tensor([(row.positive, row.negative) for row in given], dtype=torch.float64)
         with torch.no_grad():
-            self.reward.head.bias -= values.mean().item()
+            self.reward.head.bias.sub_(values.mean().item())
         self.reward.save(folder / "reward")
 
     def predict_step(self, shard: Shard, index: int) -> list[Reward]:
@@ -132,7 +132,7 @@ class BradleyTerry(TrainingRule):
     def _micro(self, items: list[_Item]) -> _Micro:
         return _Micro(self.engine.collate([tree for item in items for tree in item.planned]), items)
 
-    def loss(self, micro: _Micro) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, micro: _Micro) -> tuple[torch.Tensor, Recorded]:
         chosen, rejected = self.reward.rewards(micro.planned, micro.rows).view(-1, 2).unbind(1)
         losses = bradley_terry_loss(chosen, rejected, micro.margin, margin_weight=self.margin_weight)
         ours, theirs = chosen.detach(), rejected.detach()

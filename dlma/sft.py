@@ -24,7 +24,7 @@ from dlma.model.tokens import Characters, answer_ids, encode, require_rows, with
 from dlma.ranges import Count, Few, Seed
 from dlma.records import Account, Prompt
 from dlma.trainer.runtime import Runtime
-from dlma.training.rule import TrainingRule
+from dlma.training.rule import Recorded, TrainingRule
 
 CUT = "answer cut at sft.max_tokens"
 TOO_LONG = "prompt longer than sft.max_tokens"
@@ -171,7 +171,7 @@ class InstructionTuning(TrainingRule):
         batches = self.engine.batches([len(item.tree) for item in rows])
         return [_Micro(self.engine.collate([rows[i].tree for i in batch]), rows[batch[0]].scale) for batch in batches]
 
-    def loss(self, micro: _Micro) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, micro: _Micro) -> tuple[torch.Tensor, Recorded]:
         return -micro.scale * self.engine.response_logp(micro.rows).sum(), {}
 
 

@@ -48,7 +48,7 @@ class Recorded:
     def _root(self) -> Signature:
         return signatures.signature("dlma.config.schema.Root")
 
-    def value(self, key: str) -> object:
+    def value(self, key: str) -> Any:
         """A value that is no component's, by its dotted key, of the type that the schema has for it."""
         node: Any = self.values
         schema = self._root

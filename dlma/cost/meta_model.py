@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,9 @@ from torch.utils._pytree import tree_map_only
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from dlma.errors import UserError
-from dlma.model.language import LanguageModel, _with_adapter
+from dlma.model.language import LanguageModel, _with_adapter, causal_of
 from dlma.model.load import ModelSpec
+from dlma.model.weights import ForeignModule
 
 _WITH_A_COPY = {torch.ops.aten.logsumexp.default}  # inside, the input less its maximum is held as well
 _SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -77,9 +79,9 @@ class Blueprint(LanguageModel):
     """
 
     def __init__(self, network: nn.Module, name: str, live: LiveBytes) -> None:
-        self.network = network
+        self.network = cast(ForeignModule, network)
         self.name = name
-        self.causal = network.get_base_model() if hasattr(network, "peft_config") else network
+        self.causal = causal_of(self.network)
         self.eos_ids = frozenset()
         self.pad_id = 0
         self.autocast = None
@@ -113,15 +115,16 @@ def drawn(spec: ModelSpec, config) -> Iterator[Blueprint]:
 
 def _give_fake_tensors(network: nn.Module) -> None:
     """Put new tensors in the place of those without a device; shared ones stay shared."""
-    made: dict[int, Tensor] = {}
+    weights: dict[int, nn.Parameter] = {}
+    buffers: dict[int, Tensor] = {}
     for module in network.modules():
         for name, old in list(module._parameters.items()):
             if old is not None:
-                new = made.setdefault(id(old), nn.Parameter(torch.empty(old.shape, dtype=old.dtype), old.requires_grad))
-                module._parameters[name] = new
-        for name, old in list(module._buffers.items()):
-            if old is not None:
-                module._buffers[name] = made.setdefault(id(old), torch.empty(old.shape, dtype=old.dtype))
+                new = nn.Parameter(torch.empty(old.shape, dtype=old.dtype), old.requires_grad)
+                module._parameters[name] = weights.setdefault(id(old), new)
+        for name, held in list(module._buffers.items()):
+            if held is not None:
+                module._buffers[name] = buffers.setdefault(id(held), torch.empty(held.shape, dtype=held.dtype))
 
 
 def read_config(path: str, revision: str, trust_remote_code: bool):

@@ -100,8 +100,8 @@ def _shape(model: str) -> ModelSize | None:
         config = read_config(str(spec.folder), "main", spec.trust_remote_code)
     except UserError:  # it needs code that may not be run
         return None
-    with drawn(spec, config) as model:
-        return shape_of(model, config)
+    with drawn(spec, config) as blueprint:
+        return shape_of(blueprint, config)
 
 
 def _spec(model: dict) -> ModelSpec | None:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import yaml
 
@@ -114,7 +114,8 @@ def batches(tokenizer: PreTrainedTokenizerFast, dials: Dials, plan: BasePlan) ->
 
 def pack(items: list[tuple[str, list[int]]], width: int, candidates: int = 24) -> list[Row]:
     """Fill rows of `width` tokens, each document into the first of the latest open rows that has room for it."""
-    full, open_rows = [], []
+    full: list[Row] = []
+    open_rows: list[Row] = []
     for item in items:
         if len(item[1]) > width:
             raise UserError(f"mode=lab_base: a document of {len(item[1])} tokens outruns a row: fewer mode.sentences")
@@ -187,7 +188,8 @@ def train(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, dials: Dia
         model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=plan.weight_decay, fused=True
     )
     model.train()
-    seen, losses = 0, []
+    seen = 0
+    losses: list[float] = []
     with tqdm(total=plan.tokens, unit="tok", unit_scale=True, desc="base", mininterval=5) as bar:
         for rows in batches(tokenizer, dials, plan):
             loss = loss_of(model, tensors(rows, tokenizer.pad_token_id))
@@ -207,10 +209,9 @@ def train(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, dials: Dia
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Write weights as fp16, config and tokenizer."""
-    import torch
 
     out.mkdir(parents=True, exist_ok=True)
-    model.to(torch.float16).save_pretrained(out)
+    model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
@@ -224,10 +225,10 @@ def begin(dials: Dials, plan: BasePlan) -> tuple[PreTrainedTokenizerFast, PreTra
     from dlma.model.weights import read_network
 
     folder = base_folder(plan.start)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=plan.context)
+    found = AutoTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=plan.context)
     model = read_network(AutoModelForCausalLM, folder, str(folder)).float()
     model.config.max_position_embeddings = plan.context
-    return tokenizer, model
+    return cast("PreTrainedTokenizerFast", found), model
 
 
 def build_base(out: Path, *, name: str, dials: Dials, plan: BasePlan, prompts: int) -> dict:
@@ -245,7 +246,7 @@ def measure_base(folder: Path, *, name: str, dials: Dials, plan: BasePlan, promp
     from dlma.model.weights import read_network
 
     model = read_network(AutoModelForCausalLM, folder, str(folder))
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(folder, local_files_only=True))
     probe = measure.Probe(model, tokenizer, plan.seed)
     limit = 14 * dials.sentences[1]
     figures = measure.figures(probe, dials, n=prompts, limit=limit, seed=plan.seed)

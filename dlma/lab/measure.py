@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dlma.lab import affixes, documents, lexicon, oracle, world
 from dlma.lab import skills as lab_skills
@@ -67,7 +67,7 @@ class Probe:
         return answers
 
     def text(self, answer: list[int]) -> str:
-        return self.tokenizer.decode(answer, skip_special_tokens=True)
+        return cast(str, self.tokenizer.decode(answer, skip_special_tokens=True))
 
     def logp(self, contexts: list[str], answers: list[list[int]]) -> list[float]:
         """log p(answer | context) in nats, summed over the answer's ids."""

@@ -267,6 +267,7 @@ class Engine:
         kinds = attention_kinds(self.model.config)
         seen, depth = ancestors(rows.end), rows.position
         if trunk is not None:
+            assert rows.anchor is not None
             seen = torch.cat([trunk.seen(rows.anchor), seen], dim=-1)
             depth = torch.cat([trunk.rows.position.expand(len(depth), -1), depth], dim=-1)
         distance = rows.position[:, :, None] - depth[:, None, :] if any(kinds.values()) else None

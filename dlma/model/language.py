@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,7 @@ from dlma.errors import UserError
 from dlma.model import headers, original
 from dlma.model.load import Lora, ModelSpec
 from dlma.model.tokens import turn_end
-from dlma.model.weights import read_adapter, read_network
-
-if TYPE_CHECKING:
-    from peft import PeftModel
+from dlma.model.weights import ForeignModule, read_adapter, read_network
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -53,10 +50,10 @@ class LanguageModel:
     adds_gradients = False
 
     def __init__(self, network: nn.Module, tokenizer, name: str) -> None:
-        self.network = network
+        self.network = cast(ForeignModule, network)
         self.tokenizer = tokenizer
         self.name = name
-        self.causal = network.get_base_model() if hasattr(network, "peft_config") else network
+        self.causal = causal_of(self.network)
         self.vocabulary = self.causal.get_input_embeddings().weight.shape[0]
         self._require_rows()
         own, end = _eos_ids(self.causal, tokenizer), turn_end(tokenizer, {})
@@ -80,7 +77,7 @@ class LanguageModel:
         base: the same model without an adapter, where it is loaded: its weights are shared, and frozen in both
         """
         network = read_weights(spec) if base is None else twin(base.network, sharing=base.network.parameters())
-        _require_rows(network, spec)
+        _require_rows(cast(ForeignModule, network), spec)
         model = cls(_with_adapter(network, spec), spec.tokenizer, spec.name)
         model.adapter_is_new = spec.adapter is None
         model.why = spec.why
@@ -141,7 +138,7 @@ class LanguageModel:
         if not layers:
             raise UserError(f"checkpointing: {self.name} has no layers that can be computed again: switch it off")
         for layer in layers:
-            layer._gradient_checkpointing_func = _again
+            cast(ForeignModule, layer)._gradient_checkpointing_func = _again
             layer.gradient_checkpointing = layer.training = True
         try:
             yield
@@ -205,7 +202,7 @@ class LanguageModel:
     def _asked(self, module: nn.Module, cached: bool) -> dict[str, bool]:
         """Whether to cache; and, declined, what a config asks for beside logits: losses of routers want own masks."""
         asked = {} if getattr(self.config, "return_dict", True) else {"return_dict": True}
-        if cached or _names(type(module)) & {"use_cache", "kwargs"}:
+        if cached or _names(type(module).forward) & {"use_cache", "kwargs"}:
             asked["use_cache"] = cached
         if getattr(self.config, "output_router_logits", False):
             asked["output_router_logits"] = False
@@ -220,7 +217,7 @@ class LanguageModel:
             None: without a cache
         returns: what the network returns; its `logits` are (1, tokens, vocabulary)
         """
-        given = {"logits_to_keep": last} if "logits_to_keep" in _names(type(self.causal)) else {}
+        given = {"logits_to_keep": last} if "logits_to_keep" in _names(type(self.causal).forward) else {}
         row = torch.tensor([list(ids)], device=self.device)
         return self.causal(input_ids=row, **given, **(kept or {}), **self._asked(self.causal, kept is not None))
 
@@ -254,9 +251,14 @@ class LanguageModel:
 
 
 @cache
-def _names(kind: type[nn.Module]) -> frozenset[str]:
+def _names(forward: Callable) -> frozenset[str]:
     """What the forward pass of a class takes by name."""
-    return frozenset(inspect.signature(kind.forward).parameters)
+    return frozenset(inspect.signature(forward).parameters)
+
+
+def causal_of(network: ForeignModule) -> ForeignModule:
+    """The language model itself, without what PEFT puts around it."""
+    return network.get_base_model() if hasattr(network, "peft_config") else network
 
 
 def _again(run, *args):
@@ -282,11 +284,11 @@ def read_weights(spec: ModelSpec) -> PreTrainedModel:
     for module in network.modules() if spec.bits is not None else ():
         # bitsandbytes would repack weights for a CPU kernel that has no backward pass and rounds scales to bfloat16
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            cast(ForeignModule, module).support_avx512bf16_for_cpu = False
     return network
 
 
-def _require_rows(network: PreTrainedModel, spec: ModelSpec) -> None:
+def _require_rows(network: ForeignModule, spec: ModelSpec) -> None:
     """Raise UserError where a text can have an id for which there is no embedding.
 
     Tokens that were added to a tokenizer are left out: models in use have such beyond their rows.
@@ -313,12 +315,12 @@ def _packing(spec: ModelSpec) -> BitsAndBytesConfig | None:
 
 def _with_adapter(network: nn.Module, spec: ModelSpec) -> nn.Module:
     """The network with the spec's trained adapter, or with fresh LoRA layers, or as it is."""
-    if spec.adapter is None and spec.lora is None:
-        return network
     if spec.adapter is not None:
         from dlma.model.lora import write_out
 
         return write_out(read_adapter(network, spec.adapter, trainable=spec.trainable).eval())
+    if spec.lora is None:
+        return network
     adapted = with_lora(network, spec.lora)
     if spec.source is not None:  # what is saved names the base by its place on the hub, not by a folder here
         config = adapted.peft_config["default"]
@@ -326,7 +328,7 @@ def _with_adapter(network: nn.Module, spec: ModelSpec) -> nn.Module:
     return adapted
 
 
-def with_lora(network: nn.Module, lora: Lora) -> PeftModel:
+def with_lora(network: nn.Module, lora: Lora) -> ForeignModule:
     """The network with fresh LoRA layers, which change nothing yet; the same ones each time."""
     from peft import LoraConfig, get_peft_model
 
@@ -334,17 +336,17 @@ def with_lora(network: nn.Module, lora: Lora) -> PeftModel:
 
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=cast(int, lora.alpha),  # any number will do
         lora_dropout=0.0,
         target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        adapted = get_peft_model(network, config).eval()
+        adapted = cast(ForeignModule, get_peft_model(network, config).eval())
     if not isinstance(lora.targets, str):
         headers.require_all(lora.targets, adapted.base_model.targeted_module_names)
-    return write_out(adapted)
+    return cast(ForeignModule, write_out(adapted))
 
 
 def _eos_ids(causal: nn.Module, tokenizer) -> frozenset[int]:

@@ -33,8 +33,15 @@ def tree_masks(seen: Tensor, distance: Tensor | None, kinds: dict[str, int | Non
     distance: (rows, width, keys) int64, how many tokens lie between the node and the key; ignored without windows
     returns: (rows, 1, width, keys) of `dtype`, or a dict of them
     """
-    masks = {k: additive(seen if w is None else seen & (distance < w), dtype) for k, w in kinds.items()}
+    masks = {kind: additive(_within(window, seen, distance), dtype) for kind, window in kinds.items()}
     return next(iter(masks.values())) if len(masks) == 1 else masks
+
+
+def _within(window: int | None, seen: Tensor, distance: Tensor | None) -> Tensor:
+    if window is None:
+        return seen
+    assert distance is not None
+    return seen & (distance < window)
 
 
 def narrowed(masks, width: int):

@@ -14,6 +14,7 @@ from dlma.model.engine import TOLERANCE
 from dlma.model.language import LanguageModel, read_weights
 from dlma.model.load import ModelSpec
 from dlma.model.saved import save
+from dlma.model.weights import ForeignModule
 
 _PROBED = 128  # tokens of the row on which both models are compared
 
@@ -44,7 +45,8 @@ def save_merged(model: LanguageModel, folder: Path) -> None:
         _tie_if_equal(merged)
     save(model, folder, network=merged)
     spec = ModelSpec(model.name, folder, str(model.dtype).removeprefix("torch."))
-    found = _logits(read_weights(spec).to(model.device), model)
+    written: nn.Module = read_weights(spec)
+    found = _logits(written.to(model.device), model)
     gap = ((found - wanted).norm() / wanted.norm()).item()
     if not gap <= TOLERANCE[model.dtype]:  # nan is too far too
         shutil.rmtree(folder)
@@ -61,24 +63,25 @@ def _logits(network: nn.Module, model: LanguageModel) -> Tensor:
     return network(input_ids=ids.unsqueeze(0).to(model.device)).logits[0].float()
 
 
-def _ends(causal: nn.Module) -> tuple[nn.Module, nn.Module | None]:
+def _ends(causal: ForeignModule) -> tuple[nn.Embedding, nn.Linear | None]:
     """Embedding and head, below the layers that an adapter puts around them."""
-    ends = (causal.get_input_embeddings(), causal.get_output_embeddings())
-    return tuple(getattr(end, "base_layer", end) for end in ends)
+    embedding, head = causal.get_input_embeddings(), causal.get_output_embeddings()
+    return getattr(embedding, "base_layer", embedding), getattr(head, "base_layer", head)
 
 
-def _untie(causal: nn.Module) -> bool:
+def _untie(causal: ForeignModule) -> bool:
     """Give a tied head weights of its own, as an adapter may change one of the two; whether it was tied."""
     embedding, head = _ends(causal)
-    tied = head is not None and head.weight is embedding.weight
-    if tied:
-        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-    return tied
+    if head is None or head.weight is not embedding.weight:
+        return False
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    return True
 
 
-def _tie_if_equal(causal: nn.Module) -> None:
+def _tie_if_equal(causal: ForeignModule) -> None:
     """Let a head that was tied share the embedding's weights again, if they are still the same; else say so."""
     embedding, head = _ends(causal)
+    assert head is not None
     equal = torch.equal(head.weight, embedding.weight)
     if equal:
         head.weight = embedding.weight

@@ -6,14 +6,17 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils import GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from dlma import files
 from dlma.model.language import LanguageModel
+from dlma.model.weights import ForeignModule
 
 
-def save(model: LanguageModel, folder: Path, *, network: nn.Module, state: Mapping[str, Tensor] | None = None) -> None:
+def save(
+    model: LanguageModel, folder: Path, *, network: ForeignModule, state: Mapping[str, Tensor] | None = None
+) -> None:
     """Write a network of the model's kind, or its adapter, so that `generate()` ends where dlma ends an answer.
 
     state: its weights, where they were put together from several processes

@@ -172,6 +172,7 @@ def _classifier(spec: ScoreModelSpec) -> nn.Module:
     where = f"{spec.folder}: no sequence classifier"
     network = read_network(AutoModelForSequenceClassification, spec.folder, where, dtype=_dtype(spec))
     outputs = network.config.num_labels
+    assert outputs is not None  # it counts the config's labels
     if not 0 <= spec.output < outputs:
         raise UserError(f"{spec.folder}: it has {outputs} outputs; output={spec.output} is none of them")
     network.config.get_text_config().pad_token_id = NO_TOKEN

@@ -10,6 +10,7 @@ import dataclasses
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from dlma.model.masks import narrowed
 from dlma.model.trees import Rows, Tree
 
 SHORTEST = 32  # nodes under which a trunk does not pay
+_Columns = tuple[list[int], list[int], list[int], list[int]]
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,25 @@ class SharedPrefix:
     def cache(self, rows: int) -> DynamicCache:
         """The stored row seen as `rows` rows; the keys are shared, and what a pass adds lasts for its layer only."""
         wide = DynamicCache()
-        wide.layers = [_Passing() for _ in self.stored.layers]
-        for layer, stored in zip(wide.layers, self.stored.layers, strict=True):
-            layer.dtype, layer.device, layer.is_initialized = stored.dtype, stored.device, True
-            layer.keys = stored.keys.expand(rows, -1, -1, -1)
-            layer.values = stored.values.expand(rows, -1, -1, -1)
+        wide.layers = [_Passing.of(cast(DynamicLayer, stored), rows) for stored in self.stored.layers]
         return wide
 
 
 class _Passing(DynamicLayer):
     """Gives a layer the trunk's keys before its own, and keeps the trunk's only: no later pass wants the others."""
 
+    @classmethod
+    def of(cls, stored: DynamicLayer, rows: int) -> _Passing:
+        """A layer of the trunk, seen as `rows` rows."""
+        assert stored.keys is not None and stored.values is not None
+        layer = cls()
+        layer.dtype, layer.device, layer.is_initialized = stored.dtype, stored.device, True
+        layer.keys = stored.keys.expand(rows, -1, -1, -1)
+        layer.values = stored.values.expand(rows, -1, -1, -1)
+        return layer
+
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None and self.values is not None
         return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
 
 
@@ -115,7 +124,7 @@ def _subtree(tree: Tree, nodes: list[int]) -> Tree:
     return Tree(*_columns(tree, nodes, place), responses=[])
 
 
-def _columns(tree: Tree, nodes: list[int], place: dict[int, int]) -> tuple[list[int], ...]:
+def _columns(tree: Tree, nodes: list[int], place: dict[int, int]) -> _Columns:
     """ids, depth, parent and end of some nodes of a tree, numbered anew; parents that are not among them are -1."""
     end = [bisect_left(nodes, tree.end[node]) for node in nodes]
     parent = [place.get(tree.parent[node], -1) for node in nodes]

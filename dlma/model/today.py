@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
 _NAMES = {"%b": "Jul", "%B": "July", "%a": "Fri", "%A": "Friday", "%p": "AM"}  # English, whatever the locale
 _told: set[str] = set()
@@ -42,8 +43,9 @@ def pinned() -> Iterator[None]:
     """In the block, chat templates are rendered on the pinned day: transformers offers them its own clock only."""
     from transformers.utils import chat_template_utils
 
-    before, chat_template_utils.datetime = chat_template_utils.datetime, _Today
+    module: Any = chat_template_utils
+    before, module.datetime = module.datetime, _Today
     try:
         yield
     finally:
-        chat_template_utils.datetime = before
+        module.datetime = before

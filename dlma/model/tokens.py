@@ -72,8 +72,10 @@ def _in_pieces(tokenizer, text: str) -> list[int]:
 
 def _one_bos(front: Sequence[int], ids: list[int], bos: int | None) -> list[int]:
     """The ids after `front`; a BOS that the text itself begins with is the one that is counted."""
+    if bos is None:
+        return [*front, *ids]
     start = 0
-    while bos is not None and ids[start : start + 1] == [bos]:
+    while ids[start : start + 1] == [bos]:
         start += 1
     return [bos, *ids[start:]] if start else [*front, *ids]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,7 +112,7 @@ class Rows:
 
     def to(self, device: torch.device) -> Rows:
         """The same rows on another device."""
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        moved: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
         return Rows(**moved)
 
 
@@ -137,13 +138,15 @@ def collate(trees: Sequence[Tree], pad_id: int, anchors: Sequence[Sequence[int]]
             predictor += [row * width + tree.parent[node] for node in nodes]
             target += [tree.ids[node] for node in nodes]
             owner += [sequences] * len(nodes)
-            slot += range(len(nodes))
+            slot += [*range(len(nodes))]
             sequences += 1
     lengths = [len(t) for t in trees]
-    columns = [torch.tensor(c, dtype=torch.long) for c in (lengths, predictor, target, owner, slot)]
+    columns = (lengths, predictor, target, owner, slot)
+    counts, predictors, targets, owners, slots = (torch.tensor(c, dtype=torch.long) for c in columns)
     seen = sum(sum(t.depth) for t in trees) + sum(lengths)
     anchor = None if anchors is None else _stacked(anchors, width, -1)
-    return Rows(ids, position, columns[0], end, *columns[1:], sequences, sum(lengths), seen, anchor)
+    size = (sequences, sum(lengths), seen)
+    return Rows(ids, position, counts, end, predictors, targets, owners, slots, *size, anchor)
 
 
 def _stacked(rows: Sequence[Sequence[int]], width: int, filler: int) -> Tensor:

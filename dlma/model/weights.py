@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,10 +24,21 @@ _FAULTS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorE
 _REMEDY = "fetch or save the folder again, whole, or give the config.json that belongs to its weights"
 
 
-def read_network(kind: type, folder: Path, where: str, *, apart: tuple[str, ...] = (), **options) -> PreTrainedModel:
+class ForeignModule(nn.Module):
+    """A module of transformers or PEFT, for the type checker: it has more than `nn.Module` declares."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+
+def read_network(
+    kind: type[Any], folder: Path, where: str, *, apart: tuple[str, ...] = (), **options
+) -> PreTrainedModel:
     """`kind.from_pretrained(folder)`; raises UserError, which begins with `where`, unless its weights are all used.
 
-    apart: beginnings of the names of tensors that the caller reads itself
+    kind: a class of transformers; apart: beginnings of the names of tensors that the caller reads itself
     """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what it warns of is refused here

@@ -33,7 +33,7 @@ from dlma.ranges import NotNegative
 from dlma.records import POINTS, Context, Pair, Prompt, Reward, ScoredPair, Verdict
 from dlma.report import run_tables
 from dlma.report.run_tables import N
-from dlma.report.table import Column, Table, Value, print_table
+from dlma.report.table import Cell, Column, Table, Value, print_table
 from dlma.runs.folder import AGREEMENT, CATEGORIES, CONFIG, METRICS, REWARDS, SCORED
 from dlma.runs.publish import publish
 from dlma.screen import Console
@@ -74,7 +74,8 @@ def run(
     """
     _check(cfg, split, truth, scorers, labeller)
     cell = RunContext(cfg, run_folder())
-    asked = ask(cell, split, {name: node for name, node in scorers.items() if name != labeller}, scorers.get(labeller))
+    signals = {name: node for name, node in scorers.items() if name != labeller}
+    asked = ask(cell, split, signals, None if labeller is None else scorers.get(labeller))
     rows = report(cell, asked, truth, sizes)
     return {"counts": cell.store.counts, "summary": [row.as_dict() for row in rows], "run_dir": str(cell.folder)}
 
@@ -102,7 +103,7 @@ def _check(cfg: DictConfig, split: str, truth: str | None, scorers: dict, labell
         )
 
 
-def ask(cell: RunContext, split: str, scorers: dict[str, DictConfig], labeller: DictConfig | None) -> Asked:
+def ask(cell: RunContext, split: str, scorers: dict[str, Component], labeller: Component | None) -> Asked:
     """The stages: pairs of the split, what each scorer, reward model and judge says of them."""
     cfg = cell.cfg
     pipeline.instruction_tune(cell)
@@ -116,8 +117,10 @@ def ask(cell: RunContext, split: str, scorers: dict[str, DictConfig], labeller: 
     scored |= {name: pipeline.score(cell.under(scorer=node), pairs) for name, node in scorers.items()}
     rewarded = None
     if cfg.reward._target_ is not None:
+        assert labeller is not None
         learnt = pipeline.make_pairs(cell, pipeline.render(cell, prompts, "train"), held_out)
         reward = pipeline.train_reward(cell, pipeline.score(cell.under(scorer=labeller), learnt))
+        assert reward is not None
         rewarded = reward_pairs(cell, reward, pairs)
     bench = cell.bench(None, ["base"])
     judged = {
@@ -274,7 +277,8 @@ def _write(
 
 def _print(rows: Sequence[Row], cell: RunContext, truth: str, console: Console | None = None) -> None:
     console = console or Console()
-    found, lines = {row.metric: row for row in rows}, []
+    found = {row.metric: row for row in rows}
+    lines: list[list[Cell]] = []
     for row in rows:
         kind, _, name = row.metric.partition("/")
         if kind == "agreement":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import yaml
 from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
@@ -27,7 +28,7 @@ _SHOWN_PAIRS = 4
 
 def model_card(run: FinishedRun, *, adapter: bool, merged: bool) -> str:
     """README.md of an exported policy."""
-    relation = {"base_model_relation": "adapter" if adapter else "finetune"} if run.hub_base else {}
+    relation: dict[str, Any] = {"base_model_relation": "adapter" if adapter else "finetune"} if run.hub_base else {}
     head = ModelCardData(
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",

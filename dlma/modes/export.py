@@ -102,7 +102,7 @@ def _policy(finished: FinishedRun, folder: Path, *, merge: bool, shard_gb: float
     files.write_bytes(folder / "README.md", card.encode())
 
 
-def _pairs(finished: FinishedRun, folder: Path, *, format: str, negative: bool) -> None:
+def _pairs(finished: FinishedRun, folder: Path, *, format: Literal["chat", "text"], negative: bool) -> None:
     pairs = finished.config["pairs"]
     asked_for = "negative" in [pairs.get(name) for name in ("first", "second", "side")]
     if asked_for and not negative:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import cast
 
 from omegaconf import OmegaConf
 from rich import box
@@ -57,7 +58,7 @@ def show(
     assumed = Assumptions(reserve, compute_share, bandwidth_share, answer_tokens, nodes, network, host_memory_gb)
     cells = [DryRunContext(cfg, prompts=prompts, held_out=held_out) for cfg in cfgs]
     shapes: dict = {}
-    outlooks = [RunPlan(cell, assumed, devices, device, memory_gb, shapes) for cell in cells]
+    outlooks = [RunPlan(cell, assumed, cast("dict[str, dict]", devices), device, memory_gb, shapes) for cell in cells]
     console = Console(width=None if sys.stdout.isatty() else 120)
     _print_head(console, outlooks)
     stages = by_name(outlooks)

@@ -131,9 +131,9 @@ def _matches(entry: Entry, rivals: dict[str, Entry]) -> list[Match]:
 
     recorded, tokenizer = entry.recorded, entry.base.tokenizer
     prompts = [prompt for prompt in entry.prompts().values() if prompt.id in entry.answers]
-    limits = {"seed": recorded.value("seed"), "max_prompt_tokens": recorded.value("recipe.max_prompt_tokens")}
+    seed, most = recorded.value("seed"), recorded.value("recipe.max_prompt_tokens")
     wording = build(recorded.component("prompts", "prompts", chosen=entry.present.prompts._target_))
-    contexts, _ = render_contexts(prompts, tokenizer, wording, max_dropped=1.0, **limits)
+    contexts, _ = render_contexts(prompts, tokenizer, wording, max_dropped=1.0, seed=seed, max_prompt_tokens=most)
     answered = {"aligned": entry, **rivals}
     given = {arm: [_answer(row, arm) for row in one.answers.values()] for arm, one in answered.items()}
     return matches(prompts, contexts, given, tokenizer)

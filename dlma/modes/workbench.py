@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -75,7 +75,7 @@ def pairs_of(name: str) -> list[tuple[str, DictConfig]]:
     """(name, prompts node) of each pair of a file, composed as `prompts=name` on this command line would be."""
     lines = [line for line in HydraConfig.get().overrides.task if split(line)[0] != "prompts"]
     whole = _loader().load_configuration("config", [*lines, f"prompts={name}"], run_mode=RunMode.RUN)
-    node = OmegaConf.to_container(whole.prompts, resolve=True)
+    node = cast(dict, OmegaConf.to_container(whole.prompts, resolve=True))
     if found := check.node_problems(node, "prompts"):
         raise UserError(f"prompts={name}: {found[0]}")
     pairs = node["pairs"]
@@ -91,9 +91,10 @@ def measured(cell: RunContext, name: str, node: DictConfig, sample: int) -> Meas
     rows = records.from_table(ScoredPair, scored.table())
     truth = build(cell.cfg.evaluation).truth(rows)
     pair = node.pairs[0]
-    shown = tuple(" ".join(filter(None, pair[side].values())) for side in ("positive", "negative"))
-    gap = true_gap(*shown) if cell.data.artificial else None
-    return MeasuredPair(name, *shown, prompt_measures.measures(rows, truth, build(cell.cfg.alerts)), gap)
+    positive, negative = (" ".join(filter(None, pair[side].values())) for side in ("positive", "negative"))
+    gap = true_gap(positive, negative) if cell.data.artificial else None
+    found = prompt_measures.measures(rows, truth, build(cell.cfg.alerts))
+    return MeasuredPair(name, positive, negative, found, gap)
 
 
 def true_gap(positive: str, negative: str) -> float | None:

@@ -26,7 +26,7 @@ from dlma.model.reference import Reference
 from dlma.ranges import Count, Few, Positive, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
-from dlma.training.rule import Step, Supplies, TrainingRule
+from dlma.training.rule import Recorded, Step, Supplies, TrainingRule
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class ContextDistillation(TrainingRule):
         batches = trees.token_budget_batches(lengths, self.token_budget)
         return [_Micro([rows[i] for i in batch]) for batch in batches]
 
-    def loss(self, micro: _Micro) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, micro: _Micro) -> tuple[torch.Tensor, Recorded]:
         with self.reference.model() as teacher:
             wanted, teacher_head = predictions(teacher, [item.prompted for item in micro.items])
             if self.reference_network is None:  # under LoRA the head may be adapted too: take the frozen one's logits

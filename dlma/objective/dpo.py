@@ -25,7 +25,7 @@ from dlma.ranges import Count, Few, NotNegative, Number, Positive, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
 from dlma.training.preference_pair import chosen_first
-from dlma.training.rule import Step, Supplies, TrainingRule
+from dlma.training.rule import Recorded, Step, Supplies, TrainingRule
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class DPO(TrainingRule):
     def _micro(self, items: list[_Item]) -> _Micro:
         return _Micro(self.engine.collate([t for item in items for t in item.planned]), items)
 
-    def loss(self, micro: _Micro) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, micro: _Micro) -> tuple[torch.Tensor, Recorded]:
         policy = self._policy(micro)
         ratio = (policy - micro.columns.reference).detach()
         reward = (self.beta * ratio).sum(0)

@@ -11,7 +11,7 @@ and the length per answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,14 +25,14 @@ from dlma.model import trees
 from dlma.model.engine import TOLERANCE, Engine
 from dlma.model.language import LanguageModel
 from dlma.model.reference import Reference
-from dlma.model.reward_model import value_head
+from dlma.model.reward_model import RewardModel, value_head
 from dlma.objective.rollouts import Episode, RolloutLoader, distinct, requests
 from dlma.ranges import Count, Few, NotNegative, Positive, PositiveShare, Seed, Share
 from dlma.records import ScoredPair
 from dlma.store.shards import SCRATCH
 from dlma.trainer.runtime import Runtime
 from dlma.training import finite
-from dlma.training.rule import Step, Supplies, TrainingRule
+from dlma.training.rule import Recorded, Step, Supplies, TrainingRule
 
 
 class _Micro:
@@ -108,7 +108,7 @@ class PPO(TrainingRule):
         self.reference = Reference(model)
         self.reference_network = self.reference.network
         self.prompts: list[ScoredPair] = []
-        self.reward = None
+        self.reward: RewardModel | None = None
         self.scratch = Path()  # for weights that a server is to have
 
     def supply(self, supplies: Supplies) -> None:
@@ -138,6 +138,7 @@ class PPO(TrainingRule):
     @torch.no_grad()
     def roll_out(self, number: int) -> list[Episode]:
         """Sample a rollout with the present policy, and work out what its updates need."""
+        assert self.reward is not None  # supplied
         asked = requests(self.prompts, number, self.rollout, self.seed)
         answers = self.sampler.sample_trained(self.model, asked, self.scratch)
         groups = [[trees.Completion(r.context_ids, a.ids)] for r, a in zip(asked, answers, strict=True)]
@@ -145,11 +146,16 @@ class PPO(TrainingRule):
         planned = self.engine.plan(groups)
         logp, values = self._policy_columns(planned)
         reference = self._reference_column(groups)
-        found = {"scores": scores, "log-probs": logp, "reference log-probs": reference, "values": values}
+        found: dict[str, Iterable[Tensor]] = {
+            "scores": scores,
+            "log-probs": logp,
+            "reference log-probs": reference,
+            "values": values,
+        }
         finite.require_columns(found, [r.id for r in asked], f"rollout {number}")
         mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in logp], batch_first=True)
-        columns = [pad_sequence(rows, batch_first=True) for rows in (logp, reference, values)]
-        gains, targets = self._gains(scores, *columns, mask)
+        padded = [pad_sequence(rows, batch_first=True) for rows in (logp, reference, values)]
+        gains, targets = self._gains(scores, mask, *padded)
         scale = len(mask) / mask.sum().item()
         return [
             Episode(
@@ -166,7 +172,7 @@ class PPO(TrainingRule):
         ]
 
     def _gains(
-        self, scores: Tensor, logp: Tensor, reference: Tensor, values: Tensor, mask: Tensor
+        self, scores: Tensor, mask: Tensor, logp: Tensor, reference: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Advantages and returns, (answers, width)."""
         rewards = ppo.token_rewards(scores, logp, reference, mask, kl_weight=self.kl_weight)
@@ -209,7 +215,7 @@ class PPO(TrainingRule):
             for batch in self.engine.batches([len(episode.tree) for episode in rows])
         ]
 
-    def loss(self, micro: _Micro) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, micro: _Micro) -> tuple[Tensor, Recorded]:
         logp, states = self.engine.token_logp_and_states(micro.rows)
         value = self._value(states)
         policy = ppo.policy_losses(logp, micro.logp, micro.advantage, clip=self.clip).sum()
@@ -217,7 +223,7 @@ class PPO(TrainingRule):
         return micro.scale * (policy + self.value_weight * worth), self._recorded(micro, logp, value, policy, worth)
 
     @torch.no_grad()
-    def _recorded(self, micro: _Micro, logp: Tensor, value: Tensor, policy: Tensor, worth: Tensor) -> dict[str, float]:
+    def _recorded(self, micro: _Micro, logp: Tensor, value: Tensor, policy: Tensor, worth: Tensor) -> Recorded:
         ratio = (logp - micro.logp).exp()
         per_token = {
             "policy_loss": policy,

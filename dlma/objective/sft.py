@@ -21,7 +21,7 @@ from dlma.model.language import LanguageModel
 from dlma.ranges import Count, Few, Positive, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
-from dlma.training.rule import Step, TrainingRule
+from dlma.training.rule import Recorded, Step, TrainingRule
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class SFT(TrainingRule):
     def _micro(self, items: list[_Item]) -> _Micro:
         return _Micro(self.engine.collate([item.tree for item in items]), items)
 
-    def loss(self, micro: _Micro) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, micro: _Micro) -> tuple[torch.Tensor, Recorded]:
         policy = self.engine.response_logp(micro.rows)
         ratio = (policy - micro.reference).detach().sum().item()
         return -micro.scale * policy.sum(), {"chosen_reward": ratio}

@@ -38,6 +38,7 @@ class HumanPairs(pl.LightningModule):
         return [self._pair(row) for row in shard.rows if row.chosen_ids and row.rejected_ids]
 
     def _pair(self, row: Context) -> Pair:
+        assert row.chosen_ids is not None and row.rejected_ids is not None
         chosen, rejected = (list(ids[: self.max_answer_tokens]) for ids in (row.chosen_ids, row.rejected_ids))
         texts = [self.model.decode(ids) for ids in (chosen, rejected)]
         return Pair(

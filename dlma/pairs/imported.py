@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,6 +46,13 @@ def fingerprint(path: str) -> str:
     return text.fingerprint(path, suffixes=SUFFIXES)
 
 
+class _Limits(NamedTuple):
+    seed: int
+    max_prompt_tokens: int
+    max_response_tokens: int
+    vocabulary: int | None
+
+
 def imported_pairs(
     path: str,
     tokenizer,
@@ -64,9 +72,8 @@ def imported_pairs(
     vocabulary: ids that the model has a row for; None: as many as its tokenizer has entries
     """
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
-    lengths = {"max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
-    limits = {"seed": seed, "vocabulary": vocabulary, **lengths}
-    reader = _Reader(tokenizer, wording, tally, with_margin=False, **limits)
+    limits = _Limits(seed, max_prompt_tokens, max_response_tokens, vocabulary)
+    reader = _Reader(tokenizer, wording, tally, limits, with_margin=False)
     return [pair for pair, _ in reader.read(path, "pairs.path", held_out)], tally.account
 
 
@@ -91,14 +98,13 @@ def imported_margins(
     to a model, not to a file.
     """
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
-    lengths = {"max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
-    limits = {"seed": seed, "vocabulary": vocabulary, **lengths}
-    reader = _Reader(tokenizer, wording, tally, with_margin=True, **limits)
-    return [(pair, *label) for pair, label in reader.read(path, "scored.path", held_out)], tally.account
+    limits = _Limits(seed, max_prompt_tokens, max_response_tokens, vocabulary)
+    read = _Reader(tokenizer, wording, tally, limits, with_margin=True).read(path, "scored.path", held_out)
+    return [(pair, *label) for pair, label in read if label is not None], tally.account
 
 
 def aligned_pairs(
-    rows: Sequence[tuple[str, Mapping]],
+    rows: Sequence[tuple[str, dict]],
     tokenizer,
     wording: Wording,
     /,
@@ -109,16 +115,15 @@ def aligned_pairs(
     on_bad_row: str,
     max_dropped: float,
     vocabulary: int | None = None,
-    parse: Callable[[Mapping], Mapping] = lambda row: row,
+    parse: Callable[[dict], Mapping] = lambda row: row,
 ) -> tuple[list[Pair | None], Account]:
     """The pair of each (where, row) of a text file, duplicates included; None for a row that cannot be used.
 
     parse: gives a row of another format the columns prompt, chosen and rejected
     """
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
-    lengths = {"max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
-    limits = {"seed": seed, "vocabulary": vocabulary, **lengths}
-    found = _Reader(tokenizer, wording, tally, with_margin=False, **limits).aligned(rows, parse)
+    limits = _Limits(seed, max_prompt_tokens, max_response_tokens, vocabulary)
+    found = _Reader(tokenizer, wording, tally, limits, with_margin=False).aligned(rows, parse)
     tally.account.kept = sum(item is not None for item in found)
     tally.stop_if_too_many("pairs", f"mend the rows, {ADVICE}")
     return [item and item[0] for item in found], tally.account
@@ -143,21 +148,18 @@ class _Reader:
         tokenizer,
         wording: Wording,
         tally: Tally,
+        limits: _Limits,
         *,
         with_margin: bool,
-        seed: int,
-        max_prompt_tokens: int,
-        max_response_tokens: int,
-        vocabulary: int | None = None,
     ) -> None:
-        self.vocabulary = len(tokenizer) if vocabulary is None else vocabulary
+        self.vocabulary = len(tokenizer) if limits.vocabulary is None else limits.vocabulary
         self.tokenizer = tokenizer
         self.wording = wording
         self.tally = tally
         self.with_margin = with_margin
-        self.seed = seed
-        self.max_prompt_tokens = max_prompt_tokens
-        self.max_response_tokens = max_response_tokens
+        self.seed = limits.seed
+        self.max_prompt_tokens = limits.max_prompt_tokens
+        self.max_response_tokens = limits.max_response_tokens
 
     @cached_property
     def end(self) -> int | None:
@@ -211,11 +213,11 @@ class _Reader:
                 found.append((pair, _label(row, answer_columns=ANSWERS) if self.with_margin else None))
         return found
 
-    def _texts(self, rows: Sequence[tuple[str, Mapping]]) -> list[tuple[Pair, Label]]:
+    def _texts(self, rows: Sequence[tuple[str, dict]]) -> list[tuple[Pair, Label]]:
         return [item for item in self.aligned(rows) if item is not None]
 
     def aligned(
-        self, rows: Sequence[tuple[str, Mapping]], parse: Callable[[Mapping], Mapping] = lambda row: row
+        self, rows: Sequence[tuple[str, dict]], parse: Callable[[dict], Mapping] = lambda row: row
     ) -> list[tuple[Pair, Label] | None]:
         """One item per row, None where it cannot be used."""
         parsed: dict[int, _TextRow] = {}
@@ -230,13 +232,13 @@ class _Reader:
         fitting = {
             number: (row, one)
             for (number, row), one in zip(parsed.items(), fits, strict=True)
-            if count_fit(self.tally, row.where, one, self.vocabulary)
+            if count_fit(one, self.tally, row.where, self.vocabulary)
         }
         found: list[tuple[Pair, Label] | None] = [None] * len(rows)
         for number, ids in self._joined(fitting).items():
-            row, fitted = fitting[number]
-            with _counted(self.tally, row.where):
-                found[number] = (self._pair(row, fitted, ids), row.label)
+            one, fitted = fitting[number]
+            with _counted(self.tally, one.where):
+                found[number] = (self._pair(one, fitted, ids), one.label)
         return found
 
     def _joined(self, fitting: Mapping[int, tuple[_TextRow, Fitted]]) -> dict[int, dict[str, list[list[int]]]]:
@@ -315,8 +317,9 @@ def _parsed(where: str, row: Mapping, *, with_margin: bool) -> _TextRow:
     names = ANSWERS if "positive" in row else ("chosen", "rejected")
     for name in names:
         text.column(row, name)
-    turns, *answers = answered(row, names, prompt_column="prompt")
-    if None in answers:
+    turns, *found = answered(row, names, prompt_column="prompt")
+    answers = [answer for answer in found if answer is not None]
+    if len(answers) < len(found):
         raise BadRow("empty answer")
     kept = without_answer(turns)
     text.check_prompt(kept)

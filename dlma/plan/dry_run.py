@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -77,7 +78,7 @@ class DryRunContext(RunContext):
             return Choice("float32", f"{compute_dtype.AUTO}: not timed, the weights are not on this machine")
         return super()._choose_dtype()
 
-    def setting(self, key: str, default: object) -> object:
+    def setting(self, key: str, default: object) -> Any:
         """A value that only some components have."""
         return OmegaConf.select(self.cfg, key, default=default)
 
@@ -107,7 +108,7 @@ class DryRunContext(RunContext):
             trust_remote_code=self.setting("model.trust_remote_code", False),
             why=self.why_dtype,
             chat=self.setting("model.chat", None),
-            lora=None if lora is None else Lora(**OmegaConf.to_container(lora, resolve=True)),
+            lora=None if lora is None else Lora(**cast(dict, OmegaConf.to_container(lora, resolve=True))),
         )
 
     @cached_property
@@ -140,10 +141,10 @@ class DryRunContext(RunContext):
             return Sizes(*self.counts, contexts, answer, f"prompts at the limit, not read; answers {known}")
         if stages["contexts"].done and stages["held_out"].done:
             rows = _read(stages["contexts"], Context)
+            train, contexts = len(rows), _lengths(rows)
             held_out, how = len(_read(stages["held_out"], Context)), "in the store"
         else:
-            rows, held_out, how = self._rendered()
-        train, contexts = rows if isinstance(rows, tuple) else (len(rows), _lengths(rows))
+            (train, contexts), held_out, how = self._rendered()
         return Sizes(train, held_out, contexts, answer, f"prompts {how}; answers {known}")
 
     def _rendered(self) -> tuple[tuple[int, dict[str, Length]], int, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from dlma.data.text import Tally
 from dlma.errors import BadRow
@@ -64,7 +65,7 @@ def render_contexts(
     kept = [
         (prompt, fitted)
         for prompt, fitted in zip(prompts, fits, strict=True)
-        if count_fit(tally, f"prompt {prompt.id}", fitted, vocabulary)
+        if count_fit(fitted, tally, f"prompt {prompt.id}", vocabulary)
     ]
     paired = [one for one in kept if human in (one[0].split, "all") and None not in (one[0].chosen, one[0].rejected)]
     answers = _human_answers(paired, tokenizer, wording, tally, vocabulary)
@@ -74,7 +75,7 @@ def render_contexts(
     return contexts, tally.account
 
 
-def count_fit(tally: Tally, where: str, fitted: Fitted | BadRow, vocabulary: int | None) -> bool:
+def count_fit(fitted: Fitted | BadRow, tally: Tally, where: str, vocabulary: int | None) -> TypeGuard[Fitted]:
     """Counts a conversation that lost turns, or cannot be used or read by the model; True when it can."""
     try:
         if isinstance(fitted, BadRow):

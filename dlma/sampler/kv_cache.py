@@ -93,15 +93,14 @@ class Slots(Cache):
     def _slot_index(self, heads: int) -> Tensor:
         """The places of a step among all slots of all rows and heads, (rows * heads,)."""
         if heads not in self._index:
+            assert self._place is not None
             first = torch.arange(self.rows * heads, device=self._place.device) * self.room
             self._index[heads] = first + self._place.repeat_interleave(heads)
         return self._index[heads]
 
     def _layer(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         if index not in self.stored:
-            self.stored[index] = tuple(
-                part.new_zeros(self.rows, part.shape[1], self.room, part.shape[3]) for part in (keys, values)
-            )
+            self.stored[index] = self._empty(keys), self._empty(values)
         return self.stored[index]
 
     def make_room(self, tokens: int) -> None:
@@ -119,10 +118,13 @@ class Slots(Cache):
         """Give every row so many slots; what lies in the first of them stays."""
         kept, self.room, self._ample = min(room, self.room), min(room, self.capacity), 0
         for layer, (keys, values) in self.stored.items():
-            self.stored[layer] = tuple(self._moved(part, kept) for part in (keys, values))
+            self.stored[layer] = self._moved(keys, kept), self._moved(values, kept)
+
+    def _empty(self, part: Tensor) -> Tensor:
+        return part.new_zeros(self.rows, part.shape[1], self.room, part.shape[3])
 
     def _moved(self, part: Tensor, kept: int) -> Tensor:
-        new = part.new_zeros(self.rows, part.shape[1], self.room, part.shape[3])
+        new = self._empty(part)
         new[:, :, :kept] = part[:, :, :kept]
         return new
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -89,8 +89,7 @@ class LocalSampler:
         done: dict[int, Sampled] = {}
         for way, members in self._by_way(model, requests).items():
             chosen = [requests[i] for i in members]
-            decoded = self._side_by_side if way in get_args(Style) else self._one_by_one
-            for index, answer in decoded(model, chosen, way):
+            for index, answer in self._decoded(model, chosen, way):
                 done[members[index]] = answer
                 work().spare(self._limit(requests[members[index]]) - len(answer.ids))
         return [done[i] for i in range(len(requests))]
@@ -98,6 +97,13 @@ class LocalSampler:
     def sample_trained(self, model: LanguageModel, requests: Sequence[Request], scratch: Path) -> list[Sampled]:
         """`sample` by a model that is being trained; scratch: a folder for what a server needs of it."""
         return self.sample(model, requests)
+
+    def _decoded(
+        self, model: LanguageModel, requests: Sequence[Request], way: Style | Way
+    ) -> Iterator[tuple[int, Sampled]]:
+        if way in get_args(Style):
+            return self._side_by_side(model, requests, cast(Style, way))
+        return self._one_by_one(model, requests, cast(Way, way))
 
     def _by_way(self, model: LanguageModel, requests: Sequence[Request]) -> dict[Style | Way, list[int]]:
         """Which requests are decoded in which way; the longest is asked first, as what serves it serves all."""
@@ -123,12 +129,13 @@ class LocalSampler:
 
     def _one_by_one(self, model: LanguageModel, requests: Sequence[Request], way: Way) -> Iterator[tuple[int, Sampled]]:
         for index, request in enumerate(requests):
-            row, ids = GrowingRow(model, way), []
+            row = GrowingRow(model, way)
+            ids: list[int] = []
             while not self._ended(model, request, ids):
                 noise = uniform(np.array([request.key], dtype=np.uint64), np.array([len(ids)]))
                 logits = row.after([*request.context_ids, *ids])
                 _require_numbers(model, logits, {0: request.id})
-                ids.append(self._drawn(logits, noise).item())
+                ids.append(int(self._drawn(logits, noise).item()))
                 work().did(1)
             work().did(len(request.context_ids))
             yield index, self._answer(model, request, ids)
@@ -232,10 +239,10 @@ def _groups(contexts: Sequence[Sequence[int]]) -> list[tuple[Sequence[int], list
     openings = [tuple(c[:_OPENING]) if readable(c) >= _OPENING else () for c in contexts]
     count = Counter(openings)
     openings = [o if count[o] >= READ_ROWS else () for o in openings]
-    groups = []
+    groups: list[tuple[Sequence[int], list[int]]] = []
     order = sorted(range(len(contexts)), key=lambda i: (openings[i], -len(contexts[i])))
-    for opening, members in groupby(order, key=lambda i: openings[i]):
-        members = list(members)
+    for opening, alike in groupby(order, key=lambda i: openings[i]):
+        members = list(alike)
         shared = _shared([contexts[i] for i in members]) if opening else ()
         groups += [(shared, members[start : start + READ_ROWS]) for start in range(0, len(members), READ_ROWS)]
     return groups

@@ -8,7 +8,7 @@ the way that a row takes follows from the network and the row's own length, not 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import cast, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -85,7 +85,10 @@ def _wanted(model: LanguageModel, row: list[int]) -> Tensor:
 def _reason_against(model: LanguageModel, way: Style | Way, rows: list[list[int]], wanted: list[Tensor]) -> str:
     """What speaks against a way, or nothing."""
     try:
-        got = _in_a_tile(model, way, rows) if way in get_args(Style) else [_alone(model, way, row) for row in rows]
+        if way in get_args(Style):
+            got = _in_a_tile(model, cast(Style, way), rows)
+        else:
+            got = [_alone(model, cast(Way, way), row) for row in rows]
     except original.FAULTS as fault:
         return original.reason_of(fault)
     difference = max(original.relative(one, other) for one, other in zip(got, wanted, strict=True))

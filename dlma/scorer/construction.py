@@ -29,7 +29,7 @@ class Construction(pl.LightningModule):
     def score(self, pairs: Sequence[Pair]) -> list[ScoredPair]:
         """Pairs with margin 0, reference log-probs and the label by construction."""
         logp = self.engine.score([_sequences(pair) for pair in pairs])
-        return [with_margin(pair, *reference, 0.0, "positive") for pair, reference in zip(pairs, logp, strict=True)]
+        return [with_margin(pair, p, n, 0.0, "positive") for pair, (p, n) in zip(pairs, logp, strict=True)]
 
 
 class GivenMargins(pl.LightningModule):
@@ -44,7 +44,7 @@ class GivenMargins(pl.LightningModule):
     def predict_step(self, shard: Shard, index: int) -> list[ScoredPair]:
         """The pairs of a shard with the margin and label their id stands for."""
         logp = self.engine.score([_sequences(pair) for pair in shard.rows])
-        return [with_margin(pair, *reference, *self.labels[pair.id]) for pair, reference in zip(shard.rows, logp)]
+        return [with_margin(pair, p, n, *self.labels[pair.id]) for pair, (p, n) in zip(shard.rows, logp)]
 
 
 def _sequences(pair: Pair) -> list[Completion]:

@@ -16,8 +16,9 @@ def margin_scorer(
     model: LanguageModel, margin: Literal["none", "self_reward"], token_budget: int
 ) -> Construction | SelfReward:
     """The scorer whose margin is kept while its label is replaced: 0 for "none", R for "self_reward"."""
-    scorers = {"none": Construction, "self_reward": SelfReward}
-    return scorers[margin](model, token_budget=token_budget)
+    if margin == "none":
+        return Construction(model, token_budget=token_budget)
+    return SelfReward(model, token_budget=token_budget)
 
 
 def with_label(pair: ScoredPair, preference: float, seed: int) -> ScoredPair:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from dlma.trainer.place import Place, address
 
+T = TypeVar("T")
 _BUCKET = 8 << 20  # numbers sent at once
 _MEETING = timedelta(minutes=10)  # until all machines of a run have started their processes
 _PATIENCE = timedelta(days=30)  # rank 0 may be busy for long while the others wait: trainer/pulse.py sees who is gone
@@ -71,7 +72,7 @@ def rank() -> int:
     return dist.get_rank() if world() > 1 else 0
 
 
-def same(value: object) -> object:
+def same(value: T) -> T:
     """The value that the first process gives, in all of them."""
     if world() == 1:
         return value

@@ -9,6 +9,7 @@ Every process must make equally many passes, since each gathers: see Step.idle i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -55,7 +56,7 @@ def clip(parameters: Sequence[nn.Parameter], limit: float) -> float:
         if parameter.grad is None:
             continue
         if is_sharded(parameter):
-            spread += parameter.grad.to_local().double().pow(2).sum().cpu()
+            spread += cast(DTensor, parameter.grad).to_local().double().pow(2).sum().cpu()
         else:
             square += parameter.grad.double().pow(2).sum().cpu()
     held = spread.to(parameters[0].device)

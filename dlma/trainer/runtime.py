@@ -178,7 +178,7 @@ class Runtime:
         """
         spans = self.cut(rows, *self.bounds(module))
         layout = cutting.layout(spans)
-        missing = None if collectives.rank() else shards.missing_shards(folder, len(spans), layout=layout)
+        missing = [] if collectives.rank() else shards.missing_shards(folder, len(spans), layout=layout)
         wanted = set(collectives.same(missing))
         todo = [span for span in spans if span.index in wanted]
         with counting(module, [span.size for span in self._mine(todo)], label):
@@ -233,9 +233,9 @@ def shard_table(record: type, rows: Sequence, stage: str) -> pa.Table:
 def _require_finite(rows: Sequence, stage: str) -> None:
     bad = {row: columns for row in range(len(rows)) if (columns := records.not_finite(rows[row]))}
     if bad:
-        columns = ", ".join(sorted({name for names in bad.values() for name in names}))
+        named = ", ".join(sorted({name for names in bad.values() for name in names}))
         raise UserError(
-            f"{stage}: {columns} of {few([_name(rows[row]) for row in bad])} are no finite numbers: the weights of the "
+            f"{stage}: {named} of {few([_name(rows[row]) for row in bad])} are no finite numbers: the weights of the "
             "model hold nan or have run off: take others; nothing of these rows is kept"
         )
 
@@ -252,7 +252,7 @@ def engine_reports(module: object) -> dict[str, dict]:
     found = {name: value for name, value in vars(module).items() if isinstance(value, Engine)}
     reports = {name: engine.report() for name, engine in found.items() if engine.meter.tokens}
     sampler = getattr(module, "sampler", None)
-    return reports | ({"sampler": sampler.report()} if hasattr(sampler, "report") else {})
+    return reports | ({"sampler": sampler.report()} if sampler is not None and hasattr(sampler, "report") else {})
 
 
 def interruptible(run: Callable[..., object], *args: object, **named: object) -> None:

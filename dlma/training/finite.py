@@ -7,11 +7,12 @@ resume point and no policy is ever written with such weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from dlma.errors import UserError, few
 from dlma.trainer import collectives, fsdp
@@ -36,7 +37,7 @@ def require_weights(rule: TrainingRule, step: Step) -> None:
         _stop(rule.global_step, said, collectives.gathered(_names(step.items)), _diverged(rule))
 
 
-def require_columns(columns: dict[str, Iterable[Tensor]], names: Sequence[str], where: str) -> None:
+def require_columns(columns: Mapping[str, Iterable[Tensor]], names: Sequence[str], where: str) -> None:
     """Raises UserError unless every row's numbers are finite. columns: by name, one tensor per row."""
     for column, rows in columns.items():
         bad = [name for name, row in zip(names, rows, strict=True) if not row.isfinite().all()]
@@ -49,7 +50,7 @@ def require_columns(columns: dict[str, Iterable[Tensor]], names: Sequence[str], 
 @torch.no_grad()
 def all_finite(weights: Iterable[Tensor], device: torch.device) -> bool:
     """Whether no weight is nan or infinite, in any process."""
-    held = [weight.to_local() if fsdp.is_sharded(weight) else weight for weight in weights]
+    held = [cast(DTensor, weight).to_local() if fsdp.is_sharded(weight) else weight for weight in weights]
     largest = torch.nn.utils.get_total_norm(held, norm_type=math.inf)
     return collectives.totals([float(not largest.isfinite())], device) == [0.0]
 
@@ -75,8 +76,9 @@ def _at_fault(rule: TrainingRule, step: Step) -> list[str]:
 
 @torch.no_grad()
 def _sound(rule: TrainingRule, item: Any) -> bool:
-    found = [rule.loss(micro) for micro in rule.micros([item])]
-    values = [value for loss, recorded in found for value in (loss, *recorded.values())]
+    values: list[float | Tensor] = []
+    for loss, recorded in [rule.loss(micro) for micro in rule.micros([item])]:
+        values += [loss, *recorded.values()]
     return all(math.isfinite(float(value)) for value in values)
 
 

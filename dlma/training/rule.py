@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from dlma import files
+from dlma.config.schema import Component
 from dlma.errors import UserError
 from dlma.model import memory
-from dlma.model.engine import say_once
+from dlma.model.engine import Engine, say_once
 from dlma.model.language import LanguageModel
 from dlma.model.meter import Meter
 from dlma.model.reward_model import RewardModel
@@ -35,6 +38,8 @@ from dlma.training import finite
 from dlma.training.checkpoint import ResumePoint, newest_point
 from dlma.training.intermediate import SaveIntermediate, evenly
 from dlma.training.optim import Optim
+
+Recorded = Mapping[str, float | torch.Tensor]  # numbers or scalar tensors
 
 
 @dataclass(frozen=True)
@@ -131,13 +136,14 @@ class TrainingRule(pl.LightningModule):
     contrast = None
     intermediate = 0
     shares_steps = True
+    engine: Engine
     rate = "recipe.lr"
 
     def __init__(
         self,
         model: LanguageModel,
         *,
-        optim: Optim,
+        optim: Component | Optim,
         epochs: int,
         batch: int,
         seed: int,
@@ -175,8 +181,8 @@ class TrainingRule(pl.LightningModule):
         """The micro-batches of one step's rows."""
         raise NotImplementedError
 
-    def loss(self, micro) -> tuple[torch.Tensor, dict[str, float]]:
-        """The loss summed over a micro-batch's rows, and sums of what is recorded (numbers or scalar tensors)."""
+    def loss(self, micro) -> tuple[torch.Tensor, Recorded]:
+        """The loss summed over a micro-batch's rows, and sums of what is recorded."""
         raise NotImplementedError
 
     def check_first(self, step: Step, loss: float) -> None:
@@ -215,14 +221,14 @@ class TrainingRule(pl.LightningModule):
                 own = Step(step.micros, len(step.items), step.items, step.idle)
                 self.check_first(own, sums["loss"] / len(step.items))
             self.record(step, shared, norm)
-            self.optimizers().step()
+            self.optimizer.step()
             finite.require_weights(self, step)
         self.meter.groups += len(step.items)
 
     def _accumulated(self, step: Step) -> dict[str, float]:
         """Gradients and sums of this process's micro-batches; when memory runs out, once more in smaller ones."""
         while True:
-            self.optimizers().zero_grad()
+            self.optimizer.zero_grad()
             try:
                 return self._backward(step)
             except (RuntimeError, MemoryError) as error:
@@ -239,7 +245,8 @@ class TrainingRule(pl.LightningModule):
             for micro in step.micros:
                 loss, recorded = self.loss(micro)
                 self.manual_backward(loss / step.rows)
-                for name, value in (("loss", _exact(loss)), *recorded.items()):
+                told: list[tuple[str, float | torch.Tensor]] = [("loss", _exact(loss)), *recorded.items()]
+                for name, value in told:
                     sums[name] = sums.get(name, 0.0) + value
         return {name: float(value) for name, value in sums.items()}
 
@@ -247,7 +254,7 @@ class TrainingRule(pl.LightningModule):
         """Cut a step into more micro-batches by halving the token budget; the update stays the same."""
         if self.sharded:
             raise UserError("out of memory: with trainer.strategy=fsdp lower objective.token_budget, or add devices")
-        owner = getattr(self, "engine", self)
+        owner: Any = getattr(self, "engine", self)
         before, budget = len(step.micros), owner.token_budget
         if before >= len(step.items):
             memory.halved(budget, budget, 1)
@@ -266,6 +273,13 @@ class TrainingRule(pl.LightningModule):
         """Where the steps' time and pairs are counted: the engine's meter, if the rule has one."""
         return self.engine.meter if hasattr(self, "engine") else self._meter
 
+    @property
+    def optimizer(self) -> LightningOptimizer:
+        """The one optimizer, as Lightning hands it out."""
+        found = self.optimizers()
+        assert not isinstance(found, list)
+        return found
+
     def trained_weights(self) -> list[torch.nn.Parameter]:
         """The weights that are trained."""
         return [p for p in self.parameters() if p.requires_grad]
@@ -279,7 +293,7 @@ class TrainingRule(pl.LightningModule):
     def record(self, step: Step, sums: dict[str, float], norm: float) -> None:
         """Set this step's learning rate and keep its row for train.csv."""
         lr = self.optim.rate(self.global_step, self.steps)
-        for group in self.optimizers().param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = lr
         means = {name: value / step.rows for name, value in sums.items()}
         self.log_rows.append({"step": self.global_step + 1, **means, "grad_norm": norm, "lr": lr})

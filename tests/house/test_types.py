@@ -6,7 +6,7 @@ from source_tree import ROOT, modules
 
 MYPY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]
 UNCHECKED = [name for rule in MYPY["overrides"] if rule.get("ignore_errors") for name in rule["module"]]
-MOST = 51  # lower it with the list, never raise it
+MOST = 4  # lower it with the list, never raise it
 # Rooms that are checked as a whole, and stay so.
 CHECKED = ("config", "data", "functional", "runs", "statistics", "store")
 
