@@ -27,14 +27,12 @@ from dlma.evaluation.context import EvaluationContext
 from dlma.logger.trackers import Trackers
 from dlma.model import compute_dtype
 from dlma.model.chat_model import format_of
-from dlma.model.compute_dtype import Choice
 from dlma.model.load import ModelSpec
 from dlma.redaction import redact
 from dlma.runs import settled
-from dlma.runs.folder import SERVER_LOG
 from dlma.sampler import choice
 from dlma.store.fingerprint import key_of
-from dlma.store.machine import machine
+from dlma.store.machine import machine, placed
 from dlma.store.stage import Stage
 from dlma.store.store import Store
 from dlma.trainer import launch, ranks
@@ -86,18 +84,14 @@ class RunContext:
         if not settled.left_open(self.cfg):
             return ""
         what = key_of({"model": scientific(self.cfg.model), "accelerator": self.placed["accelerator"]})
-        return settled.settle(self.cfg, self._choose_dtype, self.group_folder, what)
-
-    def _choose_dtype(self) -> Choice:
         here = {name: self.placed[name] for name in ("accelerator", "threads")}
-        return compute_dtype.decide(build(self.cfg.model), **here)
+        choose = partial(compute_dtype.decide, build(self.cfg.model), **here)
+        return settled.settle(self.cfg, choose, self.group_folder, what)
 
     @property
     def placed(self) -> dict[str, Any]:
         """What the trainer says of where it computes."""
-        default = {"accelerator": "cpu", "devices": 1, "strategy": "ddp", "threads": 0}
-        found = default | {name: self.cfg.trainer[name] for name in default if name in self.cfg.trainer}
-        return found | ({"devices": self.ranks.count} if self.ranks.count > 1 else {})
+        return placed(self.cfg.trainer, self.ranks.count)
 
     def _open_store(self) -> Store:
         here = machine(**self.placed)
@@ -256,14 +250,7 @@ class RunContext:
 
     def sampling(self, policy: Stage | None, place: str = "policy") -> AbstractContextManager[Any]:
         """In the block a sampler of the model that the run aligns, or of what was trained of it."""
-        trained, work = policy is not None, work_of(self.cfg.objective)
-        spec = self.frozen if policy is None else self.frozen.trained(policy.path(place))
-        return choice.sampling(
-            *(self.sampler, resolved(self.cfg.sampler), spec, self.folder / SERVER_LOG, self.ranks),
-            held=spec.folder == self.frozen.folder and self.tuned is None,
-            trained=trained,
-            to_come=not trained and self.spec.lora is not None and work.get("kind") != "none",
-        )
+        return choice.of_run(self, policy, place)
 
     @cached_property
     def weights(self) -> dict:
@@ -290,11 +277,7 @@ class RunContext:
 
     @cached_property
     def recorded(self) -> dict:
-        """The settings as manifests and the run folder keep them.
-
-        A revision on the hub is the commit it meant, the format of prompts the one that was settled; weights that were
-        something else before say so.
-        """
+        """The settings as kept: a revision as its commit, the format of prompts settled, weights with what they were."""
         known = {"revision": self.spec.commit, "_origin_": self.spec.origin}
         model = {**self.settings["model"], **{name: value for name, value in known.items() if value is not None}}
         return {**self.settings, "model": model, "prompts": redact(self.prompts)}

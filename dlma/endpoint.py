@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dlma import files, redaction
+from dlma.config.schema import Component
 from dlma.errors import Unavailable, UserError
 from dlma.http_client import Client, Fault, insist
 from dlma.ranges import Count, Few, NotNegative, Positive, Temperature
@@ -107,7 +108,7 @@ class Usage:
 class ChatClient:
     """Asks an endpoint, with a folder of replies."""
 
-    def __init__(self, endpoint: Endpoint, cache: Path) -> None:
+    def __init__(self, endpoint: Component | Endpoint, cache: Path) -> None:
         self.endpoint = endpoint
         self.cache = cache / "chat"
         self.account = Usage()
@@ -174,9 +175,14 @@ class ChatClient:
     def _with_retries(self, chat: Chat) -> dict:
         """The reply, after as many tries as the endpoint allows."""
         endpoint = self.endpoint
-        patience = dict(tries=endpoint.attempts, first_wait=endpoint.backoff_seconds, stop=self._stop)
         try:
-            return insist(lambda number: self._once(chat), failed=self._count_failure, **patience)
+            return insist(
+                lambda number: self._once(chat),
+                tries=endpoint.attempts,
+                first_wait=endpoint.backoff_seconds,
+                stop=self._stop,
+                failed=self._count_failure,
+            )
         except Fault as fault:
             raise Unavailable(
                 f"endpoint: {endpoint.model} failed {endpoint.attempts} times in a row ({fault}); the replies "
@@ -226,8 +232,9 @@ class ChatClient:
 
     def _pay(self, usage: object) -> None:
         known = usage if isinstance(usage, dict) else {}
-        tokens = [known.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        if not all(isinstance(n, int) for n in tokens):
+        said = [known.get(name) for name in ("prompt_tokens", "completion_tokens")]
+        tokens = [n for n in said if isinstance(n, int)]
+        if len(tokens) < len(said):
             if self.endpoint.max_cost is not None:
                 raise UserError("endpoint.max_cost: this server reports no usage; use endpoint.max_requests")
             return

@@ -149,11 +149,8 @@ def make_pairs(cell: RunContext, contexts: Stage, held_out: Stage) -> Stage:
 
     def write(folder: Path) -> dict:
         with cell.sampling(cell.start) if draws else nullcontext() as sampler:
-
-            def module(here: RunContext):
-                return build(here.cfg.pairs, here.current(), sampler)
-
-            return {"engine": cell.predict(module, contexts.rows(Context), Pair, folder, "pairs")}
+            rows, module = contexts.rows(Context), lambda here: build(here.cfg.pairs, here.current(), sampler)
+            return {"engine": cell.predict(module, rows, Pair, folder, "pairs")}
 
     return cell.make(cell.store.stage("pairs", key, uses=[contexts, *cell.begun]), write, together=True)
 
@@ -226,8 +223,8 @@ def read_tokens(cell: RunContext, scored: Stage) -> Stage:
     def write(folder: Path) -> dict:
         from dlma.scorer.token_rewards import TokenScorer
 
-        own = [pair for pair in _read(scored, ScoredPair) if pair.positive_under_positive is not None]
-        rows, module = panel.chosen(own), lambda here: TokenScorer(here.scoring(here.cfg.iteration.scorer))
+        known = [pair for pair in _read(scored, ScoredPair) if pair.positive_under_positive is not None]
+        rows, module = panel.chosen(known), lambda here: TokenScorer(here.scoring(here.cfg.iteration.scorer))
         return {"engine": cell.predict(module, rows, TokenRewards, folder, "tokens")}
 
     key = {"sample": panel.sample, **cell.score_weights}
@@ -321,8 +318,7 @@ def answer(cell: RunContext, held_out: Stage, policy: Stage, arm: str, side: str
     aligned = kept or arm == "aligned"
     how = answering(known) if aligned else {}
     own, place = aligned and known["trained"], f"intermediate/{arm}" if kept else "policy"
-    sampler = cell.sampler_key(trained=own)
-    key = {"arm": arm, "side": side, "seed": cell.cfg.seed, "sampler": sampler, **cell.weights}
+    key = {"arm": arm, "side": side, "seed": cell.cfg.seed, "sampler": cell.sampler_key(trained=own), **cell.weights}
 
     def write(folder: Path) -> dict:
         from dlma.evaluation.answers import Answers

@@ -15,6 +15,8 @@ from dlma.model.load import ModelSpec
 from dlma.records import Account, Prompt, ScoredPair
 from dlma.runs.folder import POLICY, TUNED, RunFolder
 
+_KEYS = ("seed", "recipe", "model", "sft", "data", "prompts", "pairs", "scorer", "labels", "objective")
+
 
 class FinishedRun:
     """The folder that a run left; nothing is computed here.
@@ -24,7 +26,7 @@ class FinishedRun:
     KEYS: what its config must have
     """
 
-    KEYS: ClassVar = ("seed", "recipe", "model", "sft", "data", "prompts", "pairs", "scorer", "labels", "objective")
+    KEYS: ClassVar[tuple[str, ...]] = _KEYS
 
     def __init__(self, folder: Path, present: DictConfig, *, trust: bool) -> None:
         self.records = RunFolder(folder)

@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from dlma.errors import UserError
 from dlma.http_client import Client, Fault, insist
@@ -181,7 +181,7 @@ class ServerSampler:
         return weights.held and bool(self.urls)
 
     def _served_at(self, weights: Weights, log: Path, opened: ExitStack) -> Served:
-        patience = dict(tries=self.tries, first_wait=self.first_wait)
+        patience: dict[str, Any] = {"tries": self.tries, "first_wait": self.first_wait}
         if self._holds(weights):
             if weights.to_come:
                 for url in self.urls:
@@ -319,7 +319,7 @@ class ServerSampler:
     def _compare(self, model: LanguageModel, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
         """Hold some answers' log-probs against the local engine's; raises UserError when they are another model's."""
         usable = [
-            (r, s)
+            (r, s.sampled.ids, s.token_logp)
             for r, s in zip(requests, replies, strict=True)
             if s.token_logp and len(s.token_logp) <= len(s.sampled.ids)
         ]
@@ -327,9 +327,9 @@ class ServerSampler:
         if not rows:
             return
         # an EOS that the server left out of its log-probs is left out here too
-        groups = [[trees.Completion(r.context_ids, s.sampled.ids[: len(s.token_logp)])] for r, s in rows]
+        groups = [[trees.Completion(r.context_ids, ids[: len(logp)])] for r, ids, logp in rows]
         own = Engine(model, notice=lambda line: None).score(groups)
-        gaps = [abs(mine[0] - sum(s.token_logp)) / len(s.token_logp) for mine, (_, s) in zip(own, rows, strict=True)]
+        gaps = [abs(mine[0] - sum(logp)) / len(logp) for mine, (_, _, logp) in zip(own, rows, strict=True)]
         first, self._told = not self._told, True
         self._gaps += gaps
         mean = sum(gaps) / len(gaps)

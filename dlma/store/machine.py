@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dlma import cores
 
@@ -27,6 +29,13 @@ _GPUS = Path("/proc/driver/nvidia/gpus")
 def arithmetic() -> dict[str, str]:
     """The variables of ARITHMETIC that are set."""
     return {name: os.environ[name] for name in ARITHMETIC if os.environ.get(name)}
+
+
+def placed(trainer: Mapping[str, Any], processes: int) -> dict[str, Any]:
+    """What the node `trainer` says of where it computes, in so many processes: the arguments of `machine`."""
+    default = {"accelerator": "cpu", "devices": 1, "strategy": "ddp", "threads": 0}
+    found = default | {name: trainer[name] for name in default if name in trainer}
+    return found | ({"devices": processes} if processes > 1 else {})
 
 
 def machine(*, accelerator: str, devices: int, strategy: str, threads: int) -> dict[str, str]:
