@@ -81,12 +81,12 @@ class RunContext:
 
     def _settle(self) -> str:
         """Put the type that the machine wants into a config that leaves it open; why it was chosen."""
-        if not settled.left_open(self.cfg):
-            return ""
         what = key_of({"model": scientific(self.cfg.model), "accelerator": self.placed["accelerator"]})
+        return settled.settle(self.cfg, self._choose_dtype, self.group_folder, what)
+
+    def _choose_dtype(self) -> compute_dtype.Choice:
         here = {name: self.placed[name] for name in ("accelerator", "threads")}
-        choose = partial(compute_dtype.decide, build(self.cfg.model), **here)
-        return settled.settle(self.cfg, choose, self.group_folder, what)
+        return compute_dtype.decide(build(self.cfg.model), **here)
 
     @property
     def placed(self) -> dict[str, Any]:
