@@ -7,6 +7,7 @@ is no part of a stage's key.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -143,11 +144,11 @@ class RayExecutor:
         if not self._joined:
             return
         own = {"num_cpus": self.workers * self.cpus, "object_store_memory": _STORE, "include_dashboard": False}
-        settings = {"log_to_driver": False, "logging_level": "CRITICAL", "configure_logging": False}
+        settings = {"log_to_driver": False, "configure_logging": False}
         try:
-            with _signals_kept():
+            with _own_signals_and_words():
                 ray.init(address=self.address, **settings, **(own if self.address == "local" else {}))
-        except (ConnectionError, RuntimeError, ValueError, OSError) as reason:
+        except Exception as reason:  # Ray raises plain ones, too: of a cluster that does not come up
             said = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
             raise Unavailable(
                 f"executor.address={self.address}: no Ray cluster to work with ({said}): {_START}"
@@ -175,11 +176,14 @@ def _require_address(address: str) -> None:
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Put back the handler of SIGTERM that stood before Ray's, which would exit without a word."""
-    before = signal.getsignal(signal.SIGTERM)
+def _own_signals_and_words() -> Iterator[None]:
+    """Put back the handler of SIGTERM that stood before Ray's, which would exit; Ray logs nothing, then or later."""
+    before, disabled = signal.getsignal(signal.SIGTERM), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
+        logging.disable(disabled)
+        logging.getLogger("ray").setLevel(logging.CRITICAL + 1)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
