@@ -277,7 +277,7 @@ class RunContext:
 
     @cached_property
     def recorded(self) -> dict:
-        """The settings as kept: a revision as its commit, the format of prompts settled, weights with what they were."""
+        """The settings as kept: a revision as its commit, the format of prompts settled, weights with their origin."""
         known = {"revision": self.spec.commit, "_origin_": self.spec.origin}
         model = {**self.settings["model"], **{name: value for name, value in known.items() if value is not None}}
         return {**self.settings, "model": model, "prompts": redact(self.prompts)}
