@@ -29,7 +29,7 @@ from dlma.model import compute_dtype
 from dlma.model.chat_model import format_of
 from dlma.model.load import ModelSpec
 from dlma.redaction import redact
-from dlma.runs import settled
+from dlma.runs import sampling, settled
 from dlma.sampler import choice
 from dlma.store.fingerprint import key_of
 from dlma.store.machine import machine, placed
@@ -250,7 +250,7 @@ class RunContext:
 
     def sampling(self, policy: Stage | None, place: str = "policy") -> AbstractContextManager[Any]:
         """In the block a sampler of the model that the run aligns, or of what was trained of it."""
-        return choice.of_run(self, policy, place)
+        return sampling.of_run(self, policy, place)
 
     @cached_property
     def weights(self) -> dict:

@@ -14,7 +14,6 @@ from typing import Any
 
 from dlma.config.schema import SweepOptions
 from dlma.errors import UserError
-from dlma.metrics import summary
 from dlma.runs import status as run_status
 from dlma.runs.folder import STATUS
 
@@ -62,6 +61,8 @@ def worth(options: SweepOptions, result: dict) -> float:
 
     raises: UserError where the run did not measure it
     """
+    from dlma.metrics import summary
+
     rows = {row["metric"]: row for row in result["summary"] if row["arm"] == ARM}
     means = {name: row["estimate"]["value"] for name, row in rows.items()}
     wanted = [options.objective, *(["kl"] if options.kl_cap is not None else [])]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dlma.config.build import build, resolved, scientific
+from dlma.config.build import build, scientific
 from dlma.config.recorded import LOCAL
 from dlma.config.signatures import signature
-from dlma.cost.flops import work_of
 from dlma.model.load import ModelSpec
-from dlma.runs.folder import SERVER_LOG
-from dlma.store.stage import Stage
 from dlma.trainer.ranks import Ranks
 
 
@@ -50,15 +47,3 @@ def sampling(
     weights = Weights(spec.folder, spec.adapter, held, to_come and node.get("policy") == "server")
     with sampler.serving(weights, log, ranks) as ready:
         yield ready
-
-
-def of_run(cell: Any, policy: Stage | None, place: str) -> AbstractContextManager[Any]:
-    """`sampling` of the model that a run aligns, or of what was trained of it; cell: dlma.context.RunContext."""
-    trained, kind = policy is not None, work_of(cell.cfg.objective).get("kind")
-    spec = cell.frozen if policy is None else cell.frozen.trained(policy.path(place))
-    return sampling(
-        *(cell.sampler, resolved(cell.cfg.sampler), spec, cell.folder / SERVER_LOG, cell.ranks),
-        held=spec.folder == cell.frozen.folder and cell.tuned is None,
-        trained=trained,
-        to_come=not trained and cell.spec.lora is not None and kind != "none",
-    )
