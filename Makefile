@@ -33,6 +33,12 @@ coverage: $(READY)
 	$(BIN)/python -m coverage run -m pytest -q tests/functional tests/statistics tests/store
 	$(BIN)/python -m coverage report
 
+# Small faults in the mathematics, one at a time: the tests find each, but for those of tests/functional/survivors.yaml.
+# Those of some modules:  make mutants ARGS="noise margin"
+.PHONY: mutants
+mutants: $(READY)
+	PYTHONPATH=.:tests/kit OMP_NUM_THREADS=1 $(BIN)/python tests/kit/mutants.py $(ARGS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
