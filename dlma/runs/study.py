@@ -8,6 +8,7 @@ was stopped goes on with the trials that are left, first with those that were un
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def taken_up(sweeper: dict[str, Any], folder: Path) -> tuple[int, list[str]]:
     and the sampler draws on from where the trials before had come
     """
     import optuna
+    from optuna.exceptions import ExperimentalWarning
     from optuna.trial import TrialState
 
     wanted = sweeper["n_trials"]
@@ -90,9 +92,11 @@ def taken_up(sweeper: dict[str, Any], folder: Path) -> tuple[int, list[str]]:
         "study_name": sweeper["study_name"] or folder.name,
     }
     study = optuna.create_study(**kept, direction="maximize", load_if_exists=True)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # of Optuna 2, for enqueue_trial; it stayed
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params)
     done = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     settings: dict[str, Any] = {**kept, "direction": "maximize", "max_failure_rate": 1.0, "n_trials": wanted - done}
     if "seed" in sweeper["sampler"]:

@@ -113,8 +113,9 @@ def as_shards_are_written(*deeds: tuple[int, Callable[[], object]]) -> threading
     return thread
 
 
-def kill_a_worker() -> None:
-    found = [one for one in psutil.Process().children(recursive=True) if "ray::ShardWorker" in " ".join(one.cmdline())]
+def kill_a_worker(node) -> None:
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    found = [one for one in raylet.children(recursive=True) if "ray::ShardWorker" in " ".join(one.cmdline())]
     found[0].kill()
 
 
@@ -132,7 +133,7 @@ class TestOnACluster:
         assert nodes == {node.node_id for node in cluster.list_all_nodes()}
 
     def test_a_shard_that_loses_every_worker_ends_the_run_in_a_line(self, cluster):
-        killer = as_shards_are_written((3, kill_a_worker))
+        killer = as_shards_are_written((3, lambda: kill_a_worker(cluster.head_node)))
         with pytest.raises(UserError, match=r"^executor=ray: shard \d+ of pairs lost its worker 1 times") as told:
             made("store", "executor=ray", f"executor.address={cluster.address}", "executor.tries=1")
         killer.join(timeout=5)
@@ -140,7 +141,8 @@ class TestOnACluster:
 
     def test_a_worker_that_is_killed_and_then_a_node_that_is_gone_cost_nothing(self, cluster, local, capsys):
         (other,) = [node for node in cluster.list_all_nodes() if not node.head]
-        end = as_shards_are_written((3, kill_a_worker), (9, lambda: cluster.remove_node(other, allow_graceful=False)))
+        deeds = lambda: kill_a_worker(cluster.head_node), lambda: cluster.remove_node(other, allow_graceful=False)
+        end = as_shards_are_written((3, deeds[0]), (9, deeds[1]))
         stages = made("store", "executor=ray", f"executor.address={cluster.address}")
         end.join(timeout=60)
         assert contents(stages) == local
