@@ -126,3 +126,7 @@ def test_the_loss_with_a_log_offset_has_odpos_closed_form(score, alpha):
 def test_there_is_no_log_offset_without_a_difference(score):
     with pytest.raises(ValueError, match="larger score"):
         log_offset(tensor(1.0, score), alpha=1.0)
+
+
+def test_margins_may_be_as_small_as_they_like_if_one_is_above_0():
+    assert margin_weights(tensor(0.25, -1.0), high=5.0).tolist() == [2.0, 0.0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from dlma.functional.noise import draw, drawn_logp, kept_logits, row_key, uniform
+from dlma.functional.noise import _inverse, draw, drawn_logp, kept_logits, row_key, uniform
 
 WAYS = [(1.0, 0, 1.0), (0.5, 0, 1.0), (1.7, 0, 1.0), (1.0, 3, 1.0), (1.0, 0, 0.8), (0.7, 4, 0.9), (0.0, 0, 1.0)]
 
@@ -104,3 +104,41 @@ def test_a_greedy_token_that_was_drawn_is_certain_though_rounding_finds_another_
     greedy = dict(temperature=0.0, top_k=0, top_p=1.0)
     assert drawn_logp(logits, torch.tensor([0]), **greedy).item() == -math.inf
     assert drawn_logp(logits, torch.tensor([0]), **greedy, keep_target=True).item() == 0.0
+
+
+def test_the_noise_is_splitmix64s_own_sequence():
+    # Published with the generator: the first outputs from the state 1234567, each of which gives its upper 53 bits.
+    first = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    found = uniform(np.full(5, 1234567, dtype=np.uint64), np.arange(5))
+    assert found.tolist() == [(value >> 11) / 2**53 for value in first]
+
+
+def test_temperature_flattens_what_is_drawn_and_its_log_probs_and_large_logits_do_no_harm():
+    # probabilities 16/25 and 9/25; at temperature 2 their roots, 4/7 and 3/7
+    logits = torch.log(torch.tensor([[16.0, 9.0]]))
+    noise, settings = np.array([0.6]), dict(top_k=0, top_p=1.0)
+    assert draw(logits, noise, temperature=1.0, **settings).tolist() == [0]
+    assert draw(logits, noise, temperature=2.0, **settings).tolist() == [1]
+    two = drawn_logp(logits.repeat(2, 1), torch.tensor([0, 1]), temperature=2.0, **settings)
+    assert two.exp().tolist() == pytest.approx([4 / 7, 3 / 7])
+    large = torch.tensor([[500.0, 500.0 - math.log(3)]])
+    assert draw(large.repeat(2, 1), np.array([0.7, 0.8]), temperature=1.0, **settings).tolist() == [0, 1]
+
+
+def test_a_cut_counts_from_one_token_up_to_all_but_one_whatever_the_rows():
+    logits = torch.log(torch.tensor([[0.5, 0.15, 0.05, 0.3]]))
+    settings = dict(temperature=1.0, top_p=1.0)
+    assert draw(logits, np.array([0.6]), top_k=0, **settings).tolist() == [1]
+    assert draw(logits, np.array([0.6]), top_k=2, **settings).tolist() == [0]  # of 0.5 and 0.3
+    assert draw(logits, np.array([0.999]), top_k=1, **settings).tolist() == [0]
+    assert draw(logits, np.array([0.72]), top_k=3, **settings).tolist() == [3]  # of 0.5, 0.15 and 0.3
+
+
+def test_of_equal_tokens_the_first_ones_are_kept_until_their_mass_is_reached():
+    kept = kept_logits(torch.zeros(1, 4, dtype=torch.float64), top_k=0, top_p=0.5)
+    assert kept.isfinite().tolist() == [[True, True, False, False]]
+
+
+def test_at_the_upper_end_of_the_noise_the_last_token_that_has_a_weight_is_taken():
+    weights = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]], dtype=torch.float64)
+    assert _inverse(weights, torch.ones(2, dtype=torch.float64)).tolist() == [1, 3]

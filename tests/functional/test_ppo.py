@@ -90,3 +90,32 @@ def test_the_value_loss_is_the_larger_of_the_free_and_the_held_one():
     found = value_losses(value, torch.zeros(3), target, clip=0.2)
     # held values 0.2, 0.1, -0.2: errors (1, 1.8), (0.9, 0.9), (2, 1.2)
     assert found.tolist() == pytest.approx([0.5 * 1.8**2, 0.5 * 0.9**2, 0.5 * 2.0**2])
+
+
+def test_the_policys_loss_is_of_the_ratio_to_the_sampling_policy_by_hand():
+    # ratio 0.6 / 0.5 = 1.2, held at 1.1; the larger of -2 * 1.2 and -2 * 1.1
+    found = policy_losses(torch.tensor([0.6]).log(), torch.tensor([0.5]).log(), torch.tensor([2.0]), clip=0.1)
+    assert found.item() == pytest.approx(-2.2)
+
+
+def test_a_value_below_its_range_is_held_at_the_lower_end_by_hand():
+    # held at 1 - 0.2 = 0.8: the larger of 0 and 0.64, halved
+    found = value_losses(torch.tensor([0.0]), torch.tensor([1.0]), torch.tensor([0.0]), clip=0.2)
+    assert found.item() == pytest.approx(0.32)
+
+
+def test_one_answer_without_tokens_among_others_is_refused():
+    mask = torch.tensor([[True], [False]])
+    with pytest.raises(ValueError, match="no token"):
+        token_rewards(torch.zeros(2), torch.zeros(2, 1), torch.zeros(2, 1), mask, kl_weight=1.0)
+
+
+def test_two_values_are_enough_to_whiten_and_equal_ones_become_zeros():
+    two = whitened(torch.tensor([[1.0, 3.0]]), torch.ones(1, 2).bool(), shift_mean=True)  # mean 2, sd the root of 2
+    assert two[0].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5])
+    assert whitened(torch.ones(1, 3), torch.ones(1, 3).bool(), shift_mean=True)[0].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_advantage_of_an_answer_of_one_token_is_its_reward_less_its_value():
+    found = advantages(torch.tensor([[2.0]]), torch.tensor([[0.5]]), torch.ones(1, 1).bool(), gamma=0.9, lam=0.5)
+    assert found.tolist() == [[1.5]]

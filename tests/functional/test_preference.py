@@ -84,3 +84,7 @@ def test_the_self_reward_changes_sign_when_answers_or_prompts_are_swapped(pp, pn
 def test_the_self_reward_by_hand():
     """(-10 - -14) - (-20 - -18) = 4 - (-2) = 6."""
     assert self_reward_margin(*(tensor(v) for v in (-10.0, -14.0, -20.0, -18.0))).item() == 6
+
+
+def test_bounds_that_meet_are_no_mistake():
+    assert margin_bounds(tensor(1.0, 2.0), 3.0, 3.0, "nats") == (3.0, 3.0)
