@@ -91,3 +91,9 @@ def test_the_balancing_penalty_is_as_good_as_any_of_a_grid(groups):
 def test_a_score_that_is_length_alone_is_balanced_by_its_rate():
     prompts = [([2.0 * n for n in lengths], lengths) for lengths in ([3, 9, 5], [8, 2], [4, 11, 20, 1])]
     assert balancing_penalty(prompts) == pytest.approx(2.0)
+
+
+def test_the_penalty_is_found_where_the_mean_difference_is_less_than_a_token():
+    # best is longer by 1 up to a penalty of 10, the other prompt's answers are equally long: half a token on average
+    prompts = [((10.0, 0.0), (3, 2)), ((1.0, 0.0), (2, 2))]
+    assert balancing_penalty(prompts) == pytest.approx(10.0)
