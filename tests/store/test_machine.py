@@ -107,3 +107,9 @@ def test_a_difference_names_what_either_side_has_alone():
     then, here = {"threads": "4", "processor": "one"}, {"threads": "1", "processor": "one", "device": "A"}
     assert machine.difference(then, here) == "threads: 4 then, 1 here; device: none then, A here"
     assert machine.difference(here, here) == ""
+
+
+def test_where_a_run_computes_is_what_its_trainer_says_and_one_process_by_default():
+    assert machine.placed({}, 1) == {"accelerator": "cpu", "devices": 1, "strategy": "ddp", "threads": 0}
+    found = machine.placed({"accelerator": "gpu", "threads": 4, "shard_rows": 256}, 2)
+    assert found == {"accelerator": "gpu", "devices": 2, "strategy": "ddp", "threads": 4}

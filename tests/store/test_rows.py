@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from dlma import records
 from dlma.records import Label
+from dlma.store import shards
 from dlma.store.rows import StoredRows, taken
+from dlma.store.store import Store
 
 ROWS = [Label(f"row {i}", i / 7, "positive" if i % 3 else "negative") for i in range(23)]
 
@@ -57,3 +59,13 @@ def test_one_row_group_is_held_at_a_time(stored):
     for row in stored:
         assert row == ROWS[int(row.id.split()[1])]
         assert stored._held[1].num_rows <= 5
+
+
+def test_a_stage_is_read_by_another_process_which_makes_and_writes_nothing(tmp_path):
+    store = Store(tmp_path / "store", notify=lambda line: None)
+    stage = store.stage("pairs", {"seed": 0})
+    store.make(stage, lambda folder: shards.write_table(folder / "rows.parquet", records.to_table(Label, ROWS)))
+    there, its_store = pickle.loads(pickle.dumps((stage, Store(tmp_path / "store"))))
+    assert (there.key, list(there.rows(Label))) == (stage.key, ROWS)
+    assert (there.uses, there.writer, there.config) == ((), None, None)
+    assert its_store.root == store.root and not its_store.writes
