@@ -17,7 +17,13 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PINS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+
+
+def pins(file: str) -> list[str]:
+    return [line for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
+
+
+PINS, APART = pins("constraints.txt"), pins("constraints-cluster.txt")  # of extras that no set-up here installs
 
 
 def normal(name: str) -> str:
@@ -25,7 +31,9 @@ def normal(name: str) -> str:
 
 
 def test_constraints_are_exact_pins_and_nothing_else():
-    assert [line for line in PINS if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+( ; [^@/]+)?", line)] == []
+    assert [
+        line for line in PINS + APART if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+( ; [^@/]+)?", line)
+    ] == []
 
 
 def test_constraints_name_no_path_host_or_local_build():
@@ -34,16 +42,12 @@ def test_constraints_name_no_path_host_or_local_build():
     assert "torch==2.13.0" in PINS
 
 
-APART = ("ray", "optuna")  # extras that no set-up of this repository installs: they ask for older libraries
-SET_UP = {name: group for name, group in PROJECT["optional-dependencies"].items() if name not in APART}
-
-
 def test_every_direct_dependency_is_pinned_within_its_bounds():
     from packaging.requirements import Requirement
     from packaging.version import Version
 
-    pinned = {normal(line.split("==")[0]): line.split("==")[1].split(" ")[0] for line in PINS}
-    extras = [requirement for group in SET_UP.values() for requirement in group]
+    pinned = {normal(line.split("==")[0]): line.split("==")[1].split(" ")[0] for line in PINS + APART}
+    extras = [requirement for group in PROJECT["optional-dependencies"].values() for requirement in group]
     for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
         if requirement.name == PROJECT["name"]:  # an extra that is made of others
             continue
@@ -69,9 +73,10 @@ def test_the_lock_has_hashes_of_every_pin_but_torch_and_nothing_else():
 
 def test_the_lock_holds_every_declared_dependency_but_torch_and_names_no_place():
     names = {normal(pin.split("==")[0]) for pin in locked(LOCK)}
-    lines = [*PROJECT["dependencies"], *(line for group in SET_UP.values() for line in group)]
+    lines = [*PROJECT["dependencies"], *(line for group in PROJECT["optional-dependencies"].values() for line in group)]
     declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in lines}
-    assert declared - names == {"torch", PROJECT["name"]}
+    apart = {normal(line.split("==")[0]) for line in APART}
+    assert declared - names == {"torch", PROJECT["name"]} | apart
     assert not re.search(r"://|@ |file:|(^|\s)/|index|find-links", LOCK)
 
 
@@ -304,3 +309,12 @@ def test_ci_runs_make_test():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o100
     assert script.read_text().splitlines()[-1] == "exec make test"
+
+
+def test_no_store_and_no_run_is_tracked():
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = {Path(name).name for name in listed.split("\0")}
+    assert "pyproject.toml" in names
+    assert names & {"dlma_store.json", "fingerprints.json", "status.json"} == set()
