@@ -237,7 +237,7 @@ class RunContext:
         self, make: Callable[[RunContext], Any], rows: Sequence, record: type, folder: Path, label: str
     ) -> dict:
         """What the module of `make(context)` predicts, written into the folder; it uses that context and no other."""
-        return self.executor.predict(make, self, self.runtime, rows, record, folder, label)
+        return self.executor.predict(make, self, rows, record, folder, label)
 
     @cached_property
     def sampler(self):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-    from dlma.trainer.runtime import Runtime
+    Make = Callable[[Any], pl.LightningModule]  # of a run's context (dlma/context.py)
 
 
 class LocalExecutor:
@@ -25,15 +25,6 @@ class LocalExecutor:
         """The time in which it may be called."""
         return nullcontext()
 
-    def predict(
-        self,
-        make: Callable[[Any], pl.LightningModule],
-        cell: Any,
-        runtime: Runtime,
-        rows: Sequence,
-        record: type,
-        folder: Path,
-        label: str,
-    ) -> dict:
+    def predict(self, make: Make, cell: Any, rows: Sequence, record: type, folder: Path, label: str) -> dict:
         """What the module of `make(cell)` predicts of all rows, written into the folder; its engines' reports."""
-        return runtime.predict(make(cell), rows, record, folder, label)
+        return cell.runtime.predict(make(cell), rows, record, folder, label)

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,8 @@ from dlma.store import shards
 from dlma.store.machine import difference
 
 if TYPE_CHECKING:
-    import pytorch_lightning as pl
-
     from dlma.executor.crew import Crew
+    from dlma.executor.local import Make
     from dlma.executor.worker import Ready
     from dlma.trainer.runtime import Runtime
 
@@ -82,16 +81,7 @@ class RayExecutor:
                 if self._joined:
                     ray.shutdown()
 
-    def predict(
-        self,
-        make: Callable[[Any], pl.LightningModule],
-        cell: Any,
-        runtime: Runtime,
-        rows: Sequence,
-        record: type,
-        folder: Path,
-        label: str,
-    ) -> dict:
+    def predict(self, make: Make, cell: Any, rows: Sequence, record: type, folder: Path, label: str) -> dict:
         """What the module of `make(cell)` predicts of all rows, written into the folder; engines' reports, and places.
 
         make: is called in the workers, with the context of the run as they have it
@@ -102,11 +92,11 @@ class RayExecutor:
         from dlma.trainer import cutting
         from dlma.trainer.bar import progress
 
-        crew = self._crew = self._crew or self._crew_of(runtime)
+        crew = self._crew = self._crew or self._crew_of(cell.runtime)
         run = cloudpickle.dumps((lent(cell), surroundings(cell)))
         first = crew.begin(run, cloudpickle.dumps((make, rows, record, label)), label)
         self._tell_of_another_machine(first, cell)
-        spans = runtime.cut(rows, first.drawn, first.most)
+        spans = cell.runtime.cut(rows, first.drawn, first.most)
         layout = cutting.layout(spans)
         wanted = set(shards.missing_shards(folder, len(spans), layout=layout))
         todo = [span for span in spans if span.index in wanted]

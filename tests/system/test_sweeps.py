@@ -216,16 +216,37 @@ def test_lost_processes_end_no_sweep_and_the_same_command_makes_one_table(run_ma
         assert (whole.folder / "outputs" / "whole" / cell / "metrics.csv").read_bytes() == table, cell
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_cells_that_are_killed_under_ray_are_started_anew_and_make_one_table(run_main, monkeypatch):
+@pytest.fixture
+def ray_launcher(monkeypatch):
     for module in ("ray", "hydra_plugins.hydra_ray_launcher"):
         pytest.importorskip(module, reason="pip install 'dlma[ray]', then --no-deps hydra-ray-launcher")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    own = ["hydra/launcher=ray", "hydra.launcher.ray.init.address=local", "+hydra.launcher.ray.init.num_cpus=2"]
+    yield ["hydra/launcher=ray", "hydra.launcher.ray.init.address=local", "+hydra.launcher.ray.init.num_cpus=2"]
+    import ray
+
+    ray.shutdown()  # which the launcher leaves to the end of its process
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_cell_that_ray_gives_up_ends_no_sweep_and_the_same_command_goes_on(run_main, ray_launcher):
+    grid = ["-m", "method=dlma,rlcd", "seed=0,1", *SMALL, *ray_launcher]
+    killer = kill_once_running("ray::_run_job", 1, 1)
+    first = run_main(*grid, "+hydra.launcher.ray.remote.max_retries=0")
+    killer.join(timeout=5)
+    assert first.code == 1 and first.err.count("a job was lost: ") == 1
+    assert "3 of 4 cells finished" in first.out
+    assert Counter(cell["status"] for cell in statuses(first.folder).values())["done"] == 3
+    again = run_main(*grid)
+    assert again.code == 0 and "4 of 4 cells finished" in again.out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_cells_that_are_killed_under_ray_are_started_anew_and_make_one_table(run_main, ray_launcher):
     grid = ["-m", "method=dlma,rlcd", "seed=0,1,2,3,4,5", *SMALL]
     killer = kill_once_running("ray::_run_job", 2, 2)
-    there = run_main(*grid, *own)
+    there = run_main(*grid, *ray_launcher)
     killer.join(timeout=5)
     assert not killer.is_alive()
     assert there.code == 0 and "12 of 12 cells finished" in there.out
