@@ -143,3 +143,9 @@ def test_the_glossarys_words_stand_once_and_in_order_of_the_alphabet():
     rows = GLOSSARY.split("## Words")[1].split("\n## ")[0]
     words = [line.split("|")[1].strip() for line in rows.splitlines() if line.startswith("| ")][1:]
     assert words == sorted(set(words), key=str.lower) and len(words) > 40
+
+
+def test_the_changelog_says_each_thing_once():
+    entries = re.split(r"\n(?=- |### |\n)", (ROOT / "CHANGELOG.md").read_text("utf-8"))
+    said = [entry for entry in entries if entry.startswith("- ")]
+    assert len(said) > 50 and sorted(said) == sorted(set(said))
