@@ -1,7 +1,7 @@
 """Training labels from scored pairs: margins per token, filters, orientation, a label budget, strength controls.
 
 A pure function of the scored pairs, so every variant shares one scoring stage. `Labels` works in this order: R per
-token, filter by |R|, orientation by the sign of R, budget, strength. `BestAndWorst` makes one pair of several.
+token, filter by |R|, noise, orientation by the sign of R, budget, strength. `BestAndWorst` makes one pair of several.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dlma.errors import UserError
 from dlma.functional.margin import balancing_penalty, best_and_worst, constant, per_token_margin, shuffled
 from dlma.functional.noise import row_key
 from dlma.functional.reward import answer_reward
-from dlma.ranges import Count, NotNegative, Seed
+from dlma.ranges import Count, NotNegative, Seed, Share
 from dlma.records import Account, ScoredPair
 
 WEAK = "|R| not above labels.min_margin"
@@ -31,6 +31,8 @@ class Labels:
     orientation: "scored" keeps the scorer's choice; "sign" chooses the answer that R prefers (R = 0 keeps the choice)
     per_token: R with each log-ratio divided by its own answer's length, nats per token
     min_margin: keep the pairs with |R| above it; null keeps all
+    flips: the share of labels that is turned round, each by a coin of its own, fixed by the pair and the seed: the labels
+        turned at one share are turned at every larger one
     max_pairs: keep so many pairs, fixed by their ids, a subset of any larger budget; null keeps all
     strength: "margin" is R of chosen over rejected; "none" 0; "shuffled" R permuted over the pairs; "constant" its mean
     """
@@ -41,13 +43,20 @@ class Labels:
         orientation: Literal["scored", "sign"],
         per_token: bool,
         min_margin: NotNegative | None,
+        flips: Share,
         max_pairs: Count | None,
         strength: Literal["margin", "none", "shuffled", "constant"],
         seed: Seed,
     ) -> None:
+        if flips and orientation == "sign":
+            raise UserError(
+                f"labels.flips={flips:g}: orientation=sign takes no label from the scorer, so that there is none to turn "
+                "round: labels.orientation=scored, or labels.flips=0"
+            )
         self.orientation = orientation
         self.per_token = per_token
         self.min_margin = min_margin
+        self.flips = flips
         self.max_pairs = max_pairs
         self.strength = strength
         self.seed = seed
@@ -65,6 +74,10 @@ class Labels:
                     f"labels.min_margin={limit:g}: none of {len(pairs):,} pairs is above it, the largest |R| is "
                     f"{largest:.3g}: lower it"
                 )
+        if self.flips:
+            limit = self.flips * 2**64
+            noisy = [row_key(self.seed, pair.id, "label noise", 0) < limit for pair in kept]
+            kept = [_turned(pair) if turned else pair for pair, turned in zip(kept, noisy, strict=True)]
         if self.orientation == "sign":
             kept = [_by_sign(pair) for pair in kept]
         if self.max_pairs is not None:
@@ -179,6 +192,10 @@ def _answers(pair: ScoredPair) -> list[_ScoredAnswer]:
 
 def _sign(pair: ScoredPair) -> int:
     return 1 if pair.chosen == "positive" else -1
+
+
+def _turned(pair: ScoredPair) -> ScoredPair:
+    return dataclasses.replace(pair, chosen="negative" if pair.chosen == "positive" else "positive")
 
 
 def _by_sign(pair: ScoredPair) -> ScoredPair:

@@ -10,7 +10,9 @@ from dlma.errors import UserError
 from dlma.labels import BETWEEN, BEYOND, TIED, WEAK, BestAndWorst, Labels
 from dlma.records import ScoredPair
 
-DEFAULTS = dict(orientation="scored", per_token=False, min_margin=None, max_pairs=None, strength="margin", seed=0)
+DEFAULTS = dict(
+    orientation="scored", per_token=False, min_margin=None, flips=0.0, max_pairs=None, strength="margin", seed=0
+)
 
 
 def scored(name, margin, chosen="positive"):
@@ -52,6 +54,41 @@ def test_by_sign_the_answer_that_r_prefers_is_chosen():
     assert seen(rows) == [(2.0, "positive"), (-3.0, "negative"), (0.0, "negative")]
     over = [row.margin if row.chosen == "positive" else -row.margin for row in rows]
     assert over == [2.0, 3.0, 0.0]
+
+
+def test_flips_turn_labels_round_and_leave_r():
+    """R is of the positive over the negative answer, whatever is chosen: a turned label has its margin's sign turned."""
+    rows, account = apply([2.0, -3.0], ["positive", "negative"], flips=1.0)
+    assert seen(rows) == [(2.0, "negative"), (-3.0, "positive")]
+    assert (account.read, account.kept, account.dropped) == (2, 2, {})
+
+
+def test_flips_are_nested_fixed_by_pair_and_seed_and_as_many_as_stated():
+    def turned(share, seed=0, rows=4000):
+        labels = apply([1.0] * rows, flips=share, seed=seed)[0]
+        return {row.id for row in labels if row.chosen == "negative"}
+
+    tenth, half = turned(0.1), turned(0.5)
+    assert tenth < half
+    for share, found in ((0.1, tenth), (0.5, half)):
+        assert abs(len(found) / 4000 - share) < 4 * (share * (1 - share) / 4000) ** 0.5
+    assert turned(0.5, rows=100) == {name for name in half if int(name[1:]) < 100}
+    assert turned(0.5, seed=1) != half
+
+
+def test_flips_come_before_the_strength_of_a_margin():
+    """Half of equal margins turned round: R of chosen over rejected is +1 or -1, and its mean what is left of it."""
+    rows, _ = apply([1.0] * 4000, flips=0.5, strength="constant")
+    over = {row.margin if row.chosen == "positive" else -row.margin for row in rows}
+    turned = sum(row.chosen == "negative" for row in rows)
+    assert len(over) == 1 and over.pop() == pytest.approx((4000 - 2 * turned) / 4000)
+    assert {row.margin for row in apply([1.0] * 10, flips=0.5, strength="none")[0]} == {0.0}
+
+
+def test_a_label_by_the_sign_of_r_cannot_be_turned_round():
+    with pytest.raises(UserError, match=r"labels\.flips=0\.2: orientation=sign takes no label"):
+        Labels(**{**DEFAULTS, "orientation": "sign", "flips": 0.2})
+    Labels(**{**DEFAULTS, "orientation": "sign"})
 
 
 def test_the_filter_is_strict_counts_what_it_drops_and_looks_at_the_size_of_r():
