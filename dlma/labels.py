@@ -31,8 +31,8 @@ class Labels:
     orientation: "scored" keeps the scorer's choice; "sign" chooses the answer that R prefers (R = 0 keeps the choice)
     per_token: R with each log-ratio divided by its own answer's length, nats per token
     min_margin: keep the pairs with |R| above it; null keeps all
-    flips: the share of labels that is turned round, each by a coin of its own, fixed by the pair and the seed: the labels
-        turned at one share are turned at every larger one
+    flips: the share of labels that is turned round, by a coin fixed by the pair and the seed: the labels turned at one
+        share are turned at every larger one
     max_pairs: keep so many pairs, fixed by their ids, a subset of any larger budget; null keeps all
     strength: "margin" is R of chosen over rejected; "none" 0; "shuffled" R permuted over the pairs; "constant" its mean
     """
@@ -50,8 +50,8 @@ class Labels:
     ) -> None:
         if flips and orientation == "sign":
             raise UserError(
-                f"labels.flips={flips:g}: orientation=sign takes no label from the scorer, so that there is none to turn "
-                "round: labels.orientation=scored, or labels.flips=0"
+                f"labels.flips={flips:g}: orientation=sign takes no label from the scorer, so that there is none to "
+                "turn round: labels.orientation=scored, or labels.flips=0"
             )
         self.orientation = orientation
         self.per_token = per_token

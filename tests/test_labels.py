@@ -57,7 +57,7 @@ def test_by_sign_the_answer_that_r_prefers_is_chosen():
 
 
 def test_flips_turn_labels_round_and_leave_r():
-    """R is of the positive over the negative answer, whatever is chosen: a turned label has its margin's sign turned."""
+    """R is of the positive over the negative answer, whatever is chosen: a turned label has its margin turned."""
     rows, account = apply([2.0, -3.0], ["positive", "negative"], flips=1.0)
     assert seen(rows) == [(2.0, "negative"), (-3.0, "positive")]
     assert (account.read, account.kept, account.dropped) == (2, 2, {})
