@@ -1,11 +1,12 @@
 """R and what stands beside it, held to people: values.parquet and agreement.csv from finished run folders.
 
     python experiments/real_self_reward/measure.py human:harmless_affix=RUN human:system=RUN human:judge=RUN ...
-        refusals:harmless_affix=RUN own:sentiment_affix=RUN
+        refusals:harmless_affix=RUN own:sentiment_affix=RUN own_harm:harmless_affix=RUN
 
 A run is named by its data and its wording; `judge` is the run whose judge was asked. In `human` and `refusals` the
 first answer is the one that people preferred, or the refusal; in `own` VADER says which of the model's own answers is
-the happier one. Without arguments agreement.csv is made anew from values.parquet, which holds numbers and hashes only.
+the happier one, in `own_harm` the shipped classifier which of them refuses. Data that are not named stay as they are
+in values.parquet, which holds numbers and hashes only; agreement.csv is made anew from it in any case.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 
 from dlma import records
 from dlma.evaluation.sentiment import compound
+from dlma.metrics.refusal_classifier import shipped
 from dlma.metrics.signal_agreement import SignalAgreement, accuracy_rows
 from dlma.records import ScoredPair
 from dlma.statistics.intervals import Estimate, mean_interval
@@ -29,6 +31,8 @@ HERE = Path(__file__).resolve().parent
 VALUES, AGREEMENT = HERE / "values.parquet", HERE / "agreement.csv"
 FIRST = "harmless_affix"  # of which every other signal's difference is taken
 JUDGE = "judge"
+REFUSES = 0.5  # as conf/metrics/refusal.yaml
+OWN = ("own", "own_harm")  # answers of the model itself, the first under the positive prompt
 METRICS = ("agreement", "longer", "first", "inconsistent")
 
 
@@ -36,7 +40,7 @@ METRICS = ("agreement", "longer", "first", "inconsistent")
 class Held:
     """What was found of one pair; both answers in the order first, second.
 
-    data: "human", "refusals" or "own"; pair, prompt: hashes
+    data: "human", "refusals", "own" or "own_harm"; pair, prompt: hashes
     truth: by how much the first answer is the better one; 1 where people only say that it is
     r_first, r_second: log p(answer | p+) - log p(answer | p-), nats; plain_*: log p(answer | prompt), nats
     tokens_first, tokens_second: lengths of the answers as scored; cut_*: at the limit
@@ -65,7 +69,7 @@ class Held:
 def read(data: str, wording: str, folder: Path) -> Iterator[Held]:
     """The pairs of a run folder; raises FileNotFoundError where it is none."""
     scored: list[ScoredPair] = records.from_table(ScoredPair, pq.read_table(folder / "scored.parquet"))
-    known = pq.read_table(folder / "agreement.parquet").to_pylist() if data != "own" else []
+    known = pq.read_table(folder / "agreement.parquet").to_pylist() if data not in OWN else []
     category = {row["pair"]: row["category"] for row in known}
     looks = {row["pair"]: row for row in known if row["signal"] == "self"}
     for pair in scored:
@@ -73,7 +77,7 @@ def read(data: str, wording: str, folder: Path) -> Iterator[Held]:
         by_reward = pair.positive_under_positive is not None
         yield Held(
             data, wording, pair.id, pair.prompt_id, category.get(pair.id),
-            compound(pair.positive_text) - compound(pair.negative_text) if data == "own" else 1.0,
+            truth(data, pair),
             len(pair.positive_ids), len(pair.negative_ids), not pair.positive_finished, not pair.negative_finished,
             pair.positive_under_positive - pair.positive_under_negative if by_reward else None,
             pair.negative_under_positive - pair.negative_under_negative if by_reward else None,
@@ -81,6 +85,18 @@ def read(data: str, wording: str, folder: Path) -> Iterator[Held]:
             pair.negative_reference if by_reward else None,
             look.get("points"), look.get("shown_first"), look.get("shown_second"),
         )  # fmt: skip
+
+
+def truth(data: str, pair: ScoredPair) -> float:
+    """By how much the first answer is the better one: 1 where people say so; happier; the refusal of the two."""
+    both = (pair.positive_text, pair.negative_text)
+    if data == "own":
+        first, second = map(compound, both)
+    elif data == "own_harm":
+        first, second = (float(shipped().probability(text, pair.question) >= REFUSES) for text in both)
+    else:
+        first, second = 1.0, 0.0
+    return first - second
 
 
 def _points(difference: float) -> float:
@@ -102,7 +118,7 @@ def views(held: Sequence[Held]) -> dict[str, list[SignalAgreement]]:
     """Every signal's view of one data set under one wording."""
     if held[0].wording == JUDGE:
         return {JUDGE: [_view(h, JUDGE, h.judge, (h.shown_first, h.shown_second)) for h in held]}
-    names = [name for name in SIGNALS if name != "construction" or held[0].data == "own"]
+    names = [name for name in SIGNALS if name != "construction" or held[0].data in OWN]
     return {name: [_view(h, name, _points(SIGNALS[name](h))) for h in held] for name in names}
 
 
@@ -120,10 +136,11 @@ def among(held: Sequence[Held]) -> dict[str, list[Held]]:
         found["first longer"] = [h for h in held if h.tokens_first > h.tokens_second]
         found["second longer"] = [h for h in held if h.tokens_first < h.tokens_second]
     if held[0].wording != JUDGE and held[0].data != "refusals":
-        size = np.array([abs(SIGNALS["R"](h)) for h in held])
+        told = [h for h in held if h.truth]
+        size = np.array([abs(SIGNALS["R"](h)) for h in told])
         part = np.searchsorted(np.quantile(size, [1 / 3, 2 / 3]), size)
         for which, name in enumerate(("small R", "middle R", "large R")):
-            found[name] = [h for h, third in zip(held, part, strict=True) if third == which]
+            found[name] = [h for h, third in zip(told, part, strict=True) if third == which]
     return {name: members for name, members in found.items() if members}
 
 
@@ -135,7 +152,7 @@ def lines(held: Sequence[Held]) -> Iterator[dict]:
     for (data, wording), group in groups.items():
         for part, members in among(group).items():
             for signal, seen in views(members).items():
-                if wording not in (FIRST, JUDGE) and signal not in OF_THE_WORDING and data != "own":
+                if wording not in (FIRST, JUDGE) and signal not in OF_THE_WORDING and data not in OWN:
                     continue  # does not depend on the wording
                 for row in accuracy_rows([seen], []):
                     metric = row.metric.partition("/")[0]
@@ -165,6 +182,8 @@ def main(runs: Sequence[str]) -> None:
     if runs:
         named = [(*run.partition("=")[0].split(":"), Path(run.partition("=")[2])) for run in runs]
         held = [one for data, wording, folder in named for one in read(data, wording, folder)]
+        kept = records.from_table(Held, pq.read_table(VALUES)) if VALUES.exists() else []
+        held = [*(one for one in kept if one.data not in {data for data, _, _ in named}), *held]
         pq.write_table(records.to_table(Held, held), VALUES)
     found = list(lines(records.from_table(Held, pq.read_table(VALUES))))
     with AGREEMENT.open("w", newline="", encoding="utf-8") as out:

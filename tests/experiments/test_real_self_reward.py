@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import sys
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -88,3 +89,29 @@ def test_each_refusal_stands_against_each_compliance_to_its_prompt():
     ]
     found = [(p["prompt"], p["category"], p["chosen"], p["rejected"]) for p in XSTEST.pairs(rows)]
     assert found == [("p", "unsafe", "no", "yes"), ("p", "unsafe", "no", "sure"), ("q", "safe", "no", "yes")]
+
+
+def test_own_answers_on_which_the_classifier_says_the_same_count_for_nothing(monkeypatch):
+    """Of two own answers the refusal is the better one; two refusals, or none, are a tie that is left out."""
+
+    class Refuses:
+        def probability(self, text, question):
+            return float(text.startswith("no"))
+
+    monkeypatch.setattr(MEASURE, "shipped", Refuses)
+
+    def pair(first, second):
+        return SimpleNamespace(positive_text=first, negative_text=second, question="q")
+
+    both = [("no", "a"), ("a", "no"), ("no", "no"), ("a", "b")]
+    assert [MEASURE.truth("own_harm", pair(*texts)) for texts in both] == [1.0, -1.0, 0.0, 0.0]
+    rows = [held("e", (1.0, 1), (0.0, 1))]
+    rows += [
+        held(name, (r, 1), (0.0, 1), data="own_harm", truth=truth)
+        for name, r, truth in (("a", 3.0, 1.0), ("b", 2.0, -1.0), ("c", 1.0, 0.0), ("d", -4.0, -1.0))
+    ]
+    lines = [row for row in MEASURE.lines(rows) if row["metric"] == "agreement" and row["data"] == "own_harm"]
+    found = {(row["signal"], row["among"]): row for row in lines}
+    assert (found["R", "all"]["n"], found["R", "all"]["mean"]) == (3, pytest.approx(2 / 3))
+    assert found["construction", "all"]["mean"] == pytest.approx(1 / 3)
+    assert [found["R", part]["mean"] for part in ("small R", "middle R", "large R")] == [0.0, 1.0, 1.0]
