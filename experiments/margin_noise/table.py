@@ -17,12 +17,16 @@ from dlma.sweep.results import Result, bases, by_row, over_seeds
 from dlma.sweep.settings import Setting, settings
 
 SUBJECT, LEVELS = "dlma", (0.2, 0.5, 1.0)
-PLAIN, FLIPS = ("rlcd", "dlma", "dlma_shuffled"), "labels.flips"
+RATE = 9.0e-5  # of the plan; three times as much was added for the reach
+FLIPS = "labels.flips"
 KINDS = {  # by method and labels, as the tables name them
     "rlcd": "no margin",
     "dlma": "R",
     "dlma_shuffled": "R shuffled",
     "kept": "no margin, |R| above 0.5 nats",
+    "rlcd fast": "no margin, 3 times the learning rate",
+    "dlma_shuffled fast": "R shuffled, 3 times the learning rate",
+    "kept fast": "no margin, |R| above 0.5 nats, 3 times the learning rate",
     "sign_none": "sign of R, no margin",
     "sign": "sign of R, |R|",
     "odpo": "sign of R, log |R|",
@@ -35,7 +39,8 @@ def named(row: Setting) -> Setting:
     """A row with its margin as the method and the share of labels turned round as its only choice."""
     if row.arm in ("base", "prompted"):
         return row
-    kind = row.method if row.method not in PLAIN or "labels" not in row.overrides else row.overrides["labels"]
+    kind = row.overrides.get("labels", row.method)
+    kind = f"{kind} fast" if float(str(row.config["recipe.lr"])) > RATE else kind
     share = f"{float(str(row.config[FLIPS])):g}"
     return replace(row, method=kind, settings=(("flips", share),), overrides={FLIPS: share})
 
