@@ -85,7 +85,7 @@ def run_cell(folder: Path, present: DictConfig, settings: dict[str, float | None
     cell = RunContext(cfg, folder)
     cell.spec = build(recorded.model(trust=trust, chosen=present.model._target_))
     cell.wording = build(recorded.component("prompts", "prompts", chosen=present.prompts._target_))
-    cell.sampler = build({**recorded.sampling(), **given})
+    cell.sampler = build({**recorded.sampling(), **given}).for_few()
     if (folder / TUNED).is_dir():  # what the run aligned, where it began with instruction tuning
         cell.spec = cell.spec.trained(RunFolder(folder).sound(TUNED))
     return cell

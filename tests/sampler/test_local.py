@@ -45,6 +45,26 @@ def test_an_answer_does_not_depend_on_its_company():
     assert together == alone == backwards
 
 
+@pytest.mark.parametrize("kind", [*FOUR_SHAPES, "qwen3"])
+def test_few_answers_are_those_of_a_run_and_take_passes_of_few_rows(kind, monkeypatch):
+    """No row idles: a pass has the answers' rows, and rounding alone tells the log-probs from a run's."""
+    rows = []
+
+    class Counted(Tile):
+        def __init__(self, model, count, *more):
+            super().__init__(model, count, *more)
+            rows.append(count)
+
+    monkeypatch.setattr(sampling, "Tile", Counted)
+    model, todo = small_model(kind), requests(20)
+    few = sampler(rows=64).for_few()
+    assert [few.sample(model, [request])[0] for request in todo] == sampler().sample(model, todo)
+    assert rows == [1] * 20 + [sampling.TILE]
+    rows.clear()
+    assert few.sample(model, todo[:3]) == sampler().sample(model, todo[:3])
+    assert rows == [3, sampling.TILE]
+
+
 def test_finished_means_the_model_ended_it():
     model = small_model(spread=0.15)
     answers = sampler(max_new_tokens=20).sample(model, requests(60))
