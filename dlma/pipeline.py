@@ -7,9 +7,10 @@ The only file that sees all components. Each function names a stage, what decide
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +131,11 @@ def render(cell: RunContext, prompts: Stage, split: str, sample: int | None = No
     key |= {} if human == "train" else {"human": human}
 
     def write(folder: Path) -> dict:
-        from dlma.prompts.contexts import render_contexts
+        from dlma.prompts.contexts import each_context
 
-        rows = [row for row in _read(prompts, Prompt) if split in (row.split, "all")][:sample]
+        rows = islice((row for row in prompts.rows(Prompt) if split in (row.split, "all")), sample)
         known = {"vocabulary": cell.frozen.vocabulary, "human": human, **limits}
-        found = render_contexts(rows, cell.frozen.tokenizer, cell.wording, **known)
-        return _write(folder, Context, *found)
+        return _write(folder, Context, *each_context(rows, cell.frozen.tokenizer, cell.wording, **known))
 
     return cell.make(cell.store.stage("contexts", key, uses=[prompts], libraries=False), write)
 
@@ -173,7 +173,7 @@ def import_pairs(cell: RunContext, held_out: Stage) -> Stage:
         known = {"held_out": avoid, "vocabulary": cell.frozen.vocabulary, **limits}
         rows, account = read(path, cell.frozen.tokenizer, cell.wording, **known)
         labels = [Label(pair.id, margin, chosen) for pair, margin, chosen in rows] if scored else []
-        shards.write_table(folder / LABELS, records.to_table(Label, labels))
+        shards.write_rows(folder / LABELS, Label, labels)
         return _write(folder, Pair, [row[0] for row in rows] if scored else rows, account)
 
     return cell.make(cell.store.stage("pairs", key, uses=[held_out], libraries=False), write)
@@ -223,8 +223,8 @@ def read_tokens(cell: RunContext, scored: Stage) -> Stage:
     def write(folder: Path) -> dict:
         from dlma.scorer.token_rewards import TokenScorer
 
-        known = [pair for pair in _read(scored, ScoredPair) if pair.positive_under_positive is not None]
-        rows, module = panel.chosen(known), lambda here: TokenScorer(here.scoring(here.cfg.iteration.scorer))
+        scorer = cell.cfg.iteration.scorer
+        rows, module = panel.chosen(scored.rows(ScoredPair)), lambda here: TokenScorer(here.scoring(scorer))
         return {"engine": cell.predict(module, rows, TokenRewards, folder, "tokens")}
 
     key = {"sample": panel.sample, **cell.score_weights}
@@ -235,11 +235,11 @@ def preflight(cell: RunContext, **stages: Stage) -> Stage:
     """Counts of what training takes for granted in the records; stops the run where it does not hold."""
 
     def write(folder: Path) -> dict:
-        from dlma.checks.preflight import inspect, specials_of
+        from dlma.checks.inspection import inspect, specials_of
 
-        kinds = {"prompts": Prompt, "pairs": Pair, "scored": ScoredPair}
+        kinds = {"prompts": Prompt, "contexts": Context, "held_out": Context, "pairs": Pair, "scored": ScoredPair}
         specials = specials_of(cell.base(), cell.wording)
-        return {"counts": inspect(specials, **{n: _read(s, kinds.get(n, Context)) for n, s in stages.items()})}
+        return {"counts": inspect(specials, **{name: stage.rows(kinds[name]) for name, stage in stages.items()})}
 
     key = {"weights": cell.weights["weights"]}
     stage = cell.make(cell.store.stage("preflight", key, uses=list(stages.values()), libraries=False), write)
@@ -364,9 +364,9 @@ def evaluate(cell: RunContext, answers: list[Stage], scored: Stage) -> Stage:
     evaluation = build(cell.cfg.evaluation)
 
     def write(folder: Path) -> dict:
-        pairs = _read(scored, ScoredPair)
-        truth = [Truth(p.id, value) for p, value in zip(pairs, evaluation.truth(pairs), strict=True)]
-        shards.write_table(folder / TRUTH, records.to_table(Truth, truth))
+        known = ((some, evaluation.truth(some)) for some in scored.rows(ScoredPair).parts())
+        truth = (Truth(p.id, value) for some, values in known for p, value in zip(some, values, strict=True))
+        shards.write_rows(folder / TRUTH, Truth, truth)
         rows = evaluation.rows([row for stage in answers for row in _read(stage, Answer)])
         shards.write_table(folder / ROWS, records.to_table(EvalRow, rows))
         return {}
@@ -445,6 +445,6 @@ def _read(stage: Stage, record: type, file: str = ROWS) -> list:
     return records.from_table(record, stage.table(file))
 
 
-def _write(folder: Path, record: type, rows: list, account: Account) -> dict:
-    shards.write_table(folder / ROWS, records.to_table(record, rows))
+def _write(folder: Path, record: type, rows: Iterable, account: Account) -> dict:
+    shards.write_rows(folder / ROWS, record, rows)
     return {"account": asdict(account)}

@@ -150,8 +150,9 @@ class TokenPanel:
     sample: Count = 200
 
     def chosen(self, pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
-        """At most `sample` pairs, evenly taken."""
-        return list(pairs[:: -(-len(pairs) // self.sample)]) if pairs else []
+        """At most `sample` pairs, evenly taken of those with the four log-probs of the self-reward."""
+        known = [place for place, pair in enumerate(pairs) if pair.positive_under_positive is not None]
+        return [pairs[place] for place in known[:: -(-len(known) // self.sample)]] if known else []
 
     def sentiment(self, text: str) -> float:
         """Positive words less negative ones, per word of the text."""

@@ -6,10 +6,11 @@ loses its oldest turns, never its last user turn, and all three sides lose the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeGuard
+from itertools import islice
+from typing import Any, TypeGuard
 
 from dlma.data.text import Tally
 from dlma.errors import BadRow
@@ -23,6 +24,7 @@ LEFT_OUT = "human pair left out"
 HUMAN = ("chosen", "rejected")
 TRIMMED = "oldest turns dropped to fit max_prompt_tokens"
 UNASKED = "turns before the first user turn left out, where a chat begins"
+_TOGETHER = 1024  # prompts that are rendered and encoded at once
 ADVICE = "raise recipe.max_prompt_tokens (model.context, if that is the limit) or data.max_dropped"
 
 
@@ -58,21 +60,49 @@ def render_contexts(
     vocabulary: ids that the model has a row for; a prompt that holds another one is dropped too. None: all
     human: the split ("all": each) whose prompts keep the human pair that came with them; other pairs are not looked at
     """
+    limits: dict[str, Any] = {"seed": seed, "max_prompt_tokens": max_prompt_tokens, "vocabulary": vocabulary}
+    strictness: dict[str, Any] = {"on_bad_row": on_bad_row, "max_dropped": max_dropped}
+    found, account = each_context(prompts, tokenizer, wording, human=human, **limits, **strictness)
+    return list(found), account
+
+
+def each_context(
+    prompts: Iterable[Prompt],
+    tokenizer,
+    wording: Wording,
+    /,
+    *,
+    seed: int,
+    max_prompt_tokens: int,
+    vocabulary: int | None,
+    on_bad_row: str,
+    max_dropped: float,
+    human: str,
+) -> tuple[Iterator[Context], Account]:
+    """The contexts of `render_contexts` as they are asked for, with no more held than some; the account is whole then.
+
+    raises: UserError, where too many are dropped, at the end
+    """
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
-    tally.account.read = len(prompts)
-    rows = [(prompt.id, prompt.turns) for prompt in prompts]
-    fits = fit(rows, tokenizer, wording, seed=seed, max_prompt_tokens=max_prompt_tokens)
-    kept = [
-        (prompt, fitted)
-        for prompt, fitted in zip(prompts, fits, strict=True)
-        if count_fit(fitted, tally, f"prompt {prompt.id}", vocabulary)
-    ]
-    paired = [one for one in kept if human in (one[0].split, "all") and None not in (one[0].chosen, one[0].rejected)]
-    answers = _human_answers(paired, tokenizer, wording, tally, vocabulary)
-    contexts = [_context(prompt, wording, fitted, answers.get(prompt.id, {})) for prompt, fitted in kept]
-    tally.account.kept = len(contexts)
-    tally.stop_if_too_many("prompts", ADVICE)
-    return contexts, tally.account
+
+    def found() -> Iterator[Context]:
+        rest = iter(prompts)
+        while some := list(islice(rest, _TOGETHER)):
+            tally.account.read += len(some)
+            rows = [(prompt.id, prompt.turns) for prompt in some]
+            fits = fit(rows, tokenizer, wording, seed=seed, max_prompt_tokens=max_prompt_tokens)
+            kept = [
+                (prompt, fitted)
+                for prompt, fitted in zip(some, fits, strict=True)
+                if count_fit(fitted, tally, f"prompt {prompt.id}", vocabulary)
+            ]
+            tally.account.kept += len(kept)
+            paired = [one for one in kept if human in (one[0].split, "all")]
+            answers = _human_answers(paired, tokenizer, wording, tally, vocabulary)
+            yield from (_context(prompt, wording, fitted, answers.get(prompt.id, {})) for prompt, fitted in kept)
+        tally.stop_if_too_many("prompts", ADVICE)
+
+    return found(), tally.account
 
 
 def count_fit(fitted: Fitted | BadRow, tally: Tally, where: str, vocabulary: int | None) -> TypeGuard[Fitted]:
@@ -155,6 +185,8 @@ def _human_answers(
     texts: list[str] = []
     paired: list[tuple[Prompt, Fitted]] = []
     for prompt, fitted in rows:
+        if None in (prompt.chosen, prompt.rejected):
+            continue
         with _left_out(tally, prompt):
             answers = [characters.answer(getattr(prompt, name), end) for name in HUMAN]
             texts += [fitted.texts[side] + answer for answer in answers for side in SIDES]

@@ -56,8 +56,12 @@ class StoredRows(Sequence[Any]):
         return self._at(np.array([chosen]))[0]
 
     def __iter__(self) -> Iterator[Any]:
+        return itertools.chain.from_iterable(self.parts())
+
+    def parts(self) -> Iterator[list[Any]]:
+        """The rows in order, some hundreds at a time."""
         for start in range(0, len(self), _TOGETHER):
-            yield from self[start : start + _TOGETHER]
+            yield self[start : start + _TOGETHER]
 
     def taken(self, places: Sequence[int]) -> StoredRows:
         """Some of these rows, by their places here, which rise."""

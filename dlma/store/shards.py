@@ -9,20 +9,22 @@ interrupted, because shards are whole (a row is never appended) and their order 
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dlma import files
+from dlma import files, records
 from dlma.store.fingerprint import canonical
 from dlma.store.owned import ROWS
 
 SCRATCH = "scratch"  # never part of a finished stage
 _ROW_GROUP = 16384
+_TOGETHER = 1024  # records that are rows of a table at once while a file of them is written
 # The Arrow schema is left out: it holds names that differ between a table in memory and one read back.
 _OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "store_schema": False}
 
@@ -53,6 +55,21 @@ def _join(tables: Iterator[pa.Table], path: Path) -> None:
 def write_table(path: Path, table: pa.Table) -> None:
     """Writes the table atomically, with deterministic bytes."""
     files.write_bytes(path, table_bytes(table))
+
+
+def write_rows(path: Path, record: type, rows: Iterable[Any]) -> None:
+    """Writes records as `write_table` does a table of them, with no more held than a row group.
+
+    record: a class without sparse fields: whether one is filled is known at the last row
+    """
+    with files.atomic(path) as draft:
+        _join(_tables(record, iter(rows)), draft)
+
+
+def _tables(record: type, rows: Iterator[Any]) -> Iterator[pa.Table]:
+    yield records.to_table(record, [])  # the columns, where there is no row
+    while some := list(itertools.islice(rows, _TOGETHER)):
+        yield records.to_table(record, some)
 
 
 def read_table(path: Path) -> pa.Table:

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from dlma.app import conf_dir
 from dlma.checks import finding as findings
-from dlma.checks.preflight import CHECKS, Preflight, Specials, inspect
+from dlma.checks.inspection import Specials, inspect
+from dlma.checks.preflight import CHECKS, Preflight
 from dlma.config.build import build
 from dlma.errors import UserError
 from dlma.model import trees

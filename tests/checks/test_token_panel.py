@@ -165,9 +165,12 @@ def test_sentiment_is_good_words_less_bad_ones_per_word():
 
 
 def test_the_sample_is_even_and_no_larger_than_asked():
-    pairs = [scored_pair(i, 0.0) for i in range(10)]
+    pairs = [dataclasses.replace(scored_pair(i, 0.0), positive_under_positive=-1.0) for i in range(10)]
     assert [p.id for p in panel("lab", sample=4).chosen(pairs)] == ["x0", "x3", "x6", "x9"]
     assert panel("lab").chosen(pairs) == pairs and panel("lab").chosen([]) == []
+    given = [scored_pair(i, 0.0) for i in range(10, 20)]  # whose margins are not R: they have no log-probs of it
+    assert panel("lab", sample=4).chosen([*given, *pairs, *given]) == panel("lab", sample=4).chosen(pairs)
+    assert panel("lab").chosen(given) == []
 
 
 def test_coloured_text_is_escaped_blurred_and_says_its_nats():

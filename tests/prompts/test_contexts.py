@@ -1,5 +1,7 @@
 """Contexts under every shape of tokenizer: one BOS, the last turn whole, the same turns on all sides."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,8 @@ from wordings import shipped
 from dlma.data.text import BadRow, prompt_id
 from dlma.errors import UserError
 from dlma.model.tokens import MOVED, answer_ids, encode
-from dlma.prompts.contexts import TOO_LONG, TRIMMED, render_contexts
+from dlma.prompts import contexts as rendering
+from dlma.prompts.contexts import TOO_LONG, TRIMMED, each_context, render_contexts
 from dlma.prompts.wording import Wording
 from dlma.records import Prompt, Turn
 
@@ -197,3 +200,36 @@ def test_an_answers_ids_must_follow_every_context_and_be_the_same_after_each():
         for case in cases:
             with pytest.raises(BadRow, match=reason):
                 answer_ids(contexts, case, 9)
+
+
+def mixed(count: int) -> list[Prompt]:
+    """Prompts some of which are too long, are trimmed, or come with a human pair that can or cannot be used."""
+    kinds = [
+        prompt("short"),
+        prompt("long " * 200),
+        prompt("long " * 200, "answer", "short"),
+        dataclasses.replace(prompt("paired"), chosen="yes", rejected="no"),
+        dataclasses.replace(prompt("paired"), chosen="", rejected="no"),
+    ]
+    return [dataclasses.replace(kinds[place % len(kinds)], id=f"p{place}") for place in range(count)]
+
+
+@pytest.mark.parametrize("together", [1, 2, 7, 22, 23])
+def test_contexts_are_the_same_however_many_are_made_at_once(monkeypatch, together):
+    limits = {"limit": 100, "max_dropped": 1.0}
+    whole, account = render(mixed(23), **limits)
+    monkeypatch.setattr(rendering, "_TOGETHER", together)
+    assert render(mixed(23), **limits) == (whole, account)
+    assert account.read == 23 and account.kept == len(whole) == 18 and len(account.trimmed) == 2
+
+
+def test_contexts_are_made_as_they_are_asked_for_and_too_many_bad_ones_are_told_at_the_end(monkeypatch):
+    monkeypatch.setattr(rendering, "_TOGETHER", 4)
+    asked: list[Prompt] = []
+    rows = (asked.append(row) or row for row in mixed(23))
+    limits = {"seed": 0, "max_prompt_tokens": 100, "vocabulary": None, "human": "train"}
+    found, account = each_context(rows, tokenizer("llama"), shipped(), on_bad_row="drop", max_dropped=0.2, **limits)
+    assert (asked, account.read) == ([], 0)
+    assert next(found).prompt_id == "p0" and len(asked) == 4
+    with pytest.raises(UserError, match="prompts: 5 of 23 rows cannot be used"):
+        list(found)

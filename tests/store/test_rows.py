@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dlma import records
 from dlma.records import Label
-from dlma.store import shards
+from dlma.store import rows, shards
 from dlma.store.rows import StoredRows, taken
 from dlma.store.store import Store
 
@@ -39,10 +39,18 @@ def test_it_is_a_sequence_like_a_list(stored):
         stored[23]
 
 
+@pytest.mark.parametrize("together", [1, 4, 5, 22, 23, 24])
+def test_the_parts_are_the_rows_in_order(stored, monkeypatch, together):
+    monkeypatch.setattr(rows, "_TOGETHER", together)
+    parts = list(stored.parts())
+    assert [row for part in parts for row in part] == ROWS
+    assert {len(part) for part in parts[:-1]} <= {together} and 0 < len(parts[-1]) <= together
+
+
 def test_rows_that_are_taken_are_those_of_a_list_and_may_be_taken_again(stored):
     places = list(range(1, 23, 3))
-    for rows in (stored, ROWS):
-        some = taken(rows, places)
+    for whole in (stored, ROWS):
+        some = taken(whole, places)
         assert list(some) == [ROWS[place] for place in places] and some[2:4] == [ROWS[7], ROWS[10]]
         assert list(taken(some, [0, 2])) == [ROWS[1], ROWS[7]]
     assert list(taken(stored, [])) == []

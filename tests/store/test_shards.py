@@ -1,11 +1,14 @@
 """Shards: their order, their damage, and bytes that do not depend on how the work was cut."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from store_kit import spoil
 
-from dlma import files
+from dlma import files, records
+from dlma.errors import UserError
+from dlma.records import Label
 from dlma.store import shards
 
 
@@ -50,6 +53,50 @@ def test_a_part_of_the_shards_is_held_while_they_are_joined_and_the_bytes_are_th
     path = shards.merge_shards(tmp_path, len(sizes))
     assert path.read_bytes() == shards.table_bytes(whole)
     assert pq.ParquetFile(path).num_row_groups in (-(-begin // 7), 1)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 6, 7, 8, 13, 14, 15, 21, 40])
+def test_records_that_come_one_by_one_have_the_bytes_of_a_table_of_them(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(shards, "_ROW_GROUP", 7)
+    monkeypatch.setattr(shards, "_TOGETHER", 3)
+    labels = [Label(f"row {row % 5}", row / 7, "positive") for row in range(rows)]
+    shards.write_rows(tmp_path / "rows.parquet", Label, iter(labels))
+    assert (tmp_path / "rows.parquet").read_bytes() == shards.table_bytes(records.to_table(Label, labels))
+
+
+@pytest.mark.parametrize("rows", [16383, 16384, 16385, 40000])
+def test_rows_of_several_pages_and_groups_have_those_bytes_too(tmp_path, rows):
+    ids = np.arange(64)
+    tables = (pa.table({"ids": [ids + row for row in range(i, min(rows, i + 1024))]}) for i in range(0, rows, 1024))
+    whole = pa.table({"ids": [ids + row for row in range(rows)]})
+    shards._join(tables, tmp_path / "rows.parquet")
+    assert (tmp_path / "rows.parquet").read_bytes() == shards.table_bytes(whole)
+
+
+def test_no_more_is_asked_for_than_a_row_group_and_a_part_before_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "_ROW_GROUP", 7)
+    monkeypatch.setattr(shards, "_TOGETHER", 3)
+    asked, held = [], []
+    write = pq.ParquetWriter.write_table
+    monkeypatch.setattr(
+        pq.ParquetWriter,
+        "write_table",
+        lambda self, table, **options: (held.append(len(asked)), write(self, table, **options)),
+    )
+    rows = (asked.append(row) or Label(f"row {row}", 0.0, "positive") for row in range(40))
+    shards.write_rows(tmp_path / "rows.parquet", Label, rows)
+    assert held[:5] == [9, 15, 24, 30, 36]  # whole parts of three, one row at least beyond each group of seven
+    assert len(held) == 6 and held[5] == 40
+
+
+def test_an_error_among_the_records_leaves_no_file(tmp_path):
+    def rows():
+        yield Label("row", 0.0, "positive")
+        raise UserError("too many are bad")
+
+    with pytest.raises(UserError, match="too many are bad"):
+        shards.write_rows(tmp_path / "rows.parquet", Label, rows())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("harm", ["bit", "cut", "no seal", "empty seal"])
