@@ -252,16 +252,17 @@ def _spoken(network: Any, tokenizer: Any, wording: Wording | DictConfig) -> Word
 
 def _contexts(model: LanguageModel, wording: Wording, prompts: Iterable, options: DictConfig) -> list[Context]:
     from dlma.config.build import build
-    from dlma.data.split import distinct_prompts
+    from dlma.data.split import Prompts
     from dlma.data.text import Tally
     from dlma.prompts.contexts import render_contexts
 
     strictness = {name: options.data[name] for name in ("on_bad_row", "max_dropped")}
-    texts = (prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts)
-    rows = ((f"prompt {number}", {"prompt": text}) for number, text in enumerate(texts))
+    texts = [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+    rows = [(f"prompt {number}", {"prompt": text}) for number, text in enumerate(texts)]
     tally = Tally(**strictness)
     parse = build(options.data.format).found  # all are trained on:
-    kept = distinct_prompts(rows, parse, tally, source="prompts", max_words=None, validation_share=0.0, test_share=0.0)
+    shares: dict[str, Any] = {"validation_share": 0.0, "test_share": 0.0}
+    kept = list(Prompts(lambda: rows, parse, tally, source="prompts", max_words=None, **shares))
     _tell("prompts", tally.account)
     limits = {"seed": options.seed, "max_prompt_tokens": options.recipe.max_prompt_tokens}
     known = {"vocabulary": model.vocabulary, **limits, **strictness}

@@ -110,8 +110,8 @@ class InstructionTuning(TrainingRule):
         merge.check(self.model)  # before any work: an adapter is merged at the end
         prompts, account = self.data.read()
         examples, used = self.examples([prompt for prompt in prompts if prompt.split == "train"])
+        account.dropped |= {"held out": account.kept - used.read, **used.dropped}
         account.kept = used.kept
-        account.dropped |= {"held out": len(prompts) - used.read, **used.dropped}
         account.trimmed |= used.trimmed
         self.train_on(self.items(examples), runtime, folder, listen)
         return account

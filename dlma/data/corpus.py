@@ -6,10 +6,10 @@ from typing import Any
 
 from dlma.config.schema import Component
 from dlma.data.sources import Source
-from dlma.data.split import read_prompts
+from dlma.data.split import Prompts, read_prompts
 from dlma.data.text import Tally
 from dlma.ranges import Count, InnerShare, PartialShare, Share, TwoOrMore
-from dlma.records import Account, Prompt
+from dlma.records import Account
 
 
 class Corpus:
@@ -60,7 +60,7 @@ class Corpus:
         """The hub's commit, or the sha256 of the files' bytes."""
         return self.source.fingerprint()
 
-    def read(self) -> tuple[list[Prompt], Account]:
-        """All prompts with their splits, in file order, and the account of the rows."""
+    def read(self) -> tuple[Prompts, Account]:
+        """All prompts with their splits, in file order, read anew as they are gone through; the account of the rows."""
         tally = Tally(on_bad_row=self.on_bad_row, max_dropped=self.max_dropped)
-        return read_prompts(self.source.rows(), self.format.found, tally, source=self.source.path, **self.sizes)
+        return read_prompts(self.source.rows, self.format.found, tally, source=self.source.path, **self.sizes)

@@ -25,6 +25,7 @@ TABLES = (".csv", ".csv.gz", ".parquet")
 SUFFIXES = (*text.SUFFIXES, *TABLES)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LONGEST_CELL = 2**31 - 1  # characters; Python's own limit, 131072, is less than a long conversation
+_TOGETHER = 1024  # rows of a Parquet file that are held at once
 _SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves
 # What Parquet can hold and Python cannot: text that is no UTF-8, dates and durations out of range, unknown time zones.
 _NOT_IN_PYTHON = (ValueError, OverflowError, LookupError)
@@ -163,7 +164,7 @@ def _parquet_rows(file: Path) -> Iterator[tuple[str, dict]]:
     try:
         table = pq.ParquetFile(file)
         _refuse_doubles(file, table.schema_arrow.names)
-        found = (row for batch in table.iter_batches() for row in batch.to_pylist())
+        found = (row for batch in table.iter_batches(_TOGETHER) for row in batch.to_pylist())
         yield from ((f"{file}, row {number}", row) for number, row in enumerate(found, start=1))
     except (pa.ArrowException, OSError, *_NOT_IN_PYTHON) as reason:
         raise UserError(f"{file}: not a readable Parquet file ({_first(reason)})") from None

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from heapq import nsmallest
+from itertools import compress
 from typing import Any
 
 from dlma.data.text import BadRow, Tally, check_prompt, prompt_id
@@ -36,6 +39,7 @@ class Found:
     trimmed: tuple[str, ...] = ()
 
 
+Rows = Callable[[], Iterable[tuple[str, dict]]]
 Parse = Callable[[dict], Found | list[Found]]  # a row may hold several pairs
 
 
@@ -53,7 +57,7 @@ def split_of(prompt: str, *, validation_share: float, test_share: float) -> str:
 
 
 def read_prompts(
-    rows: Iterable[tuple[str, dict]],
+    rows: Rows,
     parse: Parse,
     tally: Tally,
     *,
@@ -63,45 +67,138 @@ def read_prompts(
     validation_share: float,
     test_share: float,
     every_pair: bool = False,
-) -> tuple[list[Prompt], Account]:
+) -> tuple[Prompts, Account]:
     """Prompts in file order and the account; `read` is `kept` plus everything dropped.
 
+    rows: gives (where, row) of each, in order, as often as it is called
     every_pair: each human pair of a prompt is a prompt of its own, in the split of its text
     """
     sizes: dict[str, Any] = {"max_words": max_words, "validation_share": validation_share, "test_share": test_share}
-    prompts = distinct_prompts(rows, parse, tally, source=source, every_pair=every_pair, **sizes)
-    return _fill(_subset(prompts, max_prompts, tally), source), tally.account
+    prompts = Prompts(rows, parse, tally, source=source, every_pair=every_pair, **sizes)
+    prompts.limit(max_prompts, tally)
+    prompts.fill()
+    return prompts, tally.account
 
 
-def distinct_prompts(
-    rows: Iterable[tuple[str, dict]],
-    parse: Parse,
-    tally: Tally,
-    *,
-    source: str,
-    max_words: int | None,
-    validation_share: float,
-    test_share: float,
-    every_pair: bool = False,
-) -> list[Prompt]:
-    """The usable prompts in order, each once, with the split that its text gives it; what is not is counted."""
-    prompts: dict[str, Prompt] = {}
-    shares = {"validation_share": validation_share, "test_share": test_share}
-    for where, row in rows:
-        try:
-            several = _usable(parse(row), max_words)
-        except BadRow as reason:
-            tally.account.read += 1
-            tally.drop(where, str(reason))
-            continue
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
-        for found in several:
-            tally.account.read += 1
-            _add(prompts, found, tally, where, every_pair=every_pair, **shares)
-    tally.account.kept = len(prompts)
-    tally.stop_if_too_many(source, "mend the rows or raise data.max_dropped")
-    return list(prompts.values())
+class Prompts:
+    """The usable prompts in order, each once, with the split that its text gives it; what is not usable is counted.
+
+    The rows are gone through once to count them, and anew each time that the prompts are. What is held of a prompt
+    besides is its name, and the human pair that a later row brings it.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        parse: Parse,
+        tally: Tally,
+        *,
+        source: str,
+        max_words: int | None,
+        validation_share: float,
+        test_share: float,
+        every_pair: bool = False,
+    ) -> None:
+        self.source = source
+        self._rows, self._parse = rows, parse
+        self._max_words, self._every_pair = max_words, every_pair
+        self._shares = {"validation_share": validation_share, "test_share": test_share}
+        self._names, self._texts = array("Q"), array("Q")  # 64 bits in place of 16 hex digits
+        self._brought: dict[int, Found] = {}
+        self._moved: dict[str, str] = {}
+        self._count(tally)
+        self._taken = bytearray(b"\1") * len(self._names)
+        tally.account.kept = len(self._names)
+        tally.stop_if_too_many(source, "mend the rows or raise data.max_dropped")
+
+    def __iter__(self) -> Iterator[Prompt]:
+        count = 0
+        for _, several in self._several():
+            for found in several if isinstance(several, list) else []:
+                name, text = self._named(found)
+                if count == len(self._names) or int(name, 16) != self._names[count]:
+                    continue  # it was there before
+                count += 1
+                if self._taken[count - 1]:
+                    pair = self._brought.get(int(name, 16), found)
+                    split = self._moved.get(text) or split_of(text, **self._shares)
+                    yield Prompt(name, found.turns, split, found.category, pair.chosen, pair.rejected)
+        if count < len(self._names):
+            raise UserError(f"{self.source}: the rows have changed while they were read; start again")
+
+    def __len__(self) -> int:
+        return sum(self._taken)
+
+    def limit(self, most: int | None, tally: Tally) -> None:
+        """Leave all but the prompts with the smallest places: a smaller limit takes a subset of a larger one."""
+        if most is None or len(self._names) <= most:
+            return
+        for _ in range(len(self._names) - most):
+            tally.skip(BEYOND)
+        tally.account.kept = most
+        self._taken = bytearray(len(self._names))
+        for place in nsmallest(most, range(len(self._names)), key=lambda i: position(_spelt(self._names[i]), "subset")):
+            self._taken[place] = True
+
+    def fill(self) -> None:
+        """No empty test or training split: the prompt nearest to the border is moved, with all pairs of its text."""
+        given: dict[str, str] = {}
+        splits = set()
+        for text in map(_spelt, compress(self._texts, self._taken)):
+            given[text] = split_of(text, **self._shares)
+            splits.add(given[text])
+            if {"test", "train"} <= splits:
+                return
+        order = sorted(given, key=lambda text: position(text, "split"))
+        if len(order) < 2:
+            raise UserError(f"{self.source}: one usable prompt; it takes at least 2, one to train on, one to test on")
+        for split, nearest in (("test", order[0]), ("train", order[-1])):
+            if split not in {**given, **self._moved}.values():
+                self._moved[nearest] = split
+
+    def _several(self) -> Iterator[tuple[str, list[Found] | BadRow]]:
+        """Where each row is, and what it holds, or why it cannot be used."""
+        for where, row in self._rows():
+            try:
+                several: list[Found] | BadRow = _usable(self._parse(row), self._max_words)
+            except BadRow as reason:
+                several = reason
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from None
+            yield where, several
+
+    def _named(self, found: Found) -> tuple[str, str]:
+        """The ids of the prompt and of its text."""
+        text = prompt_id(found.turns)
+        return content_id(text, found.chosen or "", found.rejected or "") if self._every_pair else text, text
+
+    def _count(self, tally: Tally) -> None:
+        paired, bare = set[int](), set[int]()  # names, with a human pair and without one
+        for where, several in self._several():
+            if isinstance(several, BadRow):
+                tally.account.read += 1
+                tally.drop(where, str(several))
+                continue
+            for found in several:
+                tally.account.read += 1
+                spelt, text = self._named(found)
+                name, whole = int(spelt, 16), None not in (found.chosen, found.rejected)
+                if name in paired or name in bare:
+                    tally.skip(DUPLICATE)
+                    if whole and name in bare:  # a prompt without a pair takes the one that came with its duplicate
+                        self._brought[name] = found
+                        bare.remove(name)
+                        paired.add(name)
+                    continue
+                (paired if whole else bare).add(name)
+                for reason in found.trimmed:
+                    tally.trim(where, reason)
+                self._names.append(name)
+                self._texts.append(int(text, 16))
+
+
+def _spelt(name: int) -> str:
+    return f"{name:016x}"
 
 
 def _usable(parsed: Found | list[Found], max_words: int | None) -> list[Found]:
@@ -110,28 +207,6 @@ def _usable(parsed: Found | list[Found], max_words: int | None) -> list[Found]:
     for found in several:
         check_prompt(found.turns)
     return [_within(found, max_words) for found in several]
-
-
-def _add(
-    prompts: dict[str, Prompt],
-    found: Found,
-    tally: Tally,
-    where: str,
-    *,
-    every_pair: bool,
-    validation_share: float,
-    test_share: float,
-) -> None:
-    text = prompt_id(found.turns)
-    name = content_id(text, found.chosen or "", found.rejected or "") if every_pair else text
-    if name in prompts:
-        tally.skip(DUPLICATE)
-        prompts[name] = _with_pair(prompts[name], found)
-        return
-    for reason in found.trimmed:
-        tally.trim(where, reason)
-    split = split_of(text, validation_share=validation_share, test_share=test_share)
-    prompts[name] = Prompt(name, found.turns, split, found.category, found.chosen, found.rejected)
 
 
 def _within(found: Found, max_words: int | None) -> Found:
@@ -145,36 +220,3 @@ def _within(found: Found, max_words: int | None) -> Found:
     if not starts:
         raise BadRow(TOO_MANY_WORDS)
     return dataclasses.replace(found, turns=found.turns[starts[0] :], trimmed=(*found.trimmed, SHORTENED))
-
-
-def _with_pair(prompt: Prompt, found: Found) -> Prompt:
-    """A prompt that has no human pair takes the one that came with its duplicate."""
-    if None not in (prompt.chosen, prompt.rejected) or None in (found.chosen, found.rejected):
-        return prompt
-    return dataclasses.replace(prompt, chosen=found.chosen, rejected=found.rejected)
-
-
-def _subset(prompts: list[Prompt], max_prompts: int | None, tally: Tally) -> list[Prompt]:
-    """The prompts with the smallest places, in file order: a smaller limit takes a subset of a larger one."""
-    if max_prompts is None or len(prompts) <= max_prompts:
-        return prompts
-    taken = {p.id for p in sorted(prompts, key=lambda p: position(p.id, "subset"))[:max_prompts]}
-    for _ in range(len(prompts) - max_prompts):
-        tally.skip(BEYOND)
-    tally.account.kept = max_prompts
-    return [p for p in prompts if p.id in taken]
-
-
-def _fill(prompts: list[Prompt], source: str) -> list[Prompt]:
-    """No empty test or training split: the prompt nearest to the border is moved, with all pairs of its text."""
-    if {"test", "train"} <= {p.split for p in prompts}:
-        return prompts
-    texts = [prompt_id(p.turns) for p in prompts]
-    order = sorted(set(texts), key=lambda text: position(text, "split"))
-    if len(order) < 2:
-        raise UserError(f"{source}: one usable prompt; it takes at least 2, one to train on, one to test on")
-    for split, nearest in (("test", order[0]), ("train", order[-1])):
-        if all(p.split != split for p in prompts):
-            pairs = zip(prompts, texts, strict=True)
-            prompts = [dataclasses.replace(p, split=split) if text == nearest else p for p, text in pairs]
-    return prompts

@@ -13,7 +13,9 @@ import lzma
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from dlma.errors import BadRow, UserError, few
 from dlma.records import Account, Turn, content_id
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".json", ".json.gz", ".json.xz")
+_PART = 1 << 20  # bytes that are hashed at once
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")
 _BESIDE_A_TURN = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
@@ -89,9 +92,10 @@ def fingerprint(path: str, *, suffixes: Sequence[str] = SUFFIXES) -> str:
     """sha256 over the bytes of the file or files; what a stage's key needs beside the path."""
     digest = hashlib.sha256()
     for file in files_of(path, suffixes=suffixes):
-        content = _bytes_of(file)
-        digest.update(f"{len(content)}:".encode())
-        digest.update(content)
+        with _readable(file), file.open("rb") as content:
+            digest.update(f"{file.stat().st_size}:".encode())
+            while part := content.read(_PART):
+                digest.update(part)
     return digest.hexdigest()
 
 
@@ -103,33 +107,45 @@ def read_rows(path: str) -> Iterator[tuple[str, dict]]:
 
 def unpacked(file: Path) -> bytes:
     """A file's bytes, unpacked where they begin as gzip or xz does."""
-    content = _bytes_of(file)
-    try:
-        if content[:2] == b"\x1f\x8b":
-            return gzip.decompress(content)
-        return lzma.decompress(content) if content[:6] == b"\xfd7zXZ\x00" else content
-    except (EOFError, OSError, zlib.error, lzma.LZMAError):
-        kind = "gzip" if content[:1] == b"\x1f" else "xz"
-        raise UserError(f"{file}: the {kind} data is damaged or cut short; copy the file again") from None
+    return b"".join(_lines(file))
 
 
-def _bytes_of(file: Path) -> bytes:
+def _lines(file: Path) -> Iterator[bytes]:
+    """The same, a line at a time, each with its end."""
+    with _readable(file), file.open("rb") as packed:
+        head = packed.read(6)
+        packed.seek(0)
+        kind = "gzip" if head[:2] == b"\x1f\x8b" else "xz" if head == b"\xfd7zXZ\x00" else ""
+        readers: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "xz": lzma.open, "": nullcontext}
+        try:
+            with readers[kind](packed) as content:
+                yield from content
+        except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError):
+            raise UserError(f"{file}: the {kind} data is damaged or cut short; copy the file again") from None
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Says in a line that a file cannot be read."""
     try:
-        return file.read_bytes()
+        yield
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 def rows_of(file: Path) -> Iterator[tuple[str, dict]]:
     """(where, row) for each object of one JSON-lines file or JSON list."""
-    content = unpacked(file).removeprefix(b"\xef\xbb\xbf")
-    if not content.strip():
-        raise UserError(f"{file}: the file is empty")
-    if content.lstrip()[:1] == b"[":
-        items: Iterator = iter(enumerate(_loads(str(file), content), start=1))
+    lines = _lines(file)
+    begun = [next(lines, b"").removeprefix(b"\xef\xbb\xbf")]
+    while not begun[-1].strip():
+        if not (line := next(lines, b"")):
+            raise UserError(f"{file}: the file is empty")
+        begun.append(line)
+    if begun[-1].lstrip()[:1] == b"[":
+        items: Iterator = iter(enumerate(_loads(str(file), b"".join([*begun, *lines])), start=1))
     else:
-        lines = enumerate(content.split(b"\n"), start=1)
-        items = ((n, _loads(f"{file}, row {n}", line)) for n, line in lines if line.strip())
+        told = ((n, line.removesuffix(b"\n")) for n, line in enumerate(chain(begun, lines), start=1))
+        items = ((n, _loads(f"{file}, row {n}", line)) for n, line in told if line.strip())
     for number, row in items:
         where = f"{file}, row {number}"
         if not isinstance(row, dict):

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dlma.config.schema import Component
-from dlma.data.split import Found, read_prompts
+from dlma.data.split import Found, Prompts, read_prompts
 from dlma.data.text import Tally, conversation, rows_of, unpacked
 from dlma.errors import UserError
 from dlma.ranges import InnerShare, PartialShare, Share, TwoOrMore
-from dlma.records import Account, Prompt, content_id
+from dlma.records import Account, content_id
 
 COLUMN = "prompt"
 
@@ -61,13 +61,13 @@ class WheelCorpus:
         """A hash of what the files must be; nothing is read for it."""
         return content_id(*(f"{name}\x1e{part.sha256}" for name, part in self.parts.items()))
 
-    def read(self) -> tuple[list[Prompt], Account]:
-        """All prompts with their splits, in file order, and the account of the rows.
+    def read(self) -> tuple[Prompts, Account]:
+        """All prompts with their splits, in file order, read anew as they are gone through; the account of the rows.
 
         raises: NotFetched where the wheel is not at hand
         """
         tally = Tally(on_bad_row=self.on_bad_row, max_dropped=self.max_dropped)
-        return read_prompts(self._rows(), _found, tally, source=str(self.wheel), **self.sizes)
+        return read_prompts(self._rows, _found, tally, source=str(self.wheel), **self.sizes)
 
     def _rows(self) -> Iterator[tuple[str, dict]]:
         for category, part in self.parts.items():

@@ -151,7 +151,7 @@ class DryRunContext(RunContext):
         """Training prompts with their lengths, and held-out ones, read from the data."""
         from dlma.prompts.contexts import render_contexts
 
-        found, _ = self.data.read()
+        found = list(self.data.read()[0])
         train = [row for row in found if row.split == "train"]
         held_out = sum(row.split == self.cfg.evaluation.split for row in found)
         limit = self.cfg.recipe.max_prompt_tokens

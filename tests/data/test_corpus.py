@@ -50,7 +50,8 @@ def preset(name):
 
 def read(name, path, **changes):
     node = OmegaConf.create(OmegaConf.to_container(preset(name).data))  # open to keys, as on the command line
-    return build(OmegaConf.merge(node, {"path": str(path), **changes})).read()
+    prompts, account = build(OmegaConf.merge(node, {"path": str(path), **changes})).read()
+    return list(prompts), account
 
 
 @pytest.mark.parametrize("name", PRESETS)

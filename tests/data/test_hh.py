@@ -35,7 +35,8 @@ TALK = "\n\nHuman: How do I bake?\n\nAssistant: With flour.\n\nHuman: And then?\
 
 
 def read(path, **changes):
-    return Corpus(path=str(path), format=HH(), **{**SETTINGS, **changes}).read()
+    prompts, account = Corpus(path=str(path), format=HH(), **{**SETTINGS, **changes}).read()
+    return list(prompts), account
 
 
 def write(folder, rows, name="pairs.jsonl.gz"):

@@ -30,7 +30,8 @@ SETTINGS = {
 
 def read(path, prompt_column="prompt", category_column="category", **changes):
     columns = Columns(prompt_column=prompt_column, category_column=category_column, category=None)
-    return Corpus(path=str(path), format=columns, **{**SETTINGS, **changes}).read()
+    prompts, account = Corpus(path=str(path), format=columns, **{**SETTINGS, **changes}).read()
+    return list(prompts), account
 
 
 def write(folder, rows, name="rows.jsonl"):
@@ -273,9 +274,9 @@ def test_a_missing_file_and_an_empty_folder_are_named(tmp_path):
 def test_a_locked_file_is_named(tmp_path, monkeypatch):
     path = write(tmp_path, [{"prompt": "a"}])
 
-    def locked(self):
+    def locked(self, mode):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "read_bytes", locked)
+    monkeypatch.setattr(Path, "open", locked)
     with pytest.raises(UserError, match=rf"^{path}: cannot be read \(Permission denied\)"):
         read(path)

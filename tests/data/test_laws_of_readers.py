@@ -102,9 +102,10 @@ def test_any_row_is_a_prompt_or_a_reason_in_one_line(name, row):
 def test_every_row_of_a_file_is_kept_or_counted(rows, on_bad_row):
     tally = Tally(on_bad_row=on_bad_row, max_dropped=1.0)
     shares = {"max_words": 5, "max_prompts": None, "validation_share": 0.1, "test_share": 0.2}
-    numbered = ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+    numbered = [(f"row {number}", row) for number, row in enumerate(rows, start=1)]
     try:
-        prompts, account = read_prompts(numbered, FORMATS["columns"].found, tally, source="file", **shares)
+        found, account = read_prompts(lambda: numbered, FORMATS["columns"].found, tally, source="file", **shares)
+        prompts = list(found)
     except UserError as reason:
         assert one_line(reason).startswith(("row ", "file: "))
         return

@@ -27,7 +27,8 @@ SETTINGS = {
 def read(folder, rows, prefer="safer", **changes):
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Corpus(path=str(path), format=PkuSafeRlhf(prefer=prefer), **{**SETTINGS, **changes}).read()
+    prompts, account = Corpus(path=str(path), format=PkuSafeRlhf(prefer=prefer), **{**SETTINGS, **changes}).read()
+    return list(prompts), account
 
 
 @pytest.mark.parametrize("release", [older, present])

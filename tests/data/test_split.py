@@ -1,5 +1,7 @@
 """Duplicates, nested subsets and splits by prompt hash."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ from dlma.data.split import (
 )
 from dlma.data.text import BadRow, Tally, prompt_id
 from dlma.errors import UserError
-from dlma.records import Turn
+from dlma.records import Turn, content_id
 
 SHARES = {"validation_share": 0.1, "test_share": 0.2}
 
@@ -26,11 +28,12 @@ def user(text):
 
 
 def read(texts, *, max_words=None, max_prompts=None, on_bad_row="drop", max_dropped=0.2, parse=None, **options):
-    rows = ((f"row {i}", {"text": text}) for i, text in enumerate(texts, start=1))
+    rows = [(f"row {i}", {"text": text}) for i, text in enumerate(texts, start=1)]
     tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
     parse = parse or (lambda row: Found(user(row["text"])))
     sizes = {"max_words": max_words, "max_prompts": max_prompts, **SHARES, **options}
-    return read_prompts(rows, parse, tally, source="file", **sizes)
+    prompts, account = read_prompts(lambda: rows, parse, tally, source="file", **sizes)
+    return list(prompts), account
 
 
 def test_one_text_has_one_id_whatever_its_case_space_and_unicode_form():
@@ -187,3 +190,76 @@ def test_unknown_row_policies_are_refused():
         Tally(on_bad_row="warn", max_dropped=0.2)
     with pytest.raises(UserError, match=r"data.max_dropped"):
         Tally(on_bad_row="drop", max_dropped=20)
+
+
+# Of any number of rows
+
+
+def long_rows(count, changed=None):
+    """Rows of ten thousand letters each, that are made as they are read."""
+    for i in range(count):
+        yield f"row {i}", {"text": f"question {changed if i == 5 and changed else i} " + "x" * 10_000}
+
+
+def every_prompt(rows):
+    tally = Tally(on_bad_row="drop", max_dropped=0.2)
+    return read_prompts(
+        rows, lambda row: Found(user(row["text"])), tally, source="file", max_words=None, max_prompts=None, **SHARES
+    )[0]
+
+
+def test_prompts_are_the_same_each_time_and_none_is_held():
+    tracemalloc.start()
+    prompts = every_prompt(lambda: long_rows(500))
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 500 * 100 and most < 500 * 1000  # bytes, of texts of 5 MB
+    once, again = ([(prompt.id, prompt.split) for prompt in prompts] for _ in range(2))
+    assert once == again and len(once) == len(prompts) == 500
+
+
+@pytest.mark.parametrize("then", [lambda: long_rows(499), lambda: long_rows(500, changed=900)])
+def test_rows_that_change_while_they_are_read_are_told_in_a_line(then):
+    times = iter([lambda: long_rows(500), then])
+    prompts = every_prompt(lambda: next(times)())
+    with pytest.raises(UserError, match=r"^file: the rows have changed while they were read; start again$"):
+        list(prompts)
+
+
+ROW = st.tuples(st.sampled_from("abcdefg "), st.sampled_from([None, "", "x", "y"]), st.sampled_from([None, "x"]))
+
+
+@settings(max_examples=150)
+@given(st.lists(ROW, max_size=12), st.booleans(), st.none() | st.integers(2, 5))
+def test_whole_prompts_in_a_list_give_the_same(rows, every_pair, most):
+    """Against the plain way: a dictionary of prompts, sorted and moved afterwards."""
+    tally = Tally(on_bad_row="drop", max_dropped=1.0)
+    numbered = [("row", {"text": text, "pair": pair}) for text, *pair in rows]
+
+    def parse(row):
+        return Found(user(row["text"]), None, *row["pair"])
+
+    sizes = {"max_words": None, "max_prompts": most, "every_pair": every_pair, **SHARES}
+    plain: dict[str, tuple] = {}
+    for text, one, other in rows:
+        name = prompt_id(user(text))
+        name = content_id(name, one or "", other or "") if every_pair else name
+        if text != " " and (name not in plain or (None in plain[name][1:] and None not in (one, other))):
+            plain[name] = (text, one, other)
+    taken = sorted(plain, key=lambda name: position(name, "subset"))[:most]
+    places = sorted({prompt_id(user(plain[name][0])) for name in taken}, key=lambda text: position(text, "split"))
+    try:
+        prompts, account = read_prompts(lambda: numbered, parse, tally, source="file", **sizes)
+    except UserError:
+        assert len(places) < 2
+        return
+    found = list(prompts)
+    assert [(p.id, p.turns[0].content, p.chosen, p.rejected) for p in found] == [
+        (name, *row) for name, row in plain.items() if name in taken
+    ]
+    splits = {text: split_of(text, **SHARES) for text in places}
+    for split, moved in (("test", places[0]), ("train", places[-1])):
+        splits[moved] = splits[moved] if split in splits.values() else split
+    assert [p.split for p in found] == [splits[prompt_id(p.turns)] for p in found]
+    assert (account.read, account.kept) == (len(rows), len(found))
+    assert account.read == account.kept + sum(account.dropped.values())

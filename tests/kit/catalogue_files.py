@@ -95,7 +95,7 @@ def prompts(texts: list[str], where: str = "p.jsonl", **tally: object) -> Case:
     sizes = {"max_words": None, "max_prompts": None, "validation_share": 0.1, "test_share": 0.1}
     parse = Columns(prompt_column="prompt", category_column="category", category=None).found
     account = {"on_bad_row": "drop", "max_dropped": 0.2, **tally}
-    return lambda folder: split.read_prompts(rows, parse, Tally(**account), source=where, **sizes)
+    return lambda folder: split.read_prompts(lambda: rows, parse, Tally(**account), source=where, **sizes)
 
 
 def weights(shapes: dict[str, list[int]], cut: int = 0) -> bytes:
