@@ -168,13 +168,12 @@ def import_pairs(cell: RunContext, held_out: Stage) -> Stage:
     key = {**scientific(cell.prompts), **limits, "scored": scored, **content}
 
     def write(folder: Path) -> dict:
-        read: Callable[..., Any] = imported.imported_margins if scored else imported.imported_pairs
-        avoid = {row.prompt_id for row in _read(held_out, Context)}
+        avoid = held_out.table().column("prompt_id").to_pylist()
         known = {"held_out": avoid, "vocabulary": cell.frozen.vocabulary, **limits}
-        rows, account = read(path, cell.frozen.tokenizer, cell.wording, **known)
-        labels = [Label(pair.id, margin, chosen) for pair, margin, chosen in rows] if scored else []
-        shards.write_rows(folder / LABELS, Label, labels)
-        return _write(folder, Pair, [row[0] for row in rows] if scored else rows, account)
+        found = imported.FilePairs(path, cell.frozen.tokenizer, cell.wording, with_margin=scored, **known)
+        account = _write(folder, Pair, found, found.account)
+        shards.write_rows(folder / LABELS, Label, found.labels)
+        return account
 
     return cell.make(cell.store.stage("pairs", key, uses=[held_out], libraries=False), write)
 

@@ -14,12 +14,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dlma import records
 from dlma.data import sources, text
 from dlma.data.jsonl import CUT_ANSWER, answered, without_answer
 from dlma.data.preference_forms import in_our_columns
@@ -33,6 +35,7 @@ from dlma.records import Account, Pair, Turn, content_id, from_table, schema
 
 SUFFIXES = sources.SUFFIXES
 ANSWERS = ("positive", "negative")
+_TOGETHER = 1024  # rows that are looked at at once
 LARGEST = 1_000_000_000  # nats: a margin beyond it would overflow the loss
 DUPLICATE = "duplicate pair"
 HELD_OUT = "prompt held out from training"
@@ -53,54 +56,45 @@ class _Limits(NamedTuple):
     vocabulary: int | None
 
 
-def imported_pairs(
-    path: str,
-    tokenizer,
-    wording: Wording,
-    /,
-    *,
-    seed: int,
-    max_prompt_tokens: int,
-    max_response_tokens: int,
-    held_out: Collection[str] = (),
-    vocabulary: int | None = None,
-    on_bad_row: str = "drop",
-    max_dropped: float = 0.2,
-) -> tuple[list[Pair], Account]:
-    """The pairs of `pairs.path` and the account; pairs on `held_out` prompt ids are left out.
+class FilePairs:
+    """The pairs of `pairs.path`, or of `scored.path` with their margins, as they are asked for, once.
 
+    `account` and `labels` are whole when the pairs have been gone through, with nothing else held of them than ids. A
+    label's margin is in nats (positive over negative); its chosen side is the positive one unless, beside `positive`
+    and `negative` (or our own ids), a column `chosen` names the side. The reference log-probs are the caller's to
+    compute: they belong to a model, not to a file.
+    held_out: ids of prompts whose pairs are left out
     vocabulary: ids that the model has a row for; None: as many as its tokenizer has entries
     """
-    tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
-    limits = _Limits(seed, max_prompt_tokens, max_response_tokens, vocabulary)
-    reader = _Reader(tokenizer, wording, tally, limits, with_margin=False)
-    return [pair for pair, _ in reader.read(path, "pairs.path", held_out)], tally.account
 
+    def __init__(
+        self,
+        path: str,
+        tokenizer,
+        wording: Wording,
+        /,
+        *,
+        with_margin: bool,
+        seed: int,
+        max_prompt_tokens: int,
+        max_response_tokens: int,
+        held_out: Collection[str] = (),
+        vocabulary: int | None = None,
+        on_bad_row: str = "drop",
+        max_dropped: float = 0.2,
+    ) -> None:
+        tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
+        limits = _Limits(seed, max_prompt_tokens, max_response_tokens, vocabulary)
+        reader = _Reader(tokenizer, wording, tally, limits, with_margin=with_margin)
+        self.account = tally.account
+        self.labels: list[records.Label] = []
+        self._found = reader.read(path, "scored.path" if with_margin else "pairs.path", set(held_out))
 
-def imported_margins(
-    path: str,
-    tokenizer,
-    wording: Wording,
-    /,
-    *,
-    seed: int,
-    max_prompt_tokens: int,
-    max_response_tokens: int,
-    held_out: Collection[str] = (),
-    vocabulary: int | None = None,
-    on_bad_row: str = "drop",
-    max_dropped: float = 0.2,
-) -> tuple[list[tuple[Pair, float, str]], Account]:
-    """The pairs of `scored.path` with their margin in nats (positive over negative) and chosen side.
-
-    `chosen` is the positive side unless, beside `positive` and `negative` (or our own ids), a column `chosen`
-    names the side; `vocabulary` as in imported_pairs. The reference log-probs are the caller's to compute: they belong
-    to a model, not to a file.
-    """
-    tally = Tally(on_bad_row=on_bad_row, max_dropped=max_dropped)
-    limits = _Limits(seed, max_prompt_tokens, max_response_tokens, vocabulary)
-    read = _Reader(tokenizer, wording, tally, limits, with_margin=True).read(path, "scored.path", held_out)
-    return [(pair, *label) for pair, label in read if label is not None], tally.account
+    def __iter__(self) -> Iterator[Pair]:
+        for pair, label in self._found:
+            if label is not None:
+                self.labels.append(records.Label(pair.id, *label))
+            yield pair
 
 
 def aligned_pairs(
@@ -166,38 +160,40 @@ class _Reader:
         """The id that ends an answer."""
         return answer_end(self.tokenizer, self.wording)
 
-    def read(self, path: str, key: str, held_out: Collection[str]) -> list[tuple[Pair, Label]]:
-        found: list[tuple[Pair, Label]] = []
+    def read(self, path: str, key: str, held_out: set[str]) -> Iterator[tuple[Pair, Label]]:
+        """The pairs of all files, each once; raises UserError, where too many are bad, at the end."""
+        kept: set[str] = set()
         try:
-            for file in text.files_of(path, suffixes=SUFFIXES):
-                found += self._file(file)
+            for pair, label in chain.from_iterable(map(self._file, text.files_of(path, suffixes=SUFFIXES))):
+                if pair.prompt_id in held_out:
+                    self.tally.skip(HELD_OUT)
+                elif pair.id in kept:
+                    self.tally.skip(DUPLICATE)
+                else:
+                    kept.add(pair.id)
+                    yield pair, label
         except UserError as error:
             raise UserError(f"{key}: {error}") from None
-        kept = self._distinct(found, set(held_out))
         self.tally.account.kept = len(kept)
         self.tally.stop_if_too_many(f"{key}: {path}", f"mend the rows, {ADVICE}")
-        return kept
 
-    def _file(self, file: Path) -> list[tuple[Pair, Label]]:
-        if file.suffix == ".parquet":
-            table = _table(file)
-            if set(table.column_names) >= set(schema(Pair).names):
-                return self._own(file, table)
-        return self._texts(list(sources.rows_of(file)))
+    def _file(self, file: Path) -> Iterator[tuple[Pair, Label]]:
+        """The usable pairs of a file, some rows at a time."""
+        if file.suffix == ".parquet" and set(_columns(file)) >= set(schema(Pair).names):
+            count = 0
+            for table in _tables(file):
+                yield from self._own(file, table, count)
+                count += table.num_rows
+            return
+        rows = sources.rows_of(file)
+        while some := list(islice(rows, _TOGETHER)):
+            yield from (item for item in self.aligned(some) if item is not None)
 
-    def _distinct(self, found: list[tuple[Pair, Label]], held_out: set[str]) -> list[tuple[Pair, Label]]:
-        kept: dict[str, tuple[Pair, Label]] = {}
-        for pair, label in found:
-            if pair.prompt_id in held_out:
-                self.tally.skip(HELD_OUT)
-            elif pair.id in kept:
-                self.tally.skip(DUPLICATE)
-            else:
-                kept[pair.id] = (pair, label)
-        return list(kept.values())
+    def _own(self, file: Path, table: pa.Table, before: int) -> list[tuple[Pair, Label]]:
+        """Our own pairs: the ids are taken as they stand, once this model is seen to have them.
 
-    def _own(self, file: Path, table: pa.Table) -> list[tuple[Pair, Label]]:
-        """Our own pairs: the ids are taken as they stand, once this model is seen to have them."""
+        before: rows of the file before these
+        """
         names = schema(Pair).names
         try:
             pairs = from_table(Pair, table.select(names).cast(schema(Pair)))
@@ -205,16 +201,13 @@ class _Reader:
             raise UserError(f"{file}: columns of the wrong type ({_line(error)})") from None
         labels = table.select([c for c in table.column_names if c not in names]).to_pylist()
         found = []
-        for number, (pair, row) in enumerate(zip(pairs, labels, strict=True), start=1):
+        for number, (pair, row) in enumerate(zip(pairs, labels, strict=True), start=before + 1):
             where = f"{file}, row {number}"
             self.tally.account.read += 1
             _check_ids(where, pair, self.vocabulary)
             with _counted(self.tally, where):
                 found.append((pair, _label(row, answer_columns=ANSWERS) if self.with_margin else None))
         return found
-
-    def _texts(self, rows: Sequence[tuple[str, dict]]) -> list[tuple[Pair, Label]]:
-        return [item for item in self.aligned(rows) if item is not None]
 
     def aligned(
         self, rows: Sequence[tuple[str, dict]], parse: Callable[[dict], Mapping] = lambda row: row
@@ -294,9 +287,21 @@ def _counted(tally: Tally, where: str) -> Iterator[None]:
         raise error if where in str(error) else UserError(f"{where}: {error}") from None
 
 
-def _table(file: Path) -> pa.Table:
+def _columns(file: Path) -> list[str]:
+    with _parquet(file):
+        return pq.read_schema(file).names
+
+
+def _tables(file: Path) -> Iterator[pa.Table]:
+    with _parquet(file):
+        for batch in pq.ParquetFile(file).iter_batches(_TOGETHER):
+            yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def _parquet(file: Path) -> Iterator[None]:
     try:
-        return pq.read_table(file)
+        yield
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: not a readable Parquet file ({_line(error)})") from None
 

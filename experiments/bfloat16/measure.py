@@ -33,7 +33,7 @@ from dlma.model.language import LanguageModel
 from dlma.model.load import Lora, ModelSpec
 from dlma.model.original import TOLERANCE
 from dlma.model.trees import Completion
-from dlma.pairs.imported import imported_pairs
+from dlma.pairs.imported import FilePairs
 from dlma.records import Pair, ScoredPair
 from dlma.scorer.self_reward import SelfReward
 from dlma.store.machine import instructions, machine
@@ -49,8 +49,8 @@ def read_pairs(path: str, spec: ModelSpec, wanted: int, tokens: int) -> list[Pai
     words = ["prompts=harmless_affix", "prompts.format=chat"]
     worded = build(compose.plan(compose.search_path(conf_dir(), None), words, False).cfg.prompts)
     limits = {"seed": 0, "max_prompt_tokens": tokens, "max_response_tokens": tokens, "max_dropped": 1.0}
-    found, _ = imported_pairs(path, spec.tokenizer, worded, vocabulary=spec.vocabulary, **limits)
-    return found[:wanted]
+    found = FilePairs(path, spec.tokenizer, worded, with_margin=False, vocabulary=spec.vocabulary, **limits)
+    return list(found)[:wanted]
 
 
 @torch.no_grad()

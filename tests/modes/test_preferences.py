@@ -3,12 +3,12 @@
 import json
 
 import pytest
+from pairs_of_files import imported_pairs
 from toy_tokenizers import KINDS, OWN_TEMPLATES, TALKERS, llama2, talker, tokenizer
 
 from dlma.errors import UserError
 from dlma.model.tokens import MOVED
 from dlma.modes.preferences import HALVED, Speech, write_pairs
-from dlma.pairs.imported import imported_pairs
 from dlma.prompts.wording import Wording
 from dlma.records import Prompt, ScoredPair, Turn
 

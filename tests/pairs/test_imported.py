@@ -5,12 +5,14 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pairs_of_files import imported_margins, imported_pairs
 from toy_tokenizers import KINDS, OWN_TEMPLATES, tokenizer
 
 from dlma.data.text import prompt_id
 from dlma.errors import UserError
 from dlma.model.tokens import MOVED, NO_ROW, encode
-from dlma.pairs.imported import CUT, DUPLICATE, HELD_OUT, fingerprint, imported_margins, imported_pairs
+from dlma.pairs import imported
+from dlma.pairs.imported import CUT, DUPLICATE, HELD_OUT, fingerprint
 from dlma.prompts.contexts import TOO_LONG, TRIMMED
 from dlma.prompts.wording import Wording
 from dlma.records import Pair, ScoredPair, Turn, to_table
@@ -344,3 +346,40 @@ def test_the_fingerprint_follows_the_content(tmp_path):
     first = fingerprint(write(tmp_path, ROW))
     assert fingerprint(write(tmp_path, ROW, name="other.jsonl")) == first
     assert fingerprint(write(tmp_path, GOOD)) != first
+
+
+def many(count):
+    """Text rows some of which are the same, held out or empty, each of a prompt of its own otherwise."""
+    row = {"positive": "Bread.", "negative": "Stones.", "margin": 1.0}
+    texts = [{**row, "prompt": f"What is {place - place % 7 // 6}?"} for place in range(count)]
+    return [{**text, "negative": ""} if place % 5 == 4 else text for place, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("together", [1, 2, 7, 22, 23])
+@pytest.mark.parametrize("own", [False, True])
+def test_pairs_are_the_same_however_many_rows_are_looked_at_at_once(tmp_path, monkeypatch, own, together):
+    path = write(tmp_path, *many(23))
+    held_out = {prompt_id([Turn("user", "What is 8?")])}
+    if own:
+        found = [{**vars(pair), "margin": 1.0, "chosen": "positive"} for pair, *_ in margins(path, max_dropped=1.0)[0]]
+        path = write(tmp_path, *found, found[3], name="own.parquet")
+    whole, account = margins(path, max_dropped=1.0, held_out=held_out)
+    assert account.dropped[DUPLICATE] > 0 and account.dropped[HELD_OUT] == 1 and len(whole) == account.kept > 10
+    monkeypatch.setattr(imported, "_TOGETHER", together)
+    assert margins(path, max_dropped=1.0, held_out=held_out) == (whole, account)
+
+
+def test_a_bad_row_of_our_own_far_down_is_named_by_its_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(imported, "_TOGETHER", 2)
+    good = [vars(pair) for pair in pairs(write(tmp_path, *many(4)))[0]]
+    path = write(tmp_path, *good, {**good[0], "positive_ids": [10**6]}, name="own.parquet")
+    with pytest.raises(UserError, match=rf"row {len(good) + 1}: token ids beyond this model's"):
+        pairs(path)
+
+
+def test_pairs_are_read_as_they_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(imported, "_TOGETHER", 4)
+    path = write(tmp_path, *many(23))
+    found = imported.FilePairs(path, tokenizer("llama"), WORDING, with_margin=True, **LIMITS)
+    next(iter(found))
+    assert found.account.read == 4 and len(found.labels) == 1

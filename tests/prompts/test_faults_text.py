@@ -6,6 +6,7 @@ The numbers are those of the list of faults: 1, 2, 3, 4, 8, 9 and 10.
 import json
 
 import pytest
+from pairs_of_files import imported_pairs
 from toy_tokenizers import KINDS, OWN_TEMPLATES, tokenizer
 from wordings import shipped
 
@@ -13,7 +14,6 @@ from dlma.data.corpus import Corpus
 from dlma.data.hh import HH
 from dlma.data.jsonl import Columns
 from dlma.model.tokens import MOVED
-from dlma.pairs.imported import imported_pairs
 from dlma.prompts.contexts import render_contexts
 from dlma.prompts.wording import Wording
 from dlma.records import Prompt, Turn

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pairs_of_files import imported_margins, imported_pairs
 from scored_examples import OPTIM
 from small_models import byte_level_tokenizer, small_network, small_tokenizer
 from toy_tokenizers import OWN_TEMPLATES, TALKERS, talker, tokenizer
@@ -20,7 +21,6 @@ from dlma.data.pku_saferlhf import PkuSafeRlhf
 from dlma.judge_prompt import ABJudge, ABPrompt, AnswerPair
 from dlma.model.language import LanguageModel
 from dlma.model.tokens import SPELT, Characters, turn_end
-from dlma.pairs.imported import imported_margins, imported_pairs
 from dlma.prompts.contexts import render_contexts
 from dlma.prompts.wording import Wording
 from dlma.records import Prompt, Turn

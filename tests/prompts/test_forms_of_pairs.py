@@ -5,11 +5,11 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pairs_of_files import imported_margins, imported_pairs
 from toy_tokenizers import OWN_TEMPLATES, TALKERS, talker, tokenizer
 
 from dlma.data.jsonl import CUT_ANSWER, UNEQUAL, Columns
 from dlma.data.text import prompt_id
-from dlma.pairs.imported import imported_margins, imported_pairs
 from dlma.prompts.contexts import render_contexts
 from dlma.prompts.wording import Wording
 from dlma.records import Prompt, Turn

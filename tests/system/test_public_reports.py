@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from pairs_of_files import imported_pairs
 from peft import LoraConfig, get_peft_model
 from small_models import byte_level_tokenizer, save_small, small_network, small_tokenizer
 from toy_tokenizers import CHAT_TEMPLATE, OWN_TEMPLATES
@@ -17,7 +18,6 @@ from dlma.model.load import Lora, ModelSpec, hf_model
 from dlma.model.merge import save_merged
 from dlma.model.saved import save
 from dlma.model.tokens import GUARD, Characters, encode, tokenized, turn_end
-from dlma.pairs.imported import imported_pairs
 from dlma.prompts.rendering import answer_end, rendered
 from dlma.prompts.wording import Wording
 from dlma.records import Turn
