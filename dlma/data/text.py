@@ -13,6 +13,7 @@ import lzma
 import re
 import unicodedata
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain
@@ -146,11 +147,15 @@ def rows_of(file: Path) -> Iterator[tuple[str, dict]]:
     else:
         told = ((n, line.removesuffix(b"\n")) for n, line in enumerate(chain(begun, lines), start=1))
         items = ((n, _loads(f"{file}, row {n}", line)) for n, line in told if line.strip())
-    for number, row in items:
-        where = f"{file}, row {number}"
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: not a JSON object")
-        yield where, row
+    try:
+        for number, row in items:
+            where = f"{file}, row {number}"
+            if not isinstance(row, dict):
+                raise UserError(f"{where}: not a JSON object")
+            yield where, row
+    except UserError:
+        deque(lines, maxlen=0)  # where the rest says that the file is damaged, that is why
+        raise
 
 
 def _loads(where: str, content: bytes) -> Any:

@@ -35,7 +35,7 @@ from dlma.records import Account, Pair, Turn, content_id, from_table, schema
 
 SUFFIXES = sources.SUFFIXES
 ANSWERS = ("positive", "negative")
-_TOGETHER = 1024  # rows that are looked at at once
+_TOGETHER = 256  # rows that are looked at at once
 LARGEST = 1_000_000_000  # nats: a margin beyond it would overflow the loss
 DUPLICATE = "duplicate pair"
 HELD_OUT = "prompt held out from training"

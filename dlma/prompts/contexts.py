@@ -24,7 +24,7 @@ LEFT_OUT = "human pair left out"
 HUMAN = ("chosen", "rejected")
 TRIMMED = "oldest turns dropped to fit max_prompt_tokens"
 UNASKED = "turns before the first user turn left out, where a chat begins"
-_TOGETHER = 1024  # prompts that are rendered and encoded at once
+_TOGETHER = 256  # prompts that are rendered and encoded at once
 ADVICE = "raise recipe.max_prompt_tokens (model.context, if that is the limit) or data.max_dropped"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dlma.data.corpus import Corpus
 from dlma.data.jsonl import CUT_ANSWER, Columns
-from dlma.data.text import fingerprint
+from dlma.data.text import fingerprint, rows_of
 from dlma.errors import UserError
 from dlma.records import Turn
 
@@ -280,3 +280,12 @@ def test_a_locked_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", locked)
     with pytest.raises(UserError, match=rf"^{path}: cannot be read \(Permission denied\)"):
         read(path)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+@pytest.mark.parametrize("line", [b"{", b"\xff", b"1"])
+def test_where_a_packed_file_is_damaged_that_is_said_and_not_what_its_rows_then_are(tmp_path, pack, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(pack(b'{"prompt": "a"}\n' + line + b"\n" + bytes(range(256)) * 400)[:-4])
+    with pytest.raises(UserError, match=rf"^{path}: the (gzip|xz) data is damaged or cut short; copy the file again$"):
+        list(rows_of(path))
