@@ -15,7 +15,9 @@ TRL = {"TRL": "trl", "TRL precomputed": "trl_precomputed"}
 def plan(name: str) -> list[Group]:
     """The groups of a plan, the targets' first; raises KeyError for a name that is none."""
     plans = {"bench": bench, "full": full, "inference": inference, "rest": rest, "smoke": smoke}
-    return (plans | {"real": real, "real_inference": lambda: possible(real_inference())})[name]()
+    of_real = {"real": lambda: [*real_training(), *real_inference()]}
+    of_real |= {"real_training": real_training, "real_inference": real_inference}
+    return possible(of_real[name]()) if name in of_real else plans[name]()
 
 
 def bench() -> list[Group]:
@@ -26,7 +28,8 @@ def bench() -> list[Group]:
         *inference(),
         margin_sweep(12, ROUNDS),
         wide_vocabulary("40M", 8),
-        *real(),
+        *real_training(),
+        *real_inference(),
     ]
     return possible([*targets, *map(extra, rest())])
 
@@ -96,10 +99,9 @@ def smoke() -> list[Group]:
     ]
 
 
-def real() -> list[Group]:
-    """The real model on real pairs, where both are at hand: training, scores and answers, by two threads."""
-    training = [group for lora in (True, False) for group in real_dpo(32, lora=lora)]
-    return possible([*training, *real_inference()])
+def real_training() -> list[Group]:
+    """DPO of the real model on real pairs, with an adapter and with all weights, by two threads."""
+    return [group for lora in (True, False) for group in real_dpo(32, lora=lora)]
 
 
 def real_inference() -> list[Group]:

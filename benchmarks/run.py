@@ -1,7 +1,7 @@
 """Ours and the peers, in turn: `python -m benchmarks.run [bench|full|smoke]`, that is `make bench`, `make bench-full`.
 
-`inference` measures only the targets of scoring and sampling, `real` the real model, `real_inference` of that what
-trains nothing, `rest` only what no target needs: none of them touches the tables of the README.
+`inference` measures only the targets of scoring and sampling, `real` the real model, `real_training` and
+`real_inference` one half of that, `rest` only what no target needs: none of them touches the tables of the README.
 
 Each measurement is a process of its own and is kept when it is done; a run that was stopped goes on where it was,
 unless the code or the machine has changed since. At the end the results are written to benchmarks/results/ and the
@@ -22,7 +22,7 @@ from benchmarks.shapes import model_folder, real_folder, shape_of
 from benchmarks.text import hh_file
 
 ENDLESS = float("inf")
-PLANS = ("full", "inference", "real", "real_inference", "rest", "smoke")
+PLANS = ("full", "inference", "real", "real_inference", "real_training", "rest", "smoke")
 MINUTES = {"bench": 28.0} | dict.fromkeys(PLANS, ENDLESS)
 README = Path(__file__).parent / "README.md"
 

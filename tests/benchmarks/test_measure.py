@@ -228,10 +228,10 @@ def test_training_whose_sides_end_with_other_losses_is_told(results):
 def test_the_real_model_is_left_out_where_it_is_not_at_hand(monkeypatch, tmp_path):
     monkeypatch.setattr(plan, "hh_file", lambda: tmp_path)
     monkeypatch.delenv("DLMA_BENCH_MODEL", raising=False)
-    assert plan.real() == []
+    assert plan.plan("real") == []
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setenv("DLMA_BENCH_MODEL", str(tmp_path))
-    groups = plan.real()
+    groups = plan.plan("real")
     training = [plan.name_of_real(True), plan.name_of_real(False)]
     assert [group.name for group in groups] == [*training, "scoring, real, answered", "sampling, real, answered"]
     assert {job["threads"] for group in groups for job in group.sides.values()} == {2}
@@ -240,4 +240,4 @@ def test_the_real_model_is_left_out_where_it_is_not_at_hand(monkeypatch, tmp_pat
     (*_, answers) = plan.real_inference()
     assert answers.sides["llama.cpp, small"].items() >= {"file": str(tmp_path / "small.gguf"), "threads": 2}.items()
     monkeypatch.setattr(plan, "hh_file", lambda: None)
-    assert plan.real() == []
+    assert plan.plan("real") == []
