@@ -66,7 +66,7 @@ def _kind(sides: dict[str, list[dict]]) -> str:
     runs = [run for found in sides.values() for run in found if "error" not in run]
     if not runs:
         return "none"
-    marks = {"later_flops": "dpo", "bound": "score", "rates": "sample", "stages": "sweep"}
+    marks = {"later_flops": "dpo", "rates": "sample", "bound": "score", "stages": "sweep"}
     return next((kind for mark, kind in marks.items() if mark in runs[0]), "answers")
 
 

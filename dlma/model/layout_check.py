@@ -1,11 +1,11 @@
 """The check of prefix sharing: whether a branch of a tree has the log-probs and gradient of a row of its own.
 
 A row of its own is one under the model's own mask and positions, which dense.py holds against the network's own forward
-pass. The probe is as long as the longest planned row, so longer than any window that matters, and lies beside a shorter
+pass. The probe is as long as the longest planned row, so longer than any window that matters, and lies beside a short
 one. One of its two answers is compared, the one that has the other as a sibling before it; the gradient is that of one
 weight matrix of the last layers, one of each kind, so that the check costs little more than a few forward passes; all
-else is frozen meanwhile, so that the layers before it keep nothing for a backward pass. A short row beside a longer one
-is compared too: rotary factors may follow the longest row of a pass.
+else is frozen meanwhile, so that the layers before it keep nothing for a backward pass. The short row is compared too:
+rotary factors may follow the longest row of a pass.
 """
 
 from __future__ import annotations
@@ -51,28 +51,27 @@ def _difference(engine: Engine, longest: int) -> float:
         second = [(second[0] + 1) % vocabulary, *second[1:]]
     alone = [trees.Completion(ids[:length], second)]
     beside = [trees.Completion(ids[:length], first), *alone]
-    shorter = [trees.Completion(ids[: max(1, length // 2)], first)]
-    shortest = [trees.Completion(ids[:_SHORTEST], first[:_SHORTEST])]
+    short = [trees.Completion(ids[:_SHORTEST], first[:_SHORTEST])]
     with engine.forced("dense"):
-        dense = [*_probe(engine, [alone]), _first(engine, [shortest])]
+        own, slopes = _probe(engine, [alone])
+        own_short = torch.no_grad()(_logp)(engine, [short])
     with engine.forced("tree"):
-        tree = [*_probe(engine, [shorter, beside]), _first(engine, [shortest, beside])]
-    return max(original.relative(a, b) for a, b in zip(tree, dense, strict=True))
+        logp, tree_slopes = _probe(engine, [short, beside])
+    compared = [(logp[0], own_short[0]), (logp[-1], own[-1]), *zip(tree_slopes, slopes, strict=True)]
+    return max(original.relative(one, other) for one, other in compared)
 
 
-def _probe(engine: Engine, groups: list[list[trees.Completion]]) -> list[Tensor]:
-    """The last sequence's log-prob, and its gradient."""
+def _probe(engine: Engine, groups: list[list[trees.Completion]]) -> tuple[Tensor, list[Tensor]]:
+    """The log-prob of every sequence, and the gradient of the last one's."""
     watched = _watched(engine)
     with torch.set_grad_enabled(bool(watched)), _alone(watched, engine.model.network):
-        logp = engine.response_logp(engine.collate(engine.plan(groups)))[-1]
-        gradient = torch.autograd.grad(logp, watched, allow_unused=True) if watched else ()
-    return [logp.detach(), *(g for g in gradient if g is not None)]
+        logp = _logp(engine, groups)
+        slopes = torch.autograd.grad(logp[-1], watched, allow_unused=True) if watched else ()
+    return logp.detach(), [slope for slope in slopes if slope is not None]
 
 
-@torch.no_grad()
-def _first(engine: Engine, groups: list[list[trees.Completion]]) -> Tensor:
-    """The first sequence's log-prob."""
-    return engine.response_logp(engine.collate(engine.plan(groups)))[0]
+def _logp(engine: Engine, groups: list[list[trees.Completion]]) -> Tensor:
+    return engine.response_logp(engine.collate(engine.plan(groups)))
 
 
 @contextmanager
