@@ -111,7 +111,7 @@ def real_inference() -> list[Group]:
     (generate,) = (job for side, job in answers.sides.items() if side == "generate")
     for path in peer_llama_cpp.files():
         answers.sides[f"llama.cpp, {path.stem}"] = generate | {"side": "llama_cpp", "file": str(path)}
-    return [two_threads(group, allocator="tuned") for group in (scoring(REAL, "answered", 24), answers)]
+    return [two_threads(group, allocator="tuned") for group in (scoring(REAL, "answered", 64), answers)]
 
 
 def two_threads(group: Group, **job: str) -> Group:

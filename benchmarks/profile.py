@@ -1,8 +1,9 @@
-"""What explains the missed targets: `python -m benchmarks.profile [sampling] [scoring] [vocabulary]`.
+"""What explains the missed targets: `python -m benchmarks.profile [sampling] [scoring] [vocabulary] [real]`.
 
 sampling     CPU seconds of the lab model's answers by what takes them, beside `generate`
 scoring      what a process holds before it scores anything, and the bytes of the pass itself, counted
 vocabulary   bytes of a training step by part at two vocabularies, counted
+real         seconds of the real model's scores, answers and steps by what takes them, two threads; where it is at hand
 The counts are those of mode=plan (dlma/cost/memory.py), on tensors without content. The result is Markdown.
 """
 
@@ -17,8 +18,9 @@ from contextlib import contextmanager
 
 from benchmarks import job, measure, ours, peers, workload
 from benchmarks.clock import Clock
-from benchmarks.shapes import ROOT, config_of, model_folder, shape_of
+from benchmarks.shapes import REAL, ROOT, config_of, model_folder, real_folder, shape_of
 from benchmarks.table import table
+from benchmarks.text import hh_file
 
 ROUNDS = 3
 PROMPTS, BATCH = 192, 384  # as in the plan; the best batch size of `generate`
@@ -176,6 +178,61 @@ def vocabulary() -> str:
     return table(["training, 40M, MB", "vocabulary 1x", "vocabulary 4x"], rows) + "\n\n" + note
 
 
+def real() -> str:
+    """Where the real model's seconds go; nothing where it is not at hand."""
+    if real_folder() is None or hh_file() is None:
+        return "real: it takes DLMA_BENCH_MODEL and HH's pairs (DLMA_HH_FILE)"
+    import torch
+
+    from dlma.scorer.self_reward import SelfReward, sequences
+
+    torch.set_num_threads(2)
+    shape = shape_of(REAL)
+    pairs = workload.pairs_of(shape, "answered", 64)
+    scorer = SelfReward(ours.load(model_folder(shape), REAL))
+    check = _wall(lambda: scorer.engine.plan([sequences(pair) for pair in pairs]))
+    scored = _shares(lambda: scorer.score(pairs))
+    needed = scorer.engine.meter.flops
+    model, clock = ours.load(model_folder(shape), REAL, lora=True), Clock()
+    step = _shares(lambda: ours.train(model, workload.trained(pairs[:16], "answered"), clock, batch=8, lora=True))
+    rows = [
+        ["the check of prefix sharing and the first touch of the weights", f"{check:.1f}", "once in a process"],
+        *_lines(f"{len(pairs)} pairs scored", scored, f"{needed / 1e9 / scored['products']:.0f} GFLOP/s"),
+        *_lines("two steps of eight pairs, an adapter, with the reference pass", step, ""),
+    ]
+    return table(["the real model", "seconds", ""], rows)
+
+
+def _lines(name: str, spent: dict[str, float], rate: str) -> list[list[str]]:
+    notes = {"products": rate, "attention": "", "all else": "norms, rotations, softmax, calls"}
+    return [
+        [name, f"{sum(spent.values()):.1f}", ""],
+        *([f"- {part}", f"{spent[part]:.1f}", note] for part, note in notes.items()),
+    ]
+
+
+def _shares(do: Callable[[], object]) -> dict[str, float]:
+    """Seconds by what takes them: of matrix products, of attention, of all else of the process."""
+    from torch.profiler import ProfilerActivity, profile
+
+    started = time.perf_counter()
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        do()
+        wall = time.perf_counter() - started
+    found = dict.fromkeys(("products", "attention"), 0.0)
+    for event in seen.key_averages():
+        kind = "attention" if "scaled_dot_product" in event.key else "products"
+        if kind == "attention" or event.key in ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"):
+            found[kind] += event.self_cpu_time_total / 1e6
+    return found | {"all else": wall - sum(found.values())}
+
+
+def _wall(do: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    do()
+    return time.perf_counter() - started
+
+
 def _spec(shape):
     from dlma.model.load import ModelSpec
 
@@ -188,7 +245,8 @@ def _megabytes(count: float) -> str:
 
 def main(argv: list[str]) -> int:
     """Print the parts that were asked for, or all."""
-    parts: dict[str, Callable[[], str]] = {"sampling": sampling, "scoring": scoring, "vocabulary": vocabulary}
+    parts: dict[str, Callable[[], str]] = {"sampling": sampling, "scoring": scoring}
+    parts |= {"vocabulary": vocabulary, "real": real}
     for name in argv or parts:
         if name not in parts:
             print(f"{name}: none of {', '.join(parts)}", file=sys.stderr)

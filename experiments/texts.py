@@ -130,7 +130,8 @@ def _result(row: dict[str, str], column: str) -> Result:
 class Bench:
     """What a file of benchmarks/results says."""
 
-    wall, peak, rate, tokens = map(staticmethod, (targets.wall, targets.peak, targets.dense_rate, targets.best_rate))
+    wall, work, peak = map(staticmethod, (targets.wall, targets.work, targets.peak))
+    rate, tokens = map(staticmethod, (targets.dense_rate, targets.best_rate))
 
     def __init__(self, file: str) -> None:
         self.results = bench_table.read(bench_table.RESULTS / f"{file}.json")

@@ -1,9 +1,11 @@
 """Runs in turn, kept at once, taken up again; ratios of medians; nothing missed is hidden."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from source_tree import ROOT
 
 from benchmarks import ledger, measure, plan, sweeps, table, targets
 from benchmarks.measure import Group, Results, carry_out
@@ -69,6 +71,19 @@ def test_both_sides_get_the_same_allocator_and_threads(monkeypatch):
     assert {key for key in tuned if key.startswith("MALLOC_")} == {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
     assert default["OMP_NUM_THREADS"] == tuned["OMP_NUM_THREADS"] == "1"
     assert measure.environment({"threads": 2})["OMP_NUM_THREADS"] == "2"
+
+
+def test_packages_that_a_job_needs_may_lie_anywhere(monkeypatch):
+    for given, wanted in ((None, [str(ROOT)]), ("a:b", [str(ROOT), "a", "b"])):
+        monkeypatch.setenv("PYTHONPATH", given) if given else monkeypatch.delenv("PYTHONPATH", raising=False)
+        assert measure.environment({})["PYTHONPATH"].split(os.pathsep) == wanted
+
+
+def test_answers_are_shown_as_answers_though_a_bound_is_known_of_them_too(tmp_path):
+    sampled = {"rates": {"": 150.0}, "seconds": {"work": 4.0}, "bound": 3.0, "answers": 64, "peak": 2e9, "loaded": 1e9}
+    results = Results(tmp_path / "r.json", {})
+    results.runs = {"sampling, real, answered": {"ours": [sampled]}}
+    assert "| sampling, real, answered | ours | 1 | 150 |  | 2.00 | 1.00 |" in table.detail_tables(results)
 
 
 def test_a_job_that_fails_says_why():

@@ -1,5 +1,7 @@
 """The profile of the missed targets: what is timed is put back, and its words are its parts."""
 
+import torch
+
 from benchmarks import profile
 
 
@@ -21,7 +23,7 @@ def test_calls_are_timed_in_the_block_only_and_give_what_they_gave():
 
 def test_a_part_that_is_none_is_refused(capsys):
     assert profile.main(["sampler"]) == 2
-    assert "sampling, scoring, vocabulary" in capsys.readouterr().err
+    assert "sampling, scoring, vocabulary, real" in capsys.readouterr().err
 
 
 def test_the_scoring_table_holds_imports_weights_and_the_pass(monkeypatch):
@@ -33,3 +35,21 @@ def test_the_scoring_table_holds_imports_weights_and_the_pass(monkeypatch):
     assert found["process of ours with its imports"] == 500
     # at least the widest layer's three blocks of a pass, and the smaller pass takes less
     assert found["a pass of 8192 tokens, ours"] > 3 * 8192 * 1376 * 4 / 1e6 > found["a pass of 2048 tokens, ours"] / 2
+
+
+def test_seconds_are_those_of_products_of_attention_and_of_all_else():
+    one, heads = torch.ones(400, 400), torch.ones(1, 2, 64, 16)
+    kinds = {
+        "products": lambda: one @ one,
+        "attention": lambda: torch.nn.functional.scaled_dot_product_attention(heads, heads, heads),
+        "all else": one.exp,
+    }
+    for kind, work in kinds.items():
+        found = profile._shares(work)
+        assert found[kind] > 0
+        assert {part for part, seconds in found.items() if seconds > 0} <= {kind, "all else"}
+
+
+def test_without_the_real_model_its_part_says_what_it_takes(monkeypatch):
+    monkeypatch.delenv("DLMA_BENCH_MODEL", raising=False)
+    assert profile.real() == "real: it takes DLMA_BENCH_MODEL and HH's pairs (DLMA_HH_FILE)"
