@@ -103,17 +103,20 @@ def settings(cells: Iterable[Cell]) -> list[Setting]:
 def _following(cells: Sequence[Cell]) -> set[tuple[Path, str]]:
     """The components' own seeds that follow the run's, by sweep; one set apart, such as data.seed, tells runs apart.
 
-    Where a sweep has one seed only, it is as in the sweeps that have several.
+    Where a sweep has one seed only, it is as in the sweeps that have several; where none has, a key that is the run's
+    seed in some sweeps and not in others follows it if those have several seeds between them.
     """
     keys = {key for cell in cells for key in cell.config if key.rpartition(".")[2] == "seed"}
     sweeps: dict[Path, list[Cell]] = {}
     for cell in cells:
         sweeps.setdefault(cell.folder.parent, []).append(cell)
-    many = {place for place, inside in sweeps.items() if len({cell.seed for cell in inside}) > 1}
+    seeds = {place: {cell.seed for cell in inside} for place, inside in sweeps.items()}
+    many = {place for place, own in seeds.items() if len(own) > 1}
     found = set()
     for key in keys:
         yes = {place for place, inside in sweeps.items() if all(c.config.get(key, c.seed) == c.seed for c in inside)}
-        kept = yes if yes & many or not many else set()
+        several = len({seed for place in yes for seed in seeds[place]}) > 1
+        kept = yes if yes & many or (not many and (several or yes == sweeps.keys())) else set()
         found |= {(place, key) for place in kept}
     return found
 

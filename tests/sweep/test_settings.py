@@ -125,6 +125,12 @@ def test_a_number_without_bound_is_a_number(tmp_path):
     assert [row.label for row in rows_of(*cells) if row.arm == "aligned"] == ["dlma, high=1.0", "dlma, high=inf"]
 
 
+def test_sweeps_of_one_seed_each_go_together_though_a_fixed_seed_is_the_runs_in_one_of_them(tmp_path):
+    """recipe.seed follows the run's; data.seed is 0 in all, so that it only looks as if it followed in the first."""
+    cells = [plant(tmp_path / f"sweep{seed}" / "one", seed=seed, overrides={"data.seed": 0}) for seed in (0, 1)]
+    assert [set(row.runs) for row in rows_of(*cells) if row.arm == "aligned"] == [{0, 1}]
+
+
 def test_a_seed_that_does_not_follow_the_runs_seed_tells_settings_apart(tmp_path):
     """recipe.seed follows the run's; data.seed is set apart."""
     cells = [
