@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from benchmarks import job, measure, ours, peers, workload
+from benchmarks import gemm, job, measure, ours, peers, workload
 from benchmarks.clock import Clock
 from benchmarks.shapes import REAL, ROOT, config_of, model_folder, real_folder, shape_of
 from benchmarks.table import table
@@ -184,6 +184,7 @@ def real() -> str:
         return "real: it takes DLMA_BENCH_MODEL and HH's pairs (DLMA_HH_FILE)"
     import torch
 
+    from dlma.sampler.local import TILE
     from dlma.scorer.self_reward import SelfReward, sequences
 
     torch.set_num_threads(2)
@@ -193,11 +194,22 @@ def real() -> str:
     check = _wall(lambda: scorer.engine.plan([sequences(pair) for pair in pairs]))
     scored = _shares(lambda: scorer.score(pairs))
     needed = scorer.engine.meter.flops
-    model, clock = ours.load(model_folder(shape), REAL, lora=True), Clock()
-    step = _shares(lambda: ours.train(model, workload.trained(pairs[:16], "answered"), clock, batch=8, lora=True))
+    sides = workload.contexts_of(shape, "answered", 32, random.Random(0))
+    contexts = [side[name] for side in sides for name in ("positive", "negative")]
+    lengths = workload.imposed_lengths(shape, len(contexts)) or []
+    plain, model = (ours.load(model_folder(shape), REAL, lora=lora) for lora in (False, True))
+    drawn = _shares(lambda: ours.sample(plain, contexts, Clock(), limit=max(lengths), lengths=lengths))
+    narrow = [gemm.rate(*sizes, seconds=0.15) / 1e9 for sizes in gemm.products(shape, TILE) if sizes[0] == TILE]
+    rows_of = workload.trained(pairs[:16], "answered")
+    step = _shares(lambda: ours.train(model, rows_of, Clock(), batch=8, lora=True))
     rows = [
         ["the check of prefix sharing and the first touch of the weights", f"{check:.1f}", "once in a process"],
         *_lines(f"{len(pairs)} pairs scored", scored, f"{needed / 1e9 / scored['products']:.0f} GFLOP/s"),
+        *_lines(
+            f"{len(contexts)} answers drawn",
+            drawn,
+            f"of {TILE} rows alone {min(narrow):.0f} to {max(narrow):.0f} GFLOP/s",
+        ),
         *_lines("two steps of eight pairs, an adapter, with the reference pass", step, ""),
     ]
     return table(["the real model", "seconds", ""], rows)
