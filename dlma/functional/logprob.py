@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from dlma.functional.products import by_onednn, is_linear, linear, matmul
+
 CHUNK_BYTES = 32 << 20  # logits of one chunk: small enough to stay near the cores, large enough for full speed
 KEEP_BYTES = 128 << 20  # logits held from forward to backward; beyond that they are computed again
 LARGE_BYTES = 32 << 20  # a head above that adds its gradient in place, if asked to; for smaller ones it saves nothing
@@ -49,7 +51,8 @@ def chunked_token_logp(
     """
     if not len(target):
         return hidden.new_zeros(0, dtype=torch.float32)
-    if type(head) is nn.Linear:
+    if is_linear(head):
+        assert isinstance(head, nn.Linear)
         size = chunk or max(16, CHUNK_BYTES // (4 * head.out_features))
         weight, bias = _at_compute_dtype(hidden, head.weight, head.bias)
         keep = keep if torch.is_grad_enabled() else 0
@@ -121,7 +124,7 @@ class _LinearLogp(torch.autograd.Function):
                 sums[span], total = _summed(logits)
                 if frozen:
                     slope = _less_target(logits.div_(-total.unsqueeze(-1)), target[span])
-                    slopes.append(slope.to(weight.dtype) @ weight)
+                    slopes.append(matmul(slope.to(weight.dtype), weight))
         logp -= sums
         ctx.chunk, ctx.kept, ctx.added = chunk, kept, added
         ctx.save_for_backward(hidden, weight, bias, target, sums, torch.cat(slopes) if frozen else None)
@@ -144,7 +147,7 @@ class _LinearLogp(torch.autograd.Function):
                 logits = _logits(hidden[span], weight, bias) if logits is None else logits
                 slope = _slope(logits, sums[span], target[span]).mul_(gradient[span].unsqueeze(-1)).to(weight.dtype)
                 if for_hidden is not None:
-                    torch.mm(slope, weight, out=for_hidden[span])
+                    for_hidden[span] = matmul(slope, weight)
                 if for_weight is not None:
                     _add_product(for_weight, slope, hidden[span], first=index == 0 and not begun)
                 if for_bias is not None:
@@ -168,7 +171,7 @@ def _spans(total: int, size: int) -> list[slice]:
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Logits in float32, in memory of their own."""
-    return nn.functional.linear(hidden, weight, bias).float()
+    return linear(hidden, weight, bias).float()
 
 
 def _summed(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,9 +193,9 @@ def _less_target(slope: Tensor, target: Tensor) -> Tensor:
 
 def _add_product(total: Tensor, slope: Tensor, hidden: Tensor, first: bool) -> None:
     """total (+)= slope.T @ hidden, the sum in float32; the first product overwrites what was there."""
-    if hidden.dtype == total.dtype:
+    if hidden.dtype == total.dtype and not by_onednn():
         torch.addmm(total, slope.t(), hidden, beta=0 if first else 1, out=total)
-    elif first:
-        total.copy_(slope.t() @ hidden)
-    else:
-        total += slope.t() @ hidden
+        return
+    for rows in _spans(len(total), max(1, CHUNK_BYTES // (4 * hidden.shape[1]))):
+        part = matmul(slope[:, rows].t(), hidden)
+        _ = total[rows].copy_(part) if first else total[rows].add_(part)

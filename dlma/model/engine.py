@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dlma import cores
 from dlma.functional.logprob import KEEP_BYTES, chunked_token_logp, sum_by_owner, token_logp
+from dlma.functional.products import is_linear
 from dlma.model import layout_check, memory, trees
 from dlma.model.dense import dense_logits, dense_states, reason_against_padding
 from dlma.model.language import LanguageModel
@@ -257,7 +258,7 @@ class Engine:
     def _head(self) -> str:
         if not self.model.plain_head:
             return "the model's own"
-        return "in pieces" if type(self.model.head_layer) is torch.nn.Linear else "in pieces, by autograd"
+        return "in pieces" if is_linear(self.model.head_layer) else "in pieces, by autograd"
 
     def _tree_pass(self, rows: Rows, trunk: SharedPrefix | None) -> tuple:
         """Ids, mask, positions and cache of a pass over trees."""

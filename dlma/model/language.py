@@ -19,6 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.logging import disable_progress_bar
 
 from dlma.errors import UserError
+from dlma.functional.products import quicken
 from dlma.model import headers, original
 from dlma.model.load import Lora, ModelSpec
 from dlma.model.tokens import turn_end
@@ -281,6 +282,8 @@ def read_weights(spec: ModelSpec) -> PreTrainedModel:
         quantization_config=_packing(spec),
         trust_remote_code=spec.trust_remote_code,
     )
+    if spec.bits is None:
+        quicken(network)
     for module in network.modules() if spec.bits is not None else ():
         # bitsandbytes would repack weights for a CPU kernel that has no backward pass and rounds scales to bfloat16
         if hasattr(module, "support_avx512bf16_for_cpu"):

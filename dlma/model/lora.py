@@ -16,6 +16,7 @@ from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dlma.functional.products import is_linear, linear, matmul
 from dlma.model import original
 
 
@@ -83,7 +84,7 @@ class Readers:
 
 def write_out(network: nn.Module) -> nn.Module:
     """Give each plain LoRA layer of a network the forward pass of this module; the network itself, changed."""
-    layers = [m for m in network.modules() if type(m) is Linear and type(m.base_layer) is nn.Linear]
+    layers = [m for m in network.modules() if type(m) is Linear and is_linear(m.base_layer)]
     groups = _by_input(network, layers) if layers else []
     for group in groups:
         Readers([_as_ours(layer) for layer in group])
@@ -131,7 +132,7 @@ class _Products(torch.autograd.Function):
         low = flat @ down.t()
         results = []
         for part, weight, bias, up, scale in zip(low.split(_ranks(ups), 1), weights, biases, ups, scales, strict=True):
-            result = nn.functional.linear(flat, weight, bias)
+            result = linear(flat, weight, bias)
             result.addmm_(part, up.t().to(flat.dtype), alpha=scale)
             results.append(result.view(*x.shape[:-1], -1))
         ctx.shape, ctx.scales = x.shape, scales
@@ -152,7 +153,7 @@ class _Products(torch.autograd.Function):
             for_part.copy_(slope @ up.to(slope.dtype)).mul_(scale)
             for_ups.append((slope.t() @ part).mul_(scale).to(up.dtype))
             if ctx.needs_input_grad[0]:
-                for_x = slope @ weight if for_x is None else for_x.addmm_(slope, weight)
+                for_x = matmul(slope, weight) if for_x is None else for_x.add_(matmul(slope, weight))
         if for_x is not None:
             for_x = for_x.addmm_(for_low, torch.cat(downs).to(low.dtype)).view(ctx.shape)
         for_downs = (for_low.t() @ flat).to(downs[0].dtype).split(ranks)
