@@ -1,6 +1,7 @@
 """values.parquet beside a results.csv: the value of every seed and prompt, so that a test is made anew without a run.
 
 Numbers only: a prompt is the first 8 bytes of the SHA-256 of its id, as a number; no text of a prompt or an answer.
+What is read can be estimated and compared as the runs were, and joined with further seeds of runs (joined_seeds.py).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,14 @@ import numpy as np
 from dlma import files
 from dlma.runs.cells import Arm, Cell
 from dlma.sweep.results import Settings, settings_of, settings_text
-from dlma.sweep.settings import Setting
+from dlma.sweep.settings import SHARED_ARMS, Setting
 
 NAMES = ("base", "method", "settings", "arm", "metric")  # few values each, so that they are stored once
+NOWHERE = Path()  # the folder of a run of which only values are left
+
+
+class Hashed(str):
+    """A prompt of which the hash alone is known: its number, in digits."""
 
 
 def write(path: Path, rows: Sequence[Setting], metrics: Collection[str]) -> None:
@@ -39,7 +46,7 @@ def write(path: Path, rows: Sequence[Setting], metrics: Collection[str]) -> None
 def _parts(row: Setting, metrics: Collection[str]) -> Iterator[dict]:
     """The columns of each seed and metric of a row."""
     for seed, arm in row.arms.items():
-        hashed = np.array([_hashed(prompt) for prompt in arm.prompts], dtype=np.uint64)
+        prompts = np.array([int(hashed(prompt)) for prompt in arm.prompts], dtype=np.uint64)
         for metric, numbers in arm.numbers.items():
             if metric not in metrics:
                 continue
@@ -49,14 +56,17 @@ def _parts(row: Setting, metrics: Collection[str]) -> Iterator[dict]:
             yield {
                 **{column: [name] * n for column, name in zip(NAMES, names, strict=True)},
                 "seed": np.full(n, seed),
-                "prompt": hashed[measured],
+                "prompt": prompts[measured],
                 "value": numbers[measured, 0],
                 "weight": numbers[measured, 1],
             }
 
 
-def _hashed(prompt: str) -> int:
-    return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big")
+def hashed(prompt: str) -> Hashed:
+    """A prompt by its hash, which is its own."""
+    if isinstance(prompt, Hashed):
+        return prompt
+    return Hashed(int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big"))
 
 
 def read(path: Path) -> list[Setting]:
@@ -67,8 +77,8 @@ def read(path: Path) -> list[Setting]:
     for line in read_table(path).to_pylist():
         row = (line["base"], line["method"], settings_of(line["settings"]), line["arm"])
         metric = rows.setdefault(row, {}).setdefault(line["seed"], {}).setdefault(line["metric"], {})
-        metric[str(line["prompt"])] = (line["value"], line["weight"])
-    return [_setting(*row, seeds) for row, seeds in rows.items()]
+        metric[Hashed(line["prompt"])] = (line["value"], line["weight"])
+    return with_shared_arms([_setting(*row, seeds) for row, seeds in rows.items()])
 
 
 def _setting(base: str, method: str, settings: Settings, arm: str, seeds: dict[int, dict]) -> Setting:
@@ -79,6 +89,23 @@ def _setting(base: str, method: str, settings: Settings, arm: str, seeds: dict[i
         numbers = {name: np.array([table.get(p, nothing) for p in prompts]) for name, table in tables.items()}
         arms = {arm: Arm(prompts, numbers, digest="", exact="")}
         runs[seed] = Cell(
-            Path(), method, "done", None, 0.0, 0, dict(settings), method=method, base=base, seed=seed, arms=arms
+            NOWHERE, method, "done", None, 0.0, 0, dict(settings), method=method, base=base, seed=seed, arms=arms
         )
     return Setting(base, method, settings, arm, dict(settings), runs)
+
+
+def with_shared_arms(rows: Sequence[Setting]) -> list[Setting]:
+    """The rows; runs without a folder with the base's answers, which they are held against, if the base has one row."""
+    arms: dict[tuple[str, str], list[Setting]] = {}
+    for row in rows:
+        if row.arm in SHARED_ARMS:
+            arms.setdefault((row.base, row.arm), []).append(row)
+    shared = {name: found[0] for name, found in arms.items() if len(found) == 1}
+    return [replace(row, runs={seed: _beside(cell, shared) for seed, cell in row.runs.items()}) for row in rows]
+
+
+def _beside(cell: Cell, shared: dict[tuple[str, str], Setting]) -> Cell:
+    if cell.folder != NOWHERE:
+        return cell
+    rows = [shared[cell.base, arm] for arm in SHARED_ARMS if (cell.base, arm) in shared]
+    return replace(cell, arms=cell.arms | {row.arm: row.arms[cell.seed] for row in rows if cell.seed in row.runs})

@@ -49,6 +49,8 @@ def test_a_folder_holds_the_numbers_of_the_runs_and_none_of_their_texts(folder, 
     assert [run["seed"] for run in manifest["runs"]] == [0, 1]
     assert manifest["runs"][0]["stages"]["aligned"]["seconds"] == 90.0
     table = pq.read_table(folder / "values.parquet").to_pylist()
+    said = {(one.metric, one.statistic, one.versus) for one in homecoming.read_csv(folder / "results.csv")}
+    assert said >= {("harmful", "mean", ""), ("harmful", "difference", "base")}
     assert {row["metric"] for row in table} >= {"harmful", "kl"} and len({row["prompt"] for row in table}) == 60
     said = b"".join(path.read_bytes() for path in folder.iterdir()) + json.dumps(table, default=str).encode()
     for text in (b"question", b"answers 3 with seed", b"secret", str(runs).encode()):

@@ -4,10 +4,10 @@ import math
 
 import pyarrow.parquet as pq
 import pytest
-from planted_runs import plant, rows_of
+from planted_runs import options, plant, rows_of
 
 from dlma.metrics.summary import METRICS
-from dlma.sweep import estimates, values
+from dlma.sweep import all_results, estimates, values
 
 MEASURED = {metric.name: metric for metric in METRICS}
 
@@ -43,3 +43,15 @@ def test_only_the_metrics_asked_for_are_kept_and_no_text_of_a_run(rows, tmp_path
 def test_without_any_value_there_is_no_file(rows, tmp_path):
     values.write(tmp_path / "values.parquet", rows, {"skill_loss"})
     assert not (tmp_path / "values.parquet").exists()
+
+
+def test_rows_that_were_read_are_held_against_their_base_and_written_as_they_were(rows, tmp_path):
+    values.write(tmp_path / "values.parquet", rows, MEASURED)
+    again = values.read(tmp_path / "values.parquet")
+    one, other = (all_results.results(each, options(tested=["harmful"])) for each in (rows, again))
+    assert [(a.key, a.seeds, a.n) for a in one] == [(b.key, b.seeds, b.n) for b in other]
+    assert {a.versus for a in one if a.statistic == "difference"} == {"base"}
+    assert [a.value for a in one] == pytest.approx([b.value for b in other], nan_ok=True)
+    values.write(tmp_path / "again.parquet", again, MEASURED)
+    first, second = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("values", "again"))
+    assert first.equals(second)
