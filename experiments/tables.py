@@ -2,6 +2,7 @@
 
 python experiments/tables.py run NAME [NAME ...]            # its commands, two cells at a time; then collect and render
 python experiments/tables.py collect NAME FOLDER [FOLDER ...]    # finished sweeps -> results.csv, values.parquet
+python experiments/tables.py add NAME FOLDER [FOLDER ...]        # the same, with the earlier seeds of values.parquet
 python experiments/tables.py render [NAME ...]              # results.csv -> experiments/NAME/README.md
 
 experiments/NAME/table.yaml says what is run and shown:
@@ -13,10 +14,17 @@ experiments/NAME/table.yaml says what is run and shown:
   reference: the experiment at whose curve of `dlma` each row is read too, at the row's own KL (optional)
   page:      where the tables stand, between the markers of `mark` (the experiment's README.md, results)
   by:        the experiment whose table.py collects and renders this one too (optional)
-An experiment with a table.py of its own collects and renders by that: collect(*folders) gives the rows of results.csv,
-render(rows) their Markdown. Prose with numbers is rendered too: texts.py. Beside results.csv the values of every seed
-and prompt are kept (values.parquet, dlma/sweep/values.py), so that a test can be made anew without a run; what a file
-of before says without them: pooled.py. One cell of each experiment measured again: verify.py.
+An experiment with a table.py of its own collects and renders by that: results(settings), or where other files of the
+runs are read collect(*folders), gives the rows of results.csv, render(rows) their Markdown. Prose with numbers is
+rendered too: texts.py. Beside results.csv the values of every seed and prompt are kept (values.parquet,
+dlma/sweep/values.py), so that a test can be made anew without a run; what a file of before says without them:
+pooled.py. One cell of each experiment measured again: verify.py.
+
+`add` is for seeds or methods measured where the earlier run folders are not: results.csv and values.parquet are
+written as if all folders had been there. Of a seed in both, the folders' run counts; a row that only one side has
+stays. The folders are to be of all the experiment's sweeps, so that rows are called alike (dlma/sweep/joined_seeds.py).
+Where rows cannot be matched, or a number would be lost with the folders, such as a judge's verdicts, nothing is written
+(further_seeds.py). A table.py that reads other files of the runs cannot be added to.
 """
 
 from __future__ import annotations
@@ -38,13 +46,13 @@ from dlma.report import tables as sweep_tables
 from dlma.runs import cells as run_folders
 from dlma.sweep import all_results, reference_curve, values
 from dlma.sweep.curves import BESIDE
-from dlma.sweep.results import Result, over_seeds, write_csv
-from dlma.sweep.settings import settings
+from dlma.sweep.results import Result, over_seeds, read_csv, write_csv
+from dlma.sweep.settings import Setting, settings
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))  # `experiments` and `benchmarks` are folders of the repository, not of the package
-from experiments import pooled, texts  # noqa: E402
+from experiments import further_seeds, pooled, texts  # noqa: E402
 
 TWO_CELLS_AT_A_TIME = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.threads=1"]
 
@@ -96,19 +104,43 @@ def own(name: str) -> ModuleType | None:
 
 def collect(name: str, folders: Sequence[Path]) -> None:
     """Write results.csv, and beside it the values of every seed and prompt that the runs have of its metrics."""
-    of = own(name)
-    found = of.collect(*folders) if of else _collected(table_of(name), folders)
+    rows, of = settings(run_folders.collect(folders)), own(name)
+    _write(name, rows, of.collect(*folders) if hasattr(of, "collect") else _results(name, rows))
+
+
+def add(name: str, folders: Sequence[Path]) -> None:
+    """The same for further seeds or methods, beside those of the committed values.parquet.
+
+    Raises UserError, with nothing written, where rows cannot be matched or a committed number would be lost.
+    """
+    if hasattr(own(name), "collect"):
+        raise UserError(f"{name}: its table.py reads files of every run; collect the folders of all seeds")
+    rows = settings(run_folders.collect(folders))
+    if not rows:
+        raise UserError(f"{', '.join(map(str, folders))}: no finished run there")
+    rows = further_seeds.with_earlier(HERE / name, rows)
+    found = _results(name, rows)
+    further_seeds.refuse_losses(read_csv(HERE / name / "results.csv"), found)
+    _write(name, rows, found)
+    for seeds, named in further_seeds.by_seeds(rows).items():
+        print(f"seeds {'+'.join(map(str, seeds))}: {len(named)} rows ({'; '.join(named)})")
+
+
+def _write(name: str, rows: Sequence[Setting], found: Sequence[Result]) -> None:
     (HERE / name / "results.csv").write_bytes(write_csv(found))
-    values.write(HERE / name / "values.parquet", settings(run_folders.collect(folders)), {one.metric for one in found})
+    values.write(HERE / name / "values.parquet", rows, {one.metric for one in found})
 
 
-def _collected(chosen: Table, folders: Sequence[Path]) -> list[Result]:
+def _results(name: str, rows: Sequence[Setting]) -> list[Result]:
+    of = own(name)
+    return of.results(rows) if of else _of_table(table_of(name), rows)
+
+
+def _of_table(chosen: Table, rows: Sequence[Setting]) -> list[Result]:
     """What table.yaml shows and compares, over all seeds: means, comparisons, curves, shares of wins, costs."""
-    cells = run_folders.collect(folders)
     curves = reference_curve.read(HERE / chosen.reference / "results.csv", "dlma") if chosen.reference else {}
-    if curves:
-        cells = reference_curve.beside(cells, curves)
-    found = over_seeds(all_results.results(settings(cells), chosen.options))
+    rows = reference_curve.beside(rows, curves) if curves else rows
+    found = over_seeds(all_results.results(rows, chosen.options))
     found = reference_curve.with_its_error(found, curves)
     kept = (*(chosen.show or []), *(BESIDE if chosen.options.kl_levels else ()))
     return [one for one in found if one.metric in kept or one.statistic in ("share", "cost")]
@@ -187,6 +219,14 @@ def folder_of(command: str) -> Path:
 
 
 def main(argv: Sequence[str]) -> int:
+    try:
+        return _main(argv)
+    except UserError as reason:
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+
+
+def _main(argv: Sequence[str]) -> int:
     match argv:
         case ["run", *chosen]:
             for name in chosen or names():
@@ -195,6 +235,8 @@ def main(argv: Sequence[str]) -> int:
             return code
         case ["collect", name, first, *more]:
             collect(name, [Path(first), *map(Path, more)])
+        case ["add", name, first, *more]:
+            add(name, [Path(first), *map(Path, more)])
         case ["render", *chosen]:
             return write_pages(chosen)
         case _:

@@ -51,9 +51,8 @@ def _patterns(runs: str) -> list[str]:
 def write(folder: Path, cells: Sequence[Cell], chosen: SweepOptions, *, title: str, missing: int = 0) -> None:
     """The four files of a report, and where they are."""
     curves = reference_curve.read(Path(chosen.reference), chosen.reference_method) if chosen.reference else {}
-    if curves:
-        cells = reference_curve.beside(cells, curves)
     rows = sweep_settings.settings(cells)
+    rows = reference_curve.beside(rows, curves) if curves else rows
     found = reference_curve.with_its_error(_results(rows, chosen), curves)
     beside = published.beside(rows, published.read(chosen.known))
     page = sweep_page.SweepPage(title, folder.resolve(), cells, rows, found, chosen, beside, missing)

@@ -9,7 +9,7 @@ Here the curve counts as known; its own error is added to the intervals afterwar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from dlma.statistics import curve_fit
 from dlma.statistics.curve_fit import Bend, FitReading, HeightScale
 from dlma.sweep.curves import is_number, off, root, values_of
 from dlma.sweep.results import ALIGNED, Further, Result, Settings, bases, by_row, over_seeds, read_csv
+from dlma.sweep.settings import Setting
 
 HARM = "harmful"
 
@@ -111,16 +112,19 @@ def _half(one: Result) -> float:
     return 0.0 if math.isnan(one.low) else (one.high - one.low) / 2
 
 
-def beside(cells: Iterable[Cell], curves: Mapping[str, Known]) -> list[Cell]:
-    """The same cells, their answers measured against the curve too wherever it reaches their KL.
+def beside(rows: Sequence[Setting], curves: Mapping[str, Known]) -> list[Setting]:
+    """The same rows, their answers measured against the curve too wherever it reaches their KL.
 
-    Raises UserError where none of the cells is on a base that has a curve.
+    Raises UserError where none of the rows is on a base that has a curve.
     """
-    found = [_measured(cell, curves[cell.base]) if cell.base in curves else cell for cell in cells]
-    done = {cell.base for cell in found if cell.arms}
+    done = {row.base for row in rows}
     if done and not done & curves.keys():
         raise UserError(f"sweep.reference: curves of {', '.join(curves)} only, not of {', '.join(sorted(done))}")
-    return found
+    return [_row(row, curves[row.base]) if row.base in curves else row for row in rows]
+
+
+def _row(row: Setting, curve: Known) -> Setting:
+    return replace(row, runs={seed: _measured(cell, curve) for seed, cell in row.runs.items()})
 
 
 def _measured(cell: Cell, curve: Known) -> Cell:

@@ -8,26 +8,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from dlma.report import markdown
 from dlma.report.result_text import bound_text, cell, change, p_text
-from dlma.runs import cells as run_folders
 from dlma.statistics.intervals import Estimate
 from dlma.sweep import estimates
 from dlma.sweep.results import Result, over_seeds, result
-from dlma.sweep.settings import Setting, metrics_of, settings
+from dlma.sweep.settings import Setting, metrics_of
 
 PEOPLE, FREE, DLMA = "human labels", "sign of R", "dlma"
 MARGIN, FLIPS = 0.03, 0.1  # "no worse" and the annotator it is held against
 ROUNDS = 2000
 
 
-def collect(*folders: Path) -> list[Result]:
+def results(settings: Sequence[Setting]) -> list[Result]:
     """Harm and KL by label, number of labels and flips; what the sign of R is worth; where measured, the tests."""
-    rows = [_named(row) for row in settings(run_folders.collect(folders)) if row.final and row.arm != "prompted"]
+    rows = [_named(row) for row in settings if row.final and row.arm != "prompted"]
     found = [one for one in over_seeds(estimates.results(rows, tested=[])) if one.metric in ("harmful", "kl")]
     most = max(_pairs(row) for row in rows if row.method in (PEOPLE, FREE))
     (free,) = [row for row in rows if row.method == FREE and _pairs(row) == most]

@@ -6,14 +6,12 @@ python experiments/tables.py run headline    # its commands, then this table
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from dlma.report import markdown
 from dlma.report.result_text import cell
-from dlma.runs import cells as run_folders
 from dlma.sweep import estimates
 from dlma.sweep.results import Result, bases, over_seeds
-from dlma.sweep.settings import settings
+from dlma.sweep.settings import Setting
 
 ARMS = {"base": "base", "prompted": "base, prompted with p+", "aligned": "aligned by DLMA"}
 SHOWN = {
@@ -29,9 +27,9 @@ SHOWN = {
 }
 
 
-def collect(*folders: Path) -> list[Result]:
+def results(settings: Sequence[Setting]) -> list[Result]:
     """Every metric over prompts and seeds, per base and arm."""
-    return over_seeds(estimates.results(settings(run_folders.collect(folders)), tested=[]))
+    return over_seeds(estimates.results(settings, tested=[]))
 
 
 def render(found: Sequence[Result]) -> str:

@@ -14,13 +14,12 @@ from pathlib import Path
 
 from dlma.report import markdown
 from dlma.report.result_text import MARGIN, cell, change, gap_text, missed_text, p_text, same, unit
-from dlma.runs import cells as run_folders
 from dlma.statistics import intervals, significance
 from dlma.statistics.format import bounded
 from dlma.statistics.intervals import Estimate
 from dlma.sweep import costs, curves, estimates, readings
 from dlma.sweep.results import Result, Settings, by_row, label, over_seeds, read_csv
-from dlma.sweep.settings import settings
+from dlma.sweep.settings import Setting
 from experiments import pooled
 
 HERE = Path(__file__).resolve().parent
@@ -43,9 +42,8 @@ SHOWN = {
 }
 
 
-def collect(*folders: Path) -> list[Result]:
+def results(rows: Sequence[Setting]) -> list[Result]:
     """Every setting's means and verdicts, the curves at each KL, and their differences from the subject's curve."""
-    rows = settings(run_folders.collect(folders))
     final = [row for row in rows if row.final]
     found = over_seeds(estimates.results(final, tested=[]))
     found = [one for one in found if one.metric in SHOWN or (one.judge in JUDGES and one.metric != "unparsed")]

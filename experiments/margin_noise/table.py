@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from dlma.report import markdown
 from dlma.report.result_text import MARGIN, cell, change, gap_text, p_text, same
-from dlma.runs import cells as run_folders
 from dlma.sweep import curves, estimates, readings
 from dlma.sweep.results import Result, bases, by_row, over_seeds
-from dlma.sweep.settings import Setting, settings
+from dlma.sweep.settings import Setting
 
 SUBJECT, LEVELS = "dlma", (0.2, 0.5, 1.0)
 RATE = 9.0e-5  # of the plan; three times as much was added for the reach
@@ -45,9 +43,9 @@ def named(row: Setting) -> Setting:
     return replace(row, method=kind, settings=(("flips", share),), overrides={FLIPS: share})
 
 
-def collect(*folders: Path) -> list[Result]:
+def results(settings: Sequence[Setting]) -> list[Result]:
     """The ends, the values at each KL, and the differences from R's: of the planned rows, then of those by R's sign."""
-    rows = [named(row) for row in settings(run_folders.collect(folders))]
+    rows = [named(row) for row in settings]
     found = over_seeds(estimates.results([row for row in rows if row.final], tested=[]))
     found = [one for one in found if one.metric in SHOWN and one.statistic == "mean"]
     planned = [row for row in rows if row.method not in BY_SIGN]

@@ -15,11 +15,10 @@ import yaml
 from dlma.lab.bases import base_folder
 from dlma.report import markdown
 from dlma.report.result_text import cell, change, p_text
-from dlma.runs import cells as run_folders
 from dlma.statistics.format import number
 from dlma.sweep import estimates
 from dlma.sweep.results import Result, over_seeds, read_csv
-from dlma.sweep.settings import Setting, settings
+from dlma.sweep.settings import Setting
 
 HERE = Path(__file__).resolve().parent
 SUBJECT, RIVALS = "dlma", ("rlcd", "rlaif")
@@ -35,9 +34,9 @@ CARD = "base card"  # what the base was measured to be, before any training
 Cells = dict[tuple[str, str, str, str], Result]  # by base, method, metric, statistic
 
 
-def collect(*folders: Path) -> list[Result]:
+def results(settings: Sequence[Setting]) -> list[Result]:
     """Harm and KL of every method on every base, the differences from the subject's, and the bases' own figures."""
-    rows = [row for row in settings(run_folders.collect(folders)) if row.final]
+    rows = [row for row in settings if row.final]
     trained = [row for row in rows if row.method in METHODS and row.arm == "aligned"]
     start = [row for row in rows if row.arm == "base"]
     found = estimates.results(trained, baseline=SUBJECT, tested=["harmful"]) + estimates.results(start, tested=[])

@@ -44,6 +44,17 @@ def run(folder, kls, harms, base="lab-standard", overrides=None, seed=0):
     return run_folders.read_cell(plant(folder, rows=answered, base=base, overrides=overrides, seed=seed))
 
 
+def beside(cells, curves):
+    """The rows of these cells, the curve measured at each."""
+    return reference_curve.beside(sweep_settings.settings(cells), curves)
+
+
+def numbers(rows, arm="aligned"):
+    """What one run's rows have of an arm."""
+    (found,) = [each.numbers for row in rows if row.arm == arm for each in row.arms.values()]
+    return found
+
+
 def logit(share):
     """Of ten answers, half a one added to both sides."""
     return math.log((10 * share + 0.5) / (10 - 10 * share + 0.5))
@@ -62,28 +73,29 @@ def known(curves):
 def test_a_setting_is_held_against_the_curve_at_its_own_kl(tmp_path, reference):
     """The root of KL 2.25 is half-way from 1 to 2, on logits from 0.3 to 0.2; harm is 1/2."""
     kls, harms = np.array([1.5, 2.0, 2.5, 3.0]), np.array([1, 1, 0, 0])
-    (cell,) = reference_curve.beside([run(tmp_path / "a", kls, harms)], reference_curve.read(reference, "dlma"))
-    values = cell.arms["aligned"].numbers["beyond_curve"][:, 0]
+    rows = beside([run(tmp_path / "a", kls, harms)], reference_curve.read(reference, "dlma"))
+    values = numbers(rows)["beyond_curve"][:, 0]
     middle, step = (logit(0.3) + logit(0.2)) / 2, 1e-6
     slope = (share(middle + step * (logit(0.2) - logit(0.3))) - share(middle)) / step  # in the root, which is 1.5
     assert values == pytest.approx(harms - share(middle) - slope * (kls - 2.25) / 3, rel=1e-4)
     assert values.mean() == pytest.approx(0.5 - share(middle))
-    assert cell.arms["base"].numbers["beyond_curve"][:, 0] == pytest.approx(np.full(4, 0.3))  # 1 less 0.7
+    assert numbers(rows, "base")["beyond_curve"][:, 0] == pytest.approx(np.full(4, 0.3))  # 1 less 0.7
 
 
 def test_where_the_curve_does_not_reach_nothing_is_said(tmp_path, reference):
     curve = reference_curve.read(reference, "dlma")
     far, weak = run(tmp_path / "far", [4.0, 6.0], [0, 0]), run(tmp_path / "weak", [1.0, 1.0], [0, 0], base="lab-weak")
-    for cell in reference_curve.beside([far, weak], curve):
-        assert "beyond_curve" not in cell.arms["aligned"].numbers
+    trained = [row for row in beside([far, weak], curve) if row.arm == "aligned"]
+    assert [row.base for row in trained] == ["lab-standard", "lab-weak"]
+    assert not any("beyond_curve" in row.arms[0].numbers for row in trained)
     with pytest.raises(UserError, match="curves of lab-standard only, not of lab-weak"):
-        reference_curve.beside([weak], curve)
+        beside([weak], curve)
 
 
 def test_what_one_seed_alone_has_is_no_value_of_the_setting(tmp_path, reference):
     kls = {0: [1.0, 1.0], 1: [4.0, 6.0]}  # the second seed goes further than the curve
     cells = [run(tmp_path / f"{seed}", kl, [0, 1], seed=seed) for seed, kl in kls.items()]
-    rows = sweep_settings.settings(reference_curve.beside(cells, reference_curve.read(reference, "dlma")))
+    rows = beside(cells, reference_curve.read(reference, "dlma"))
     found = {(one.label, one.metric) for one in estimates.results(rows)}
     assert ("dlma", "harmful") in found and ("base", "beyond_curve") in found
     assert ("dlma", "beyond_curve") not in found
@@ -101,10 +113,8 @@ def test_settings_of_one_kl_are_one_point_and_other_choices_are_no_points(tmp_pa
 
 
 def test_a_kl_that_comes_out_below_zero_is_held_against_the_base(tmp_path, reference):
-    (cell,) = reference_curve.beside(
-        [run(tmp_path / "a", [-0.1, 0.0], [1, 0])], reference_curve.read(reference, "dlma")
-    )
-    assert cell.arms["aligned"].numbers["beyond_curve"][:, 0].mean() == pytest.approx(0.5 - 0.7)
+    rows = beside([run(tmp_path / "a", [-0.1, 0.0], [1, 0])], reference_curve.read(reference, "dlma"))
+    assert numbers(rows)["beyond_curve"][:, 0].mean() == pytest.approx(0.5 - 0.7)
 
 
 def test_settings_that_are_not_told_from_the_base_make_no_curve(tmp_path):
@@ -137,7 +147,7 @@ def test_effects_at_equal_kl_are_those_beyond_the_curve(tmp_path, reference):
         harms = np.arange(40) < 40 * harmed
         overrides = {"labels": labels, "pairs": pairs}
         cells.append(run(tmp_path / f"{labels}{pairs}", np.full(40, kl), harms, overrides=overrides))
-    rows = sweep_settings.settings(reference_curve.beside(cells, reference_curve.read(reference, "dlma")))
+    rows = beside(cells, reference_curve.read(reference, "dlma"))
     found = {(*one.settings[0], one.metric, one.versus): one.value for one in main_effects.results(rows)}
     on_logits = share((logit(0.3) + logit(0.2)) / 2)  # the curve at 2.25; at 0.25 it is 0.5
     assert found["labels", "kept", "beyond_curve", "none"] == pytest.approx(0.25 - on_logits)
