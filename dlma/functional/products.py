@@ -21,7 +21,7 @@ _NARROWEST = 64  # rows, columns or terms of a sum: with fewer, as with an adapt
 _SMALLEST = 5 << 19  # multiplications: what a smaller product saves goes into calling it
 
 
-class Linear(nn.Linear):
+class OneDnnLinear(nn.Linear):
     """torch's layer; its products, and those of its gradient, are made as this module makes them."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -36,13 +36,13 @@ def quicken(network: nn.Module) -> nn.Module:
     """Make plain linear layers of a network ours, where that is of use; the network itself, changed."""
     for module in network.modules() if by_onednn() else ():
         if type(module) is nn.Linear:
-            module.__class__ = Linear
+            module.__class__ = OneDnnLinear
     return network
 
 
 def is_linear(module: object) -> bool:
     """Whether a module is torch's linear layer, or ours, and no other class made of it."""
-    return type(module) in (nn.Linear, Linear)
+    return type(module) in (nn.Linear, OneDnnLinear)
 
 
 def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -55,7 +55,7 @@ def test_matrices_of_any_strides_are_multiplied(onednn):
 def test_gradients_are_autograds(onednn, bias, frozen):
     plain = nn.Linear(128, 256, bias=bias).double()
     ours = copy.deepcopy(plain).float()
-    ours.__class__ = products.Linear
+    ours.__class__ = products.OneDnnLinear
     plain.weight.requires_grad_("weight" not in frozen)
     ours.weight.requires_grad_("weight" not in frozen)
     pushed = random(2, 96, 256, seed=3)
@@ -70,7 +70,7 @@ def test_gradients_are_autograds(onednn, bias, frozen):
 
 
 def test_a_layer_computed_again_has_the_same_gradient(onednn):
-    layer, states = products.Linear(128, 256), random(128, 128).requires_grad_()
+    layer, states = products.OneDnnLinear(128, 256), random(128, 128).requires_grad_()
     own = torch.autograd.grad(layer(states).square().sum(), states)[0]
     again = torch.utils.checkpoint.checkpoint(layer, states, use_reentrant=False)
     assert torch.equal(torch.autograd.grad(again.square().sum(), states)[0], own)
@@ -104,7 +104,7 @@ def test_plain_layers_alone_become_ours(onednn):
         pass
 
     network = nn.Sequential(nn.Linear(4, 4), Other(4, 4), nn.LayerNorm(4))
-    assert [type(m) for m in products.quicken(network)] == [products.Linear, Other, nn.LayerNorm]
+    assert [type(m) for m in products.quicken(network)] == [products.OneDnnLinear, Other, nn.LayerNorm]
     assert [products.is_linear(m) for m in network] == [True, False, False] and products.is_linear(nn.Linear(2, 2))
 
 

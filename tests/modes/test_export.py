@@ -28,7 +28,7 @@ WORDS = TEXT.split()
 PAIRS = ["mode.what=pairs", "mode.negative=true"]
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
 GENERATION = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "do_sample": True, "temperature": 0.7}
-QUICK = [f"recipe.{value}" for value in ("max_new_tokens=8", "epochs=1", "batch_pairs=8", "lr=1e-3")]
+QUICK = [f"recipe.{value}" for value in ("dtype=float32", "max_new_tokens=8", "epochs=1", "batch_pairs=8", "lr=1e-3")]
 LORA = "recipe.lora={rank: 4, alpha: 8, targets: all-linear}"
 
 

@@ -18,7 +18,7 @@ from dlma.data.text import prompt_id
 from dlma.records import Turn
 
 SHARES = ["data.validation_share=0.5"]
-SMALL = ["recipe=small_lora", "recipe.max_new_tokens=16", "store.root=store"]
+SMALL = ["recipe=small_lora", "recipe.dtype=float32", "recipe.max_new_tokens=16", "store.root=store"]
 TRAINING = [
     "recipe.lora.rank=2",
     "recipe.reward.lr=0.02",

@@ -16,6 +16,7 @@ from dlma.errors import Unavailable, UserError
 from dlma.store import manifest as manifests
 from dlma.store import store as stage_store
 from dlma.store.fingerprint import fingerprint, weights_hash
+from dlma.store.machine import ARITHMETIC
 from dlma.store.stage import Damage
 from dlma.store.store import Store
 
@@ -26,7 +27,9 @@ def said():
 
 
 @pytest.fixture
-def store(tmp_path, said):
+def store(tmp_path, said, monkeypatch):
+    for name in ARITHMETIC:  # what is set where the tests run would belong to the keys
+        monkeypatch.delenv(name, raising=False)
     return Store(tmp_path / "store", notify=said.append)
 
 
