@@ -108,13 +108,16 @@ def sampling_work(contexts: Sequence[Sequence[int]], drawn: Sequence[int]) -> tu
     return read, sum(steps, Work(0, 0, 0))
 
 
-def sampling_seconds(shape: Shape, work: tuple[Work, Work], *, rows: int, rate: float, reading: float) -> float:
+def sampling_seconds(
+    shape: Shape, work: tuple[Work, Work], *, rows: int, rate: float, reading: float, bytes_each: int = 4
+) -> float:
     """What sampling takes at least: reading at the rate of products, drawing at the slower of that and the memory's.
 
-    rows: answers that share a pass, which reads every weight once; rate: operations a second; reading: bytes a second
+    rows: answers that share a pass, which reads every weight once; rate: operations a second; reading: bytes a second;
+    bytes_each: of a weight
     """
     read, drawn = (part.forward(shape) / rate for part in work)
-    weights = 4 * (shape.layers * shape.layer_weights + shape.hidden * shape.vocabulary)
+    weights = bytes_each * (shape.layers * shape.layer_weights + shape.hidden * shape.vocabulary)
     return read + max(drawn, work[1].tokens / rows * weights / reading)
 
 

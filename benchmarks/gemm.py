@@ -1,4 +1,7 @@
-"""What the engine is held to: the best rate of float32 products of a model's shapes, and the memory's of reading."""
+"""What the engine is held to: the best rate of products of a model's shapes, and the memory's of reading.
+
+A float32 product is made by the faster of torch's two libraries, as the engine makes it.
+"""
 
 from __future__ import annotations
 
@@ -25,24 +28,26 @@ def products(shape: Shape, tokens: int, chunk: int = 512) -> list[tuple[int, int
     return sorted({*layers, *backward, *weights})
 
 
-def best_rate(shape: Shape, *, seconds: float = 0.15) -> dict:
+def best_rate(shape: Shape, *, seconds: float = 0.15, dtype: str = "float32") -> dict:
     """The highest rate, operations per second, and the product that reached it."""
-    rates = {product: rate(*product, seconds=seconds) for tokens in TOKENS for product in products(shape, tokens)}
+    sizes = [product for tokens in TOKENS for product in products(shape, tokens)]
+    rates = {product: rate(*product, seconds=seconds, dtype=dtype) for product in sizes}
     best = max(rates, key=rates.__getitem__)
     return {"rate": rates[best], "product": list(best)}
 
 
-def rate(rows: int, inner: int, columns: int, *, seconds: float) -> float:
-    """Operations per second of (rows, inner) @ (inner, columns): the best call within so many seconds."""
+def rate(rows: int, inner: int, columns: int, *, seconds: float, dtype: str = "float32") -> float:
+    """Operations per second of (rows, inner) @ (columns, inner).T: the best call within so many seconds."""
     import torch
 
-    one, other = torch.randn(rows, inner), torch.randn(inner, columns)
-    out = torch.empty(rows, columns)
-    torch.mm(one, other, out=out)
+    from dlma.functional.products import linear
+
+    one, other = (torch.randn(*sizes).to(getattr(torch, dtype)) for sizes in ((rows, inner), (columns, inner)))
+    linear(one, other)
     best, until = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < until:
         started = time.perf_counter()
-        torch.mm(one, other, out=out)
+        linear(one, other)
         best = min(best, time.perf_counter() - started)
     return 2 * rows * inner * columns / best
 

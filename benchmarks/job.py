@@ -21,6 +21,7 @@ from benchmarks.shapes import Shape, model_folder, shape_of
 if TYPE_CHECKING:
     from benchmarks.peers import Task
 
+_BYTES = {"float32": 4, "bfloat16": 2}
 LAB_LIMIT = 64  # tokens of an answer at most; the lab's base ends its answers itself
 
 
@@ -32,33 +33,41 @@ def run(job: dict) -> dict:
         "sample": _sample,
         "answers": _answers,
         "sweep": _sweep,
+        "pipeline": _pipeline,
+        "cell": _cell,
     }
     clock = Clock()
     found = kinds[job["job"]](job, clock)
     figures = {"seconds": clock.seconds, "steps": clock.steps, "peak": memory("VmHWM"), "ended": time.time()}
     extra = found.pop("afterwards", dict)
-    return figures | found | extra()
+    half = {"half": True} if _dtype(job) == "bfloat16" or job.get("mixed") else {}
+    return figures | found | half | extra()
 
 
 def _shape(job: dict) -> Shape:
     return shape_of(job["shape"], job.get("vocabulary"))
 
 
+def _dtype(job: dict) -> str:
+    return job.get("dtype", "float32")
+
+
 def _dpo(job: dict, clock: Clock) -> dict:
     from benchmarks import flops, gemm, ours, workload
 
-    shape, batch, lora = _shape(job), job["batch"], job.get("lora", False)
+    shape, batch, lora, dtype = _shape(job), job["batch"], job.get("lora", False), _dtype(job)
     pairs = workload.trained(workload.pairs_of(shape, job["data"], job["pairs"]), job["data"])
     if job["side"] == "ours":
-        model = ours.load(model_folder(shape), shape.name, lora=lora)
+        model = ours.load(model_folder(shape), shape.name, lora=lora, dtype=dtype)
         loaded = memory("VmRSS")
         found = {"loaded": loaded} | ours.train(model, pairs, clock, batch=batch, lora=lora)
-        found["afterwards"] = lambda: {"gemm": gemm.best_rate(shape)}
+        found["afterwards"] = lambda: {"gemm": gemm.best_rate(shape, dtype=dtype)}
     else:
         from benchmarks import peer_trl
 
         variants = {"trl": {}, "trl_precomputed": {"precompute": True}, "trl_checkpointed": {"checkpointing": True}}
         options = {"precompute": False, "checkpointing": False} | variants[job["side"]]
+        options |= {"dtype": dtype, "mixed": job.get("mixed", False)}
         found = peer_trl.train(model_folder(shape), pairs, clock, batch=batch, lora=lora, **options)
     later = flops.training_work(pairs[batch:])  # both sides take the pairs in this order
     return found | {
@@ -72,19 +81,19 @@ def _dpo(job: dict, clock: Clock) -> dict:
 def _score(job: dict, clock: Clock) -> dict:
     from benchmarks import flops, gemm, workload
 
-    shape, own = _shape(job), {}
+    shape, own, dtype = _shape(job), {}, _dtype(job)
     pairs = workload.pairs_of(shape, job["data"], job["pairs"])
     if job["side"] == "ours":
         from benchmarks import ours
 
-        model = ours.load(model_folder(shape), shape.name)
+        model = ours.load(model_folder(shape), shape.name, dtype=dtype)
         loaded = memory("VmRSS")
         values, done = ours.score(model, pairs, clock)
-        own = {"done_flops": done, "afterwards": lambda: {"gemm": gemm.best_rate(shape)}}
+        own = {"done_flops": done, "afterwards": lambda: {"gemm": gemm.best_rate(shape, dtype=dtype)}}
     else:
         from benchmarks import peers
 
-        model = peers.load(model_folder(shape))
+        model = peers.load(model_folder(shape), dtype)
         loaded = _held(model)
         values = {"fair": peers.fair, "official": peers.official}[job["side"]](model, pairs, clock)
     return own | {
@@ -107,14 +116,14 @@ def _sample(job: dict, clock: Clock) -> dict:
     lengths = workload.imposed_lengths(shape, len(contexts))
     task = peers.Task(contexts, max(lengths or [LAB_LIMIT]), lengths)
     if job["side"] == "ours":
-        return {"answers": len(contexts)} | _own_answers(shape, task, clock)
+        return {"answers": len(contexts)} | _own_answers(shape, task, clock, _dtype(job))
     if job["side"] == "llama_cpp":
         from benchmarks import peer_llama_cpp
 
         model = peer_llama_cpp.Model(Path(job["file"]), job["threads"])
         loaded, sampler = memory("VmRSS"), peer_llama_cpp.sample
     else:
-        model = peers.load(model_folder(shape))
+        model = peers.load(model_folder(shape), _dtype(job))
         loaded, sampler = _held(model), {"generate": peers.generate, "continuous": peers.continuous}[job["side"]]
     rates = {}
     for rows in job["rows"]:
@@ -123,12 +132,12 @@ def _sample(job: dict, clock: Clock) -> dict:
     return {"loaded": loaded, "answers": len(contexts), "rates": rates}
 
 
-def _own_answers(shape: Shape, task: Task, clock: Clock) -> dict:
+def _own_answers(shape: Shape, task: Task, clock: Clock, dtype: str) -> dict:
     """Ours, and the seconds that it takes at least by the rates of this machine."""
     from benchmarks import flops, gemm, ours
     from dlma.sampler.local import TILE
 
-    model = ours.load(model_folder(shape), shape.name)
+    model = ours.load(model_folder(shape), shape.name, dtype=dtype)
     loaded = memory("VmRSS")
     drawn = ours.sample(model, task.contexts, clock, limit=task.limit, lengths=task.lengths)
     found = {"loaded": loaded, "rates": {"": drawn / clock.seconds["work"]}}
@@ -136,9 +145,9 @@ def _own_answers(shape: Shape, task: Task, clock: Clock) -> dict:
         return found
 
     def bound() -> dict:
-        rates = {"rate": gemm.best_rate(shape)["rate"], "reading": gemm.reading_rate()}
+        rates = {"rate": gemm.best_rate(shape, dtype=dtype)["rate"], "reading": gemm.reading_rate()}
         needed = flops.sampling_work(task.contexts, task.lengths)
-        return rates | {"bound": flops.sampling_seconds(shape, needed, rows=TILE, **rates)}
+        return rates | {"bound": flops.sampling_seconds(shape, needed, rows=TILE, bytes_each=_BYTES[dtype], **rates)}
 
     return found | {"afterwards": bound}
 
@@ -181,6 +190,23 @@ def _sweep(job: dict, clock: Clock) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         do = {"ours": sweeps.sweep, "singles": sweeps.singles}[job["side"]]
         return do(Path(scratch) / "runs", clock, job["cells"], sizes)
+
+
+def _pipeline(job: dict, clock: Clock) -> dict:
+    from benchmarks import whole
+
+    do = {"ours": whole.ours, "script": whole.theirs}[job["side"]]
+    return {"whole": True} | do(job["prompts"], clock, _dtype(job))
+
+
+def _cell(job: dict, clock: Clock) -> dict:
+    from benchmarks import cell
+
+    tree = cell.tree_of(job["commit"])
+    if tree is None:
+        raise RuntimeError(f"the repository does not have {job['commit']}")
+    cell.run(clock, tree)
+    return {"whole": True}
 
 
 def main(argv: list[str]) -> None:

@@ -40,8 +40,9 @@ class Group:
 
 
 def environment(job: dict) -> dict[str, str]:
-    """The environment of a job's process: threads, allocator, nothing fetched."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    """The environment of a job's process: threads, allocator, nothing fetched, nothing compiled anew each time."""
+    left = ("MALLOC_", "PYTHONDONTWRITEBYTECODE")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(left)}
     threads = str(job.get("threads", 1))
     fixed = {
         "OMP_NUM_THREADS": threads,
@@ -108,7 +109,9 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
     fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
     fields = {key.strip(): value.strip() for key, value in fields.items()}
-    wide = " ".join(name for name in ("avx2", "avx512f", "amx_tile") if name in fields.get("flags", "").split())
+    wide = " ".join(
+        name for name in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if name in fields.get("flags", "").split()
+    )
     return f"{fields.get('model name', platform.machine())} ({wide or 'no wide vectors'})"
 
 

@@ -23,11 +23,11 @@ ADAPTER = {"rank": 16, "alpha": 32.0, "targets": "all-linear"}  # as in recipe=s
 ADAPTER_RATE = {"lr": 1e-4}  # high enough that a few steps move the loss
 
 
-def load(model_folder: Path, shape_name: str, *, lora: bool = False):
+def load(model_folder: Path, shape_name: str, *, lora: bool = False, dtype: str = "float32"):
     """The model of a folder, through the package's own loader."""
     from dlma.model.load import Lora, ModelSpec
 
-    return ModelSpec(shape_name, model_folder, "float32", lora=Lora(**ADAPTER) if lora else None).load()
+    return ModelSpec(shape_name, model_folder, dtype, lora=Lora(**ADAPTER) if lora else None).load()
 
 
 def component(group: str, recipe: dict, *runtime: object):

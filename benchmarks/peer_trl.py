@@ -24,15 +24,17 @@ def train(
     precompute: bool,
     checkpointing: bool,
     lora: bool = False,
+    dtype: str = "float32",
+    mixed: bool = False,
 ) -> dict:
-    """One epoch of DPO over the pairs, in their order, on a folder's model in float32."""
+    """One epoch of DPO over the pairs, in their order, on a folder's model; mixed: products in bfloat16 by autocast."""
     import datasets  # noqa: F401  (imports are no part of the work)
     import trl  # noqa: F401
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with clock.span("work"):
-        model = AutoModelForCausalLM.from_pretrained(model_folder, dtype="float32")
-        settings = {"precompute": precompute, "checkpointing": checkpointing, "lora": lora}
+        model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype)
+        settings = {"precompute": precompute, "checkpointing": checkpointing, "lora": lora, "mixed": mixed}
         return fit(model, AutoTokenizer.from_pretrained(model_folder), pairs, clock, batch=batch, **settings)
 
 
@@ -46,6 +48,7 @@ def fit(
     precompute: bool,
     checkpointing: bool,
     lora: bool,
+    mixed: bool = False,
     gpu: bool = False,
 ) -> dict:
     """`train` on a model as it is."""
@@ -62,7 +65,7 @@ def fit(
     with tempfile.TemporaryDirectory() as scratch:
         trainer = trainer_class(
             model,
-            args=_settings(scratch, batch, precompute, checkpointing, rate, gpu),
+            args=_settings(scratch, batch, precompute, checkpointing, rate, mixed, gpu),
             peft_config=_adapter() if lora else None,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
@@ -85,7 +88,7 @@ def _adapter():
     )
 
 
-def _settings(scratch: str, batch: int, precompute: bool, checkpointing: bool, rate: float, gpu: bool):
+def _settings(scratch: str, batch: int, precompute: bool, checkpointing: bool, rate: float, mixed: bool, gpu: bool):
     from trl import DPOConfig
 
     return DPOConfig(
@@ -98,7 +101,7 @@ def _settings(scratch: str, batch: int, precompute: bool, checkpointing: bool, r
         max_grad_norm=OPTIMIZER["optim.clip_norm"],
         optim="adamw_torch",
         beta=OPTIMIZER["beta"],
-        bf16=False,
+        bf16=mixed,
         use_cpu=not gpu,
         gradient_checkpointing=checkpointing,
         precompute_ref_log_probs=precompute,

@@ -24,11 +24,11 @@ TOKEN_BUDGET = 8192  # that of ours
 Branch = tuple[Sequence[int], Sequence[int]]
 
 
-def load(model_folder):
-    """The model as transformers loads it, float32."""
+def load(model_folder, dtype: str = "float32"):
+    """The model as transformers loads it."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype).eval()
 
 
 def official(model, pairs: Sequence[Pair], clock: Clock) -> list[list[float]]:
@@ -73,6 +73,7 @@ def _last_positions(model, rows: Sequence[Branch]) -> list[float]:
         input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False, logits_to_keep=kept
     ).logits[:, :-1]
     target = ids[:, 1 - kept :]
+    logits = logits.float()
     logp = logits.gather(2, target.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
     return [logp[i, kept - 1 - len(answer) :].sum().item() for i, (_, answer) in enumerate(rows)]
 
@@ -116,9 +117,15 @@ class Task:
 
 def generate(model, task: Task, clock: Clock, rows: int) -> int:
     """One answer to each context in batches of `rows`, of like prompt length; returns how many tokens were drawn."""
-    drawn = 0
+    with clock.span("work"):
+        return sum(map(len, answers(model, task, rows)))
+
+
+def answers(model, task: Task, rows: int) -> list[list[int]]:
+    """The answers that `generate` draws, in the order of the contexts."""
+    found: dict[int, list[int]] = {}
     order = sorted(range(len(task.contexts)), key=lambda i: len(task.contexts[i]))
-    with clock.span("work"), torch.no_grad():
+    with torch.no_grad():
         for start in range(0, len(order), rows):
             members = order[start : start + rows]
             ids, mask = _padded([(task.contexts[i], ()) for i in members], left=True, device=model.device)
@@ -126,10 +133,10 @@ def generate(model, task: Task, clock: Clock, rows: int) -> int:
             stop = [] if wanted is None else [_at_length(ids.shape[1], wanted)]
             settings = _settings(model, task)
             out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, stopping_criteria=stop)
-            ends = _ends(model, task)
-            answers = out[:, ids.shape[1] :].tolist()
-            drawn += sum(wanted) if wanted else sum(_length(row, ends) for row in answers)
-    return drawn
+            drawn = out[:, ids.shape[1] :].tolist()
+            lengths = wanted or [_length(row, _ends(model, task)) for row in drawn]
+            found |= {i: row[:length] for i, row, length in zip(members, drawn, lengths, strict=True)}
+    return [found[i] for i in range(len(order))]
 
 
 def continuous(model, task: Task, clock: Clock, rows: int) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks import peer_llama_cpp
+from benchmarks import cell, peer_llama_cpp
 from benchmarks.flops import OFFICIAL_PAIRS
 from benchmarks.measure import Group
 from benchmarks.shapes import REAL, real_folder
 from benchmarks.text import hh_file
+from dlma.store.machine import instructions
 
 ROUNDS = 3
 TRL = {"TRL": "trl", "TRL precomputed": "trl_precomputed"}
@@ -15,33 +16,36 @@ TRL = {"TRL": "trl", "TRL precomputed": "trl_precomputed"}
 def plan(name: str) -> list[Group]:
     """The groups of a plan, the targets' first; raises KeyError for a name that is none."""
     plans = {"bench": bench, "full": full, "inference": inference, "rest": rest, "smoke": smoke}
-    of_real = {"real": lambda: [*real_training(), *real_inference()]}
-    of_real |= {"real_training": real_training, "real_inference": real_inference}
+    of_real = {"real": lambda: [*real_training(), *real_inference(), *real_pipeline()]}
+    of_real |= {"real_training": real_training, "real_inference": real_inference, "real_pipeline": real_pipeline}
     return possible(of_real[name]()) if name in of_real else plans[name]()
 
 
 def bench() -> list[Group]:
-    """The lab and the 40 M shape, with the targets of the issue."""
-    targets = [
-        *dpo("40M", "imposed", 16),
-        *dpo("40M", "imposed", 12, allocator="tuned"),
-        *inference(),
-        margin_sweep(12, ROUNDS),
-        wide_vocabulary("40M", 8),
-        *real_training(),
-        *real_inference(),
-    ]
-    return possible([*targets, *map(extra, rest())])
+    """The lab with its targets, and the real model with its own; the 40 M shape where the real model is not at hand.
+
+    What no target needs stands last, as far as time allows; then so does the 40 M shape.
+    """
+    lab = [earlier_cell(), sampling("lab", "one_line", 192, (64, 128, 384)), margin_sweep(12, 1)]
+    training = [*dpo("40M", "imposed", 16), *dpo("40M", "imposed", 12, allocator="tuned")]
+    large = [*training, *scores_of_40m(), sampling("40M", "one_line", 32, (16, 32, 64))]
+    real = possible([*real_training(), *real_inference(), *real_pipeline()])
+    targets = [*(real or large), *lab, wide_vocabulary("40M", 8)]
+    later = [*(large if real else []), *rest()]
+    return possible([*targets, *map(extra, later)])
 
 
 def inference() -> list[Group]:
     """Of the targets' groups those that train nothing."""
     return [
-        scoring("40M", "hh" if hh_file() else "imposed", 8),
-        scoring("40M", "long", 12),
+        *scores_of_40m(),
         sampling("lab", "one_line", 192, (64, 128, 384)),
         sampling("40M", "one_line", 32, (16, 32, 64)),
     ]
+
+
+def scores_of_40m() -> list[Group]:
+    return [scoring("40M", "hh" if hh_file() else "imposed", 8), scoring("40M", "long", 12)]
 
 
 def rest() -> list[Group]:
@@ -104,6 +108,19 @@ def real_training() -> list[Group]:
     return [group for lora in (True, False) for group in real_dpo(32, lora=lora)]
 
 
+def real_pipeline() -> list[Group]:
+    """200 prompts from text to a trained adapter, once: it takes minutes."""
+    job = {"job": "pipeline", "shape": REAL, "data": "answered", "prompts": 200, "dtype": real_dtype()}
+    sides = {"ours": job | {"side": "ours"}, "one script": job | {"side": "script"}}
+    return [two_threads(Group("pipeline, real model, 200 prompts", sides, 1), allocator="tuned")]
+
+
+def real_dtype() -> str:
+    """The faster type of products where no weight that is trained has it: adapters, scores and answers."""
+    wide = {"avx512_bf16", "amx_bf16"} & set(instructions().split())
+    return "bfloat16" if wide else "float32"
+
+
 def real_inference() -> list[Group]:
     """Its scores and answers, with freed memory kept on all sides, as a run keeps it."""
     batches = (16, 32, 64)
@@ -111,7 +128,8 @@ def real_inference() -> list[Group]:
     (generate,) = (job for side, job in answers.sides.items() if side == "generate")
     for path in peer_llama_cpp.files():
         answers.sides[f"llama.cpp, {path.stem}"] = generate | {"side": "llama_cpp", "file": str(path)}
-    return [two_threads(group, allocator="tuned") for group in (scoring(REAL, "answered", 64), answers)]
+    kinds = (scoring(REAL, "answered", 64), answers)
+    return [two_threads(group, allocator="tuned", dtype=real_dtype()) for group in kinds]
 
 
 def two_threads(group: Group, **job: str) -> Group:
@@ -128,7 +146,10 @@ def possible(groups: list[Group]) -> list[Group]:
 def real_dpo(pairs: int, *, lora: bool) -> list[Group]:
     """As `dpo`, on the real model's weights and HH's own pairs."""
     (group,) = dpo(REAL, "answered", pairs, batch=8)
-    sides = {side: job | {"lora": lora} for side, job in group.sides.items()}
+    own = {"lora": lora, "dtype": real_dtype() if lora else "float32"}
+    sides = {side: job | own for side, job in group.sides.items()}
+    if not lora and real_dtype() == "bfloat16":
+        sides = {side: job | {"mixed": job["side"] != "ours"} for side, job in sides.items()}
     return [two_threads(Group(name_of_real(lora), sides, ROUNDS))]
 
 
@@ -184,6 +205,13 @@ def margin_sweep(cells: int, rounds: int, *, sizes: dict | None = None) -> Group
     job = {"job": "sweep", "cells": cells, "sizes": sizes or {}}
     sides = {"one sweep": job | {"side": "ours"}, "single runs": job | {"side": "singles"}}
     return Group(f"margin sweep, lab, {cells} cells", sides, rounds)
+
+
+def earlier_cell() -> Group:
+    """A run on the lab by this code and by an earlier commit's, on one core."""
+    job = {"job": "cell"}
+    sides = {"now": job | {"commit": None}, cell.EARLIER: job | {"commit": cell.EARLIER}}
+    return Group("one cell, lab", sides, ROUNDS)
 
 
 def wide_vocabulary(shape: str, pairs: int) -> Group:

@@ -26,7 +26,8 @@ def read(path: Path) -> Results:
 def hardware(head: dict) -> str:
     machine = head["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "trl") if name in machine)
-    return f"{machine['cpu']}, {machine['cores']} cores, one thread a process; {versions}; float32."
+    real = f"; the real model by two threads, in {head['real']} but for what is said" if "real" in head else ""
+    return f"{machine['cpu']}, {machine['cores']} cores, one thread a process; {versions}; float32{real}."
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -58,6 +59,7 @@ HEADERS = {
     "sample": ["group", "side", "runs", "tokens/s", "by batch size", "peak, GB", "beyond load"],
     "answers": ["group", "side", "runs", "ms per answer", "work, s", "peak, GB", "beyond load"],
     "sweep": ["group", "side", "runs", "work, s", "S and T, s", "peak, GB", "beyond load"],
+    "whole": ["group", "side", "runs", "whole process, s", "", "peak, GB", ""],
     "none": ["group", "side", "runs", "", "", "", ""],
 }
 
@@ -66,7 +68,7 @@ def _kind(sides: dict[str, list[dict]]) -> str:
     runs = [run for found in sides.values() for run in found if "error" not in run]
     if not runs:
         return "none"
-    marks = {"later_flops": "dpo", "rates": "sample", "bound": "score", "stages": "sweep"}
+    marks = {"whole": "whole", "later_flops": "dpo", "rates": "sample", "bound": "score", "stages": "sweep"}
     return next((kind for mark, kind in marks.items() if mark in runs[0]), "answers")
 
 
@@ -76,7 +78,8 @@ def _row(results: Results, group: str, side: str) -> list[str]:
     if not runs:
         return [*head, "failed", "", "", ""]
     kind = _kind({side: runs})
-    figures = {"dpo": _dpo, "score": _score, "sample": _sample, "answers": _answers, "sweep": _sweep}[kind](runs)
+    kinds = {"dpo": _dpo, "score": _score, "sample": _sample, "answers": _answers, "sweep": _sweep, "whole": _whole}
+    figures = kinds[kind](runs)
     above = _spread([(r["peak"] - r["loaded"]) / 1e9 for r in runs if "loaded" in r], 2)
     return [*head, *figures, _spread([r["peak"] / 1e9 for r in runs], 2), above]
 
@@ -106,6 +109,10 @@ def _sweep(runs: list[dict]) -> list[str]:
     shared, cell = sweeps.parts(stages, sum(stage["stage"] == "policy" for stage in stages))
     parts = f"{shared:.1f} and {cell:.1f}" if shared else ""  # of single runs nothing is shared
     return [_spread([targets.work(r) for r in runs]), parts]
+
+
+def _whole(runs: list[dict]) -> list[str]:
+    return [_spread([r["wall"] for r in runs]), ""]
 
 
 def _spread(values: Sequence[float], digits: int = 1) -> str:

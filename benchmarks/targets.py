@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks import sweeps
+from benchmarks.cell import EARLIER
 from benchmarks.measure import Results
 from benchmarks.plan import name_of_real
 from benchmarks.shapes import REAL
@@ -144,6 +145,7 @@ def lines(results: Results) -> list[Line]:
         *_scoring(results, "short affix", f"scoring, 40M, {short}", 3.0),
         *_scoring(results, "long system text", "scoring, 40M, long", 8.0),
         *[_sampling(results, shape, wanted) for shape, wanted in (("lab", 2.5), ("40M", 1.5))],
+        *_cell(results),
         *_sweep(results),
         _vocabulary(results),
         *_real(results),
@@ -214,7 +216,7 @@ def _real(results: Results) -> list[Line]:
             ours, theirs = sound(results, group, "ours"), sound(results, group, peer)
             found.append(at_least(f"DPO, real model, {name}, steady steps", peer, ratio(theirs, ours, steady), times))
             found.append(at_most(f"DPO, real model, {name}, whole process", peer, ratio(ours, theirs, peak), 0.4))
-    return [*found, *_real_inference(results)]
+    return [*found, *_real_inference(results), *_pipeline(results)]
 
 
 def _real_inference(results: Results) -> list[Line]:
@@ -235,6 +237,25 @@ def _real_inference(results: Results) -> list[Line]:
             if peer.startswith("llama.cpp")
         ],
     ]
+
+
+def _pipeline(results: Results) -> list[Line]:
+    group = "pipeline, real model, 200 prompts"
+    if group not in results.runs:
+        return []
+    ours, theirs = sound(results, group, "ours"), sound(results, group, "one script")
+    return [
+        at_least("whole pipeline, real model, 200 prompts", "one script", ratio(theirs, ours, wall), 3.0),
+        at_most("whole pipeline, real model, 200 prompts", "one script", ratio(ours, theirs, peak), 0.5),
+    ]
+
+
+def _cell(results: Results) -> list[Line]:
+    group = "one cell, lab"
+    if group not in results.runs:
+        return []
+    found = ratio(sound(results, group, "now"), sound(results, group, EARLIER), wall)
+    return [at_most("one cell, lab, whole process", f"itself at {EARLIER}", found, 0.6, "0.6 of the time")]
 
 
 def _vocabulary(results: Results) -> Line:

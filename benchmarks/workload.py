@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from benchmarks.shapes import REAL, Shape
 from benchmarks.text import encoder, hh_conversations, hh_pairs, questions, wording
 from dlma.prompts.wording import SIDES
-from dlma.records import Pair, ScoredPair
+from dlma.records import Pair, ScoredPair, Turn
 
 DATA = ("imposed", "one_line", "hh", "answered", "long")
 PROMPT_TOKENS = (64, 448)
@@ -29,6 +29,7 @@ SYSTEM_TOKENS = {"lab": 380, "tiny": 64}
 USUAL_SYSTEM = 500
 LONGEST_PROMPT = {"lab": 380, "tiny": 256}
 USUAL_LONGEST = 1024
+MANY = 10_000  # more pairs than there are
 FIRST_ID = 3  # below: special tokens
 
 Sides = dict[str, list[int]]
@@ -42,7 +43,8 @@ def pairs_of(shape: Shape, data: str, count: int, *, seed: int = 0) -> list[Pair
     low, high = ANSWER_TOKENS.get(shape.name, USUAL_ANSWER)
     contexts = contexts_of(shape, data, count, draw)
     return [
-        _pair(i, sides, _ids(draw, shape, low, high), _ids(draw, shape, low, high)) for i, sides in enumerate(contexts)
+        as_pair(i, sides, _ids(draw, shape, low, high), _ids(draw, shape, low, high))
+        for i, sides in enumerate(contexts)
     ]
 
 
@@ -110,10 +112,23 @@ def _answered(shape: Shape, count: int) -> list[Pair]:
         sides = {side: encode(text.render(turns, side, 0)) for side in SIDES}
         one, other = (encode(answer)[1 : LONGEST_ANSWER + 1] for answer in answers)
         if len(sides["plain"]) <= LONGEST_ASKED and one and other and one != other:
-            found.append(_pair(len(found), sides, one, other))
+            found.append(as_pair(len(found), sides, one, other))
     if len(found) < count:
         raise ValueError(f"answered: only {len(found)} pairs of {count} have so short a prompt")
     return found[:count]
+
+
+def asked(shape: Shape) -> list[str]:
+    """Questions of HH's pairs of one turn, each once, short as those of answered pairs."""
+    encode, text = encoder(shape), wording("harmless_affix")
+    questions = dict.fromkeys(turns[-1].content for turns, *_ in hh_pairs(MANY))
+    return [q for q in questions if len(encode(text.render([Turn("user", q)], "plain", 0))) <= LONGEST_ASKED]
+
+
+def sides_of(shape: Shape, question: str) -> Sides:
+    """The contexts of a question under the short affix pair."""
+    encode, text = encoder(shape), wording("harmless_affix")
+    return {side: encode(text.render([Turn("user", question)], side, 0)) for side in SIDES}
 
 
 def _contexts(pair: Pair) -> Sides:
@@ -140,7 +155,7 @@ def _repeated(ids: list[int], length: int) -> list[int]:
     return (ids + ids[1:] * (length // max(1, len(ids) - 1) + 1))[:length]
 
 
-def _pair(number: int, sides: Sides, positive: list[int], negative: list[int]) -> Pair:
+def as_pair(number: int, sides: Sides, positive: list[int], negative: list[int]) -> Pair:
     return Pair(
         id=f"pair-{number}",
         prompt_id=f"prompt-{number}",

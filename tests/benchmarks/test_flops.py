@@ -80,6 +80,9 @@ def test_sampling_takes_at_least_the_slower_of_products_and_memory():
     assert flops.sampling_seconds(shape, work, rows=2, rate=2.0, reading=1e9) == by_products
     by_memory = 3 * 68 / 2.0 + 4 / 2 * 44 * 4 / 0.5  # two passes, each over all weights
     assert flops.sampling_seconds(shape, work, rows=2, rate=2.0, reading=0.5) == by_memory
+    by_half = 3 * 68 / 2.0 + 4 / 2 * 44 * 2 / 0.25
+    half = flops.sampling_seconds(shape, work, rows=2, rate=2.0, reading=0.25, bytes_each=2)
+    assert half == by_half
 
 
 def test_every_product_of_a_layer_is_among_those_whose_rate_is_taken():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from source_tree import ROOT
 
-from benchmarks import ledger, measure, plan, sweeps, table, targets
+from benchmarks import cell, ledger, measure, plan, sweeps, table, targets
 from benchmarks.measure import Group, Results, carry_out
 from benchmarks.run import disagreements
 
@@ -91,13 +91,15 @@ def test_a_job_that_fails_says_why():
     assert found == {"error": "exit code 1: KeyError: 'none of these'"}
 
 
-def test_the_plans_hold_what_the_targets_need():
+def test_the_plans_hold_what_the_targets_need(monkeypatch):
+    monkeypatch.delenv("DLMA_BENCH_MODEL", raising=False)
     names = [group.name for group in plan.plan("bench")]
     assert len(names) == len(set(names))
     needed = {g.name for g in plan.plan("bench") if not g.extra}
     assert {"DPO, 40M, imposed, default allocator", "DPO, 40M, imposed, tuned allocator"} <= needed
-    assert {"scoring, 40M, long", "sampling, lab, one_line", "margin sweep, lab, 12 cells"} <= needed
-    assert all(g.rounds >= 3 for g in plan.plan("bench") if not g.extra and not g.name.startswith("growth"))
+    assert {"scoring, 40M, long", "sampling, lab, one_line", "margin sweep, lab, 12 cells", "one cell, lab"} <= needed
+    once = {g.name for g in plan.plan("bench") if not g.extra and g.rounds < 3}
+    assert once == {"growth, 40M, vocabulary", "margin sweep, lab, 12 cells"}
     assert {job["shape"] for g in plan.plan("full") for job in g.sides.values() if "shape" in job} == {
         *("lab", "40M", "135M")
     }
@@ -159,6 +161,42 @@ def test_the_real_models_scores_and_answers_are_held_to_targets_where_they_were_
     assert [line.against for line in found[3:]] == ["its own bound", "llama.cpp, Q4"]
 
 
+def test_the_pipeline_and_the_lab_run_are_held_to_targets_where_they_were_measured(tmp_path):
+    results = Results(tmp_path / "r.json", {})
+    assert not [line for line in targets.lines(results) if "pipeline" in line.work or "one cell" in line.work]
+    results.runs = {
+        "pipeline, real model, 200 prompts": {
+            "ours": [{"wall": 100.0, "peak": 2e9}],
+            "one script": [{"wall": 350.0, "peak": 3e9}],
+        },
+        "one cell, lab": {"now": [{"wall": 7.0}, {"wall": 9.0}], "cfc1c6d": [{"wall": 10.0}, {"wall": 10.0}]},
+    }
+    found = [line for line in targets.lines(results) if line.met is not None]
+    assert [line.work.split(",")[0] for line in found] == ["one cell", "whole pipeline", "whole pipeline"]
+    assert found[0].found.startswith("0.80 (0.70 to 0.90)") and not found[0].met
+    assert [(line.found.split()[0], line.met) for line in found[1:]] == [("3.50", True), ("0.67", False)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"), [("avx512f avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16"), ("avx512f", "float32")]
+)
+def test_the_real_models_type_is_the_one_that_the_processor_has(monkeypatch, tmp_path, flags, wanted):
+    monkeypatch.setattr(plan, "instructions", lambda: flags)
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setenv("DLMA_BENCH_MODEL", str(tmp_path))
+    assert plan.real_dtype() == wanted
+    lora, full = plan.real_training()
+    assert {job["dtype"] for job in lora.sides.values()} == {wanted}
+    assert {job["dtype"] for job in full.sides.values()} == {"float32"}  # a small rate's steps would be rounded away
+    mixed = {side for side, job in full.sides.items() if job.get("mixed")}
+    assert mixed == ({"TRL", "TRL precomputed"} if wanted == "bfloat16" else set())
+
+
+def test_an_earlier_commit_that_the_repository_does_not_have_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(cell, "work_folder", lambda: tmp_path)
+    assert cell.tree_of("0" * 40) is None and cell.tree_of(None) == cell.ROOT
+
+
 def stage(name, seconds):
     return {"stage": name, "seconds": seconds}
 
@@ -194,6 +232,16 @@ def test_sides_that_compute_other_numbers_are_found(results):
     assert disagreements(results) == ["scoring: fair differs by 5.0e-01 nats"]
     results.runs["scoring"]["fair"] = [{"values": [[1.001, 2.0]]}]
     assert disagreements(results) == []
+
+
+def test_sides_in_bfloat16_may_differ_by_its_rounding(results):
+    results.runs = {"scoring, real, answered": {"ours": [{"values": [[1.0]]}], "fair": [{"values": [[2.5]]}]}}
+    assert len(disagreements(results)) == 1
+    for runs in results.runs["scoring, real, answered"].values():
+        runs[0]["half"] = True
+    assert disagreements(results) == []
+    results.runs["scoring, real, answered"]["fair"][0]["values"] = [[6.0]]
+    assert len(disagreements(results)) == 1
 
 
 def test_the_text_between_the_marks_is_replaced_and_nothing_else():
@@ -248,9 +296,13 @@ def test_the_real_model_is_left_out_where_it_is_not_at_hand(monkeypatch, tmp_pat
     monkeypatch.setenv("DLMA_BENCH_MODEL", str(tmp_path))
     groups = plan.plan("real")
     training = [plan.name_of_real(True), plan.name_of_real(False)]
-    assert [group.name for group in groups] == [*training, "scoring, real, answered", "sampling, real, answered"]
+    pipeline = "pipeline, real model, 200 prompts"
+    drawn = ["scoring, real, answered", "sampling, real, answered", pipeline]
+    assert [group.name for group in groups] == [*training, *drawn]
+    needed = [g.name for g in plan.plan("bench") if not g.extra]
+    assert needed[:5] == [g.name for g in groups] and "scoring, 40M, long" not in needed
     assert {job["threads"] for group in groups for job in group.sides.values()} == {2}
-    assert [len({job["allocator"] for job in group.sides.values()}) for group in groups[2:]] == [1, 1]
+    assert [len({job["allocator"] for job in group.sides.values()}) for group in groups[2:]] == [1, 1, 1]
     monkeypatch.setattr(plan.peer_llama_cpp, "files", lambda: [tmp_path / "small.gguf"])
     (*_, answers) = plan.real_inference()
     assert answers.sides["llama.cpp, small"].items() >= {"file": str(tmp_path / "small.gguf"), "threads": 2}.items()
