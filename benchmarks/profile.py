@@ -18,12 +18,15 @@ from contextlib import contextmanager
 
 from benchmarks import gemm, job, measure, ours, peers, workload
 from benchmarks.clock import Clock
+from benchmarks.plan import real_dtype
 from benchmarks.shapes import REAL, ROOT, config_of, model_folder, real_folder, shape_of
 from benchmarks.table import table
 from benchmarks.text import hh_file
 
 ROUNDS = 3
 PROMPTS, BATCH = 192, 384  # as in the plan; the best batch size of `generate`
+
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise")
 
 
 def sampling() -> str:
@@ -190,16 +193,19 @@ def real() -> str:
     torch.set_num_threads(2)
     shape = shape_of(REAL)
     pairs = workload.pairs_of(shape, "answered", 64)
-    scorer = SelfReward(ours.load(model_folder(shape), REAL))
+    dtype = real_dtype()
+    scorer = SelfReward(ours.load(model_folder(shape), REAL, dtype=dtype))
     check = _wall(lambda: scorer.engine.plan([sequences(pair) for pair in pairs]))
     scored = _shares(lambda: scorer.score(pairs))
     needed = scorer.engine.meter.flops
     sides = workload.contexts_of(shape, "answered", 32, random.Random(0))
     contexts = [side[name] for side in sides for name in ("positive", "negative")]
     lengths = workload.imposed_lengths(shape, len(contexts)) or []
-    plain, model = (ours.load(model_folder(shape), REAL, lora=lora) for lora in (False, True))
+    plain, model = (ours.load(model_folder(shape), REAL, lora=lora, dtype=dtype) for lora in (False, True))
     drawn = _shares(lambda: ours.sample(plain, contexts, Clock(), limit=max(lengths), lengths=lengths))
-    narrow = [gemm.rate(*sizes, seconds=0.15) / 1e9 for sizes in gemm.products(shape, TILE) if sizes[0] == TILE]
+    narrow = [
+        gemm.rate(*sizes, seconds=0.15, dtype=dtype) / 1e9 for sizes in gemm.products(shape, TILE) if sizes[0] == TILE
+    ]
     rows_of = workload.trained(pairs[:16], "answered")
     step = _shares(lambda: ours.train(model, rows_of, Clock(), batch=8, lora=True))
     rows = [
@@ -212,7 +218,7 @@ def real() -> str:
         ),
         *_lines("two steps of eight pairs, an adapter, with the reference pass", step, ""),
     ]
-    return table(["the real model", "seconds", ""], rows)
+    return table([f"the real model, {dtype}", "seconds", ""], rows)
 
 
 def _lines(name: str, spent: dict[str, float], rate: str) -> list[list[str]]:
@@ -234,7 +240,7 @@ def _shares(do: Callable[[], object]) -> dict[str, float]:
     found = dict.fromkeys(("products", "attention"), 0.0)
     for event in seen.key_averages():
         kind = "attention" if "scaled_dot_product" in event.key else "products"
-        if kind == "attention" or event.key in ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"):
+        if kind == "attention" or event.key in PRODUCTS:
             found[kind] += event.self_cpu_time_total / 1e6
     return found | {"all else": wall - sum(found.values())}
 
