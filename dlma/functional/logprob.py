@@ -198,4 +198,4 @@ def _add_product(total: Tensor, slope: Tensor, hidden: Tensor, first: bool) -> N
         return
     for rows in _spans(len(total), max(1, CHUNK_BYTES // (4 * hidden.shape[1]))):
         part = matmul(slope[:, rows].t(), hidden)
-        _ = total[rows].copy_(part) if first else total[rows].add_(part)
+        total[rows] = part if first else total[rows] + part

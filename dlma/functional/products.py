@@ -10,7 +10,6 @@ from __future__ import annotations
 import platform
 from functools import cache
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +33,10 @@ class OneDnnLinear(nn.Linear):
 
 def quicken(network: nn.Module) -> nn.Module:
     """Make plain linear layers of a network ours, where that is of use; the network itself, changed."""
-    for module in network.modules() if by_onednn() else ():
-        if type(module) is nn.Linear:
-            module.__class__ = OneDnnLinear
+    if by_onednn():
+        for module in network.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = OneDnnLinear
     return network
 
 
@@ -111,4 +111,4 @@ class _Linear(torch.autograd.Function):
         wanted, slope = ctx.needs_input_grad, gradient.flatten(0, -2)
         for_states = matmul(slope, weight).view(states.shape) if wanted[0] else None
         for_weight = matmul(slope.t(), states.flatten(0, -2)) if wanted[1] else None
-        return for_states, for_weight, cast(Tensor, slope).sum(0) if wanted[2] else None
+        return for_states, for_weight, slope.sum(0) if wanted[2] else None

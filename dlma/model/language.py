@@ -282,8 +282,7 @@ def read_weights(spec: ModelSpec) -> PreTrainedModel:
         quantization_config=_packing(spec),
         trust_remote_code=spec.trust_remote_code,
     )
-    if spec.bits is None:
-        quicken(network)
+    quicken(network)
     for module in network.modules() if spec.bits is not None else ():
         # bitsandbytes would repack weights for a CPU kernel that has no backward pass and rounds scales to bfloat16
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -65,7 +65,8 @@ def test_answers_are_read_in_the_format_of_training_to_their_end(format, end, re
     responses = [[40, 41, end], [40, 41, end], [40, 41, 42]]
     wanted = [value for (value,) in reward.score([[Completion(context, ids)] for ids in responses])]
     assert [score.value for score in found] == pytest.approx(wanted, abs=1e-5)
-    assert len({round(value, 3) for value in wanted}) == 2 and {score.metric for score in found} == {"trained_reward"}
+    assert wanted[0] == pytest.approx(wanted[1], abs=1e-5) and abs(wanted[2] - wanted[0]) > 0.1
+    assert {score.metric for score in found} == {"trained_reward"}
 
 
 def test_its_label_and_report_state_the_held_out_accuracy(tmp_path):
