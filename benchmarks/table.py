@@ -26,7 +26,7 @@ def read(path: Path) -> Results:
 def hardware(head: dict) -> str:
     machine = head["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "trl") if name in machine)
-    real = f"; the real model by two threads, in {head['real']} but for what is said" if "real" in head else ""
+    real = f"; the real model by two threads, in {head['real']}" if "real" in head else ""
     return f"{machine['cpu']}, {machine['cores']} cores, one thread a process; {versions}; float32{real}."
 
 

@@ -23,7 +23,7 @@ from dlma.store.shards import read_table
 from dlma.store.store import Store
 
 BATCH, ROWS = 8, 64
-HELD_OUT = 8  # prompts of each other split, of which ours answers those for testing besides
+HELD_OUT = 8  # prompts of each other split, which a run wants; they are answered after the policy is there
 SHARES = {"data.validation_share": 0.1, "data.test_share": 0.1}
 
 
