@@ -29,7 +29,7 @@ def bench() -> list[Group]:
     lab = [earlier_cell(), sampling("lab", "one_line", 192, (64, 128, 384)), margin_sweep(12, 1)]
     training = [*dpo("40M", "imposed", 16), *dpo("40M", "imposed", 12, allocator="tuned")]
     large = [*training, *scores_of_40m(), sampling("40M", "one_line", 32, (16, 32, 64))]
-    real = possible([*real_training(), *real_inference(), *real_pipeline()])
+    real = possible([*real_training(32), *real_inference(), *real_pipeline(1)])
     targets = [*(real or large), *lab, wide_vocabulary("40M", 8)]
     later = [*(large if real else []), *rest()]
     return possible([*targets, *map(extra, later)])
@@ -103,16 +103,16 @@ def smoke() -> list[Group]:
     ]
 
 
-def real_training() -> list[Group]:
+def real_training(pairs: int = 64) -> list[Group]:
     """DPO of the real model on real pairs, with an adapter and with all weights, by two threads."""
-    return [group for lora in (True, False) for group in real_dpo(32, lora=lora)]
+    return [group for lora in (True, False) for group in real_dpo(pairs, lora=lora)]
 
 
-def real_pipeline() -> list[Group]:
-    """200 prompts from text to a trained adapter, once: it takes minutes."""
+def real_pipeline(rounds: int = ROUNDS) -> list[Group]:
+    """200 prompts from text to a trained adapter: it takes minutes."""
     job = {"job": "pipeline", "shape": REAL, "data": "answered", "prompts": 200, "dtype": real_dtype()}
     sides = {"ours": job | {"side": "ours"}, "one script": job | {"side": "script"}}
-    return [two_threads(Group("pipeline, real model, 200 prompts", sides, 1), allocator="tuned")]
+    return [two_threads(Group("pipeline, real model, 200 prompts", sides, rounds), allocator="tuned")]
 
 
 def real_dtype() -> str:
