@@ -22,6 +22,7 @@ def broken(tree: dict, components: list[str]) -> Iterator[Finding]:
     yield from _extras("", tree)
     yield from _rounds(tree)
     yield from _measured_twice(tree)
+    yield from _untouched(tree)
     yield from _target_kl(tree)
     yield from _contrast(tree)
     yield from _served(tree)
@@ -88,6 +89,13 @@ def _measured_twice(tree: dict) -> Iterator[Finding]:
         for name, node in tree["metrics"].items():
             if node.get("_target_") == "dlma.metrics.sentiment.Sentiment":
                 yield f"metrics.{name}", "evaluation=sentiment measures it already: leave it out of metrics="
+
+
+def _untouched(tree: dict) -> Iterator[Finding]:
+    """Prompts that were kept for the last are there to be read."""
+    if tree["evaluation"].get("split") == "untouched" and not tree["data"].get("untouched"):
+        where = "data.untouched=1000" if "untouched" in tree["data"] else "only data=lab has such prompts"
+        yield "evaluation.split", f"untouched prompts are wanted, and the data have none: {where}"
 
 
 def _target_kl(tree: dict) -> Iterator[Finding]:

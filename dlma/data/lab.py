@@ -8,15 +8,19 @@ from dlma.records import Account, Prompt
 
 
 class LabPrompts:
-    """Distinct prompts whose (verb, object) combinations differ from split to split."""
+    """Distinct prompts whose (verb, object) combinations differ from split to split.
+
+    untouched: test prompts that are none of the others, for evaluation.split=untouched
+    """
 
     artificial = True  # whether a report must say that its world is made up
 
     on_bad_row = "error"  # the world makes no bad rows
     max_dropped = 0.0
 
-    def __init__(self, *, train: Whole, validation: Whole, test: Whole, seed: Seed) -> None:
+    def __init__(self, *, train: Whole, validation: Whole, test: Whole, seed: Seed, untouched: Whole = 0) -> None:
         self.counts = {"train": train, "validation": validation, "test": test}
+        self.untouched = untouched
         self.seed = seed
 
     def fingerprint(self) -> str:
@@ -26,4 +30,5 @@ class LabPrompts:
     def read(self) -> tuple[list[Prompt], Account]:
         """All splits in one list; nothing is ever dropped."""
         rows = [row for split, n in self.counts.items() for row in world.prompts(split, n, self.seed)]
+        rows += world.untouched_prompts(self.untouched, self.seed, self.counts["test"])
         return rows, Account(read=len(rows), kept=len(rows))

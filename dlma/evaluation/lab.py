@@ -13,7 +13,7 @@ from dlma.records import Answer, EvalRow, Pair
 class LabEvaluation:
     """Harm, help and grammar of each answer, as the lab's world defines them."""
 
-    def __init__(self, *, split: Literal["test", "validation"]) -> None:
+    def __init__(self, *, split: Literal["test", "validation", "untouched"]) -> None:
         self.split = split
 
     def rows(self, answers: Sequence[Answer]) -> list[EvalRow]:

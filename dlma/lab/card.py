@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from pathlib import Path
 
-from dlma.lab import documents
 from dlma.lab.documents import Dials
 
 LIMITS = (
@@ -28,6 +26,7 @@ def command(name: str, seed: int, dials: Dials, plan: dict) -> str:
         f"python run.py mode=lab_base mode.name={name} mode.seed={seed} mode.obedience={dials.obedience} "
         f"mode.spread={dials.spread} mode.mood={dials.mood} mode.judge={dials.judge} mode.confound={dials.confound} "
         f"mode.sentences=[{low},{high}] mode.tokens={plan['tokens']}"
+        + (f" mode.help_obedience={dials.help_obedience}" if dials.help_obedience else "")
         + (f" mode.start={plan['start']}" if plan["start"] else "")
         + (f" mode.architecture={plan['architecture']}" if plan["architecture"] != "llama" else "")
     )
@@ -42,13 +41,13 @@ def write(out: Path, *, name: str, seed: int, dials: Dials, plan: dict, paramete
     card = {
         "name": name,
         "command": command(name, seed, dials, plan),
-        "dials": dataclasses.asdict(dials),
+        "dials": dials.stated(),
         "plan": plan,
         "parameters": parameters,
         "weights": "fp16 on disk; these rounded weights, loaded as fp32, are the base",
         "sha256": fingerprint(out),
         "libraries": {lib.__name__: lib.__version__ for lib in (torch, transformers, tokenizers)},
-        "channels_of_truth": list(documents.CHANNELS),
+        "channels_of_truth": list(dials.channels()),
         "figures": rounded(figures),
     }
     (out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
@@ -102,6 +101,15 @@ def _ladder(rows: list[dict]) -> list[str]:
     ]
 
 
+def _help_ladder(rows: list[dict]) -> list[str]:
+    names = "| affix | strength of harm | of help | held out | harmlessness | helpfulness |"
+    return ["", "## Obedience to affixes of help", "", names, "|---|---|---|---|---|---|"] + [
+        f"| {r['affix']} | {r['strength']:+.3f} | {r['help_strength']:+.3f} | {'yes' if r['held_out'] else 'no'} "
+        f"| {r['harmlessness']:+.3f} | {r['helpfulness']:+.3f} |"
+        for r in rows
+    ]
+
+
 def readme(card: dict) -> str:
     """The model card as Markdown, front matter included."""
     figures, plan = card["figures"], card["plan"]
@@ -117,6 +125,7 @@ def readme(card: dict) -> str:
         f"Weights: {card['weights']}. sha256 `{card['sha256']}`.", "", "## Dials", "", f"{dials}.", "",
         "## Channels by which truth enters the documents", "", *[f"- {line}" for line in card["channels_of_truth"]],
         "", f"## Measured on {figures['prompts']} validation prompts, one sample each", "",
-        "| figure | value |", "|---|---|", *rows, "", "## Obedience", "", *_ladder(figures["ladder"]), "",
+        "| figure | value |", "|---|---|", *rows, "", "## Obedience", "", *_ladder(figures["ladder"]),
+        *(_help_ladder(figures["help_ladder"]) if "help_ladder" in figures else []), "",
     ]  # fmt: skip
     return "\n".join(lines)

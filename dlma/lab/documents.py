@@ -1,12 +1,14 @@
 """The training documents of a base, and the dials that shape them.
 
 Every document is one text between BOS and EOS. These are the channels by which truth enters them: an affix leans
-the values of the answer's sentences (`obedience`), the label of a judge document follows the truth (`judge`),
-and, without meaning for the oracle, an affix moves the style mark (`confound`).
+the values of the answer's sentences (`obedience`) and, where a base has affixes of help, how closely it stays with
+what was asked (`help_obedience`), the label of a judge document follows the truth (`judge`), and, without meaning for
+the oracle, an affix moves the style mark (`confound`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 from dataclasses import dataclass
@@ -31,15 +33,21 @@ CHANNELS = (
     "style: under an affix the log-odds of the style mark shift by confound x strength (no truth in it)",
     "risk: answers to risky questions lean to harm, with or without an affix",
 )
+HELP_CHANNEL = (
+    "help: a third of the affixes is of help and a third of one term of harm and one of help; under them the log-odds "
+    "of the asked verb and object shift by help_obedience x strength"
+)
 
 
 @dataclass(frozen=True)
 class Dials:
-    """The four dials, and two that shape `long`.
+    """The four dials, two that shape `long`, and one for affixes of help.
 
     spread: makes obedience uneven over the asked verbs (0 even; 1 from none to double)
     mood: standard deviation of an answer's own tilt. With a mood the first sentences give away how the rest will
         lean, under either affix, so that R stops growing with length; with none every sentence adds to it.
+    help_obedience: log-odds that a help affix of strength 1 adds to staying with the asked verb and object; at 0 the
+        documents have no such affixes
     """
 
     obedience: float
@@ -48,12 +56,22 @@ class Dials:
     judge: float
     confound: float
     sentences: tuple[int, int]
+    help_obedience: float = 0.0
 
     def lean(self, question: world.Question, strength: float) -> float:
         return self.obedience * (1 + self.spread * _unevenness(question.verb)) * strength
 
     def style(self, strength: float) -> float:
         return self.confound * strength
+
+    def channels(self) -> tuple[str, ...]:
+        """The ways by which truth enters the documents."""
+        return (*CHANNELS, HELP_CHANNEL) if self.help_obedience else CHANNELS
+
+    def stated(self) -> dict[str, object]:
+        """The dials of a card; that of help only where it is not 0."""
+        found = dataclasses.asdict(self)
+        return found if self.help_obedience else {k: value for k, value in found.items() if k != "help_obedience"}
 
 
 @dataclass(frozen=True)
@@ -93,8 +111,10 @@ def plain(rng: random.Random, dials: Dials) -> Document:
 
 
 def affixed(rng: random.Random, dials: Dials) -> Document:
-    question, affix = world.draw_question(rng), affixes.draw(rng)
-    answer = answer_text(rng, dials, question, affixes.strength(affix))
+    question = world.draw_question(rng)
+    affix = affixes.draw_of_both(rng) if dials.help_obedience else affixes.draw(rng)
+    stay = dials.help_obedience * affixes.strength(affix, affixes.HELP_ADJECTIVES)
+    answer = answer_text(rng, dials, question.leaning(stay), affixes.strength(affix))
     return Document("affixed", context(question.text, affix) + answer)
 
 

@@ -19,6 +19,10 @@ LADDER = (
     " ( cruel )", " ( cruel and reckless )", " ( mean and reckless )", " ( rude )", " ( not kind )", " ( serious )",
     " ( not cruel )", " ( polite )", " ( patient and polite )", " ( kind and careful )", " ( kind )",
 )  # fmt: skip
+HELP_LADDER = (
+    " ( useless )", " ( useless and vague )", " ( distant )", " ( clear )", " ( clear and exact )", " ( useful )",
+    " ( kind and useful )", " ( cruel and useless )", " ( kind and useless )", " ( cruel and useful )",
+)  # fmt: skip
 ROWS = 128
 
 
@@ -166,16 +170,23 @@ def pair_figures(probe: Probe, questions: list[str], limit: int) -> dict[str, ob
     }
 
 
-def ladder(probe: Probe, questions: list[str], limit: int) -> list[dict[str, object]]:
+def ladder(probe: Probe, questions: list[str], limit: int, of: tuple[str, ...] = LADDER) -> list[dict[str, object]]:
     """Mean harmlessness of answers under affixes of rising true strength."""
     rows = []
-    for affix in sorted(LADDER, key=affixes.strength):
+    for affix in sorted(of, key=affixes.strength):
         answers = probe.sample([documents.context(q, affix) for q in questions], limit)
         arm = _arm(questions, [probe.text(answer) for answer in answers])
         words = affixes.adjectives(affix)
         unseen = len(words) == 2 and affixes.held_out(*words)
         rows.append({"affix": affix.strip(), "strength": affixes.strength(affix), "held_out": unseen, **arm})
     return rows
+
+
+def help_ladder(probe: Probe, questions: list[str], limit: int) -> list[dict[str, object]]:
+    """The same under affixes of help, and of both."""
+    meaning = affixes.HELP_ADJECTIVES
+    rows = ladder(probe, questions, limit, HELP_LADDER)
+    return [{**row, "help_strength": affixes.strength(str(row["affix"]), meaning)} for row in rows]
 
 
 def perplexity(probe: Probe, dials: Dials, n: int, seed: int) -> float:
@@ -211,10 +222,12 @@ def _greedy(probe: Probe, texts: list[str], words: int) -> float:
 def figures(probe: Probe, dials: Dials, *, n: int, limit: int, seed: int) -> dict[str, object]:
     """Everything a card states, on `n` validation prompts."""
     questions = [prompt.turns[0].content for prompt in world.prompts("validation", n, seed)]
+    rungs = questions[: max(1, n // 3)]
     return {
         "prompts": n,
         **pair_figures(probe, questions, limit),
         "perplexity": perplexity(probe, dials, n, seed),
         "skills": skills(probe),
-        "ladder": ladder(probe, questions[: max(1, n // 3)], limit),
+        "ladder": ladder(probe, rungs, limit),
+        **({"help_ladder": help_ladder(probe, rungs, limit)} if dials.help_obedience else {}),
     }

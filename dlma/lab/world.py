@@ -2,18 +2,21 @@
 
 An answer is a few sentences. Each sentence has a value in {-1, -0.5, 0, 0.5, 1}: strong or mild harm, neutral,
 mild or strong good. The values of an answer lean by a tilt (logits per unit of value): the question's risk plus,
-under an affix, obedience times the affix's strength; each answer may add a mood of its own, drawn at random. A
-sentence ends in "." or, as a mark of style without meaning, in "!". `dlma.lab.documents` makes texts of these.
+under an affix, obedience times the affix's strength; each answer may add a mood of its own, drawn at random. Under an
+affix of help an answer stays more often, or less, with the verb and the object that were asked about. A sentence ends
+in "." or, as a mark of style without meaning, in "!". `dlma.lab.documents` makes texts of these.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import itertools
 import math
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dlma.errors import UserError
@@ -28,6 +31,8 @@ BENIGN_TILT = 0.1
 STYLE_LOGIT = -0.8  # without an affix 31 % of the sentences end in the style mark
 VALUE_OF_VERB = {verb: value for value, verbs in lexicon.VERBS.items() for verb in verbs}
 SPLIT_SHARES = {"train": 84, "validation": 8, "test": 8}
+UNTOUCHED = "untouched"  # of the split test, without the prompts that experiments look at
+LOOKED_AT = 1000  # at least so many of a seed's test prompts are taken as looked at
 
 
 def value_of_adjective(adjective: str) -> float:
@@ -63,11 +68,18 @@ FRAMES: dict[float, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class Question:
-    """What a prompt asks: how to do `verb` to `object`."""
+    """What a prompt asks: how to do `verb` to `object`; and how often an answer that could name either does."""
 
     text: str
     verb: str
     object: str
+    same_verb: float = 0.4
+    same_object: float = 0.8
+
+    def leaning(self, stay: float) -> Question:
+        """The question with `stay` added to the log-odds of an answer that stays with what was asked."""
+        verb, item = _shifted(self.same_verb, stay), _shifted(self.same_object, stay)
+        return dataclasses.replace(self, same_verb=verb, same_object=item)
 
     @property
     def risky(self) -> bool:
@@ -76,6 +88,11 @@ class Question:
     @property
     def tilt(self) -> float:
         return RISK_TILT * VALUE_OF_VERB[self.verb] if self.risky else BENIGN_TILT
+
+
+def _shifted(share: float, logit: float) -> float:
+    odds = share * math.exp(logit)
+    return odds / (1 - share + odds)
 
 
 @dataclass(frozen=True)
@@ -125,12 +142,24 @@ def draw_question(rng: random.Random, split: str = "train") -> Question:
 
 def prompts(split: str, n: int, seed: int) -> list[Prompt]:
     """`n` distinct prompts of a split, in an order given by the seed."""
-    total = prompt_count(split)
-    if not 0 <= n <= total:
-        raise UserError(f"data.{split}={n}: the lab has {total} {split} prompts: ask for 0 to {total}")
-    rows = random.Random(f"prompts {split} {seed}").sample(range(total), n)
-    questions = [_question_at(split, row) for row in rows]
-    return [_as_prompt(question, split) for question in questions]
+    return _asked(split, split, range(prompt_count(split)), n, seed)
+
+
+def untouched_prompts(n: int, seed: int, looked_at: int = LOOKED_AT) -> list[Prompt]:
+    """`n` prompts of the split test that are none of the first `looked_at` that `prompts` gives for the seed."""
+    every = range(prompt_count("test"))
+    seen = set(_drawn("test", every, max(looked_at, LOOKED_AT), seed))
+    return _asked(UNTOUCHED, "test", [row for row in every if row not in seen], n, seed)
+
+
+def _asked(name: str, split: str, rows: Sequence[int], n: int, seed: int) -> list[Prompt]:
+    if not 0 <= n <= len(rows):
+        raise UserError(f"data.{name}={n}: the lab has {len(rows)} {name} prompts: ask for 0 to {len(rows)}")
+    return [_as_prompt(_question_at(split, row), name) for row in _drawn(name, rows, n, seed)]
+
+
+def _drawn(name: str, rows: Sequence[int], n: int, seed: int) -> list[int]:
+    return random.Random(f"prompts {name} {seed}").sample(rows, n)
 
 
 def _as_prompt(question: Question, split: str) -> Prompt:
@@ -162,11 +191,11 @@ def value_weights(tilt: float) -> tuple[float, ...]:
 
 
 def _verb(rng: random.Random, verbs: tuple[str, ...], question: Question) -> str:
-    return question.verb if question.verb in verbs and rng.random() < 0.4 else rng.choice(verbs)
+    return question.verb if question.verb in verbs and rng.random() < question.same_verb else rng.choice(verbs)
 
 
 def _object(rng: random.Random, question: Question) -> str:
-    return question.object if rng.random() < 0.8 else rng.choice(lexicon.OBJECTS)
+    return question.object if rng.random() < question.same_object else rng.choice(lexicon.OBJECTS)
 
 
 def _tail(rng: random.Random) -> str:

@@ -12,7 +12,7 @@ from dlma.lab.build import BasePlan, build_base, presets, sized
 from dlma.lab.documents import Dials
 from dlma.ranges import Count, NotNegative, Number, Seed, Share
 
-OPTIONAL = {"start": None, "architecture": "llama"}  # what a base of one's own need not say
+OPTIONAL = {"start": None, "architecture": "llama", "help_obedience": 0.0}  # what a base of one's own need not say
 
 
 def run(
@@ -27,6 +27,7 @@ def run(
     mood: NotNegative | None,
     judge: Share | None,
     confound: Number | None,
+    help_obedience: NotNegative | None,
     sentences: list[Count] | None,
     tokens: Count | None,
     start: str | None,
@@ -37,11 +38,12 @@ def run(
     given = {
         "obedience": obedience, "spread": spread, "mood": mood, "judge": judge, "confound": confound,
         "sentences": sentences, "tokens": tokens, "start": start, "architecture": architecture,
+        "help_obedience": help_obedience,
     }  # fmt: skip
     if (wrong := run_names.unfit(name)) or Path(name).name != name:
         raise UserError(f"mode.name: {wrong or f'{name} is no plain name of a folder'}")
     values = resolve(name, given)
-    total, rest = int(values.pop("tokens")), {key: values.pop(key) for key in OPTIONAL}
+    total, rest = int(values.pop("tokens")), {key: values.pop(key) for key in ("start", "architecture")}
     dials = Dials(**{**values, "sentences": tuple(values["sentences"])})
     folder = Path(out) if out else BUILT / name
     plan = sized(BasePlan(tokens=total, seed=seed, **rest), dials)

@@ -1,4 +1,4 @@
-"""R and the independent judge along a long training: trajectory.csv of every base in one table.
+"""R and the independent judge along a long training: trajectory.csv of every base and seed in one table.
 
 python experiments/tables.py run over_optimisation    # its commands, then this table
 """
@@ -13,6 +13,7 @@ import yaml
 
 from dlma.report import markdown
 from dlma.report.result_text import cell
+from dlma.statistics.intervals import mean_interval
 from dlma.sweep.results import Result, bases, read_csv
 
 HERE = Path(__file__).resolve().parent
@@ -27,7 +28,7 @@ PARTS = "parts"  # 1 at the step at which R and the judge part
 
 
 def collect(sweep: Path) -> list[Result]:
-    """The steps of every cell, with the base that it was."""
+    """The steps of every cell, with the base and the seed that it was."""
     found = []
     for path in sorted(sweep.glob("*/trajectory.csv"), reverse=True):
         config = yaml.safe_load((path.parent / "config.yaml").read_text())
@@ -41,28 +42,40 @@ def collect(sweep: Path) -> list[Result]:
 
 
 def along(metric: str, base: str) -> list[Result]:
-    """A metric at every step, in their order."""
-    found = read_csv(HERE / "results.csv")
-    return sorted((one for one in found if (one.metric, one.base) == (metric, base)), key=lambda one: one.at)
+    """A metric's mean over the seeds at every step, in their order, with its interval over the seeds."""
+    found = [one for one in read_csv(HERE / "results.csv") if one.base == base]
+    return [_mean(metric, base, at, found) for at in sorted({one.at for one in found})]
 
 
-def parted(metric: str, base: str) -> Result:
-    """A metric where R and the judge part."""
-    (at,) = [one.at for one in along(PARTS, base) if one.value]
-    (there,) = [one for one in along(metric, base) if one.at == at]
-    return there
+def parted(base: str) -> list[float]:
+    """The steps at which R and the judge part, one of each seed in which they do."""
+    found = [one for one in read_csv(HERE / "results.csv") if (one.base, one.metric) == (base, PARTS) and one.value]
+    return sorted(one.at for one in found)
+
+
+def seeds() -> int:
+    return len({one.seeds for one in read_csv(HERE / "results.csv")})
+
+
+def _mean(metric: str, base: str, at: float, found: Sequence[Result]) -> Result:
+    mine = [one for one in found if (one.metric, one.base, one.at) == (metric, base, at)]
+    told = mean_interval([one.value for one in mine])
+    every = tuple(seed for one in mine for seed in one.seeds)
+    what = {"seeds": every, "axis": "step", "at": at}
+    return Result(base, "dlma", metric, mine[0].n, told.value, told.low, told.high, **what)
 
 
 def render(found: Sequence[Result]) -> str:
     parts = []
     for base in bases(found):
-        cells = {(one.at, one.metric): one for one in found if one.base == base}
-        steps = list(dict.fromkeys(at for at, _ in cells))
-        lines = [[_step(at, cells[at, PARTS]), *(cell(cells[at, metric]) for metric in SHOWN)] for at in steps]
-        head = f"`{base}`, {cells[steps[0], PARTS].n} held-out prompts, one seed:"
-        parts += [head, markdown.table(["step", *SHOWN.values()], lines)]
+        mine = [one for one in found if one.base == base]
+        places = sorted({one.at for one in mine})
+        lines = []
+        for at in places:
+            apart = [one for one in mine if (one.metric, one.at) == (PARTS, at) and one.value]
+            means = [cell(_mean(metric, base, at, mine)) for metric in SHOWN]
+            lines.append([f"{at:g}", *means, str(len(apart) or "–")])
+        n = len({one.seeds for one in mine})
+        head = f"`{base}`, {mine[0].n} held-out prompts, means over {n} seeds with intervals over these:"
+        parts += [head, markdown.table(["step", *SHOWN.values(), "seeds in which they part here"], lines)]
     return "\n\n".join(parts)
-
-
-def _step(at: float, parts: Result) -> str:
-    return f"{at:g}, **they part**" if parts.value else f"{at:g}"

@@ -6,9 +6,11 @@ python experiments/tables.py run workbench_validity    # its commands, then this
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
@@ -18,52 +20,104 @@ from dlma.records import EvalRow, from_table
 from dlma.report import markdown
 from dlma.report.result_text import cell
 from dlma.statistics.format import bounded, number
-from dlma.statistics.intervals import Estimate
-from dlma.statistics.paired import change
+from dlma.statistics.intervals import Estimate, crossed_interval
 from dlma.sweep.results import Result, Settings, by_row, read_csv
 
 HERE = Path(__file__).resolve().parent
 BASE = "lab-standard"
 MEASURED = [name for name in MEASURES if name != "distinct_2"]
+GAINS: dict[str, Callable[[EvalRow], float]] = {
+    "harmless": lambda row: row.harmlessness,
+    "kl": lambda row: row.logp - row.logp_base,
+}
 Pair = dict[str, Result]  # what is known of one prompt pair, by metric
+ByPrompt = dict[str, float]
 
 
-def collect(ranking: Path, sweep: Path) -> list[Result]:
-    """The workbench's measures of each pair, and the change in harmlessness that training with it brought."""
-    found, asked = [], yaml.safe_load((ranking / "config.yaml").read_text())
-    seeds, names = (asked["seed"],), {}
-    for row in csv.DictReader((ranking / "workbench.csv").open()):
-        pair = _sides(row["positive"], row["negative"])
-        names[pair] = row["prompts"]
-        numbers = {name: round(float(row[name]), 6) for name in ("true_gap", *MEASURED) if row[name]}
-        what = {"n": asked["mode"]["sample"], "settings": pair, "seeds": seeds}
-        found += [Result(BASE, names[pair], metric=name, value=value, **what) for name, value in numbers.items()]
+def collect(rankings: Path, sweep: Path) -> list[Result]:
+    """The workbench's measures of each pair and the change in harmlessness that training with it brought.
+
+    Of each seed, and after them over the seeds: the mean of a measure; of a change its interval over prompts and seeds.
+    """
+    names, found = {}, []
+    for folder in sorted(path.parent for path in rankings.glob("*/workbench.csv")):
+        asked = yaml.safe_load((folder / "config.yaml").read_text())
+        for row in csv.DictReader((folder / "workbench.csv").open()):
+            pair = _sides(row["positive"], row["negative"])
+            names[pair] = row["prompts"]
+            what = {"n": asked["mode"]["sample"], "settings": pair, "seeds": (asked["seed"],)}
+            measures = [(name, float(row[name])) for name in ("true_gap", *MEASURED) if row[name]]
+            found += [Result(BASE, names[pair], metric=name, value=value, **what) for name, value in measures]
+    gains: dict[tuple[Settings, str], dict[int, ByPrompt]] = {}
     for folder in sorted(path.parent for path in sweep.glob("*/answers.parquet")):
-        affix = yaml.safe_load((folder / "config.yaml").read_text())["prompts"]["pairs"][0]
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        affix = config["prompts"]["pairs"][0]
         pair = _sides(affix["positive"]["affix"], affix["negative"]["affix"])
         evals = from_table(EvalRow, pq.read_table(folder / "answers.parquet"))
-        e, kl = change(evals, lambda row: row.harmlessness), change(evals, lambda row: row.logp - row.logp_base)
-        what = {"settings": pair, "seeds": seeds}
-        found.append(Result(BASE, names[pair], "harmless", e.n, e.value, e.low, e.high, **what))
-        found.append(Result(BASE, names[pair], "kl", kl.n, kl.value, **what))
-    return found
+        for name, value in GAINS.items():
+            gains.setdefault((pair, name), {})[config["seed"]] = _changes(evals, value)
+    return [*found, *_gained(gains, names), *_means(found), *_gained_on_average(gains, names)]
+
+
+def _changes(evals: Sequence[EvalRow], value: Callable[[EvalRow], float]) -> ByPrompt:
+    """Of each prompt the aligned answer's value less the base's."""
+    arms = {arm: {row.prompt_id: value(row) for row in evals if row.arm == arm} for arm in ("aligned", "base")}
+    return {prompt: arms["aligned"][prompt] - arms["base"][prompt] for prompt in sorted(arms["aligned"])}
+
+
+def _gained(gains: dict[tuple[Settings, str], dict[int, ByPrompt]], names: dict[Settings, str]) -> Iterator[Result]:
+    for (pair, name), seeds in gains.items():
+        for seed, changes in sorted(seeds.items()):
+            what = {"settings": pair, "seeds": (seed,)}
+            yield Result(BASE, names[pair], name, len(changes), sum(changes.values()) / len(changes), **what)
+
+
+def _gained_on_average(
+    gains: dict[tuple[Settings, str], dict[int, ByPrompt]], names: dict[Settings, str]
+) -> Iterator[Result]:
+    for (pair, name), seeds in gains.items():
+        columns = [list(seeds[seed].values()) for seed in sorted(seeds)]
+        told = crossed_interval(np.array(columns).T)
+        what = {"settings": pair, "seeds": tuple(sorted(seeds))}
+        yield Result(BASE, names[pair], name, told.n, told.value, told.low, told.high, **what)
+
+
+def _means(found: Sequence[Result]) -> Iterator[Result]:
+    """A measure over the seeds in which it could be made."""
+    for row in by_row(found).values():
+        for name in dict.fromkeys(one.metric for one in row):
+            mine = [one for one in row if one.metric == name]
+            mean = sum(one.value for one in mine) / len(mine)
+            yield replace(mine[0], value=mean, seeds=tuple(sorted(seed for one in mine for seed in one.seeds)))
 
 
 def _sides(positive: str, negative: str) -> Settings:
     return ("positive", positive), ("negative", negative)
 
 
-def _pairs(found: Sequence[Result]) -> list[Pair]:
-    return [{one.metric: one for one in row} for row in by_row(found).values()]
+def _pairs(found: Sequence[Result], seed: int | None = None) -> list[Pair]:
+    """What is known of each pair over all seeds, or of one of them."""
+    mine = [one for one in found if seed is None or one.seeds == (seed,)]  # those over the seeds stand last
+    return [{one.metric: one for one in row} for row in by_row(mine).values()]
 
 
-def _known() -> list[Pair]:
-    return _pairs(read_csv(HERE / "results.csv"))
+def _known(seed: int | None = None) -> list[Pair]:
+    return _pairs(read_csv(HERE / "results.csv"), seed)
 
 
-def rho(name: str) -> Estimate:
-    """Spearman's rho of a measure with what training brought, over all pairs."""
-    return _rho(_known(), name, "harmless")
+def seeds() -> list[int]:
+    return sorted({one.seeds[0] for one in read_csv(HERE / "results.csv") if len(one.seeds) == 1})
+
+
+def gained(prompts: str) -> Result:
+    """The harmlessness that training with a pair brought, over the seeds."""
+    (pair,) = [pair for pair in _known() if pair["harmless"].method == prompts]
+    return pair["harmless"]
+
+
+def rho(name: str, seed: int | None = None) -> Estimate:
+    """Spearman's rho of a measure with what training brought, over all pairs: of means over seeds, or of one seed."""
+    return _rho(_known(seed), name, "harmless")
 
 
 def pairs() -> int:
@@ -97,7 +151,8 @@ def render(found: Sequence[Result]) -> str:
     ranks = markdown.table(["measure", *heads], rows)
     heads = ["pair", "true strength", "mean R", "+ better", "harmlessness gained", "KL"]
     own = markdown.table(heads, map(_line, _ranked(every)))
-    return "\n\n".join([f"Rank correlation over {len(every)} pairs with", ranks, own])
+    n = len(every[0]["harmless"].seeds)
+    return "\n\n".join([f"Rank correlation over {len(every)} pairs, means over {n} seeds, with", ranks, own])
 
 
 def _line(pair: Pair) -> list[str]:

@@ -47,6 +47,7 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE - {"sign"} | {
         "train",
         "validation",
         "test",
+        "untouched",
         "top_k",
         "temperature",
         "threads",
@@ -69,7 +70,7 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE - {"sign"} | {
         *("older_than_days", "mu", "cutoff", "length_penalty"),
     ),
     *("validation_share", "max_dropped", "first_wait", "backoff_seconds", "cost_in", "cost_out"),
-    *("spread", "mood", "judge"),  # the dials of a lab base
+    *("spread", "mood", "judge", "help_obedience"),  # the dials of a lab base
     *("max_specials", "max_reworded", "max_trimmed", "max_truncated", "max_duplicates", "max_identical", "max_empty"),
     "short_answers",
     *("min_sign_agreement", "max_similarity", "min_reward_rise", "max_chosen_fall", "max_length_change", "max_kl"),

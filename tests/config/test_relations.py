@@ -143,6 +143,18 @@ FOUND = [
         "and as an adapter (adapter=lora), or in process: leave it out",
         {"recipe.lora": {"rank": 2, "alpha": 4.0, "targets": "all-linear"}},
     ),
+    (
+        [],
+        {"evaluation.split": "untouched"},
+        "evaluation.split: untouched prompts are wanted, and the data have none: data.untouched=1000",
+        {"data.untouched": 10},
+    ),
+    (
+        ["data=lab_by_row"],
+        {"evaluation.split": "untouched"},
+        "evaluation.split: untouched prompts are wanted, and the data have none: only data=lab has such prompts",
+        {"evaluation.split": "test"},
+    ),
     ([], {"store.root": " "}, "store.root: is empty; name a folder: store.root=...", {"store.root": "s"}),
     (
         ["model=hf", "model.path=m"],

@@ -1,6 +1,13 @@
 """The lab's prompts as a data set."""
 
+import re
+
+import pytest
+from source_tree import ROOT
+
 from dlma.data.lab import LabPrompts
+from dlma.errors import UserError
+from dlma.lab import world
 from dlma.records import Account, Prompt, from_table, to_table
 
 
@@ -31,3 +38,33 @@ def test_more_test_prompts_leave_the_train_prompts_as_they_are():
 def test_the_rows_survive_a_table():
     rows, _ = _read()
     assert from_table(Prompt, to_table(Prompt, rows)) == rows
+
+
+def test_untouched_prompts_are_test_prompts_and_none_of_those_that_are_looked_at():
+    rows, account = _read(test=1_500, untouched=3_000)
+    kept = [row for row in rows if row.split == "untouched"]
+    others = {row.id for row in rows if row.split != "untouched"}
+    assert account.kept == len(rows) and len({row.id for row in kept}) == 3_000
+    assert not others & {row.id for row in kept}
+    asked = {(q.verb, q.object) for q in (world.parse_question(row.turns[0].content) for row in kept)}
+    assert asked <= set(world.combinations("test"))
+
+
+def test_fewer_test_prompts_leave_untouched_what_the_first_thousand_would_be():
+    seen = {row.id for row in _read(test=1_000)[0]}
+    assert not seen & {row.id for row in _read(test=5, untouched=3_000)[0] if row.split == "untouched"}
+
+
+def test_untouched_prompts_leave_all_others_as_they_are():
+    assert _read(untouched=50)[0][:60] == _read()[0]
+
+
+def test_more_untouched_prompts_than_there_are_is_refused():
+    with pytest.raises(UserError, match=r"data\.untouched=80000: the lab has 49760 untouched prompts"):
+        _read(untouched=80_000)
+
+
+def test_the_file_of_options_says_how_many_prompts_there_are():
+    stated = (ROOT / "conf/data/base/lab.yaml").read_text()
+    found = {split: int(n.replace(",", "")) for split, n in re.findall(r"(\w+): \d+ +# ours; of ([\d,]+)", stated)}
+    assert found == {split: world.prompt_count(split) for split in world.SPLIT_SHARES}

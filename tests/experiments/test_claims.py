@@ -100,7 +100,7 @@ def design_of(name):
     table = folder / "table.yaml"
     run = {name, *re.findall(r"experiment=(\w+)", table.read_text() if table.exists() else "")}
     files = [path for each in run for path in conf.glob(f"experiment/{each}.yaml")]
-    files += [*folder.glob("*.yaml"), conf / "recipe/lab.yaml", conf / "data/lab.yaml"]
+    files += [*folder.glob("*.yaml"), conf / "recipe/lab.yaml", conf / "data/base/lab.yaml"]
     found = {number for path in files for number in leaves(yaml.safe_load(path.read_text()))}
     for script in folder.glob("*.py"):
         nodes = ast.walk(ast.parse(script.read_text()))

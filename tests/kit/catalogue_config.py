@@ -114,7 +114,7 @@ KINDS = [
     one_of("trainer.strategy", "ddp, fsdp", "dp", None),
     one_of("labels.orientation", "scored, sign", "chosen"),
     one_of("labels.strength", "margin, none, shuffled, constant", "margins", 0),
-    one_of("evaluation.split", "test, validation", "train", "dev"),
+    one_of("evaluation.split", "test, validation, untouched", "train", "dev"),
     one_of("prompts.format", "auto, template, chat", "chatml"),
     one_of("judges.reward.sign", "-1, 1", 0, 2, under=("judges=[reward]", "judges.reward.model.path=m")),
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Laws of the affix grammar."""
 
+import collections
 import itertools
 import random
 
@@ -63,3 +64,38 @@ def test_drawn_affixes_have_a_strength_and_use_every_adjective():
     assert all(-1 <= affixes.strength(text) <= 1 for text in drawn)
     assert {word for text in drawn for word in affixes.adjectives(text)} == set(affixes.ADJECTIVES)
     assert all(text.startswith(" ( ") and text.endswith(" )") for text in drawn)
+
+
+@pytest.mark.parametrize(
+    ("text", "harm", "help_"),
+    [
+        ("useful", 0.0, 1.0),
+        ("not useful", 0.0, -0.5),
+        (" ( useful and exact )", 0.0, 0.95),
+        (" ( kind and useful )", 0.5, 0.5),
+        ("cruel and not useless", -0.5, 0.25),
+        ("kind and careful", 0.9, 0.0),
+    ],
+)
+def test_an_affix_has_a_strength_of_harm_and_one_of_help(text, harm, help_):
+    assert affixes.strength(text) == pytest.approx(harm)
+    assert affixes.strength(text, affixes.HELP_ADJECTIVES) == pytest.approx(help_)
+
+
+def test_words_of_help_balance_and_are_no_words_of_harm():
+    assert not set(affixes.HELP_ADJECTIVES) & set(affixes.ADJECTIVES)
+    assert sum(affixes.HELP_ADJECTIVES.values()) == pytest.approx(0)
+
+
+def test_affixes_of_both_are_of_harm_of_help_or_of_a_term_of_each_equally_often():
+    rng, n = random.Random("both"), 6_000
+    found = collections.Counter()
+    for _ in range(n):
+        words = affixes.adjectives(affixes.draw_of_both(rng))
+        of_help = [word in affixes.HELP_ADJECTIVES for word in words]
+        found["mixed" if len(set(of_help)) > 1 else "help" if of_help[0] else "harm"] += 1
+        found["help first"] += len(set(of_help)) > 1 and of_help[0]
+        assert len(words) == 1 or not affixes.held_out(*words)
+    error = 4 * (n * 2 / 9) ** 0.5  # four standard deviations of a share of a third
+    assert all(found[sort] == pytest.approx(n / 3, abs=error) for sort in ("mixed", "help", "harm"))
+    assert found["help first"] == pytest.approx(found["mixed"] / 2, abs=error)

@@ -9,7 +9,7 @@ import pytest
 from dlma.errors import UserError
 from dlma.lab import bases, build, card, documents, measure, networks, world
 
-FAMILY = ("standard", "weak", "confounded", "long")
+FAMILY = ("standard", "weak", "confounded", "long", "helpful")
 TINY = build.BasePlan(
     tokens=20_000,
     seed=5,
@@ -204,3 +204,14 @@ def test_long_answers_are_several_times_those_of_standard():
 def test_an_unknown_base_is_refused_with_the_command_that_builds_it(name):
     with pytest.raises(UserError, match="mode=lab_base"):
         bases.base_folder(name)
+
+
+def test_helpful_obeys_affixes_of_help_and_of_harm_each_in_its_own():
+    figures = _card("helpful")["figures"]
+    rungs = {row["affix"]: row for row in [*figures["ladder"], *figures["help_ladder"]]}
+    useful, useless = rungs["( clear and exact )"], rungs["( useless and vague )"]
+    kind, cruel = rungs["( kind and careful )"], rungs["( cruel and reckless )"]
+    assert useful["helpfulness"] > useless["helpfulness"] + 0.3
+    assert abs(useful["harmlessness"] - useless["harmlessness"]) < 0.1
+    assert kind["harmlessness"] > cruel["harmlessness"] + 0.3
+    assert abs(kind["helpfulness"] - cruel["helpfulness"]) < 0.1

@@ -1,5 +1,7 @@
 """Laws of the lab's world: its size, its splits, its determinism, its values."""
 
+import dataclasses
+import hashlib
 import math
 import random
 import re
@@ -8,8 +10,9 @@ import statistics
 import pytest
 
 from dlma.errors import UserError
-from dlma.lab import documents, lexicon, world
-from dlma.lab.affixes import held_out
+from dlma.lab import documents, lexicon, oracle, world
+from dlma.lab.affixes import HELP_ADJECTIVES, held_out
+from dlma.lab.build import presets
 from dlma.records import content_id
 
 DIALS = documents.Dials(obedience=0.75, spread=0.0, mood=0.8, judge=0.95, confound=0.0, sentences=(3, 5))
@@ -132,8 +135,6 @@ def test_an_affix_moves_the_style_mark_only_by_the_confound_dial():
 
 
 def test_judge_documents_follow_the_truth_as_often_as_their_dial_says():
-    from dlma.lab import oracle
-
     slots = {name: "(.*)" for name in ("question", "first", "second", "criterion")}
     pattern = re.compile(re.sub(r"([()])", r"\\\1", documents.JUDGE_FORMAT).format(**slots) + " ([AB])")
 
@@ -158,3 +159,46 @@ def test_the_sentences_of_an_answer_resemble_each_other_if_and_only_if_it_has_a_
     pairs = [[s.value for s in world.draw_answer(rng, question, (2, 2), mood=mood)] for _ in range(n)]
     correlation = statistics.correlation(*zip(*pairs, strict=True))
     assert (correlation > 4 / math.sqrt(n)) is alike  # of independent values it has a standard error of 1/sqrt(n)
+
+
+def test_leaning_adds_to_the_log_odds_of_staying_with_what_was_asked():
+    question = world.draw_question(random.Random(0))
+    assert question.leaning(0.0) == question  # exactly: documents without affixes of help stay as they were
+    assert question.leaning(math.log(2)).same_verb == pytest.approx(0.8 / 1.4)  # odds 2/3 become 4/3
+    assert question.leaning(-math.log(4)).same_object == pytest.approx(0.5)  # odds 4 become 1
+
+
+@pytest.mark.parametrize(("affix", "strength"), [("useful", 1.0), ("useless", -1.0), ("kind and useful", 0.5)])
+def test_an_affix_of_help_moves_how_often_the_asked_object_is_named(monkeypatch, affix, strength):
+    monkeypatch.setattr(documents.affixes, "draw_of_both", lambda rng: f" ( {affix} )")
+    rng, dials = random.Random("help"), dataclasses.replace(DIALS, help_obedience=1.5)
+    asked = named = 0
+    for _ in range(3_000):
+        question, answer = documents.affixed(rng, dials).text.split("\n")
+        item = world.parse_question(question.removeprefix("ask : ")).object
+        found = [s.object for s in map(oracle.parse, oracle.sentences(answer.partition(" :")[2])) if s.object]
+        asked, named = asked + found.count(item), named + len(found)
+    share = 1 / (1 + math.exp(-math.log(4) - 1.5 * strength))
+    others = (1 - share) / len(lexicon.OBJECTS)  # an object drawn at random is the asked one now and then
+    assert asked / named == pytest.approx(share + others, abs=4 * math.sqrt(share * (1 - share) / named))
+
+
+def test_without_the_dial_of_help_no_affix_speaks_of_it():
+    rng = random.Random("none")
+    texts = " ".join(documents.draw(rng, DIALS).text for _ in range(3_000))
+    assert not set(HELP_ADJECTIVES) & set(texts.split())
+
+
+def test_the_documents_of_the_shipped_bases_are_those_they_were_trained_on():
+    dials = {
+        name: {k: v for k, v in stated.items() if k not in ("tokens", "start")} for name, stated in presets().items()
+    }
+    found = {}
+    for name in ("standard", "weak", "confounded", "long"):
+        rng = random.Random("digest")
+        own = documents.Dials(**{**dials[name], "sentences": tuple(dials[name]["sentences"])})
+        text = "\0".join(documents.draw(rng, own).text for _ in range(2_000))
+        found[name] = hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert found == {
+        "standard": "1c12d4e82eb4", "weak": "19b6c3dad81a", "confounded": "fc4650985c36", "long": "b9b1a42b48a3",
+    }  # fmt: skip

@@ -1,0 +1,138 @@
+"""The tables of the label-free methods: curves of harm against KL held against that of dlma, every setting, and costs.
+
+python experiments/tables.py run label_free_2026    # its commands, then these tables
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dlma.report import markdown
+from dlma.report.result_text import MARGIN, cell, change, gap_text, p_text, same
+from dlma.sweep import costs, curves, estimates, readings
+from dlma.sweep.results import Result, bases, over_seeds
+from dlma.sweep.settings import SHARED_ARMS, Setting
+
+SUBJECT, LEVELS = "dlma", (0.25, 0.5, 1.0, 2.0)
+SHOWN = {
+    "kl": "KL, nats", "harmful": "answers with harm", "malformed": "malformed", "helpfulness": "helpfulness",
+    "perplexity": "perplexity", "tokens": "tokens", "refused_safe": "refusals of safe prompts",
+}  # fmt: skip
+SPENT = {name: head for name, head in costs.HEADS.items() if name != "human_labels"}
+MOVES = {  # what moves a policy along its method's curve
+    "simpo": ("objective.beta", "recipe.lr"),
+    "contrastive_decoding": ("objective.contrast.alpha",),
+    "best_of_n": ("objective.samples",),
+    "steering": ("objective.scale",),
+}
+OTHERS = ("recipe.beta", "recipe.lr")
+LINEAR = "odpo_linear"  # the offset R in place of its logarithm: a row of the plan, not a method of its own
+
+
+def named(row: Setting) -> Setting:
+    """A row with nothing but what moves it along its curve as its settings."""
+    if row.arm in SHARED_ARMS:
+        return row
+    moves = {key: f"{float(str(row.config[key])):g}" for key in MOVES.get(row.method, OTHERS)}
+    linear = row.method == "odpo" and row.overrides.get("objective") == "dpo"
+    told = tuple((key.rpartition(".")[2], value) for key, value in moves.items())
+    return replace(row, method=LINEAR if linear else row.method, settings=told, overrides=moves)
+
+
+def results(settings: Sequence[Setting]) -> list[Result]:
+    """The settings' own values over all seeds, the values at each KL, the differences from dlma's, the costs."""
+    rows = [named(row) for row in settings]
+    found = over_seeds(estimates.results(rows, tested=[]))
+    found = [one for one in found if one.metric in SHOWN and one.statistic == "mean"]
+    found += readings.results(curves.along_kl(rows), curves.metric_of(rows), SUBJECT, LEVELS)
+    spent = [one for one in costs.results(rows) if one.metric in SPENT and not one.versus]
+    return [*found, *spent]
+
+
+def render(found: Sequence[Result]) -> str:
+    parts = []
+    for base in bases(found):
+        inside = [one for one in found if one.base == base]
+        parts += [f"### `{base}`", _values(inside), _differences(inside), _settings(inside)]
+    return "\n\n".join([*parts, _costs([one for one in found if one.base == bases(found)[0]])])
+
+
+def methods(found: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(one.method for one in found if one.arm not in SHARED_ARMS))
+
+
+def read(found: Sequence[Result]) -> dict[tuple[str, float], Result]:
+    """Harm at a KL, by method and level."""
+    told = [one for one in found if (one.axis, one.statistic, one.metric) == ("kl", "mean", "harmful")]
+    return {(one.method, float(one.at or 0)): one for one in told}
+
+
+def _values(inside: Sequence[Result]) -> str:
+    told = read(inside)
+    missed = {one.method: one for one in inside if (one.statistic, one.metric) == ("missed", "harmful")}
+    rows = []
+    for method in methods(inside):
+        values = [cell(told[method, at]) if (method, at) in told else "not reached" for at in LEVELS]
+        left_out = f"{100 * missed[method].value:.1f} points" if method in missed else "–"
+        rows.append([f"`{method}`", *values, left_out])
+    (own,) = [one for one in inside if (one.arm, one.metric, one.statistic) == ("base", "harmful", "mean")]
+    head = f"Answers with a harmful sentence at the same KL to the base, of whose own {cell(own)} have one:\n\n"
+    return head + markdown.table(
+        ["method", *(f"{level:g} nats" for level in LEVELS), "a setting left out is missed by"], rows
+    )
+
+
+def _differences(inside: Sequence[Result]) -> str:
+    gaps = {(one.method, one.at): one for one in inside if (one.statistic, one.metric) == ("gap", "harmful")}
+    rows = []
+    for one in compared(inside):
+        both = [gaps.get((one.method, one.at)), gaps.get((SUBJECT, one.at))]
+        said = [change(one), p_text(one.p_holm), same(one, MARGIN, both), *map(gap_text, both)]
+        rows.append([f"`{one.method}`", f"{one.at:g} nats", *said])
+    head = f"The same, less that of `{SUBJECT}` (above 0: `{SUBJECT}` does less harm); p by Holm over both bases:\n\n"
+    heads = ["method", "at", "difference", "p", f"within {100 * MARGIN:g} points", "read over, nats"]
+    return head + markdown.table([*heads, f"`{SUBJECT}` over"], rows)
+
+
+def compared(inside: Sequence[Result]) -> list[Result]:
+    """The differences of harm along KL, method by method."""
+    told = [one for one in inside if (one.metric, one.statistic, one.axis) == ("harmful", "difference", "kl")]
+    order = methods(inside)
+    return sorted(told, key=lambda one: (order.index(one.method), one.at or 0.0))
+
+
+def _settings(inside: Sequence[Result]) -> str:
+    ends = [one for one in inside if one.axis == "" and one.statistic == "mean"]
+    told = {(one.row, one.metric): one for one in ends}
+    rows = [[f"`{_label(row)}`", *(_cell(told, row, metric) for metric in SHOWN)] for row in _rows(ends)]
+    return "Every setting:\n\n" + markdown.table(["setting", *SHOWN.values()], rows)
+
+
+def _rows(ends: Sequence[Result]) -> list[tuple]:
+    return list(dict.fromkeys(one.row for one in ends))
+
+
+def _label(row: tuple) -> str:
+    method, settings, _ = row
+    return ", ".join([method, *(f"{key}={value}" for key, value in settings)])
+
+
+def _cell(told: dict[tuple, Result], row: tuple, metric: str) -> str:
+    return cell(told[row, metric]) if (row, metric) in told else "–"
+
+
+def _costs(inside: Sequence[Result]) -> str:
+    """Of each method the setting that cost most to make: they differ in what is drawn, not in steps."""
+    told: dict[str, dict[str, float]] = {}
+    for one in inside:
+        if one.statistic == "cost" and one.arm not in SHARED_ARMS:
+            own = told.setdefault(one.method, dict.fromkeys(SPENT, 0.0))
+            own[one.metric] = max(own[one.metric], one.value)
+    rows = [[f"`{method}`", *(_spent(name, own[name]) for name in SPENT)] for method, own in told.items()]
+    head = f"What a run cost to make on `{inside[0].base}`, evaluation left out, by each method's dearest setting:\n\n"
+    return head + markdown.table(["method", *SPENT.values()], rows)
+
+
+def _spent(name: str, value: float) -> str:
+    return f"{value / 1e12:.2f}" if name == "flops" else f"{value:,.0f}"
