@@ -121,7 +121,7 @@ def read_prompts(cell: RunContext) -> Stage:
 
 
 def render(cell: RunContext, prompts: Stage, split: str, sample: int | None = None, human: str = "train") -> Stage:
-    """The prompts of a split ("all": of each) as token ids, plain and under both sides; all, or the first `sample`.
+    """The prompts of a split (`Prompt.is_of`) as token ids, plain and under both sides; all, or the first `sample`.
 
     human: the split whose prompts keep their human pairs
     """
@@ -133,7 +133,7 @@ def render(cell: RunContext, prompts: Stage, split: str, sample: int | None = No
     def write(folder: Path) -> dict:
         from dlma.prompts.contexts import each_context
 
-        rows = islice((row for row in prompts.rows(Prompt) if split in (row.split, "all")), sample)
+        rows = islice((row for row in prompts.rows(Prompt) if row.is_of(split)), sample)
         known = {"vocabulary": cell.frozen.vocabulary, "human": human, **limits}
         return _write(folder, Context, *each_context(rows, cell.frozen.tokenizer, cell.wording, **known))
 

@@ -44,6 +44,10 @@ class Prompt:
     chosen: str | None = None
     rejected: str | None = None
 
+    def is_of(self, split: str) -> bool:
+        """Whether it is of a split; "all" is each of them but `untouched`, whose prompts are kept for the last."""
+        return self.split == split or (split == "all" and self.split != "untouched")
+
 
 @dataclass(frozen=True)
 class Context:

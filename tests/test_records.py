@@ -93,3 +93,10 @@ def test_an_account_counts_by_reason():
         account.drop(reason)
     account.trim("turns")
     assert (account.dropped, account.trimmed) == ({"empty": 2, "long": 1}, {"turns": 1})
+
+
+def test_all_splits_are_each_but_the_one_that_is_kept_for_the_last():
+    def asked(split):
+        return [of for of in ("train", "test", "untouched") if Prompt("id", [], of).is_of(split)]
+
+    assert (asked("all"), asked("test"), asked("untouched")) == (["train", "test"], ["test"], ["untouched"])

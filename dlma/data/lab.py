@@ -25,7 +25,7 @@ class LabPrompts:
 
     def fingerprint(self) -> str:
         """No file to hash: the world is code, which the stage's VERSION stands for."""
-        return "built-in"
+        return f"built-in, {self.untouched} untouched" if self.untouched else "built-in"
 
     def read(self) -> tuple[list[Prompt], Account]:
         """All splits in one list; nothing is ever dropped."""

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
 from dlma.errors import UserError
 
 SHIPPED = Path(__file__).with_name("bases")
+PRESETS = Path(__file__).with_name("bases.yaml")
 BUILT = Path("outputs/lab_base")
+
+
+def presets() -> dict[str, dict]:
+    """The dials of each member of the family."""
+    return yaml.safe_load(PRESETS.read_text())
 
 
 def names() -> list[str]:

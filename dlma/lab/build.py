@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import yaml
-
 from dlma.errors import UserError
 from dlma.lab import card, documents, measure
 from dlma.lab.bases import base_folder
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-PRESETS = Path(__file__).with_name("bases.yaml")
 SPECIALS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
 CHUNK = 4096  # documents drawn, sorted by length and batched at a time
 Row = list[tuple[str, list[int]]]  # the documents of one row: kind and ids
@@ -51,11 +48,6 @@ class BasePlan:
     start: str | None = None  # a base whose tokenizer and weights are gone on from; null: from nothing
     warmup: float = 0.04
     weight_decay: float = 0.05
-
-
-def presets() -> dict[str, dict]:
-    """The dials of each member of the family."""
-    return yaml.safe_load(PRESETS.read_text())
 
 
 def train_tokenizer(dials: Dials, plan: BasePlan) -> PreTrainedTokenizerFast:

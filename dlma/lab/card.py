@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from dlma.lab import bases
 from dlma.lab.documents import Dials
 
 LIMITS = (
@@ -26,10 +27,16 @@ def command(name: str, seed: int, dials: Dials, plan: dict) -> str:
         f"python run.py mode=lab_base mode.name={name} mode.seed={seed} mode.obedience={dials.obedience} "
         f"mode.spread={dials.spread} mode.mood={dials.mood} mode.judge={dials.judge} mode.confound={dials.confound} "
         f"mode.sentences=[{low},{high}] mode.tokens={plan['tokens']}"
-        + (f" mode.help_obedience={dials.help_obedience}" if dials.help_obedience else "")
+        + (f" mode.help_obedience={dials.help_obedience}" if _says_help(name, dials) else "")
         + (f" mode.start={plan['start']}" if plan["start"] else "")
         + (f" mode.architecture={plan['architecture']}" if plan["architecture"] != "llama" else "")
     )
+
+
+def _says_help(name: str, dials: Dials) -> bool:
+    """Whether the dial must be named: left out it is 0, or what the family has under that name."""
+    family = bases.presets().get(name, {})
+    return dials.help_obedience != 0 or "help_obedience" in family
 
 
 def write(out: Path, *, name: str, seed: int, dials: Dials, plan: dict, parameters: int, figures: dict) -> None:

@@ -32,7 +32,7 @@ STYLE_LOGIT = -0.8  # without an affix 31 % of the sentences end in the style ma
 VALUE_OF_VERB = {verb: value for value, verbs in lexicon.VERBS.items() for verb in verbs}
 SPLIT_SHARES = {"train": 84, "validation": 8, "test": 8}
 UNTOUCHED = "untouched"  # of the split test, without the prompts that experiments look at
-LOOKED_AT = 1000  # at least so many of a seed's test prompts are taken as looked at
+LOOKED_AT = 1000  # so many of the test prompts of data.seed=0 the experiments looked at
 
 
 def value_of_adjective(adjective: str) -> float:
@@ -145,10 +145,10 @@ def prompts(split: str, n: int, seed: int) -> list[Prompt]:
     return _asked(split, split, range(prompt_count(split)), n, seed)
 
 
-def untouched_prompts(n: int, seed: int, looked_at: int = LOOKED_AT) -> list[Prompt]:
-    """`n` prompts of the split test that are none of the first `looked_at` that `prompts` gives for the seed."""
+def untouched_prompts(n: int, seed: int, looked_at: int) -> list[Prompt]:
+    """`n` prompts of the split test that no experiment looked at, nor are any of the seed's own `looked_at` ones."""
     every = range(prompt_count("test"))
-    seen = set(_drawn("test", every, max(looked_at, LOOKED_AT), seed))
+    seen = {*_drawn("test", every, LOOKED_AT, 0), *_drawn("test", every, looked_at, seed)}
     return _asked(UNTOUCHED, "test", [row for row in every if row not in seen], n, seed)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from dlma.config import run_names
 from dlma.errors import UserError
 from dlma.lab import card
-from dlma.lab.bases import BUILT
-from dlma.lab.build import BasePlan, build_base, presets, sized
+from dlma.lab.bases import BUILT, presets
+from dlma.lab.build import BasePlan, build_base, sized
 from dlma.lab.documents import Dials
 from dlma.ranges import Count, NotNegative, Number, Seed, Share
 

@@ -45,7 +45,8 @@ def results(settings: Sequence[Setting]) -> list[Result]:
     rows = [named(row) for row in settings]
     found = over_seeds(estimates.results(rows, tested=[]))
     found = [one for one in found if one.metric in SHOWN and one.statistic == "mean"]
-    found += readings.results(curves.along_kl(rows), curves.metric_of(rows), SUBJECT, LEVELS)
+    through = [replace(curve, start=None) for curve in curves.along_kl(rows)]  # settings alone: the base is none
+    found += readings.results(through, curves.metric_of(rows), SUBJECT, LEVELS)
     spent = [one for one in costs.results(rows) if one.metric in SPENT and not one.versus]
     return [*found, *spent]
 

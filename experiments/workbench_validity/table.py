@@ -16,6 +16,7 @@ import yaml
 
 from dlma.checks.margin_facts import spearman
 from dlma.checks.prompt_measures import MEASURES
+from dlma.errors import UserError
 from dlma.records import EvalRow, from_table
 from dlma.report import markdown
 from dlma.report.result_text import cell
@@ -40,6 +41,10 @@ def collect(rankings: Path, sweep: Path) -> list[Result]:
     Of each seed, and after them over the seeds: the mean of a measure; of a change its interval over prompts and seeds.
     """
     names, found = {}, []
+    if not list(rankings.glob("*/workbench.csv")):
+        raise UserError(
+            f"{rankings}: holds no */workbench.csv: the first folder is to be that of mode=workbench with -m"
+        )
     for folder in sorted(path.parent for path in rankings.glob("*/workbench.csv")):
         asked = yaml.safe_load((folder / "config.yaml").read_text())
         for row in csv.DictReader((folder / "workbench.csv").open()):

@@ -50,9 +50,16 @@ def test_untouched_prompts_are_test_prompts_and_none_of_those_that_are_looked_at
     assert asked <= set(world.combinations("test"))
 
 
-def test_fewer_test_prompts_leave_untouched_what_the_first_thousand_would_be():
-    seen = {row.id for row in _read(test=1_000)[0]}
-    assert not seen & {row.id for row in _read(test=5, untouched=3_000)[0] if row.split == "untouched"}
+@pytest.mark.parametrize("changes", [{"test": 5}, {"seed": 1}, {"test": 6_000}])
+def test_what_the_experiments_looked_at_is_never_untouched(changes):
+    seen = {row.id for row in _read(test=1_000)[0] if row.split == "test"}
+    rows, _ = _read(untouched=30_000, **changes)
+    assert not seen & {row.id for row in rows if row.split == "untouched"}
+
+
+def test_how_many_are_untouched_is_in_the_key_of_the_prompts():
+    found = {LabPrompts(train=1, validation=1, test=1, seed=0, untouched=n).fingerprint() for n in (0, 1, 2)}
+    assert len(found) == 3 and "built-in" in found  # which is that of runs without any
 
 
 def test_untouched_prompts_leave_all_others_as_they_are():

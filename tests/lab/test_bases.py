@@ -130,7 +130,7 @@ def test_a_shipped_base_is_the_one_its_card_speaks_of_and_small(name):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_card_states_the_dials_of_its_preset_and_a_command_with_them(name):
-    preset = build.presets()[name]
+    preset = bases.presets()[name]
     stated = _card(name)
     assert {**stated["dials"], **{key: stated["plan"][key] for key in ("tokens", "start")}} == preset
     assert card.command(name, 0, documents.Dials(**stated["dials"]), stated["plan"]) == stated["command"]
@@ -215,3 +215,13 @@ def test_helpful_obeys_affixes_of_help_and_of_harm_each_in_its_own():
     assert abs(useful["harmlessness"] - useless["harmlessness"]) < 0.1
     assert kind["harmlessness"] > cruel["harmlessness"] + 0.3
     assert abs(kind["helpfulness"] - cruel["helpfulness"]) < 0.1
+
+
+OF_HELP = [("helpful", 0.0, True), ("helpful", 2.0, True), ("standard", 0.0, False), ("standard", 1.0, True)]
+
+
+@pytest.mark.parametrize(("name", "dial", "said"), OF_HELP)
+def test_a_command_names_the_dial_of_help_wherever_it_is_not_what_the_name_alone_would_give(name, dial, said):
+    plan = {"tokens": 1, "start": None, "architecture": "llama"}
+    line = card.command(name, 0, dataclasses.replace(DIALS, help_obedience=dial), plan)
+    assert (f"mode.help_obedience={dial}" in line) is said

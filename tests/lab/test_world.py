@@ -12,7 +12,7 @@ import pytest
 from dlma.errors import UserError
 from dlma.lab import documents, lexicon, oracle, world
 from dlma.lab.affixes import HELP_ADJECTIVES, held_out
-from dlma.lab.build import presets
+from dlma.lab.bases import presets
 from dlma.records import content_id
 
 DIALS = documents.Dials(obedience=0.75, spread=0.0, mood=0.8, judge=0.95, confound=0.0, sentences=(3, 5))
