@@ -6,6 +6,7 @@ python experiments/tables.py run workbench_validity    # its commands, then this
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,11 +47,12 @@ def collect(rankings: Path, sweep: Path) -> list[Result]:
             f"{rankings}: holds no */workbench.csv: the first folder is to be that of mode=workbench with -m"
         )
     for folder in sorted(path.parent for path in rankings.glob("*/workbench.csv")):
-        asked = yaml.safe_load((folder / "config.yaml").read_text())
+        said = json.loads((folder / "status.json").read_text())["overrides"]
+        asked = dict(word.partition("=")[::2] for word in said)
         for row in csv.DictReader((folder / "workbench.csv").open()):
             pair = _sides(row["positive"], row["negative"])
             names[pair] = row["prompts"]
-            what = {"n": asked["mode"]["sample"], "settings": pair, "seeds": (asked["seed"],)}
+            what = {"n": int(asked["mode.sample"]), "settings": pair, "seeds": (int(asked["seed"]),)}
             measures = [(name, float(row[name])) for name in ("true_gap", *MEASURED) if row[name]]
             found += [Result(BASE, names[pair], metric=name, value=value, **what) for name, value in measures]
     gains: dict[tuple[Settings, str], dict[int, ByPrompt]] = {}
