@@ -63,7 +63,7 @@ def collect(rankings: Path, sweep: Path) -> list[Result]:
         evals = from_table(EvalRow, pq.read_table(folder / "answers.parquet"))
         for name, value in GAINS.items():
             gains.setdefault((pair, name), {})[config["seed"]] = _changes(evals, value)
-    return [*found, *_gained(gains, names), *_means(found), *_gained_on_average(gains, names)]
+    return [*found, *_means(found), *_gained(gains, names)]
 
 
 def _changes(evals: Sequence[EvalRow], value: Callable[[EvalRow], float]) -> ByPrompt:
@@ -73,18 +73,13 @@ def _changes(evals: Sequence[EvalRow], value: Callable[[EvalRow], float]) -> ByP
 
 
 def _gained(gains: dict[tuple[Settings, str], dict[int, ByPrompt]], names: dict[Settings, str]) -> Iterator[Result]:
+    """Each seed's mean change; after all of them the mean over prompts and seeds, with its interval."""
     for (pair, name), seeds in gains.items():
         for seed, changes in sorted(seeds.items()):
-            what = {"settings": pair, "seeds": (seed,)}
-            yield Result(BASE, names[pair], name, len(changes), sum(changes.values()) / len(changes), **what)
-
-
-def _gained_on_average(
-    gains: dict[tuple[Settings, str], dict[int, ByPrompt]], names: dict[Settings, str]
-) -> Iterator[Result]:
+            mean = sum(changes.values()) / len(changes)
+            yield Result(BASE, names[pair], name, len(changes), mean, settings=pair, seeds=(seed,))
     for (pair, name), seeds in gains.items():
-        columns = [list(seeds[seed].values()) for seed in sorted(seeds)]
-        told = crossed_interval(np.array(columns).T)
+        told = crossed_interval(np.array([list(seeds[seed].values()) for seed in sorted(seeds)]).T)
         what = {"settings": pair, "seeds": tuple(sorted(seeds))}
         yield Result(BASE, names[pair], name, told.n, told.value, told.low, told.high, **what)
 
