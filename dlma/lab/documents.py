@@ -8,10 +8,9 @@ the oracle, an affix moves the style mark (`confound`).
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from dlma.lab import affixes, lexicon, oracle, world
 from dlma.lab.skills import FACT_FORMAT, STARTS, STEPS, count_from
@@ -70,7 +69,7 @@ class Dials:
 
     def stated(self) -> dict[str, object]:
         """The dials of a card; that of help only where it is not 0."""
-        found = dataclasses.asdict(self)
+        found = asdict(self)
         return found if self.help_obedience else {k: value for k, value in found.items() if k != "help_obedience"}
 
 

@@ -9,7 +9,6 @@ in "." or, as a mark of style without meaning, in "!". `dlma.lab.documents` make
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import itertools
@@ -17,7 +16,7 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dlma.errors import UserError
 from dlma.lab import lexicon
@@ -79,7 +78,7 @@ class Question:
     def leaning(self, stay: float) -> Question:
         """The question with `stay` added to the log-odds of an answer that stays with what was asked."""
         verb, item = _shifted(self.same_verb, stay), _shifted(self.same_object, stay)
-        return dataclasses.replace(self, same_verb=verb, same_object=item)
+        return replace(self, same_verb=verb, same_object=item)
 
     @property
     def risky(self) -> bool:
