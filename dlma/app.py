@@ -200,7 +200,7 @@ def _sweep(hydra: Hydra, plan: Plan, folder: Path, args: Namespace) -> int:
     from dlma.modes import report
     from dlma.report import next_steps
 
-    report.check(plan.cfg)
+    report.check(plan.cfg, plan.each)
     learns = study.is_study(plan.sweeper["_target_"])
     written.refuse_foreign(folder)
     started = run_status.begin(folder)

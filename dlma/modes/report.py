@@ -5,10 +5,10 @@ Writes report.html, report.md, report.tex and results.csv. results.csv alone giv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dlma import files
 from dlma.config.build import resolved
@@ -98,12 +98,24 @@ def _check_metric(metric: str | None, rows: Sequence[Setting]) -> None:
 def _check_axis(keys: Sequence[str] | None, rows: Sequence[Setting]) -> None:
     unknown = [key for key in keys or [] if not any(key in (*row.overrides, *row.config) for row in rows)]
     if rows and unknown:
-        raise UserError(f"sweep.curve_axis={unknown[0]}: no key of these runs; write it whole, such as recipe.beta")
+        raise UserError(_no_axis(unknown[0]))
 
 
-def check(cfg: DictConfig) -> None:
-    """What a sweep's report will read is there; before the sweep. Raises UserError."""
+def _no_axis(key: str) -> str:
+    return f"sweep.curve_axis={key}: no key of these runs; write it whole, such as recipe.beta"
+
+
+def check(cfg: DictConfig, cells: Callable[[], Iterable[DictConfig]]) -> None:
+    """What a sweep's report will read is there; before the sweep. Raises UserError.
+
+    cells: composes every cell, which is done only where the report reads a key of theirs
+    """
     chosen = options(cfg)
+    unknown = set(chosen.curve_axis or [])
+    for cell in cells() if unknown else []:
+        unknown = {key for key in unknown if OmegaConf.select(cell, key) is None}
+    if unknown:
+        raise UserError(_no_axis(min(unknown)))
     published.read(chosen.known)
     if chosen.reference:
         reference_curve.read(Path(chosen.reference), chosen.reference_method)

@@ -88,6 +88,15 @@ def test_what_the_report_will_read_is_read_before_the_sweep(run_main, mode):
         assert ran.code == 2 and wrong in ran.err and "stages run" not in ran.out
 
 
+def test_a_key_of_the_curves_that_no_cell_has_is_said_before_the_sweep(run_main, mode):
+    mode(planting)
+    ran = run_main("-m", MODE, "sweep.curve_axis=[recipe.beta,objective.scale]", "seed=0,1")
+    assert ran.code == 2 and "sweep.curve_axis=objective.scale: no key of these runs" in ran.err
+    assert "cells finished" not in ran.out
+    ran = run_main("-m", MODE, "sweep.curve_axis=[recipe.beta]", "seed=0,1")
+    assert ran.code == 0, ran.err
+
+
 def planting(cfg, /):
     """A mode that leaves what a finished cell leaves."""
     from dlma.config.run_names import run_folder
