@@ -3,6 +3,7 @@
 python experiments/tables.py run NAME [NAME ...]            # its commands, two cells at a time; then collect and render
 python experiments/tables.py collect NAME FOLDER [FOLDER ...]    # finished sweeps -> results.csv, values.parquet
 python experiments/tables.py add NAME FOLDER [FOLDER ...]        # the same, with the earlier seeds of values.parquet
+python experiments/tables.py own NAME FOLDER [FOLDER ...]        # sweeps on validation prompts -> own_points.csv
 python experiments/tables.py render [NAME ...]              # results.csv -> experiments/NAME/README.md
 
 experiments/NAME/table.yaml says what is run and shown:
@@ -52,7 +53,7 @@ from dlma.sweep.settings import Setting, settings
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))  # `experiments` and `benchmarks` are folders of the repository, not of the package
-from experiments import further_seeds, pooled, texts  # noqa: E402
+from experiments import further_seeds, own_points, pooled, texts  # noqa: E402
 
 TWO_CELLS_AT_A_TIME = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.threads=1"]
 
@@ -124,6 +125,14 @@ def add(name: str, folders: Sequence[Path]) -> None:
     _write(name, rows, found)
     for seeds, named in further_seeds.by_seeds(rows).items():
         print(f"seeds {'+'.join(map(str, seeds))}: {len(named)} rows ({'; '.join(named)})")
+
+
+def choose(name: str, folders: Sequence[Path]) -> None:
+    """Write own_points.csv: of each method the setting that the validation prompts choose (own_points.py)."""
+    rows, of = settings(run_folders.collect(folders)), own(name)
+    found = own_points.points([of.named(row) for row in rows] if hasattr(of, "named") else rows)
+    own_points.write(HERE / name, found)
+    print("\n".join(map(own_points.line, found)))
 
 
 def _write(name: str, rows: Sequence[Setting], found: Sequence[Result]) -> None:
@@ -237,6 +246,8 @@ def _main(argv: Sequence[str]) -> int:
             collect(name, [Path(first), *map(Path, more)])
         case ["add", name, first, *more]:
             add(name, [Path(first), *map(Path, more)])
+        case ["own", name, first, *more]:
+            choose(name, [Path(first), *map(Path, more)])
         case ["render", *chosen]:
             return write_pages(chosen)
         case _:
