@@ -157,7 +157,7 @@ def _read_again(one: Result, curves: Mapping[Key, Pooled]) -> Iterator[Result]:
     both = [(curves[key], curves[key].read(one.at)) for key in keys]
     moved = [0.0 if one.metric == PERPLEXITY else curve.above_lines(one.at, read) for curve, read in both]
     sd, bend = math.hypot(*(curve.sd(read) for curve, read in both)), both[0][0].bend
-    more = float(stdtrit(bend.count, 0.975)) * sd if bend.count else 0.0
+    more = float(stdtrit(bend.df, 0.975)) * sd if bend.count else 0.0
     yield _widened(one, moved[0] - sum(moved[1:]), more)
     if one.statistic == "mean":
         curve, read = both[0]
@@ -227,7 +227,7 @@ def _unpaired(row: Result, metric: str, curve: Pooled, reading: FitReading, foun
     slope = float(curve.scale.slope(reading.height))
     of_points = slope * float(reading.weights @ halves[metric])
     of_kl = slope * abs(reading.slope) * float(reading.weights @ halves["kl"])
-    missed = float(stdtrit(curve.bend.count, 0.975)) * curve.sd(reading) if curve.bend.count else 0.0
+    missed = float(stdtrit(curve.bend.df, 0.975)) * curve.sd(reading) if curve.bend.count else 0.0
     value, half = curve.scale.back(reading.height), math.hypot(of_points, of_kl, missed)
     return Estimate(value, value - half, value + half, row.n, len(row.seeds))
 

@@ -3,6 +3,7 @@
 python experiments/tables.py run NAME [NAME ...]            # its commands, two cells at a time; then collect and render
 python experiments/tables.py collect NAME FOLDER [FOLDER ...]    # finished sweeps -> results.csv, values.parquet
 python experiments/tables.py add NAME FOLDER [FOLDER ...]        # the same, with the earlier seeds of values.parquet
+python experiments/tables.py again NAME [NAME ...]          # the committed values read once more -> results.csv
 python experiments/tables.py own NAME FOLDER [FOLDER ...]        # sweeps on validation prompts -> own_points.csv
 python experiments/tables.py render [NAME ...]              # results.csv -> experiments/NAME/README.md
 
@@ -35,7 +36,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -125,6 +126,23 @@ def add(name: str, folders: Sequence[Path]) -> None:
     _write(name, rows, found)
     for seeds, named in further_seeds.by_seeds(rows).items():
         print(f"seeds {'+'.join(map(str, seeds))}: {len(named)} rows ({'; '.join(named)})")
+
+
+def again(name: str) -> None:
+    """Read the committed values once more, as after a change of how they are read.
+
+    A number that they do not hold, such as a judge's verdicts, stands as it is.
+    """
+    committed = read_csv(HERE / name / "results.csv")
+    whole = {
+        key.rpartition(".")[2]: key for key in table_of(name).options.curve_axis or []
+    }  # values have the last part
+    rows = [
+        replace(row, overrides={whole.get(key, key): value for key, value in row.overrides.items()})
+        for row in further_seeds.with_costs(values.read(HERE / name / "values.parquet"), committed, [])
+    ]
+    read = {(one.key, one.seeds): one for one in _results(name, rows)}
+    (HERE / name / "results.csv").write_bytes(write_csv([read.get((one.key, one.seeds), one) for one in committed]))
 
 
 def choose(name: str, folders: Sequence[Path]) -> None:
@@ -246,6 +264,9 @@ def _main(argv: Sequence[str]) -> int:
             collect(name, [Path(first), *map(Path, more)])
         case ["add", name, first, *more]:
             add(name, [Path(first), *map(Path, more)])
+        case ["again", first, *more]:
+            for name in (first, *more):
+                again(name)
         case ["own", name, first, *more]:
             choose(name, [Path(first), *map(Path, more)])
         case ["render", *chosen]:

@@ -25,6 +25,7 @@ from dlma.sweep import settings as sweep_settings
 from dlma.sweep.results import Result, write_csv
 from dlma.sweep.settings import Setting
 
+_NOWHERE = object()
 NAMES = (REPORT, REPORT_MARKDOWN, REPORT_LATEX, RESULTS)
 
 
@@ -113,7 +114,9 @@ def check(cfg: DictConfig, cells: Callable[[], Iterable[DictConfig]]) -> None:
     chosen = options(cfg)
     unknown = set(chosen.curve_axis or [])
     for cell in cells() if unknown else []:
-        unknown = {key for key in unknown if OmegaConf.select(cell, key) is None}
+        unknown = {key for key in unknown if OmegaConf.select(cell, key, default=_NOWHERE) is _NOWHERE}
+        if not unknown:
+            break
     if unknown:
         raise UserError(_no_axis(min(unknown)))
     published.read(chosen.known)

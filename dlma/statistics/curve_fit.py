@@ -59,10 +59,14 @@ class FitReading:
 
 @dataclass(frozen=True)
 class Bend:
-    """By what curves are bent: `size` times a reading's room is its error; `count` points were left out for it."""
+    """By what curves are bent: `size` times a reading's room is its error; `count` points were left out for it.
+
+    df: the degrees of freedom of `size`, fewer than the points where the rooms of a few make most of it
+    """
 
     size: float
     count: int
+    df: float = 1.0
 
 
 def read(places: Sequence[float], heights: ArrayLike, at: float, *, monotone: bool) -> FitReading | None:
@@ -105,6 +109,7 @@ def left_out(places: Sequence[float], heights: ArrayLike, *, monotone: bool) -> 
 def bend(curves: Iterable[tuple[Sequence[float], ArrayLike]], *, monotone: bool) -> Bend:
     """What these curves, of (places, heights), are bent by, all alike: root of sum of errors^2 / sum of rooms^2.
 
+    Its degrees of freedom are Satterthwaite's, (sum of rooms^2)^2 / sum of rooms^4, for an error counts by its room.
     The noise of the points counts as bend too, so that it comes out too large rather than too small.
     """
     errors, rooms = [], []
@@ -115,4 +120,6 @@ def bend(curves: Iterable[tuple[Sequence[float], ArrayLike]], *, monotone: bool)
             rooms.append(room)
     if not rooms:
         return Bend(math.nan, 0)
-    return Bend(math.sqrt(float(np.square(errors).sum() / np.square(rooms).sum())), len(rooms))
+    squares = np.square(rooms)
+    size = math.sqrt(float(np.square(errors).sum() / squares.sum()))
+    return Bend(size, len(rooms), max(1.0, float(squares.sum() ** 2 / np.square(squares).sum())))

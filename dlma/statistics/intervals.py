@@ -41,7 +41,7 @@ class Beside:
     seed: float = 0.0
     seed_df: int = 0
     sd: float = 0.0
-    df: int = 1
+    df: float = 1.0
 
 
 ALONE = Beside()

@@ -35,7 +35,8 @@ class Read:
     """A curve's value at a place: the table whose mean it is, and what the settings around it add.
 
     low, high: the places of the two settings between which it was read, as means over seeds
-    sd: what the line between them misses, on the table's scale; left_out: by how many settings that is known
+    sd: what the line between them misses, on the table's scale; left_out: by how many settings that is known; df: on
+        how many degrees of freedom
     """
 
     curve: Curve
@@ -46,6 +47,7 @@ class Read:
     high: float
     sd: float
     left_out: int
+    df: float
 
 
 def results(
@@ -95,10 +97,10 @@ def _read(curve: Curve, at: float, metric: str, table: Table, means: tuple, bent
     reading = curve_fit.read(places, heights, curve.axis.scale(at), monotone=fitted)
     if reading is None:  # every seed reaches it, the means do not: but for a last digit what is missed is not known
         end = math.isclose(curve.axis.scale(at), places[-1], rel_tol=1e-9)
-        return Read(curve, at, metric, table, at, at, 0.0, bent.count if end else 0)
+        return Read(curve, at, metric, table, at, at, 0.0, bent.count if end else 0, bent.df)
     low, high = (curve.axis.unscale(places[reading.first + i]) for i in (0, 1))
     sd = float(scale.slope(reading.height)) * bent.size * reading.room if bent.count else 0.0
-    return Read(curve, at, metric, table, low, high, sd, bent.count)
+    return Read(curve, at, metric, table, low, high, sd, bent.count, bent.df)
 
 
 def _means(curve: Curve, metric: str) -> tuple[list[float], np.ndarray, HeightScale] | None:
@@ -178,7 +180,7 @@ def _column(
 def _values(read: Read) -> Iterator[Result]:
     seeds, _, table = read.table
     where: Further = {"axis": read.curve.axis.name, "at": read.at}
-    e = intervals.crossed_interval(table, Beside(sd=read.sd, df=max(1, read.left_out)))
+    e = intervals.crossed_interval(table, Beside(sd=read.sd, df=read.df))
     shown = intervals.exponential(e) if read.metric == PERPLEXITY else e
     yield result(read.curve, read.metric, shown, seeds, **where)
     gap: Further = {
@@ -222,7 +224,7 @@ def _differences(pairs: Sequence[tuple[Read, Read]]) -> list[Result]:
             continue
         what: Further = {"versus": other.curve.label, "axis": one.curve.axis.name, "at": one.at}
         what["statistic"] = "ratio" if one.metric == PERPLEXITY else "difference"
-        further = Beside(sd=math.hypot(one.sd, other.sd), df=max(1, one.left_out))
+        further = Beside(sd=math.hypot(one.sd, other.sd), df=one.df)
         row = result(one.curve, one.metric, intervals.crossed_interval(both[1]), both[0], **what)
         family = (row.base, row.metric, row.at, row.versus, row.seeds)
         compared.setdefault(family, []).append((row, both[1], further))

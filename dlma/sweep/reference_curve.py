@@ -57,7 +57,7 @@ class Known:
         if not self.bend.count:
             return math.sqrt(of_points)
         bent = sum((slope * reading.room) ** 2 for slope, (_, _, reading) in zip(slopes, read, strict=True))
-        return math.sqrt(of_points + (float(stdtrit(self.bend.count, 0.975)) * self.bend.size) ** 2 * bent)
+        return math.sqrt(of_points + (float(stdtrit(self.bend.df, 0.975)) * self.bend.size) ** 2 * bent)
 
 
 def read(path: Path, method: str) -> dict[str, Known]:

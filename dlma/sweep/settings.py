@@ -77,6 +77,14 @@ class Setting:
         return next(iter(self.runs.values())).config
 
 
+def said(row: Setting, key: str) -> str | None:
+    """The value of a key: as the run folder's config has it; committed values have what tells rows apart alone, by its
+    own name or the last part of it. None where nothing says it.
+    """
+    value = row.config.get(key)
+    return str(value) if value is not None else row.overrides.get(key, row.overrides.get(key.rpartition(".")[2]))
+
+
 def settings(cells: Iterable[Cell]) -> list[Setting]:
     """The rows of the table, in the order of the cells; the base and the prompted base stand first, per base.
 

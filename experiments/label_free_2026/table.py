@@ -12,7 +12,7 @@ from dlma.report import markdown
 from dlma.report.result_text import MARGIN, cell, change, gap_text, p_text, same
 from dlma.sweep import costs, curves, estimates, readings
 from dlma.sweep.results import Result, bases, over_seeds
-from dlma.sweep.settings import SHARED_ARMS, Setting
+from dlma.sweep.settings import SHARED_ARMS, Setting, said
 
 SUBJECT, LEVELS = "dlma", (0.25, 0.5, 1.0, 2.0)
 SHOWN = {
@@ -34,10 +34,11 @@ def named(row: Setting) -> Setting:
     """A row with nothing but what moves it along its curve as its settings."""
     if row.arm in SHARED_ARMS:
         return row
-    moves = {key: f"{float(str(row.config[key])):g}" for key in MOVES.get(row.method, OTHERS)}
+    told = {key: said(row, key) for key in MOVES.get(row.method, OTHERS)}
+    moves = {key: f"{float(value):g}" for key, value in told.items() if value is not None}
     linear = row.method == "odpo" and row.overrides.get("objective") == "dpo"
-    told = tuple((key.rpartition(".")[2], value) for key, value in moves.items())
-    return replace(row, method=LINEAR if linear else row.method, settings=told, overrides=moves)
+    settings = tuple((key.rpartition(".")[2], value) for key, value in moves.items())
+    return replace(row, method=LINEAR if linear else row.method, settings=settings, overrides=moves)
 
 
 def results(settings: Sequence[Setting]) -> list[Result]:

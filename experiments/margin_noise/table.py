@@ -12,7 +12,7 @@ from dlma.report import markdown
 from dlma.report.result_text import MARGIN, cell, change, gap_text, p_text, same
 from dlma.sweep import curves, estimates, readings
 from dlma.sweep.results import Result, bases, by_row, over_seeds
-from dlma.sweep.settings import Setting
+from dlma.sweep.settings import Setting, said
 
 SUBJECT, LEVELS = "dlma", (0.2, 0.5, 1.0)
 RATE = 9.0e-5  # of the plan; three times as much was added for the reach
@@ -38,8 +38,8 @@ def named(row: Setting) -> Setting:
     if row.arm in ("base", "prompted"):
         return row
     kind = row.overrides.get("labels", row.method)
-    kind = f"{kind} fast" if float(str(row.config["recipe.lr"])) > RATE else kind
-    share = f"{float(str(row.config[FLIPS])):g}"
+    kind = f"{kind} fast" if float(said(row, "recipe.lr") or RATE) > RATE else kind
+    share = f"{float(said(row, FLIPS) or 0):g}"
     return replace(row, method=kind, settings=(("flips", share),), overrides={FLIPS: share})
 
 

@@ -97,6 +97,19 @@ def test_seeds_that_are_added_come_out_as_if_all_folders_had_been_there(mine, tm
     assert {seeds for _, seeds in whole} == {(0, 1, 2)}
 
 
+def test_committed_values_read_again_give_the_same_numbers_and_keep_what_they_do_not_hold(mine, tmp_path):
+    tables.collect("mine", [sweep(tmp_path / "a", (0, 1))])
+    whole = read_csv(mine / "results.csv")
+    narrow = [replace(one, low=one.value, high=one.value) if one.axis == "kl" else one for one in whole]
+    beyond = replace(whole[0], statistic="share", judge="somebody", value=0.25)
+    (mine / "results.csv").write_bytes(write_csv([*narrow, beyond]))
+    assert tables.main(["again", "mine"]) == 0
+    *read, last = read_csv(mine / "results.csv")
+    assert last == beyond and [one.key for one in read] == [one.key for one in whole]
+    for one, other in zip(read, whole):
+        assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), nan_ok=True)
+
+
 def test_of_a_seed_in_both_the_folders_run_counts(mine, tmp_path):
     """Seed 1 measured twice: the values are those of the second time, the others are kept."""
     first, again = sweep(tmp_path / "a", (0, 1)), sweep(tmp_path / "b", (1,), harm=0.9)

@@ -67,8 +67,22 @@ def test_the_bend_is_pooled_over_curves_by_their_rooms():
     assert (found.size, found.count) == (pytest.approx(math.sqrt(0.25 / (1 + 16))), 2)
     no_line_without_it = ([0.0, 0.0, 1.0], [9.0, 2.0, 0.0])
     assert curve_fit.bend([one, other, no_line_without_it], monotone=False) == found
+    assert found.df == pytest.approx((1 + 16) ** 2 / (1 + 16**2))  # the rooms are 1 and 4: hardly more than one of them
+    assert curve_fit.bend([one, one, one], monotone=False).df == pytest.approx(3)  # alike: as many as there are
     nothing = curve_fit.bend([([0.0, 1.0], [1.0, 0.0])], monotone=True)
     assert math.isnan(nothing.size) and nothing.count == 0
+
+
+def test_the_degrees_of_freedom_are_those_of_a_variance_that_varies_as_much():
+    """Errors around 0, each in its room's size: the variance of the squared bend is 2 / df of its squared mean."""
+    rng, rooms = np.random.default_rng(0), [0.2, 0.5, 1.0, 2.0]
+    squares = []
+    for _ in range(4000):
+        drawn = rng.normal(size=4)
+        curves = [([0.0, room, room + 1.0], [0.0, room * b, 0.0]) for room, b in zip(rooms, drawn)]
+        found = curve_fit.bend(curves, monotone=False)
+        squares.append(found.size**2)
+    assert np.var(squares) / np.mean(squares) ** 2 == pytest.approx(2 / found.df, rel=0.1)
 
 
 def test_a_share_and_its_logit_are_each_others_inverse_at_none_and_all_too():
@@ -93,7 +107,7 @@ def test_an_interval_with_what_the_lines_miss_covers_a_bent_curve_and_one_withou
         curves = [(x, truth(x) + rng.normal(0, sd, 6)) for x in places]
         bend, found = curve_fit.bend(curves, monotone=True), curve_fit.read(*curves[0], at, monotone=True)
         noise = 1.96 * sd * math.sqrt(float((found.weights**2).sum()))
-        missed = float(stdtrit(bend.count, 0.975)) * bend.size * found.room
+        missed = float(stdtrit(bend.df, 0.975)) * bend.size * found.room
         covered += [abs(found.height - truth(at)) <= half for half in (math.hypot(noise, missed), noise)]
     with_lines, without = covered / trials
     assert with_lines >= 0.93 and (without < 0.7 if shape else without >= 0.9)

@@ -82,7 +82,8 @@ def test_the_difference_from_the_baselines_curve_is_paired_by_prompt_and_seed(ro
     rooms = (x[:, 1] - x[:, 0]) * (x[:, 2] - x[:, 1])
     bend = math.sqrt(np.square(errors).sum() / np.square(rooms).sum())
     room = math.log(4 / 2) * math.log(8 / 4)  # of rlcd; dlma stands at a setting of its own
-    wanted = crossed_interval(ours - theirs, Beside(sd=bend * room, df=2))
+    df = np.square(rooms).sum() ** 2 / (rooms**4).sum()  # an error counts by its room
+    wanted = crossed_interval(ours - theirs, Beside(sd=bend * room, df=df))
     gap = found["dlma", "difference"]
     assert gap.versus == "rlcd"
     assert (gap.value, gap.low, gap.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
