@@ -5,13 +5,19 @@ python experiments/tables.py run label_free_2026    # its commands, then these t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
+
+import numpy as np
 
 from dlma.report import markdown
 from dlma.report.result_text import MARGIN, cell, change, gap_text, p_text, same
+from dlma.statistics import intervals, pooled_seeds
+from dlma.statistics.intervals import Beside
 from dlma.sweep import costs, curves, estimates, readings
-from dlma.sweep.results import Result, bases, over_seeds
+from dlma.sweep.curves import Curve
+from dlma.sweep.results import Result, bases, over_seeds, result
 from dlma.sweep.settings import SHARED_ARMS, Setting, said
 
 SUBJECT, LEVELS = "dlma", (0.25, 0.5, 1.0, 2.0)
@@ -27,6 +33,7 @@ MOVES = {  # what moves a policy along its method's curve
     "steering": ("objective.scale",),
 }
 OTHERS = ("recipe.beta", "recipe.lr")
+LINE = "kl_line"  # the axis of the reading that plan.yaml registered
 LINEAR = "odpo_linear"  # the offset R in place of its logarithm: a row of the plan, not a method of its own
 
 
@@ -42,14 +49,44 @@ def named(row: Setting) -> Setting:
 
 
 def results(settings: Sequence[Setting]) -> list[Result]:
-    """The settings' own values over all seeds, the values at each KL, the differences from dlma's, the costs."""
+    """The settings' own values over all seeds, the values at each KL, the differences from dlma's twice, the costs."""
     rows = [named(row) for row in settings]
     found = over_seeds(estimates.results(rows, tested=[]))
     found = [one for one in found if one.metric in SHOWN and one.statistic == "mean"]
     through = [replace(curve, start=None) for curve in curves.along_kl(rows)]  # settings alone: the base is none
     found += readings.results(through, curves.metric_of(rows), SUBJECT, LEVELS)
+    found += registered(through)
     spent = [one for one in costs.results(rows) if one.metric in SPENT and not one.versus]
     return [*found, *spent]
+
+
+def registered(through: Sequence[Curve]) -> list[Result]:
+    """The differences from dlma's as plan.yaml registered them: on a line in the root of KL between two settings.
+
+    Over prompts and seeds alone, what such a line misses left out.
+    """
+    lines = [replace(curve, axis=replace(curve.axis, fitted=False)) for curve in through]
+    subjects = {curve.base: curve for curve in lines if curve.method == SUBJECT}
+    families: dict[tuple, list[tuple[Result, np.ndarray]]] = {}
+    for curve, at in product(lines, LEVELS):
+        subject = subjects[curve.base]
+        both = readings.difference(*(readings.table_at(one, at, "harmful") for one in (curve, subject)))
+        if both is not None and curve is not subject:
+            seeds, table = both
+            row = result(curve, "harmful", intervals.crossed_interval(table), seeds, axis=LINE, at=at)
+            row = replace(row, statistic="difference", versus=SUBJECT)
+            families.setdefault((curve.base, at, tuple(seeds)), []).append((row, table))
+    tested = estimates.with_tests([one for family in families.values() for one in _beside_seeds(family)])
+    return [one for one in tested if one.statistic == "difference"]
+
+
+def _beside_seeds(family: Sequence[tuple[Result, np.ndarray]]) -> Iterator[tuple[Result, np.ndarray, Beside]]:
+    """The same with the seeds' variance pooled over the differences at one place, as in the other reading."""
+    seeds = pooled_seeds.pooled([table for _, table in family])
+    beside = Beside(seed=seeds.seed, seed_df=seeds.seed_df)
+    for row, table in family:
+        e = intervals.crossed_interval(table, beside)
+        yield replace(row, low=e.low, high=e.high), table, beside
 
 
 def render(found: Sequence[Result]) -> str:
@@ -87,19 +124,26 @@ def _values(inside: Sequence[Result]) -> str:
 
 def _differences(inside: Sequence[Result]) -> str:
     gaps = {(one.method, one.at): one for one in inside if (one.statistic, one.metric) == ("gap", "harmful")}
-    rows = []
+    rows, lines = [], {(one.method, one.at): one for one in compared(inside, LINE)}
     for one in compared(inside):
         both = [gaps.get((one.method, one.at)), gaps.get((SUBJECT, one.at))]
+        line = lines[one.method, one.at]
         said = [change(one), p_text(one.p_holm), same(one, MARGIN, both), *map(gap_text, both)]
+        said += [change(line), p_text(line.p_holm), same(line, MARGIN)]
         rows.append([f"`{one.method}`", f"{one.at:g} nats", *said])
-    head = f"The same, less that of `{SUBJECT}` (above 0: `{SUBJECT}` does less harm); p by Holm over both bases:\n\n"
-    heads = ["method", "at", "difference", "p", f"within {100 * MARGIN:g} points", "read over, nats"]
-    return head + markdown.table([*heads, f"`{SUBJECT}` over"], rows)
+    head = (
+        f"The same, less that of `{SUBJECT}` (above 0: `{SUBJECT}` does less harm); p by Holm over both bases. By the "
+        "fit, whose interval holds what settings left out are missed by, and as registered, on a line in the root of "
+        "KL, whose interval does not:\n\n"
+    )
+    within = f"within {100 * MARGIN:g} points"
+    heads = ["method", "at", "difference", "p", within, "read over, nats", f"`{SUBJECT}` over"]
+    return head + markdown.table([*heads, "registered: on a line", "p", within], rows)
 
 
-def compared(inside: Sequence[Result]) -> list[Result]:
+def compared(inside: Sequence[Result], axis: str = "kl") -> list[Result]:
     """The differences of harm along KL, method by method."""
-    told = [one for one in inside if (one.metric, one.statistic, one.axis) == ("harmful", "difference", "kl")]
+    told = [one for one in inside if (one.metric, one.statistic, one.axis) == ("harmful", "difference", axis)]
     order = methods(inside)
     return sorted(told, key=lambda one: (order.index(one.method), one.at or 0.0))
 
