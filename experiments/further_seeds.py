@@ -7,7 +7,7 @@ ones, and along operations each of these seeds stands at their mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,18 +19,24 @@ from dlma.sweep.joined_seeds import Name, joined, name_of
 from dlma.sweep.results import Result, over_seeds, read_csv
 from dlma.sweep.settings import Setting
 
+Called = Callable[[Setting], Setting]
 OF_RUNS = ("mean", "difference", "ratio", "share", "cost")  # by seeds, and of every run that there is
 
 
-def with_earlier(folder: Path, rows: Sequence[Setting]) -> list[Setting]:
-    """These rows joined with those of the experiment's values.parquet; UserError where it has none."""
+def with_earlier(folder: Path, rows: Sequence[Setting], called: Called = lambda row: row) -> list[Setting]:
+    """These rows joined with those of the experiment's values.parquet; UserError where it has none.
+
+    called: a row as results.csv has it, where the experiment's table.py gives rows names of its own
+    """
     path = folder / "values.parquet"
     if not path.exists():
         raise UserError(f"{path}: not there; collect the folders of all seeds")
-    return joined(rows, with_costs(values.read(path), read_csv(folder / "results.csv"), rows))
+    return joined(rows, with_costs(values.read(path), read_csv(folder / "results.csv"), rows, called))
 
 
-def with_costs(earlier: Sequence[Setting], found: Sequence[Result], rows: Sequence[Setting]) -> list[Setting]:
+def with_costs(
+    earlier: Sequence[Setting], found: Sequence[Result], rows: Sequence[Setting], called: Called = lambda row: row
+) -> list[Setting]:
     """The earlier rows with what their runs cost, by the committed means.
 
     Of a row whose seeds are partly in folders (`rows`) too, the others have what is left of the mean without those.
@@ -40,8 +46,10 @@ def with_costs(earlier: Sequence[Setting], found: Sequence[Result], rows: Sequen
         if (one.statistic, one.versus) == ("cost", ""):
             told.setdefault(name_of(one), {})[one.metric] = one.value
     own = {name_of(row): row for row in rows}
+    names = [name_of(called(row)) for row in earlier]
     return [
-        _costing(row, told[name_of(row)], own.get(name_of(row))) if name_of(row) in told else row for row in earlier
+        _costing(row, told[name], own.get(name_of(row))) if name in told else row
+        for row, name in zip(earlier, names, strict=True)
     ]
 
 

@@ -73,9 +73,10 @@ class Pooled:
         lines = np.interp(root(kl), self.places, [self.scale.back(height) for height in self.heights])
         return self.scale.back(reading.height) - float(lines)
 
-    def sd(self, reading: FitReading) -> float:
-        """What the line between the settings around the place misses; 0 where that is not known."""
-        return float(self.scale.slope(reading.height)) * self.bend.size * reading.room if self.bend.count else 0.0
+    def error(self, reading: FitReading) -> tuple[float, float]:
+        """What the line between the settings around the place misses: (sd, degrees of freedom)."""
+        sd, df = self.bend.error(reading)
+        return float(self.scale.slope(reading.height)) * sd, df
 
 
 def results(folder: Path) -> list[Result]:
@@ -156,13 +157,12 @@ def _read_again(one: Result, curves: Mapping[Key, Pooled]) -> Iterator[Result]:
         return
     both = [(curves[key], curves[key].read(one.at)) for key in keys]
     moved = [0.0 if one.metric == PERPLEXITY else curve.above_lines(one.at, read) for curve, read in both]
-    sd, bend = math.hypot(*(curve.sd(read) for curve, read in both)), both[0][0].bend
-    more = float(stdtrit(bend.df, 0.975)) * sd if bend.count else 0.0
-    yield _widened(one, moved[0] - sum(moved[1:]), more)
+    sd, df = curve_fit.summed(curve.error(read) for curve, read in both)
+    yield _widened(one, moved[0] - sum(moved[1:]), float(stdtrit(df, 0.975)) * sd)
     if one.statistic == "mean":
         curve, read = both[0]
         low, high = (curve.places[read.first + i] ** 2 for i in (0, 1))
-        yield replace(one, statistic="gap", value=high - low, low=low, high=high, n=bend.count)
+        yield replace(one, statistic="gap", value=high - low, low=low, high=high, n=curve.bend.count)
 
 
 def _widened(one: Result, by: float, half: float) -> Result:
@@ -227,7 +227,8 @@ def _unpaired(row: Result, metric: str, curve: Pooled, reading: FitReading, foun
     slope = float(curve.scale.slope(reading.height))
     of_points = slope * float(reading.weights @ halves[metric])
     of_kl = slope * abs(reading.slope) * float(reading.weights @ halves["kl"])
-    missed = float(stdtrit(curve.bend.df, 0.975)) * curve.sd(reading) if curve.bend.count else 0.0
+    sd, df = curve.error(reading)
+    missed = float(stdtrit(df, 0.975)) * sd
     value, half = curve.scale.back(reading.height), math.hypot(of_points, of_kl, missed)
     return Estimate(value, value - half, value + half, row.n, len(row.seeds))
 

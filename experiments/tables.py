@@ -35,7 +35,7 @@ import importlib.util
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -120,7 +120,7 @@ def add(name: str, folders: Sequence[Path]) -> None:
     rows = settings(run_folders.collect(folders))
     if not rows:
         raise UserError(f"{', '.join(map(str, folders))}: no finished run there")
-    rows = further_seeds.with_earlier(HERE / name, rows)
+    rows = further_seeds.with_earlier(HERE / name, rows, _called(name))
     found = _results(name, rows)
     further_seeds.refuse_losses(read_csv(HERE / name / "results.csv"), found)
     _write(name, rows, found)
@@ -139,7 +139,7 @@ def again(name: str) -> None:
     }  # values have the last part
     rows = [
         replace(row, overrides={whole.get(key, key): value for key, value in row.overrides.items()})
-        for row in further_seeds.with_costs(values.read(HERE / name / "values.parquet"), committed, [])
+        for row in further_seeds.with_costs(values.read(HERE / name / "values.parquet"), committed, [], _called(name))
     ]
     read = {(one.key, one.seeds): one for one in _results(name, rows)}
     (HERE / name / "results.csv").write_bytes(write_csv([read.get((one.key, one.seeds), one) for one in committed]))
@@ -147,10 +147,14 @@ def again(name: str) -> None:
 
 def choose(name: str, folders: Sequence[Path]) -> None:
     """Write own_points.csv: of each method the setting that the validation prompts choose (own_points.py)."""
-    rows, of = settings(run_folders.collect(folders)), own(name)
-    found = own_points.points([of.named(row) for row in rows] if hasattr(of, "named") else rows)
+    found = own_points.points([_called(name)(row) for row in settings(run_folders.collect(folders))])
     own_points.write(HERE / name, found)
     print("\n".join(map(own_points.line, found)))
+
+
+def _called(name: str) -> Callable[[Setting], Setting]:
+    """A row as results.csv calls it: by the name that the experiment's table.py gives it, if it does."""
+    return getattr(own(name), "named", lambda row: row)
 
 
 def _write(name: str, rows: Sequence[Setting], found: Sequence[Result]) -> None:

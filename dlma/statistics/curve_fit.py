@@ -46,7 +46,7 @@ class FitReading:
 
     weights: (points,), of each point's height in it; they add up to 1
     first: the point before it, `share` of the way to the next; slope: of the line between them
-    room: the product of the distances to both
+    room: the product of the distances to both; gap: their sum
     """
 
     height: float
@@ -55,18 +55,43 @@ class FitReading:
     share: float
     slope: float
     room: float
+    gap: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bend:
-    """By what curves are bent: `size` times a reading's room is its error; `count` points were left out for it.
+    """By what curves miss the points that are left out of them: `errors`, (points,), of readings of these `rooms`."""
 
-    df: the degrees of freedom of `size`, fewer than the points where the rooms of a few make most of it
+    errors: np.ndarray
+    rooms: np.ndarray
+
+    @property
+    def count(self) -> int:
+        return len(self.rooms)
+
+    def error(self, reading: FitReading) -> tuple[float, float]:
+        """(standard deviation of what a reading's line misses, its degrees of freedom); (0, 1) where no point is known.
+
+        The bend is the root of sum of errors^2 / sum of rooms^2 over the points that left no wider a gap than two of
+        the reading's own, since what a far wider one hides says nothing of it; over all where none did. Its degrees of
+        freedom are Satterthwaite's, (sum of rooms^2)^2 / sum of rooms^4, for an error counts by its room. The noise of
+        the points counts as bend too, so that it comes out too large rather than too small.
+        """
+        if not self.count:
+            return 0.0, 1.0
+        near = self.rooms <= reading.gap**2
+        near = near if near.any() else np.ones_like(near)
+        squares = np.square(self.rooms[near])
+        bend = math.sqrt(float(np.square(self.errors[near]).sum() / squares.sum()))
+        return bend * reading.room, max(1.0, float(squares.sum() ** 2 / np.square(squares).sum()))
+
+
+def summed(errors: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """The error of a sum of readings, each (sd, degrees of freedom): independent errors, sized by the same points left
+    out, so that their degrees of freedom do not add up; the fewest of them.
     """
-
-    size: float
-    count: int
-    df: float = 1.0
+    known = [(sd, df) for sd, df in errors if sd > 0]
+    return (math.hypot(*(sd for sd, _ in known)), min(df for _, df in known)) if known else (0.0, 1.0)
 
 
 def read(places: Sequence[float], heights: ArrayLike, at: float, *, monotone: bool) -> FitReading | None:
@@ -79,7 +104,7 @@ def read(places: Sequence[float], heights: ArrayLike, at: float, *, monotone: bo
             share = (at - low) / (high - low)
             weights = (1 - share) * averages[i] + share * averages[i + 1]
             slope = float(fitted[i + 1] - fitted[i]) / (high - low)
-            return FitReading(float(weights @ z), weights, i, share, slope, (at - low) * (high - at))
+            return FitReading(float(weights @ z), weights, i, share, slope, (at - low) * (high - at), high - low)
     return None
 
 
@@ -107,19 +132,11 @@ def left_out(places: Sequence[float], heights: ArrayLike, *, monotone: bool) -> 
 
 
 def bend(curves: Iterable[tuple[Sequence[float], ArrayLike]], *, monotone: bool) -> Bend:
-    """What these curves, of (places, heights), are bent by, all alike: root of sum of errors^2 / sum of rooms^2.
-
-    Its degrees of freedom are Satterthwaite's, (sum of rooms^2)^2 / sum of rooms^4, for an error counts by its room.
-    The noise of the points counts as bend too, so that it comes out too large rather than too small.
-    """
+    """What these curves, of (places, heights), are bent by: each point between two others left out in turn."""
     errors, rooms = [], []
     for places, heights in curves:
         z = np.asarray(heights, dtype=np.float64)
         for i, height, room in left_out(places, z, monotone=monotone):
             errors.append(height - z[i])
             rooms.append(room)
-    if not rooms:
-        return Bend(math.nan, 0)
-    squares = np.square(rooms)
-    size = math.sqrt(float(np.square(errors).sum() / squares.sum()))
-    return Bend(size, len(rooms), max(1.0, float(squares.sum() ** 2 / np.square(squares).sum())))
+    return Bend(np.array(errors), np.array(rooms))

@@ -97,10 +97,10 @@ def _read(curve: Curve, at: float, metric: str, table: Table, means: tuple, bent
     reading = curve_fit.read(places, heights, curve.axis.scale(at), monotone=fitted)
     if reading is None:  # every seed reaches it, the means do not: but for a last digit what is missed is not known
         end = math.isclose(curve.axis.scale(at), places[-1], rel_tol=1e-9)
-        return Read(curve, at, metric, table, at, at, 0.0, bent.count if end else 0, bent.df)
+        return Read(curve, at, metric, table, at, at, 0.0, bent.count if end else 0, 1.0)
     low, high = (curve.axis.unscale(places[reading.first + i]) for i in (0, 1))
-    sd = float(scale.slope(reading.height)) * bent.size * reading.room if bent.count else 0.0
-    return Read(curve, at, metric, table, low, high, sd, bent.count, bent.df)
+    sd, df = bent.error(reading)
+    return Read(curve, at, metric, table, low, high, float(scale.slope(reading.height)) * sd, bent.count, df)
 
 
 def _means(curve: Curve, metric: str) -> tuple[list[float], np.ndarray, HeightScale] | None:
@@ -224,7 +224,8 @@ def _differences(pairs: Sequence[tuple[Read, Read]]) -> list[Result]:
             continue
         what: Further = {"versus": other.curve.label, "axis": one.curve.axis.name, "at": one.at}
         what["statistic"] = "ratio" if one.metric == PERPLEXITY else "difference"
-        further = Beside(sd=math.hypot(one.sd, other.sd), df=one.df)
+        sd, df = curve_fit.summed([(one.sd, one.df), (other.sd, other.df)])
+        further = Beside(sd=sd, df=df)
         row = result(one.curve, one.metric, intervals.crossed_interval(both[1]), both[0], **what)
         family = (row.base, row.metric, row.at, row.versus, row.seeds)
         compared.setdefault(family, []).append((row, both[1], further))

@@ -54,10 +54,9 @@ class Known:
         slopes = [factor * float(self.scale.slope(reading.height)) for factor, _, reading in read]
         weights = sum(slope * reading.weights for slope, (_, _, reading) in zip(slopes, read, strict=True))
         of_points = float(np.square(weights * self.halves).sum())
-        if not self.bend.count:
-            return math.sqrt(of_points)
-        bent = sum((slope * reading.room) ** 2 for slope, (_, _, reading) in zip(slopes, read, strict=True))
-        return math.sqrt(of_points + (float(stdtrit(self.bend.df, 0.975)) * self.bend.size) ** 2 * bent)
+        errors = [self.bend.error(reading) for _, _, reading in read]
+        sd, df = curve_fit.summed([(abs(slope) * sd, df) for slope, (sd, df) in zip(slopes, errors, strict=True)])
+        return math.sqrt(of_points + (float(stdtrit(df, 0.975)) * sd) ** 2)
 
 
 def read(path: Path, method: str) -> dict[str, Known]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 
@@ -17,9 +18,10 @@ from dlma.statistics import intervals, pooled_seeds
 from dlma.statistics.intervals import Beside
 from dlma.sweep import costs, curves, estimates, readings
 from dlma.sweep.curves import Curve
-from dlma.sweep.results import Result, bases, over_seeds, result
+from dlma.sweep.results import Result, bases, over_seeds, read_csv, result
 from dlma.sweep.settings import SHARED_ARMS, Setting, said
 
+HERE = Path(__file__).resolve().parent
 SUBJECT, LEVELS = "dlma", (0.25, 0.5, 1.0, 2.0)
 SHOWN = {
     "kl": "KL, nats", "harmful": "answers with harm", "malformed": "malformed", "helpfulness": "helpfulness",
@@ -146,6 +148,27 @@ def compared(inside: Sequence[Result], axis: str = "kl") -> list[Result]:
     told = [one for one in inside if (one.metric, one.statistic, one.axis) == ("harmful", "difference", axis)]
     order = methods(inside)
     return sorted(told, key=lambda one: (order.index(one.method), one.at or 0.0))
+
+
+def seeds() -> tuple[int, ...]:
+    """The seeds that have been run."""
+    return next(one.seeds for one in read_csv(HERE / "results.csv") if one.method == SUBJECT)
+
+
+def told(base: str, verdict: str, axis: str = "kl") -> str:
+    """The methods that one reading finds worse, better, the same or undecided on a base, each with the levels."""
+    found: dict[str, list[str]] = {}
+    for one in compared([one for one in read_csv(HERE / "results.csv") if one.base == base], axis):
+        if _verdict(one) == verdict:
+            found.setdefault(one.method, []).append(f"{one.at:g}")
+    return ", ".join(f"`{method}` ({', '.join(levels)})" for method, levels in found.items()) or "none"
+
+
+def _verdict(one: Result) -> str:
+    """As plan.yaml has it: off the curve where significant, on it where shown to be within the margin."""
+    if one.p_holm < 0.05:
+        return "worse" if one.value > 0 else "better"
+    return "same" if max(abs(one.low), abs(one.high)) <= MARGIN else "undecided"
 
 
 def _settings(inside: Sequence[Result]) -> str:

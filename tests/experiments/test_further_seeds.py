@@ -31,6 +31,21 @@ def results(rows):
     named = [replace(row, method=f"at {row.config['recipe.beta']}", settings=()) for row in trained]
     return estimates.results(named, tested=[])
 """
+NAMED = """
+from dataclasses import replace
+
+from dlma.sweep import costs, estimates
+from dlma.sweep.settings import said
+
+
+def named(row):
+    return replace(row, method=f"at {said(row, 'recipe.beta')}", settings=()) if row.arm == "aligned" else row
+
+
+def results(rows):
+    trained = [named(row) for row in rows if row.arm == "aligned"]
+    return estimates.results(trained, tested=[]) + costs.results(trained)
+"""
 KLS, HARMS = {1.0: 1.0, 0.5: 0.6}, {1.0: 0.3, 0.5: 0.45}  # by beta
 
 
@@ -156,6 +171,17 @@ def test_a_table_of_the_experiments_own_is_added_to_by_its_results(mine, tmp_pat
 
 def bytes_of(mine):
     return [(mine / name).read_bytes() for name in ("results.csv", "values.parquet")]
+
+
+def test_rows_that_a_table_gives_names_of_its_own_keep_what_their_earlier_runs_cost(mine, tmp_path):
+    (mine / "table.py").write_text(NAMED)
+    first, second = sweep(tmp_path / "a", (0, 1), methods=["dlma"]), sweep(tmp_path / "b", (2,), methods=["dlma"])
+    tables.collect("mine", [first, second])
+    whole = results(mine)
+    assert any(one.statistic == "cost" and one.metric == "flops" for one in whole.values())
+    tables.collect("mine", [first])
+    tables.add("mine", [second])
+    assert_alike(results(mine), whole)
 
 
 def test_what_cannot_be_matched_or_would_be_lost_is_said_and_leaves_the_files(mine, tmp_path, capsys):

@@ -55,22 +55,39 @@ def test_the_bend_of_a_parabola_is_its_coefficient_and_a_reading_misses_it_by_be
     x = [0.0, 0.5, 1.0, 1.8, 2.0]
     curve = lambda at: shape * at**2 - 4 * at  # noqa: E731
     bend = curve_fit.bend([(x, curve(np.array(x)))], monotone=True)
-    assert (bend.size, bend.count) == (pytest.approx(abs(shape)), 3)
+    assert bend.count == 3
     for at in (0.2, 1.5, 1.9):
         found = curve_fit.read(x, curve(np.array(x)), at, monotone=True)
-        assert abs(found.height - curve(at)) == pytest.approx(bend.size * found.room)
+        sd, df = bend.error(found)
+        assert abs(found.height - curve(at)) == pytest.approx(sd) == pytest.approx(abs(shape) * found.room)
+        assert 1 <= df <= 3
 
 
 def test_the_bend_is_pooled_over_curves_by_their_rooms():
     one, other = ([0.0, 1.0, 2.0], [0.0, 0.5, 2.0]), ([0.0, 2.0, 4.0], [0.0, 2.0, 4.0])  # missed by 1/2 and by 0
-    found = curve_fit.bend([one, other], monotone=False)
-    assert (found.size, found.count) == (pytest.approx(math.sqrt(0.25 / (1 + 16))), 2)
     no_line_without_it = ([0.0, 0.0, 1.0], [9.0, 2.0, 0.0])
-    assert curve_fit.bend([one, other, no_line_without_it], monotone=False) == found
-    assert found.df == pytest.approx((1 + 16) ** 2 / (1 + 16**2))  # the rooms are 1 and 4: hardly more than one of them
-    assert curve_fit.bend([one, one, one], monotone=False).df == pytest.approx(3)  # alike: as many as there are
+    found = curve_fit.bend([one, other, no_line_without_it], monotone=False)
+    assert found.count == 2
+    # the rooms are 1 and 4: hardly more than one degree of freedom
+    both = (math.sqrt(0.25 / (1 + 16)), (1 + 16) ** 2 / (1 + 16**2))
+    assert bend_of(found, gap=2.0) == pytest.approx(both)  # two gaps of 2 have a room of 4
+    assert bend_of(found, gap=1.9) == pytest.approx((0.5, 1.0))  # the wider one says nothing of this
+    assert bend_of(found, gap=0.9) == pytest.approx(both)  # nor does any: all, for want of another
+    assert bend_of(curve_fit.bend([one, one, one], monotone=False), gap=1.0) == pytest.approx((0.5, 3.0))
     nothing = curve_fit.bend([([0.0, 1.0], [1.0, 0.0])], monotone=True)
-    assert math.isnan(nothing.size) and nothing.count == 0
+    assert nothing.count == 0 and bend_of(nothing, gap=1.0) == (0.0, 1.0)
+
+
+def bend_of(found, gap):
+    """(size, degrees of freedom) of a bend for readings in the middle of so wide a gap."""
+    sd, df = found.error(curve_fit.read([0.0, gap], [1.0, 0.0], gap / 2, monotone=False))
+    return sd / (gap / 2) ** 2, df
+
+
+def test_errors_that_the_same_points_size_are_summed_on_the_fewest_degrees_of_freedom():
+    assert curve_fit.summed([(3.0, 5.0), (4.0, 7.0)]) == pytest.approx((5.0, 5.0))
+    assert curve_fit.summed([(0.0, 1.0), (2.0, 7.0)]) == pytest.approx((2.0, 7.0))
+    assert curve_fit.summed([(0.0, 9.0)]) == (0.0, 1.0)
 
 
 def test_the_degrees_of_freedom_are_those_of_a_variance_that_varies_as_much():
@@ -81,8 +98,9 @@ def test_the_degrees_of_freedom_are_those_of_a_variance_that_varies_as_much():
         drawn = rng.normal(size=4)
         curves = [([0.0, room, room + 1.0], [0.0, room * b, 0.0]) for room, b in zip(rooms, drawn)]
         found = curve_fit.bend(curves, monotone=False)
-        squares.append(found.size**2)
-    assert np.var(squares) / np.mean(squares) ** 2 == pytest.approx(2 / found.df, rel=0.1)
+        size, df = bend_of(found, gap=2.0)
+        squares.append(size**2)
+    assert np.var(squares) / np.mean(squares) ** 2 == pytest.approx(2 / df, rel=0.1)
 
 
 def test_a_share_and_its_logit_are_each_others_inverse_at_none_and_all_too():
@@ -107,7 +125,8 @@ def test_an_interval_with_what_the_lines_miss_covers_a_bent_curve_and_one_withou
         curves = [(x, truth(x) + rng.normal(0, sd, 6)) for x in places]
         bend, found = curve_fit.bend(curves, monotone=True), curve_fit.read(*curves[0], at, monotone=True)
         noise = 1.96 * sd * math.sqrt(float((found.weights**2).sum()))
-        missed = float(stdtrit(bend.df, 0.975)) * bend.size * found.room
+        sd_of_lines, df = bend.error(found)
+        missed = float(stdtrit(df, 0.975)) * sd_of_lines
         covered += [abs(found.height - truth(at)) <= half for half in (math.hypot(noise, missed), noise)]
     with_lines, without = covered / trials
     assert with_lines >= 0.93 and (without < 0.7 if shape else without >= 0.9)
