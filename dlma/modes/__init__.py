@@ -1,1 +1,1 @@
-"""What `mode=` can do with a composed config besides running it: one module per file of conf/mode."""
+"""What `mode=` can do with a composed config: a module per file of conf/mode, and what exports share."""

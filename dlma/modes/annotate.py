@@ -119,7 +119,7 @@ def _contest(studied: EvalRow, rival: EvalRow, seed: int) -> BlindedPair:
 
 
 def scores(contests: Sequence[BlindedPair]) -> Preferences:
-    """What the self-reward and, the truth prefer."""
+    """What the self-reward prefers, and the truth where one is known."""
     found: Preferences = {}
     for name, score in SCORES.items():
         for contest in contests:

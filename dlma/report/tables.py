@@ -266,8 +266,8 @@ def _of_curves(found: Sequence[Result]) -> str:
             "and not in the interval, so that nothing is shown to be within the margin."
         )
     lines += (
-        " The interval holds what the line between two settings misses, as those say that were left out in turn, "
-        "pooled over the curves of a base."
+        " The interval holds what the line between two settings misses, as those of the base's curves say that were "
+        "left out in turn and left as much room."
     )
     if any(one.statistic == "needed_seeds" and one.axis for one in found):
         lines += " Of differences at one place the seeds' variance is pooled."

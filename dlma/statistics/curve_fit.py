@@ -72,10 +72,11 @@ class Bend:
     def error(self, reading: FitReading) -> tuple[float, float]:
         """(standard deviation of what a reading's line misses, its degrees of freedom); (0, 1) where no point is known.
 
-        The bend is the root of sum of errors^2 / sum of rooms^2 over the points that left no wider a gap than two of
-        the reading's own, since what a far wider one hides says nothing of it; over all where none did. Its degrees of
-        freedom are Satterthwaite's, (sum of rooms^2)^2 / sum of rooms^4, for an error counts by its room. The noise of
-        the points counts as bend too, so that it comes out too large rather than too small.
+        The bend is the root of sum of errors^2 / sum of rooms^2 over the points that left no more room than the middle
+        of a gap twice as wide as the reading's has, since what a far larger one hides says nothing of it; over all
+        where none did. Its degrees of freedom are Satterthwaite's, (sum of rooms^2)^2 / sum of rooms^4, for an error
+        counts by its room. The noise of the points counts as bend too, so that it comes out too large rather than too
+        small.
         """
         if not self.count:
             return 0.0, 1.0

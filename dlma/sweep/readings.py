@@ -7,8 +7,9 @@ settings, on the same scales. Along operations all is on lines in their logarith
 
 The interval is over prompts and seeds and counts the error in KL too (operations are counted, not estimated): a prompt
 adds the derivatives of the value by every setting's height and place times its part in them (the delta method). It also
-holds what the line between two settings misses, as the settings left out in turn say (`bend`, pooled over the curves of
-a base), and of differences from a trained baseline the seeds' variance is pooled over all of them (pooled_seeds.py).
+holds what the line between two settings misses, as the settings left out in turn say (`bend`, of all curves of a base
+those with a room like the reading's own), and of differences from a trained baseline the seeds' variance is pooled over
+all of them (pooled_seeds.py).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ table is its base and its `row` (method, settings, arm); `label` is that row's n
     ratio       the same as a quotient, for metrics that are an exponential, such as perplexity
     needed      prompts with which a difference of this size is found (power 0.8), in `value`; needed_seeds: seeds
     gap         the places (`low`, `high`) of the settings between which a curve's value was read; `n` settings were
-                left out to know what the line between them misses, which the interval holds; 0: it does not
+                of the base left out to know what the line between them misses, which the interval holds; 0: it does not
     missed      by how much such a setting is missed, root of the mean square over `n` of the row's own curve
     effect      a level of one factor less its level `versus`, over every other choice; `settings` is the one factor
     share       the share of prompts on which `judge` said win, tie, lose or unparsed against the answers of `versus`

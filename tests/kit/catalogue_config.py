@@ -192,7 +192,7 @@ RELATIONS = [
     config("endpoint.max_cost: needs endpoint.cost_in and endpoint.cost_out, per million tokens", "Give both prices.",
            ("endpoint.max_cost", 1), ("endpoint.max_cost", 0.01)),
     config("objective.target_kl: <nats> cannot be reached: this method trains nothing; leave it out",
-           "`base`, `prompted`, `best_of_n` and `contrastive_decoding` take no steps.", ("objective.target_kl", 1.0), ("objective.target_kl", 0.1),
+           "`base`, `prompted`, `best_of_n`, `contrastive_decoding` and `steering` take no steps.", ("objective.target_kl", 1.0), ("objective.target_kl", 0.1),
            under=("method=prompted",)),
     configs("objective.target_kl: <nats> is read along one training, from the base on: iterations=1",
             "Use `objective.target_kl=` or `iterations=`.", {"objective.target_kl": 1.0, "iterations": 2}),
