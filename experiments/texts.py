@@ -3,6 +3,7 @@
 A template is Jinja2; nothing of what it says about a result is typed as a number (tests/test_claims.py). It sees
   mean, minus, differences, at, effect, pick, every    numbers of its own experiment's results.csv (`Numbers`)
   text(COLUMN, FILE)         what is the same in all rows of another of its files
+  own_point(RULE, METHOD)    the row that a rule chooses of a method (own_points.csv)
   numbers(NAME)              those of another one:  numbers("frontier").mean("base", "perplexity")
   claim(condition, words)    the words, if the results bear them; else nothing is rendered
   own(NAME)                  an experiment's table.py
@@ -92,6 +93,12 @@ class Numbers:
         if len(found) != 1:
             raise LookupError(f"{self.folder.name}/{file}: {len(found)} rows with {keys}")
         return found[0]
+
+    def own_point(self, rule: str, method: str, base: str = "lab-standard") -> str:
+        """The row of a method that a rule of own_points.csv chooses: by_reward or by_kl."""
+        lines = [line for line, _ in rows(self.folder / "own_points.csv")]
+        (found,) = [x["row"] for x in lines if (x["base"], x["method"], x[rule]) == (base, method, "1")]
+        return found
 
     def text(self, column: str, file: str) -> str:
         """What stands in a column of every row of a file, where that is the same."""
@@ -254,7 +261,7 @@ def render(template: Path, own: Callable) -> str:
     Raises UserError where the results do not bear a claim, or lack a row that it reads.
     """
     mine = Numbers(template.parent.name)
-    known = ("mean", "minus", "differences", "at", "effect", "pick", "every", "text")
+    known = ("mean", "minus", "differences", "at", "effect", "pick", "every", "text", "own_point")
     names = {name: getattr(mine, name) for name in known}
     try:
         text = _environment(own).get_template(f"{template.parent.name}/{template.name}").render(**names)

@@ -5,7 +5,7 @@ import csv
 import pytest
 from planted_runs import answers, plant
 
-from experiments import own_points, tables
+from experiments import own_points, tables, texts
 
 VALIDATION = {"evaluation.split": "validation"}
 
@@ -72,3 +72,13 @@ def test_a_run_on_other_prompts_is_refused(mine, tmp_path, capsys):
         "evaluation.split=test: an own point is chosen on evaluation.split=validation alone" in capsys.readouterr().err
     )
     assert not (mine / "own_points.csv").exists()
+
+
+def test_a_page_names_the_row_that_a_rule_chose(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "HERE", tmp_path)
+    (tmp_path / "mine").mkdir()
+    given = [point("a", 0.2, 3.0), point("a", 0.8, 1.0), point("a", 0.5, 9.0, base="lab-weak")]
+    own_points.write(tmp_path / "mine", own_points.chosen(given))
+    numbers = texts.Numbers("mine")
+    assert (numbers.own_point("by_reward", "a"), numbers.own_point("by_kl", "a")) == ("a 0.2", "a 0.8")
+    assert numbers.own_point("by_kl", "a", base="lab-weak") == "a 0.5"
