@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
+
 from dlma import files
 from dlma.errors import UserError
+from dlma.runs.cells import Arm
 from dlma.sweep.settings import SHARED_ARMS, Setting
 
 CAP = 1.0  # nats per answer
@@ -58,13 +61,19 @@ def _by_method(found: Sequence[Point]) -> list[list[Point]]:
 
 def _point(row: Setting) -> Point:
     kl, reward = (_mean(row, name) for name in ("kl", "self_reward"))
-    n = max(len(arm.numbers["kl"]) for arm in row.arms.values())
+    n = max(len(_measured(arm, "kl")) for arm in row.arms.values())
     return Point(base=row.base, method=row.method, row=row.label, n=n, kl=kl, self_reward=reward, by_reward=0, by_kl=0)
 
 
 def _mean(row: Setting, metric: str) -> float:
-    means = [arm.numbers[metric][:, 0].mean() for arm in row.arms.values()]
+    means = [_measured(arm, metric).mean() for arm in row.arms.values()]
     return float(sum(means) / len(means))
+
+
+def _measured(arm: Arm, metric: str) -> np.ndarray:
+    """The values of the prompts; test items that other metrics have of their own have none."""
+    values = arm.numbers[metric][:, 0]
+    return values[~np.isnan(values)]
 
 
 def write(folder: Path, found: Sequence[Point]) -> None:

@@ -55,15 +55,20 @@ def cheapest(name: str) -> Cell | None:
     rows = {(one.base, one.row): one for one in found if _is_of_runs(one)}
     spent = {(one.base, one.row): one.value for one in found if (one.metric, one.statistic, one.versus) == COST}
     made = [made for command in tables.table_of(name).commands for made in _combinations(shlex.split(command)[2:])]
-    telling = [
-        key for key in dict.fromkeys(key for one in made for key in one) if len({one.get(key) for one in made}) > 1
-    ]
     for key in sorted(rows, key=lambda key: spent.get(key, math.inf) * len(rows[key].seeds)):
-        for values in made:
+        own = [values for values in made if values.get("method", rows[key].method) == rows[key].method]
+        telling = _telling(own)
+        for values in own:
             if _makes(values, rows[key], telling):
                 words = [f"{name}={value}" for name, value in values.items()]
                 return Cell(rows[key], (*words, f"seed={','.join(map(str, rows[key].seeds))}"))
     return None
+
+
+def _telling(made: Sequence[dict[str, str]]) -> list[str]:
+    """The keys in which these combinations differ: what tells a method's rows apart."""
+    keys = dict.fromkeys(key for one in made for key in one)
+    return [key for key in keys if len({one.get(key) for one in made}) > 1]
 
 
 def _is_of_runs(one: Result) -> bool:
@@ -100,9 +105,9 @@ def _configs(experiment: str) -> list[dict]:
 
 
 def _makes(values: dict[str, str], row: Result, telling: Sequence[str]) -> bool:
-    """Whether these values make a row: its method and base where they are said, and all that tells it from others."""
+    """Whether these values, of the row's method, make it: its base where that is said, and all that tells it apart."""
     base = values.get("model.base", row.base)
-    if values.get("method", row.method) != row.method or row.base not in (base, f"lab-{base}"):
+    if row.base not in (base, f"lab-{base}"):
         return False
     keys = {key: key.rpartition(".")[2] for key in telling if key not in RUNNING}
     named = dict(row.settings)

@@ -54,7 +54,13 @@ def test_the_means_are_of_the_runs_over_their_seeds(mine, tmp_path, capsys):
             own = [row for row in rows if row.arm == "aligned"]
             means.setdefault(beta, []).append(sum(row.logp - row.logp_base for row in own) / 40)
             folder = tmp_path / "sweep" / f"{beta}-{seed}"
-            plant(folder, seed=seed, overrides={"recipe.beta": beta}, rows=rows, config=VALIDATION)
+            items = [
+                {"metric": "wit", "arm": "aligned", "item": f"of its own {i}", "value": 1.0, "weight": 1.0}
+                for i in (1, 2)
+            ]
+            table = [{"metric": "wit", "arm": "aligned", "unit": "", "label": "wit", "estimate": {"value": 1.0}}]
+            made = {"rows": rows, "config": VALIDATION, "scores": items, "status": {"result": {"summary": table}}}
+            plant(folder, seed=seed, overrides={"recipe.beta": beta}, **made)
     assert tables.main(["own", "mine", str(tmp_path / "sweep")]) == 0
     lines = list(csv.DictReader((mine / "own_points.csv").open()))
     assert {line["row"]: float(line["kl"]) for line in lines} == {

@@ -65,6 +65,7 @@ LARGE = (
     "against_rlhf",
     "workbench_validity",
     "label_free_2026",
+    "main_comparison_again",
 )
 
 
