@@ -157,7 +157,7 @@ class TwoWayComponents:
     seeds: int
     tables: int = 1
     sd: float = 0.0
-    df: int = 1
+    df: float = 1.0
 
 
 def components(table: np.ndarray, beside: Beside = ALONE) -> TwoWayComponents:
