@@ -44,7 +44,9 @@ import yaml
 
 from dlma.config.schema import SweepOptions
 from dlma.errors import UserError
+from dlma.metrics.summary import Metric
 from dlma.report import tables as sweep_tables
+from dlma.report.result_text import FURTHER_SHARES
 from dlma.runs import cells as run_folders
 from dlma.sweep import all_results, reference_curve, values
 from dlma.sweep.curves import BESIDE
@@ -131,18 +133,27 @@ def add(name: str, folders: Sequence[Path]) -> None:
 def again(name: str) -> None:
     """Read the committed values once more, as after a change of how they are read.
 
-    A number that they do not hold, such as a judge's verdicts, stands as it is.
+    A number that they do not hold, such as a judge's verdicts, stands as it is. Raises UserError where they do not do.
     """
+    path = HERE / name / "values.parquet"
+    if hasattr(own(name), "collect") or not path.exists():
+        raise UserError(
+            f"{name}: its numbers are not read from a values.parquet alone; collect the folders of all seeds"
+        )
     committed = read_csv(HERE / name / "results.csv")
-    whole = {
-        key.rpartition(".")[2]: key for key in table_of(name).options.curve_axis or []
-    }  # values have the last part
-    rows = [
-        replace(row, overrides={whole.get(key, key): value for key, value in row.overrides.items()})
-        for row in further_seeds.with_costs(values.read(HERE / name / "values.parquet"), committed, [], _called(name))
-    ]
+    axis = table_of(name).options.curve_axis or []
+    rows = further_seeds.with_costs(values.read(path), committed, [], _called(name))
+    rows = [_as_of_folders(row, axis) for row in rows]
     read = {(one.key, one.seeds): one for one in _results(name, rows)}
     (HERE / name / "results.csv").write_bytes(write_csv([read.get((one.key, one.seeds), one) for one in committed]))
+
+
+def _as_of_folders(row: Setting, axis: Sequence[str]) -> Setting:
+    """A committed row with what a folder would say: the axis' keys whole, and what the shares beside a curve are."""
+    whole = {key.rpartition(".")[2]: key for key in axis}
+    shares = {name: Metric(name, name, "share", "share", lambda _: None, "lower") for name in FURTHER_SHARES}
+    runs = {seed: replace(cell, metrics={**shares, **cell.metrics}) for seed, cell in row.runs.items()}
+    return replace(row, overrides={whole.get(key, key): value for key, value in row.overrides.items()}, runs=runs)
 
 
 def choose(name: str, folders: Sequence[Path]) -> None:

@@ -230,10 +230,10 @@ def _differences(pairs: Sequence[tuple[Read, Read]]) -> list[Result]:
         row = result(one.curve, one.metric, intervals.crossed_interval(both[1]), both[0], **what)
         family = (row.base, row.metric, row.at, row.versus, row.seeds)
         compared.setdefault(family, []).append((row, both[1], further))
-    return with_tests([one for family in compared.values() for one in _pooled(family)])
+    return with_tests([one for family in compared.values() for one in over_pooled_seeds(family)])
 
 
-def _pooled(family: list[tuple[Result, np.ndarray, Beside]]) -> Iterator[tuple[Result, np.ndarray, Beside]]:
+def over_pooled_seeds(family: list[tuple[Result, np.ndarray, Beside]]) -> Iterator[tuple[Result, np.ndarray, Beside]]:
     """The same with the seeds' variance pooled over all of them, and their intervals with all of that."""
     seeds = pooled_seeds.pooled([table for _, table, _ in family])
     for row, table, further in family:

@@ -5,7 +5,7 @@ python experiments/tables.py run label_free_2026    # its commands, then these t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -14,8 +14,8 @@ import numpy as np
 
 from dlma.report import markdown
 from dlma.report.result_text import MARGIN, cell, change, gap_text, p_text, same
-from dlma.statistics import intervals, pooled_seeds
-from dlma.statistics.intervals import Beside
+from dlma.statistics import intervals
+from dlma.statistics.intervals import ALONE, Beside
 from dlma.sweep import costs, curves, estimates, readings
 from dlma.sweep.curves import Curve
 from dlma.sweep.results import Result, bases, over_seeds, read_csv, result
@@ -69,7 +69,7 @@ def registered(through: Sequence[Curve]) -> list[Result]:
     """
     lines = [replace(curve, axis=replace(curve.axis, fitted=False)) for curve in through]
     subjects = {curve.base: curve for curve in lines if curve.method == SUBJECT}
-    families: dict[tuple, list[tuple[Result, np.ndarray]]] = {}
+    families: dict[tuple, list[tuple[Result, np.ndarray, Beside]]] = {}
     for curve, at in product(lines, LEVELS):
         subject = subjects[curve.base]
         both = readings.difference(*(readings.table_at(one, at, "harmful") for one in (curve, subject)))
@@ -77,18 +77,9 @@ def registered(through: Sequence[Curve]) -> list[Result]:
             seeds, table = both
             row = result(curve, "harmful", intervals.crossed_interval(table), seeds, axis=LINE, at=at)
             row = replace(row, statistic="difference", versus=SUBJECT)
-            families.setdefault((curve.base, at, tuple(seeds)), []).append((row, table))
-    tested = estimates.with_tests([one for family in families.values() for one in _beside_seeds(family)])
+            families.setdefault((curve.base, at, tuple(seeds)), []).append((row, table, ALONE))
+    tested = estimates.with_tests([one for family in families.values() for one in readings.over_pooled_seeds(family)])
     return [one for one in tested if one.statistic == "difference"]
-
-
-def _beside_seeds(family: Sequence[tuple[Result, np.ndarray]]) -> Iterator[tuple[Result, np.ndarray, Beside]]:
-    """The same with the seeds' variance pooled over the differences at one place, as in the other reading."""
-    seeds = pooled_seeds.pooled([table for _, table in family])
-    beside = Beside(seed=seeds.seed, seed_df=seeds.seed_df)
-    for row, table in family:
-        e = intervals.crossed_interval(table, beside)
-        yield replace(row, low=e.low, high=e.high), table, beside
 
 
 def render(found: Sequence[Result]) -> str:
