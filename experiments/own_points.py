@@ -47,11 +47,15 @@ def chosen(found: Sequence[Point]) -> list[Point]:
     """The same points, with what each rule chooses of a method on a base."""
     found = [{**one, "by_reward": 0, "by_kl": 0} for one in found]
     for own in _by_method(found):
-        under = [one for one in own if one["kl"] <= CAP]
-        nearest = min(own, key=lambda one: one["kl"])
-        max(under, key=lambda one: one["self_reward"], default=nearest)["by_reward"] = 1
-        max(under, key=lambda one: one["kl"], default=nearest)["by_kl"] = 1
+        best(own, "self_reward")["by_reward"] = 1
+        best(own, "kl")["by_kl"] = 1
     return found
+
+
+def best(found: Sequence[dict], metric: str) -> dict:
+    """The setting with the most of a metric among those up to 1 nat; where there is none, that with the least KL."""
+    under = [one for one in found if one["kl"] <= CAP]
+    return max(under, key=lambda one: one[metric]) if under else min(found, key=lambda one: one["kl"])
 
 
 def _by_method(found: Sequence[Point]) -> list[list[Point]]:

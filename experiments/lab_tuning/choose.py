@@ -11,7 +11,9 @@ from pathlib import Path
 
 import yaml
 
-CAP = 1.0  # nats per answer, as in plan.yaml
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.own_points import best
+
 COLUMNS = ("beta", "margin_weight", "lr", "n", "kl", "self_reward", "chosen")
 OUTCOME = Path(__file__).with_name("outcome.csv")
 
@@ -31,19 +33,15 @@ def cell(folder: Path) -> dict:
     }
 
 
-def choose(cells: list[dict]) -> dict:
-    """The cell that the rule picks."""
-    under = [row for row in cells if row["kl"] <= CAP]
-    return max(under, key=lambda row: row["self_reward"]) if under else min(cells, key=lambda row: row["kl"])
-
-
 if __name__ == "__main__":
     found = [cell(path.parent) for path in sorted(Path(sys.argv[1]).glob("*/metrics.csv"))]
-    best = choose(found)
+    if not found:
+        sys.exit(f"error: {sys.argv[1]}: no finished run there")
+    chosen = best(found, "self_reward")
     with OUTCOME.open("w", newline="") as out:
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in found:
             numbers = {name: round(row[name], 4) for name in ("kl", "self_reward")}
-            writer.writerow({**row, **numbers, "chosen": int(row is best)})
-    print(f"chosen: beta {best['beta']}, margin_weight {best['margin_weight']}, lr {best['lr']}")
+            writer.writerow({**row, **numbers, "chosen": int(row is chosen)})
+    print(f"chosen: beta {chosen['beta']}, margin_weight {chosen['margin_weight']}, lr {chosen['lr']}")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import yaml
 
-CAP = 1.0  # nats per answer, as in the plan
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.own_points import best
+
 COLUMNS = ("method", "beta", "n", "kl", "self_reward", "chosen")
 OUTCOME = Path(__file__).with_name("outcome.csv")
 
@@ -30,8 +32,7 @@ def choose(cells: list[dict]) -> list[dict]:
     picked = []
     for method in dict.fromkeys(row["method"] for row in cells):
         own = [row for row in cells if row["method"] == method]
-        under = [row for row in own if row["kl"] <= CAP]
-        picked.append(max(under, key=lambda row: row["self_reward"]) if under else min(own, key=lambda row: row["kl"]))
+        picked.append(best(own, "self_reward"))
     return picked
 
 
@@ -39,11 +40,13 @@ if __name__ == "__main__":
     found = sorted(
         (cell(p.parent) for p in Path(sys.argv[1]).glob("*/metrics.csv")), key=lambda r: (r["method"], r["beta"])
     )
-    best = choose(found)
+    if not found:
+        sys.exit(f"error: {sys.argv[1]}: no finished run there")
+    chosen = choose(found)
     with OUTCOME.open("w", newline="") as out:
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in found:
             numbers = {name: round(row[name], 4) for name in ("kl", "self_reward")}
-            writer.writerow({**row, **numbers, "chosen": int(row in best)})
-    print("\n".join(f"{row['method']}: beta {row['beta']}" for row in best))
+            writer.writerow({**row, **numbers, "chosen": int(row in chosen)})
+    print("\n".join(f"{row['method']}: beta {row['beta']}" for row in chosen))

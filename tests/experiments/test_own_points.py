@@ -88,3 +88,13 @@ def test_a_page_names_the_row_that_a_rule_chose(tmp_path, monkeypatch):
     numbers = texts.Numbers("mine")
     assert (numbers.own_point("by_reward", "a"), numbers.own_point("by_kl", "a")) == ("a 0.2", "a 0.8")
     assert numbers.own_point("by_kl", "a", base="lab-weak") == "a 0.5"
+
+
+@pytest.mark.parametrize("name", ["tuning", "lab_tuning"])
+def test_what_earlier_experiments_chose_by_the_self_reward_is_what_the_rule_chooses(name):
+    lines = list(csv.DictReader((tables.HERE / name / "outcome.csv").open()))
+    for method in {line.get("method") for line in lines}:
+        own = [line for line in lines if line.get("method") == method]
+        found = [{**line, "kl": float(line["kl"]), "self_reward": float(line["self_reward"])} for line in own]
+        assert own_points.best(found, "self_reward")["chosen"] == "1"
+        assert sum(line["chosen"] == "1" for line in own) == 1
