@@ -170,7 +170,7 @@ def test_the_chosen_setting_is_the_one_that_the_rule_picks_and_the_recipe_uses()
     rows = list(csv.DictReader((ROOT / "experiments" / "lab_tuning" / "outcome.csv").open()))
     cells = [{name: float(row[name]) for name in tuning.COLUMNS} for row in rows]
     (chosen,) = [cell for cell in cells if cell["chosen"]]
-    assert tuning.choose(cells) == chosen
+    assert tuning.best(cells, "self_reward") is chosen
     recipe = OmegaConf.load(ROOT / "conf" / "recipe" / "lab.yaml")
     names = ("beta", "margin_weight", "lr")
     assert [recipe[name] for name in names] == [chosen[name] for name in names]
@@ -186,7 +186,7 @@ def test_the_chosen_setting_is_the_one_that_the_rule_picks_and_the_recipe_uses()
 def test_the_rule_of_the_plan(cells, picked):
     tuning = script(ROOT / "experiments" / "lab_tuning" / "choose.py")
     rows = [{"kl": kl, "self_reward": reward} for kl, reward in cells]
-    assert tuning.choose(rows) is rows[picked]
+    assert tuning.best(rows, "self_reward") is rows[picked]
 
 
 def test_the_sweep_covers_the_plans_grid():
