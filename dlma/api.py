@@ -55,6 +55,10 @@ def options(*overrides: str, config_dir: str | None = None) -> DictConfig:
     lines = ["data=jsonl", f"data.path={GIVEN}", *(model if chosen in ([], model[:1]) else []), *overrides]
     cfg = compose.plan(compose.search_path(conf_dir(), config_dir), lines, multirun=False).cfg
     only_runs = [key for key in UNSET if OmegaConf.select(cfg, key) is not None]
+    if cfg.iterations > 1:
+        raise UserError(
+            f"iterations={cfg.iterations}: rounds are for a run (python run.py); leave them, or method=, out"
+        )
     if cfg.trainer.devices > 1 or only_runs:
         raise UserError(f"{(only_runs or ['trainer.devices'])[0]}: only a run does that (python run.py); leave it out")
     return cfg

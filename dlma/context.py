@@ -259,7 +259,8 @@ class RunContext:
             return self.lender.weights
         prints = [self.fingerprint(folder) for folder in self.frozen.folders]
         packed = {} if self.frozen.bits is None else {"bits": self.frozen.bits}
-        return {"weights": prints, "dtype": self.frozen.dtype, **packed}
+        own = {"code": "its own"} if self.frozen.trust_remote_code else {}
+        return {"weights": prints, "dtype": self.frozen.dtype, **packed, **own}
 
     def fingerprint(self, folder: Path) -> str:
         """The fingerprint of a folder of weights, as rank 0 finds it."""
@@ -285,8 +286,7 @@ class RunContext:
     @property
     def training(self) -> dict:
         """What decides a trained model besides its rule: labels, weights, LoRA."""
-        lora = None if self.spec.lora is None else dataclasses.asdict(self.spec.lora)
-        return {"labels": scientific(self.cfg.labels), **self.weights, "lora": lora}
+        return {"labels": scientific(self.cfg.labels), **self.weights, **self.spec.training_key}
 
     def start_from(self, tuned: Stage) -> None:
         """From here on the model to align is the one that a stage leaves in `policy/`, known by the stage's key."""

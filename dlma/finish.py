@@ -137,7 +137,8 @@ def fill_folder(
     if "reward" in stages:
         publish(stages["reward"], TRAIN, folder / names.REWARD_TRAIN)
         publish(stages["reward"], ROWS, folder / names.REWARDS)
-    if stages["policy"].notes["trained"] and not stages["policy"].pruned:
+    wanted = not stages["policy"].pruned or cell.cfg.store.keep_policies == "all"  # pruned elsewhere: trained again
+    if stages["policy"].notes["trained"] and wanted:
         publish_tree(stages["policy"], "policy", folder / names.POLICY, link=cell.cfg.store.link)
     if "tuned" in stages:
         publish_tree(stages["tuned"], "policy", folder / names.TUNED, link=cell.cfg.store.link)
@@ -289,7 +290,7 @@ def say_where(cell: RunContext, policy: Stage) -> None:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
         print(f"stages {kind}: {listed}")
     print(f"report: {cell.folder / names.REPORT}")
-    if policy.notes["trained"]:
+    if policy.notes["trained"] and (cell.folder / names.POLICY).exists():
         print(f"policy: {cell.folder / names.POLICY}")
     if chosen := policy.notes.get("target_kl"):
         print(f"target_kl: {target_kl.line(chosen)}")

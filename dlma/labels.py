@@ -35,6 +35,7 @@ class Labels:
         share are turned at every larger one
     max_pairs: keep so many pairs, fixed by their ids, a subset of any larger budget; null keeps all
     strength: "margin" is R of chosen over rejected; "none" 0; "shuffled" R permuted over the pairs; "constant" its mean
+    by_margin: the chosen answer is the one that the margin prefers, whatever the scorer chose
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Labels:
                 "turn round: labels.orientation=scored, or labels.flips=0"
             )
         self.orientation = orientation
+        self.by_margin = orientation == "sign"
         self.per_token = per_token
         self.min_margin = min_margin
         self.flips = flips
@@ -117,9 +119,12 @@ class BestAndWorst:
 
     An answer's score is what the scorer gives it by itself, else its self-reward log pi(a|p+,q) - log pi(a|p-,q). The
     margin is the scores' difference.
+    by_margin: the chosen answer is the one that the margin prefers
     length_penalty: taken off a score per token; "balanced": such that best answers are on average as long as worst ones
     strength: "margin" keeps that margin, "none" sets it to 0
     """
+
+    by_margin = True
 
     def __init__(
         self, *, length_penalty: NotNegative | Literal["balanced"], strength: Literal["margin", "none"]

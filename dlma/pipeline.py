@@ -41,6 +41,7 @@ from dlma.records import (
 from dlma.store import shards
 from dlma.store.owned import LABELS, ROWS, TRAIN, TRUTH
 from dlma.store.stage import Stage
+from dlma.store.store import ENCODED
 
 
 def run(cfg: DictConfig, /) -> dict:
@@ -75,9 +76,8 @@ def stages(cell: RunContext) -> tuple[dict[str, Stage], list[dict[str, Stage]], 
 
 def run_rounds(cell: RunContext, prompts: Stage, contexts: Stage, held_out: Stage) -> list[dict[str, Stage]]:
     """The stages of each round; there is but one where nothing is trained."""
-    wanted = cell.cfg.iterations
     rounds = [run_round(cell, prompts, contexts, held_out)]
-    while len(rounds) < wanted and cell.notes(rounds[-1]["policy"])["trained"]:
+    while len(rounds) < cell.cfg.iterations and cell.notes(rounds[-1]["policy"])["trained"]:
         cell = cell.next_round(rounds[-1]["policy"])
         rounds.append(run_round(cell, prompts, contexts, held_out))
     return rounds
@@ -108,7 +108,7 @@ def instruction_tune(cell: RunContext) -> dict[str, Stage]:
         account = rule.fit(cell.runtime, folder, cell.log_tuning)
         return {"account": asdict(account), "engine": rule.report()}
 
-    stage = cell.make(cell.store.stage("tuned", {**key, "lora": cell.training["lora"]}), write)
+    stage = cell.make(cell.store.stage("tuned", {**key, **cell.spec.training_key}), write)
     cell.start_from(stage)
     return {"tuned": stage}
 
@@ -116,7 +116,7 @@ def instruction_tune(cell: RunContext) -> dict[str, Stage]:
 def read_prompts(cell: RunContext) -> Stage:
     """Prompts of all splits, as the data set gives them."""
     key = {**scientific(cell.cfg.data), "content": cell.data.fingerprint()}
-    stage = cell.store.stage("prompts", key, libraries=False)
+    stage = cell.store.stage("prompts", key, libraries=())
     return cell.make(stage, lambda folder: _write(folder, Prompt, *cell.data.read()))
 
 
@@ -137,7 +137,7 @@ def render(cell: RunContext, prompts: Stage, split: str, sample: int | None = No
         known = {"vocabulary": cell.frozen.vocabulary, "human": human, **limits}
         return _write(folder, Context, *each_context(rows, cell.frozen.tokenizer, cell.wording, **known))
 
-    return cell.make(cell.store.stage("contexts", key, uses=[prompts], libraries=False), write)
+    return cell.make(cell.store.stage("contexts", key, uses=[prompts], libraries=ENCODED), write)
 
 
 def make_pairs(cell: RunContext, contexts: Stage, held_out: Stage) -> Stage:
@@ -159,9 +159,8 @@ def import_pairs(cell: RunContext, held_out: Stage) -> Stage:
     """The pairs of `scored.path` or `pairs.path`; those on held-out prompts are left out."""
     from dlma.pairs import imported
 
-    scored = bool(cell.cfg.scored.path)
+    scored, recipe = bool(cell.cfg.scored.path), cell.cfg.recipe
     path = cell.cfg.scored.path or cell.cfg.pairs.path
-    recipe = cell.cfg.recipe
     lengths = {"max_prompt_tokens": recipe.max_prompt_tokens, "max_response_tokens": recipe.max_new_tokens}
     limits = {"seed": cell.cfg.seed, **lengths, **cell.strictness}
     content = {"content": imported.fingerprint(path), "weights": cell.weights["weights"]}
@@ -175,7 +174,7 @@ def import_pairs(cell: RunContext, held_out: Stage) -> Stage:
         shards.write_rows(folder / LABELS, Label, found.labels)
         return account
 
-    return cell.make(cell.store.stage("pairs", key, uses=[held_out], libraries=False), write)
+    return cell.make(cell.store.stage("pairs", key, uses=[held_out], libraries=ENCODED), write)
 
 
 def score(cell: RunContext, pairs: Stage, by: str = "current") -> Stage:
@@ -241,7 +240,7 @@ def preflight(cell: RunContext, **stages: Stage) -> Stage:
         return {"counts": inspect(specials, **{name: stage.rows(kinds[name]) for name, stage in stages.items()})}
 
     key = {"weights": cell.weights["weights"]}
-    stage = cell.make(cell.store.stage("preflight", key, uses=list(stages.values()), libraries=False), write)
+    stage = cell.make(cell.store.stage("preflight", key, uses=list(stages.values()), libraries=ENCODED), write)
     if stage.done:
         print_findings("preflight", build(cell.cfg.preflight).judge(stage.notes["counts"]))
     return stage
@@ -256,8 +255,8 @@ def train_reward(cell: RunContext, scored: Stage) -> Stage | None:
     def write(folder: Path) -> dict:
         pairs, account = build(cell.cfg.labels).apply(_read(scored, ScoredPair))
         trained = build(cell.cfg.reward, cell.trainee())
-        bounds = trained.fit(pairs, cell.runtime, folder, lambda row: None)
-        return {"clamp": bounds, "account": asdict(account), "engine": trained.report()}
+        clamp = trained.fit(pairs, cell.runtime, folder, lambda row: None)
+        return {"clamp": clamp, "account": asdict(account), "engine": trained.report()}
 
     return cell.make(cell.store.stage("reward", {**rule, **cell.training}, uses=[scored]), write)
 
@@ -270,12 +269,12 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None, before: Stage |
         from dlma.training.rule import Supplies
 
         every = _read(scored, ScoredPair)
-        pairs, account = build(cell.cfg.labels).apply(every)
+        pairs, account = labels.apply(every)
         rule = build(cell.cfg.objective, cell.trainee())
         rule.intermediate = kept
         read = None if reward is None else lambda: cell.reward_model(reward.path("reward"))
         moved = cell.start is not None and cell.cfg.iteration.reference == "frozen"
-        agreement = None if before is None else order_agreement(every, _read(before, ScoredPair))
+        agreement = None if before is None else order_agreement(every, _read(before, ScoredPair), labels.by_margin)
         rule.supply(Supplies(every, read, moved, agreement))
         bounds = rule.fit(pairs, cell.runtime, folder, cell.log_step)
         steps = sorted(path.name for path in folder.glob("intermediate/step-*"))
@@ -284,7 +283,9 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None, before: Stage |
         return found | {"account": asdict(account), "agreement": agreement, **answers}
 
     kept = cell.cfg.intermediate if cell.target_kl is None else cell.cfg.kl_points
+    labels = build(cell.cfg.labels)
     key = {**scientific(cell.cfg.objective), **cell.training, **({"intermediate": kept} if kept else {})}
+    key |= {} if before is None or labels.by_margin else {"agreement": "chosen"}
     uses = [stage for stage in (scored, reward, before) if stage is not None]
     return cell.make(cell.store.stage("policy", key, uses=uses), write, together=True)
 
@@ -372,7 +373,7 @@ def evaluate(cell: RunContext, answers: list[Stage], scored: Stage) -> Stage:
 
     identity = evaluation.identity()
     key = scientific(cell.cfg.evaluation) | ({"identity": identity} if identity else {})
-    return cell.make(cell.store.stage("evaluated", key, uses=[*answers, scored], libraries=False), write)
+    return cell.make(cell.store.stage("evaluated", key, uses=[*answers, scored], libraries=()), write)
 
 
 def judge_arms(

@@ -70,6 +70,7 @@ class BradleyTerry(TrainingRule):
         batch_pairs: Count,
         seed: Seed,
         token_budget: Count = 4096,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed)
         self.margin_weight = margin_weight
@@ -78,6 +79,7 @@ class BradleyTerry(TrainingRule):
         self.margin_unit = margin_unit
         self.reward = RewardModel(model, token_budget=token_budget)
         self.engine = self.reward.engine
+        self.engine.checkpointing = checkpointing  # of training; nothing is kept where there is no gradient
 
     def fit(
         self, rows: Sequence[ScoredPair], runtime: Runtime, folder: Path, listen: Callable[[dict], None]

@@ -73,6 +73,8 @@ def test_a_preset_of_a_model_brings_its_recipe_and_its_format():
         ("data.path=x", "data.path=x: says nothing here"),
         ("model.revision=x", "model.revision=x: says nothing here"),
         ("iterations=2", "iterations=2: says nothing here"),
+        ("method=dice", "iterations=2: rounds are for a run"),
+        ("method=cream", "iterations=2: rounds are for a run"),
         ("recipe.bta=1", "recipe.bta: unknown key; did you mean recipe.beta"),
         ("recipe.beta=-1", "recipe.beta"),
         ("recipe=lab", "use recipe=small_full"),

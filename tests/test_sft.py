@@ -176,3 +176,8 @@ def test_a_quantised_base_is_refused_before_any_work(run, capsys):
 def test_an_unknown_schedule_gives_one_line(run, capsys):
     run("sft.optim.schedule=linear", code=2)
     assert "error: sft.optim.schedule: must be one of constant, cosine, not 'linear'" in capsys.readouterr().err
+
+
+def test_instructions_of_which_none_can_be_used_are_one_line(run, capsys):
+    run("sft.max_tokens=2", "sft.data.max_dropped=1", code=2, name="none")
+    assert "sft.data: none of" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 Finding = tuple[str, str]  # the dotted key, and what is wrong with it
 SERVER = "dlma.sampler.server.ServerSampler"
 LOCAL_EXECUTOR = "dlma.executor.local.LocalExecutor"
+_OF_MARGINS = ("SoftLabels", "RewardDistillation", "LogOffset")  # losses whose label is the margin itself
 LATER = ("pairs", "scorer", "labels", "objective")  # what a later round of `iterations` may have of its own
 
 
@@ -72,6 +73,8 @@ def _rounds(tree: dict) -> Iterator[Finding]:
         yield from _consistency(tree)
     if rounds > 1 and tree["intermediate"]:
         yield "intermediate", f"{tree['intermediate']} follows one training, from the base on: iterations=1"
+    if tree["intermediate"] and (tree["objective"].get("_work_") or {}).get("kind") in ("none", "steer"):
+        yield "intermediate", f"{tree['intermediate']} follows a training, and this method has no steps: intermediate=0"
 
 
 def _consistency(tree: dict) -> Iterator[Finding]:
@@ -81,6 +84,13 @@ def _consistency(tree: dict) -> Iterator[Finding]:
     last = tree["iteration"]["later"].get("objective", tree["objective"])
     if last["_target_"] != "dlma.objective.dpo.DPO":
         yield "iteration.consistency", "softens the labels of pairs, which only DPO and its losses read: objective=dpo"
+    elif (loss := last["loss"]["_target_"].rpartition(".")[2]) in _OF_MARGINS:
+        yield (
+            "iteration.consistency",
+            f"mixes in the loss of the opposite label, which {loss} has not, as it reads the margin: objective=dpo",
+        )
+    if tree["iterations"] == 1:
+        yield "iteration.consistency", "holds a round against the one before it, and there is one: iterations=2"
 
 
 def _measured_twice(tree: dict) -> Iterator[Finding]:

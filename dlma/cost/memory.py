@@ -24,7 +24,13 @@ from dlma.sampler.decode import CHUNK, READ_ROWS
 from dlma.sampler.kv_cache import Slots, cache_width, row_attention
 
 _BUCKET_BYTES = 64 << 20  # of gradients that are sent at once (trainer/collectives.py), and their sum
-STATE_COPIES = {"adamw": 2, "rmsprop": 1}  # tensors that an optimizer keeps for each trained one
+_STATE_COPIES = {"adamw": 2, "rmsprop": 1}  # tensors that an optimizer keeps for each trained one
+
+
+def state_share(optimizer: str, dtype: torch.dtype) -> int:
+    """Bytes that an optimizer keeps to a byte of a trained weight: its state, and a copy where that is not float32."""
+    states = _STATE_COPIES[optimizer]
+    return states if dtype == torch.float32 else (states + 1) * (torch.float32.itemsize // dtype.itemsize)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ def training(
         found = Footprint(
             weights=weights,
             gradients=gradients,
-            optimizer=STATE_COPIES[optimizer] * trained,
+            optimizer=sum(state_share(optimizer, p.dtype) * p.nbytes for p in model.trained),
             activations=body,
             head=rest - body,
         )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _NEEDED = ("pairs", "scored", "scorer", "reward", "objective", "iterations", "model")  # of the config
+_COUNTING = ("pairs", "scorer", "reward", "objective", "iteration")  # whose `_work_` says what was done
 COUNTED = 1  # raised when another number is counted
 Remembered = Callable[[str, str, Callable[[], dict]], dict]  # Store.remembered
 NO_ACCOUNT = {"kept": 0, "dropped": {}}
@@ -35,7 +36,7 @@ NO_ACCOUNT = {"kept": 0, "dropped": {}}
 def noted(rounds: Sequence[Mapping[str, Stage]], values: Mapping, remembered: Remembered) -> dict:
     """The costs of a run as its folder keeps them; what the same training cost before is remembered."""
     policy = rounds[-1]["policy"].key
-    key = key_of([COUNTED, policy, {name: values[name] for name in ("objective", "reward")}])
+    key = key_of([COUNTED, policy, {name: values[name] for name in _COUNTING}])
     return remembered("costs", key, lambda: dataclasses.asdict(of_stages(rounds, values)))
 
 

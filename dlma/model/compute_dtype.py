@@ -2,8 +2,9 @@
 
 On a CPU, products of the model's own shapes are timed in float32 and in bfloat16, once per machine and library set, and
 their rates are kept in the cache folder. A GPU takes bfloat16 where it has it. bfloat16 keeps three digits, so it has
-to be worth it (WORTH). Where all weights are trained it is no choice: the steps of a small learning rate are below half
-a unit of a bfloat16 weight and would be rounded away; adapters are float32 whatever the type of the frozen weights.
+to be worth it (WORTH). Where all weights are trained float32 is taken: steps of a small learning rate are below half a
+unit of a bfloat16 weight, so that copies in float32 have to be kept (training/float32_copies.py), and no memory is
+saved; adapters are float32 whatever the type of the frozen weights.
 """
 
 from __future__ import annotations

@@ -72,6 +72,13 @@ class ModelSpec:
         return commit_of(self.folder)
 
     @property
+    def training_key(self) -> dict:
+        """What decides how it is trained: LoRA, and copies of weights in float32 (training/float32_copies.py)."""
+        whole = self.lora is None and self.adapter is None
+        copies = {"copies": "float32"} if whole and self.dtype != "float32" else {}
+        return {"lora": None if self.lora is None else dataclasses.asdict(self.lora), **copies}
+
+    @property
     def origin(self) -> str | None:
         """What the weights were before dlma made a folder of them: a GGUF file's, of some type; None as they came."""
         return gguf.origin(self.folder)

@@ -240,7 +240,10 @@ def _head(spec: ScoreModelSpec, found: dict[str, Tensor], config) -> tuple[nn.Li
         return head, 0.0, 1.0
     if _MEAN not in found or _VAR not in found:
         raise UserError(f"{spec.folder}: its config asks for normalised scores, and its weights have no normalizer")
-    return head, float(found[_MEAN].flatten()[0]), float(found[_VAR].flatten()[0]) ** 0.5
+    # safe-rlhf's costs are divided alone: 0 is the border of safety, and stays where it is
+    cost = getattr(config, "score_type", "reward") == "cost"
+    mean = 0.0 if cost else float(found[_MEAN].flatten()[0])
+    return head, mean, float(found[_VAR].flatten()[0]) ** 0.5
 
 
 def _gated(spec: ScoreModelSpec) -> nn.Module:

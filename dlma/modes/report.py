@@ -6,6 +6,7 @@ Writes report.html, report.md, report.tex and results.csv. results.csv alone giv
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -128,4 +129,18 @@ def of_sweep(folder: Path, cells: Sequence[Path], cfg: DictConfig, *, missing: i
     """The report of a sweep's cells, in its folder, whatever became of them; nothing where no cell is a run."""
     found = [run_folders.read_cell(cell) for cell in cells]
     if any(cell.arms or cell.status == "failed" for cell in found):
-        write(folder, found, options(cfg), title=f"Sweep {folder.name}", missing=missing)
+        whole = not missing and all(cell.arms for cell in found)
+        chosen = options(cfg) if whole else _of_what_ended(options(cfg), found)
+        write(folder, found, chosen, title=f"Sweep {folder.name}", missing=missing)
+
+
+def _of_what_ended(chosen: SweepOptions, cells: Sequence[Cell]) -> SweepOptions:
+    """The options of a sweep of which runs failed; without a baseline, and with a line, where it is one of those."""
+    rows = [row for row in sweep_settings.settings(cells) if row.final]
+    try:
+        for row in rows:
+            sweep_settings.baseline_of(row, rows, chosen.baseline)
+    except UserError as reason:
+        print(f"warning: {reason}; the report holds all settings against the base")
+        return replace(chosen, baseline=None)
+    return chosen

@@ -67,10 +67,12 @@ class ContextDistillation(TrainingRule):
         seed: Seed,
         token_budget: Count = 4096,
         target_kl: Positive | None = None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed, target_kl=target_kl)
         self.direction = direction
         self.token_budget = token_budget
+        self.checkpointing = checkpointing
         self.reference = Reference(model)
         self.reference_network = self.reference.network
 
@@ -111,7 +113,8 @@ class ContextDistillation(TrainingRule):
             wanted, teacher_head = predictions(teacher, [item.prompted for item in micro.items])
             if self.reference_network is None:  # under LoRA the head may be adapted too: take the frozen one's logits
                 wanted, teacher_head = teacher_head(wanted), _same
-        ours, head = predictions(self.model, [item.plain for item in micro.items])
+        with self.model.checkpointed(self.checkpointing):
+            ours, head = predictions(self.model, [item.plain for item in micro.items])
         ends = [(ours, head), (wanted, teacher_head)]
         (first, first_head), (second, second_head) = ends if self.direction == "reverse" else ends[::-1]
         each = chunked_divergence(first, second, first_head, second_head)

@@ -101,11 +101,20 @@ class MarginDPO:
         ]
 
     def _require_margins(self, margins: list[float]) -> None:
-        """Raises UserError, before any step, for margins that the loss cannot take."""
+        """Raises UserError, before any step, for margins that the loss cannot take or cannot learn from."""
+        clamped = torch.tensor(margins)
+        logit = (-self.margin_weight * clamped).requires_grad_()  # where the policy is the reference
         try:
-            self._labelled(torch.zeros(len(margins)), torch.tensor(margins))
+            with torch.enable_grad():
+                loss = self.pair_loss(logit, clamped).sum()
         except ValueError as reason:
             raise UserError(f"objective.loss: {reason}: labels.orientation=sign labels.min_margin=0") from None
+        (slope,) = torch.autograd.grad(loss, logit)
+        if not self.reference_free and not slope.any():
+            raise UserError(
+                f"objective.loss: {type(self.pair_loss).__name__} learns from margins alone, and no pair has one that "
+                "counts: a scorer and labels= that give margins, recipe.margin_weight above 0, or objective=dpo"
+            )
 
     def _weights(self, pairs: Sequence[ScoredPair], high: float) -> list[float]:
         if not self.weighted:

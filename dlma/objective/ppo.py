@@ -87,6 +87,7 @@ class PPO(TrainingRule):
         seed: Seed,
         token_budget: Count = 4096,
         target_kl: Positive | None = None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(model, optim=optim, epochs=epochs, batch=batch, seed=seed, target_kl=target_kl)
         if rollout % batch:
@@ -103,7 +104,7 @@ class PPO(TrainingRule):
         self.whiten_rewards = whiten_rewards
         self.whiten_advantages = whiten_advantages
         self.token_budget = token_budget
-        self.engine = Engine(model, token_budget=token_budget)
+        self.engine = Engine(model, token_budget=token_budget, checkpointing=checkpointing)
         self.value_head = value_head(model)
         self.reference = Reference(model)
         self.reference_network = self.reference.network

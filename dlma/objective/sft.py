@@ -64,9 +64,10 @@ class SFT(TrainingRule):
         seed: Seed,
         token_budget: Count = 4096,
         target_kl: Positive | None = None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(model, optim=optim, epochs=epochs, batch=batch_pairs, seed=seed, target_kl=target_kl)
-        self.engine = Engine(model, token_budget=token_budget)
+        self.engine = Engine(model, token_budget=token_budget, checkpointing=checkpointing)
 
     def fit(
         self, rows: Sequence[ScoredPair], runtime: Runtime, folder: Path, listen: Callable[[dict], None]

@@ -185,14 +185,18 @@ class RunPlan:
 
     def _policy_bytes(self) -> float:
         """The trained weights, and at each resume point these and the optimizer's copies."""
-        from dlma.cost.memory import STATE_COPIES
+        import torch
+
+        from dlma.cost.memory import state_share
 
         if not self._steps:
             return 0.0
         trained = self.model_sizes[2].gradients  # as large as what they are the gradients of
         points = self._steps // self.cfg.trainer.checkpoint_steps
         frozen = self.shape.bytes - trained if self.spread else 0
-        return trained + points * (trained * (1 + STATE_COPIES[self.cfg.objective.optim.optimizer]) + frozen)
+        dtype = getattr(torch, self.cell.spec.dtype if "copies" in self.cell.spec.training_key else "float32")
+        kept = state_share(self.cfg.objective.optim.optimizer, dtype)
+        return trained + points * (trained * (1 + kept) + frozen)
 
     @cached_property
     def footprints(self) -> dict[str, Footprint]:

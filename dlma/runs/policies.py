@@ -27,9 +27,9 @@ def keep(
     """Applies `store.keep_policies` when a cell has ended; returns one line for each stage whose weights were deleted.
 
     `adapter`: of a stage with adapter weights only these stay. `best`: of all cells of `group` (a sweep's folder) that
-    have ended, the one with the highest score keeps its weights; those of the others go, here and in the folders
-    where they were `published`. A folder is that of the policy published there last. Manifests and records stay, so
-    nothing is computed again unless the weights themselves are wanted.
+    have ended, as they are now, the one with the highest score keeps its weights; those of the others go, here and in
+    the folders where they were `published`. A folder is that of the policy published there last. Manifests and records
+    stay, so nothing is computed again unless the weights themselves are wanted.
     """
     if rule == "adapter":
         return _keep_adapter(store, stage)
@@ -48,12 +48,13 @@ def _keep_best(store: Store, stage: Stage, score: float, group: Path, published:
     board_file = store.root / ".groups" / f"{key_of(str(group.absolute()))}.json"
     with files.guarded(store.root, "store.root"), store.lock(board_file):
         board = _board(board_file, stage)
-        _enter(board, stage.key, score, published)
-        best = min(board, key=lambda key: (-board[key]["score"], key))
+        gone = _enter(board, stage.key, score, published)
+        best = min(board.keys() - gone, key=lambda key: (-board[key]["score"], key))
         pruned = []
         for key in sorted(board.keys() - {best}):
             pruned += _prune(store, stage.folder.with_name(key), is_weights)
             _unpublish(board[key])
+        board = {key: row for key, row in board.items() if key not in gone}
         files.write_checked(board_file, board)
     return pruned
 
@@ -65,13 +66,18 @@ def _board(file: Path, stage: Stage) -> dict[str, dict]:
     return {key: row for key, row in known.items() if owned.is_key(key) and stage.folder.with_name(key).is_dir()}
 
 
-def _enter(board: dict[str, dict], key: str, score: float, published: Path | None) -> None:
-    """Put a policy on the board; the folder where it was published is no other's any more."""
+def _enter(board: dict[str, dict], key: str, score: float, published: Path | None) -> set[str]:
+    """Put a policy on the board; the folder where it was published is no other's any more.
+
+    Returns the policies that were published there alone: they are no cell's any more, as the cell has been run anew.
+    """
     place = [str(published.absolute())] if published else []
+    gone = {other for other, row in board.items() if other != key and place and row["published"] == place}
     for row in board.values():
         row["published"] = [old for old in row["published"] if old not in place]
     others = board[key]["published"] if key in board else []
     board[key] = {"score": -math.inf if math.isnan(score) else score, "published": others + place}
+    return gone
 
 
 def _prune(store: Store, folder: Path, is_dropped: Callable[[str], bool]) -> list[str]:

@@ -50,6 +50,7 @@ def end(folder: Path) -> None:
 def digest(cfg: DictConfig) -> str:
     """What decides a cell: config, versions, libraries, and size and time of every file that it reads."""
     from dlma.store import manifest as manifests
+    from dlma.store.machine import arithmetic
     from dlma.store.store import VERSION
 
     values = {key: value for key, value in resolved(cfg).items() if key not in APART}
@@ -59,6 +60,7 @@ def digest(cfg: DictConfig) -> str:
             "versions": VERSION,
             "libraries": {name: manifests.minor(name) for name in LIBRARIES},
             "files": {str(path): _stamp(path) for path in sorted(set(_inputs(cfg, values)))},
+            **({"arithmetic": arithmetic()} if arithmetic() else {}),
         }
     )
 

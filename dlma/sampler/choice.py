@@ -18,7 +18,9 @@ def key(node: dict, *, trained: bool) -> dict:
     """The part in a stage's key of what draws the answers of the base, or of trained weights; node: the sampler's."""
     drawn = _drawn_by(node, trained=trained)
     # apart from what is in stores of before, when policies were always sampled in process
-    return scientific(drawn) | ({"policy": "served"} if trained and drawn["_target_"] != LOCAL else {})
+    served = {"policy": "served"} if trained and drawn["_target_"] != LOCAL else {}
+    # the command is what serves the weights: in how many bits, for one
+    return scientific(drawn) | served | ({"start": drawn["start"]} if drawn.get("start") else {})
 
 
 def _drawn_by(node: dict, *, trained: bool) -> dict:

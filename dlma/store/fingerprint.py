@@ -19,14 +19,16 @@ _PARTS = (
     "generation_config.json",
     "adapter_config.json",
     "tokenizer.json",
-    "tokenizer.model",
+    "*.model",
+    "*.tiktoken",
+    "tekken.json",
+    "*.py",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
     "vocab.txt",
     "merges.txt",
-    "spiece.model",
     "chat_template.*",
     "additional_chat_templates/*",
 )
@@ -60,7 +62,7 @@ def key_of(value: object) -> str:
 
 
 def fingerprint(folder: Path, cache: Path | None = None) -> str:
-    """The sha256 of a model folder: weights, configs, tokenizer, chat templates. Pickles are not read.
+    """The sha256 of a model folder: weights, configs, tokenizer, chat templates, code of its own. Pickles are not read.
 
     A snapshot of the hub's cache is known by its commit and its blobs' names, without reading the blobs.
     Other contents are hashed once and remembered in `cache` by path, size and mtime.

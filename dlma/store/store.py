@@ -46,11 +46,12 @@ VERSION = {
     "policy": 4,
     "answers": 4,
     "evaluated": 3,
-    "verdicts": 3,
-    "metrics": 3,
+    "verdicts": 4,
+    "metrics": 4,
 }
 
 KEYED_LIBRARIES = ("torch", "transformers")
+ENCODED = ("transformers",)  # those of content that is encoded, and not computed: its tokenizers and chat templates
 
 
 class Store:
@@ -103,18 +104,21 @@ class Store:
         """What became of a stage here: "run" or "reused"."""
         return self._fate[stage.folder]
 
-    def stage(self, name: str, key: dict, *, uses: Sequence[Stage] = (), libraries: bool = True) -> Stage:
-        """The stage that these values decide. `libraries=False` for content that torch cannot change."""
-        outside = {**self.layout, **arithmetic()} if libraries else {}
+    def stage(
+        self, name: str, key: dict, *, uses: Sequence[Stage] = (), libraries: Sequence[str] = KEYED_LIBRARIES
+    ) -> Stage:
+        """The stage that these values decide; libraries: those that can change its content."""
+        computed = "torch" in libraries
+        outside = {**self.layout, **arithmetic()} if computed else {}
         identity = {
             "stage": name,
             "version": VERSION[name],
             "values": key,
             "uses": [[stage.name, stage.key] for stage in uses],
-            "libraries": {lib: manifests.minor(lib) for lib in KEYED_LIBRARIES} if libraries else {},
+            "libraries": {lib: manifests.minor(lib) for lib in libraries},
             **({"outside": outside} if outside else {}),
         }
-        machine = self.machine if libraries else {}
+        machine = self.machine if computed else {}
         return Stage(self.root / name / key_of(identity), key, uses, self._recover, machine)
 
     def make(self, stage: Stage, write: Writer, *, config: dict | None = None) -> Stage:

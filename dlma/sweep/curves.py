@@ -151,12 +151,20 @@ def _grouped(rows: Sequence[Setting], axis: Axis, moves: Callable[[Setting, str,
     groups: dict[tuple, list[Setting]] = {}
     for row in rows:
         choices = tuple((key, value) for key, value in row.overrides.items() if not moves(row, key, value))
+        choices += tuple(
+            (key, value) for key, value in row.settings if not is_number(value) and not _override(row, key)
+        )
         groups.setdefault((row.base, row.method, choices), []).append(row)
     methods = [key[:2] for key in groups]
     return [
         Curve(axis, base, method, _short(choices) if methods.count((base, method)) > 1 else (), choices, points)
         for (base, method, choices), points in groups.items()
     ]
+
+
+def _override(row: Setting, key: str) -> bool:
+    """Whether what tells the row apart is an override of its run, by its whole name or the last part of it."""
+    return key in row.overrides or any(name.rpartition(".")[2] == key for name in row.overrides)
 
 
 def _short(choices: Sequence[tuple[str, str]]) -> Settings:

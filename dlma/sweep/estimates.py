@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -90,14 +90,21 @@ def _wins(row: Setting) -> list[Result]:
     for arm, against, judge in dict.fromkeys(key for cell in row.runs.values() for key in cell.verdicts):
         asked = {seed: cell.verdicts.get((arm, against, judge)) for seed, cell in row.runs.items()}
         said = {seed: verdicts for seed, verdicts in asked.items() if verdicts}
-        prompts = [p for p in next(iter(said.values())) if all(p in verdicts for verdicts in said.values())]
-        if arm != row.arm or not prompts:
+        if arm != row.arm or not said:
             continue
         for word in OUTCOMES:
-            table = [[float(verdicts[prompt] == word) for verdicts in said.values()] for prompt in prompts]
-            e = intervals.crossed_fraction(table)
-            found.append(result(row, word, e, said, statistic="share", versus=against, judge=judge))
+            share = _share(word, list(said.values()))
+            found.append(result(row, word, share, said, statistic="share", versus=against, judge=judge))
     return found
+
+
+def _share(word: str, said: Sequence[Mapping[str, str]]) -> Estimate:
+    """How often a judge said the word, by the verdicts of each seed; seeds are the sample where no prompt is shared."""
+    prompts = [p for p in said[0] if all(p in verdicts for verdicts in said)]
+    if len(prompts) >= min(2, len(said)):
+        return intervals.crossed_fraction([[float(verdicts[p] == word) for verdicts in said] for p in prompts])
+    shares = [sum(one == word for one in verdicts.values()) / len(verdicts) for verdicts in said]
+    return replace(intervals.fraction_interval(shares), n=sum(map(len, said)), seeds=len(said))
 
 
 def _estimates(row: Setting, metric: Metric, own: Sequence[Comparison]) -> list[Result]:

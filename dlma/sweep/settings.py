@@ -23,6 +23,11 @@ from dlma.sweep.results import ALIGNED, Settings, label
 from dlma.sweep.unique_names import told_apart
 
 SHARED_ARMS = ("base", "prompted")
+# Overrides that the answers of the shared arms depend on, by how they begin.
+_ASKED = (
+    *("recipe.temperature", "recipe.top_", "recipe.max_", "recipe.dtype", "model", "data", "prompts"),
+    *("evaluation", "sampler"),
+)
 # Keys that say where or how a run is done, not what it is.
 APART = ("seed", "name", "runs", "method", "model", "model.base", "model.path", "mode")
 APART_TREES = (
@@ -207,7 +212,12 @@ def _merged(rows: Sequence[Setting], arm: str) -> list[Setting]:
 
 
 def _agree(one: Setting, other: Setting) -> bool:
-    return all(one.digests[seed] == other.digests[seed] for seed in one.runs.keys() & other.runs.keys())
+    """Whether answers are the same wherever seeds are; without a seed in common, whether they were asked for alike."""
+    common = one.runs.keys() & other.runs.keys()
+    if common:
+        return all(one.digests[seed] == other.digests[seed] for seed in common)
+    asked = [{key: value for key, value in row.overrides.items() if key.startswith(_ASKED)} for row in (one, other)]
+    return asked[0] == asked[1]
 
 
 def _common(group: Sequence[Setting], groups: Sequence[Sequence[Setting]]) -> dict[str, str]:
@@ -244,7 +254,8 @@ def baseline_of(row: Setting, rows: Sequence[Setting], name: str | None) -> Sett
     """The setting that a row is held against: of the name given, on the same base; else the base's own answers.
 
     Of several settings of the method named, the one with the row's own overrides. The shared arms are those of the
-    row's own runs. None for the baseline itself. Raises UserError on an unknown name.
+    row's own runs. None for the baseline itself, and where the one that would be the row's own is not there (its run
+    failed) while those of other settings are. Raises UserError on an unknown name.
     """
     wanted = name or SHARED_ARMS[0]
     inside = [other for other in rows if other.base == row.base]
@@ -253,12 +264,26 @@ def baseline_of(row: Setting, rows: Sequence[Setting], name: str | None) -> Sett
     else:
         found = [other for other in inside if other.label == wanted]
         found = found or [other for other in inside if other.method == wanted]
-        if len(found) > 1 and row.arm in SHARED_ARMS:
+        if row.arm in SHARED_ARMS:
+            if len(found) > 1:
+                return None
+        elif _of_another(found, row, inside):
             return None
         found = found if len(found) < 2 else [other for other in found if other.overrides == row.overrides] or found
         if len(found) != 1:
             raise UserError(_which(wanted, found, inside))
     return None if not found or any(other is row for other in found) else found[0]
+
+
+def _of_another(found: Sequence[Setting], row: Setting, inside: Sequence[Setting]) -> bool:
+    """Whether all that was found differs from the row in a key that both have, and some of it is another row's own."""
+    like = [other for other in inside if other.method == row.method and other.arm == row.arm and other not in found]
+    own = [one for one in like if any(_goes_with(other, one) for other in found)]
+    return bool(own) and not any(_goes_with(other, row) for other in found)
+
+
+def _goes_with(one: Setting, other: Setting) -> bool:
+    return all(one.overrides[key] == other.overrides[key] for key in one.overrides.keys() & other.overrides.keys())
 
 
 def _has_its_arm(shared: Setting, row: Setting) -> bool:

@@ -28,14 +28,17 @@ class Prints:
     metrics: dict[str, str] = field(default_factory=dict)
 
 
-def read_prints(folder: Path) -> Prints:
-    """The fingerprints of a run folder; those that it does not hold are left out."""
+def read_prints(folder: Path, seed: int) -> Prints:
+    """The fingerprints of a run folder; those that it does not hold are left out.
+
+    seed: of the run; a judge or metric that draws by it is the same one in runs of other seeds
+    """
     manifest = RunFolder(folder).manifest()
-    judges = {name: key_of(stage["values"]) for name, stage in _of_kind(manifest, "judge ").items()}
+    judges = {name: _print(stage, seed) for name, stage in _of_kind(manifest, "judge ").items()}
     measured = _of_kind(manifest, "metric ")
     named = by_own_names({own: ([], stage["notes"]["columns"]) for own, stage in measured.items()})
     metrics = {
-        column["name"]: key_of(stage["values"])
+        column["name"]: _print(stage, seed)
         for stage, (_, columns) in zip(measured.values(), named, strict=True)
         for column in columns
     }
@@ -44,13 +47,17 @@ def read_prints(folder: Path) -> Prints:
     return Prints(key_of(base) if base else None, judges, metrics)
 
 
+def _print(stage: dict, seed: int) -> str:
+    return key_of({key: value for key, value in stage["values"].items() if (key, value) != ("seed", seed)})
+
+
 def _of_kind(manifest: dict, kind: str) -> dict[str, dict]:
     return {name.removeprefix(kind): stage for name, stage in manifest.items() if name.startswith(kind)}
 
 
 def told_apart(cells: Sequence[Cell]) -> list[Cell]:
     """The cells, with a base, judge or metric whose name means several things renamed in each."""
-    prints = {cell.folder: read_prints(cell.folder) for cell in cells if cell.arms}
+    prints = {cell.folder: read_prints(cell.folder, cell.seed) for cell in cells if cell.arms}
     bases = _clashes((cell.base, prints[cell.folder].base) for cell in cells if cell.arms)
     cells = [replace(cell, base=_name(cell.base, _of(prints, cell).base, bases)) for cell in cells]
     judges = _clashes(_within(cells, prints, lambda one: one.judges))

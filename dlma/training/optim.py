@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from dlma.errors import UserError
 from dlma.functional.schedules import rate_share
 from dlma.ranges import NotNegative, Positive, Rate
+from dlma.training.float32_copies import Float32Copies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,16 @@ class Optim:
             raise UserError(f"optim.warmup={self.warmup}: give whole steps, or a share of all steps from 0 to 1")
 
     def build(self, groups: Iterable[dict], *, fused: bool) -> torch.optim.Optimizer:
-        """The optimizer of these groups of weights; fused: in one kernel, where there is one."""
+        """The optimizer of these groups of weights; of float32 copies where they have fewer digits than its steps.
+
+        fused: in one kernel, where there is one
+        """
+        groups = list(groups)
+        make = partial(self._plain, fused=fused)
+        rounded = any(weight.dtype != torch.float32 for group in groups for weight in group["params"])
+        return Float32Copies(groups, make, lr=self.lr) if rounded else make(groups)
+
+    def _plain(self, groups: list[dict], *, fused: bool) -> torch.optim.Optimizer:
         options: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "adamw":
             return torch.optim.AdamW(groups, fused=fused, **options)

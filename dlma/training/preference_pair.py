@@ -10,6 +10,8 @@ from dlma.functional.labels import agreement
 from dlma.model import trees
 from dlma.records import ScoredPair
 
+_CHOICE = {"positive": 1.0, "negative": -1.0}
+
 
 def sides(pair: ScoredPair) -> tuple[str, str]:
     """The chosen side and the rejected one."""
@@ -21,10 +23,13 @@ def margin(pair: ScoredPair) -> float:
     return pair.margin if pair.chosen == "positive" else -pair.margin
 
 
-def order_agreement(pairs: Sequence[ScoredPair], again: Sequence[ScoredPair]) -> float:
-    """The share of pairs whose answers two scorings put in the same order (functional.labels.agreement)."""
-    margins = [torch.tensor([pair.margin for pair in some], dtype=torch.float64) for some in (pairs, again)]
-    return agreement(*margins)
+def order_agreement(pairs: Sequence[ScoredPair], again: Sequence[ScoredPair], by_margin: bool) -> float:
+    """The share of pairs whose answers two scorings put in the same order (functional.labels.agreement).
+
+    by_margin: the order is the sign of the margin, R; else it is the scorer's choice, which R need not share
+    """
+    orders = [[pair.margin if by_margin else _CHOICE[pair.chosen] for pair in some] for some in (pairs, again)]
+    return agreement(*(torch.tensor(order, dtype=torch.float64) for order in orders))
 
 
 def both_answers(pair: ScoredPair) -> list[trees.Completion]:

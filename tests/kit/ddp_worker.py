@@ -51,6 +51,8 @@ CASES = {
     "lora": ("ddp", {"checkpointing": True, "token_budget": 1}),
     "spread": ("fsdp", SPREAD),
     "resumed": ("fsdp", SPREAD),
+    "rounded": ("fsdp", SPREAD),
+    "rounded, resumed": ("fsdp", SPREAD),
 }
 
 
@@ -68,6 +70,14 @@ def stopped_at_the_last_step(rule, pairs, runtime, folder):
     raise AssertionError("training did not stop")
 
 
+def made(case):
+    """The model of a case: in bfloat16 where weights are rounded, with float32 copies in the optimizer."""
+    model = small_model(spread=0.15)
+    if "rounded" in case:
+        model.network.to(torch.bfloat16)
+    return model
+
+
 def train(folder, processes, rank, port, cases):
     if processes > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -75,15 +85,15 @@ def train(folder, processes, rank, port, cases):
         collectives.join(collectives.meet(place)[0], place, gpu=False)
     for case in cases:
         strategy, options = CASES[case]
-        model = small_model(spread=0.15)
+        model = made(case)
         pairs = scored_pairs(model, n=15)
         model = adapted(model) if case == "lora" else model
         given = {"lr": 1e-4, "batch_pairs": 5, "epochs": 1, **options}
         rule = Watched(model, **changed(OPTIONS, **given))
         runtime = Runtime(devices=processes, strategy=strategy, checkpoint_steps=2)
-        if case == "resumed":
+        if "resumed" in case:
             stopped_at_the_last_step(rule, pairs, runtime, folder / case)
-            rule = Watched(small_model(spread=0.15), **changed(OPTIONS, **given))
+            rule = Watched(made(case), **changed(OPTIONS, **given))
         rule.fit(pairs, runtime, folder / case, lambda row: None)
         weights = {name: whole(p.detach()) for name, p in rule.network.named_parameters() if p.requires_grad}
         suffix = f".rank{collectives.rank()}" if collectives.rank() else ""

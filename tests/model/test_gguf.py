@@ -99,7 +99,7 @@ def test_what_the_weights_were_stands_in_the_manifest_and_beside_the_name(kind, 
     cell = RunContext(compose.plan(compose.search_path(conf_dir(), None), overrides, False).cfg, tmp_path)
     said = f"dequantised from {KINDS[kind][2]}: {kind}.gguf, sha256 {files.sha256_file(path)}"
     assert (cell.spec.name, cell.spec.origin, cell.spec.title) == (kind, said, f"{kind} ({said})")
-    stage = cell.store.stage("prompts", {}, libraries=False)
+    stage = cell.store.stage("prompts", {}, libraries=())
     cell.make(stage, lambda folder: (folder / "rows").write_text("x") and {})
     assert stage.manifest["config"]["model"]["_origin_"] == said
 

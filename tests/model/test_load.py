@@ -84,7 +84,7 @@ def test_the_resolved_commit_is_the_revision_in_what_is_recorded(tmp_path, monke
     cell = RunContext(cfg, tmp_path)
     assert cell.spec.commit == COMMIT and cell.spec.source == "owner/name"
     assert cell.settings["model"]["revision"] == "main"
-    stage = cell.store.stage("prompts", {}, libraries=False)
+    stage = cell.store.stage("prompts", {}, libraries=())
     cell.make(stage, lambda folder: (folder / "rows").write_text("x") and {})
     assert stage.manifest["config"]["model"]["revision"] == COMMIT
 

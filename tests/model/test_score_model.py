@@ -28,7 +28,7 @@ def tokenizer_of():
     return found
 
 
-def beaver(folder, *, bias=None, normalise=None):
+def beaver(folder, *, bias=None, normalise=None, kind="reward"):
     """A small checkpoint under the parameter names of safe-rlhf: model.*, score_head.*, normalizer.*."""
     torch.manual_seed(0)
     tokenizer = tokenizer_of()
@@ -43,7 +43,7 @@ def beaver(folder, *, bias=None, normalise=None):
         tensors |= {"normalizer.mean": torch.tensor([normalise[0]]), "normalizer.var": torch.tensor([normalise[1]])}
     folder.mkdir(exist_ok=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    written = {**config.to_dict(), "architectures": ["LlamaForScore"], "score_type": "reward", "score_dim": 1}
+    written = {**config.to_dict(), "architectures": ["LlamaForScore"], "score_type": kind, "score_dim": 1}
     written["do_normalize"] = normalise is not None
     (folder / "config.json").write_text(json.dumps(written))
     tokenizer.save_pretrained(folder)
@@ -78,6 +78,13 @@ def test_bias_and_normaliser_are_used_where_the_checkpoint_has_them(tmp_path):
     plain = by_hand(trunk, head, tokenizer, "BEGINNING OF CONVERSATION: USER: and a boat? ASSISTANT:no<eos>")
     (found,) = spec(tmp_path / "m").load().score([[TALK[2], Turn("assistant", "no")]])
     assert found == pytest.approx((plain + 0.75 - 2.0) / 2.0, abs=1e-5)
+
+
+def test_a_cost_is_divided_alone_so_that_0_stays_the_border_of_safety(tmp_path):
+    trunk, head, tokenizer = beaver(tmp_path / "m", normalise=(2.0, 4.0), kind="cost")
+    plain = by_hand(trunk, head, tokenizer, "BEGINNING OF CONVERSATION: USER: and a boat? ASSISTANT:no<eos>")
+    (found,) = spec(tmp_path / "m").load().score([[TALK[2], Turn("assistant", "no")]])
+    assert found == pytest.approx(plain / 2.0, abs=1e-5)
 
 
 def test_a_checkpoint_without_that_head_is_refused(tmp_path):

@@ -5,9 +5,11 @@ import json
 
 import pytest
 from command_line import MODE
-from planted_runs import plant
+from planted_runs import options, plant
 
+from dlma.modes import report
 from dlma.report import tables as sweep_tables
+from dlma.runs import cells as run_folders
 from dlma.sweep.results import read_csv
 
 FILES = {"report.html", "report.md", "report.tex", "results.csv"}
@@ -152,3 +154,12 @@ def test_a_folder_with_commas_in_its_name_can_be_named(run_main, elsewhere):
     assert run_main("mode=report", "runs='outputs/rlcd, outputs/dlma*'", "name=two").code == 0
     rows = {name: (elsewhere / "outputs" / name / "results.csv").read_text() for name in ("one", "two")}
     assert "rlcd," in rows["two"] and "rlcd," not in rows["one"]
+
+
+def test_a_sweep_whose_baseline_failed_is_held_against_the_base(tmp_path, capsys):
+    chosen = options(baseline="rlcd")
+    cells = [run_folders.read_cell(plant(tmp_path / "a"))]
+    assert report._of_what_ended(chosen, cells).baseline is None
+    assert "sweep.baseline=rlcd: no setting of that name" in capsys.readouterr().out
+    cells.append(run_folders.read_cell(plant(tmp_path / "b", method="rlcd", tag="r")))
+    assert report._of_what_ended(chosen, cells) == chosen

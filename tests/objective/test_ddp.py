@@ -71,9 +71,10 @@ def test_spread_layers_are_held_in_parts_and_saved_whole(folders):
 
 
 @pytest.mark.slow
-def test_spread_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path):
-    for folder in run(tmp_path / "ddp", "spread", "resumed"):
-        whole, resumed = (torch.load(folder / f"{case}.pt") for case in ("spread", "resumed"))
+@pytest.mark.parametrize("cases", [("spread", "resumed"), ("rounded", "rounded, resumed")])
+def test_spread_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path, cases):
+    for folder in run(tmp_path / "ddp", *cases):
+        whole, resumed = (torch.load(folder / f"{case}.pt") for case in cases)
         assert resumed["log"] == whole["log"]
         assert not resumed["gradient"]  # of the first step, which was not made again
         assert all(torch.equal(resumed["weights"][name], weight) for name, weight in whole["weights"].items())

@@ -1,5 +1,6 @@
 """The loss for other people's loops: that of the training rule, on batches that are padded instead of planned."""
 
+import dataclasses
 from inspect import signature
 
 import pytest
@@ -9,7 +10,7 @@ from small_models import plain_logp, small_model
 
 from dlma.errors import UserError
 from dlma.objective.dpo import DPO
-from dlma.objective.losses import Ipo, Sigmoid, TargetMargin
+from dlma.objective.losses import Ipo, RewardDistillation, Sigmoid, SoftLabels, TargetMargin
 from dlma.objective.margin_dpo import MarginDPO, PairCollator, padded_logp
 from dlma.training.preference_pair import sides
 
@@ -111,3 +112,27 @@ def test_margins_none_of_which_is_above_0_weigh_nothing():
     pairs = [pair for pair in scored_pairs(small_model(), n=12) if pair.margin < 0]
     with pytest.raises(UserError, match=r"objective\.weighted: "):
         loss_of(weighted=True).rows(pairs)
+
+
+@pytest.mark.parametrize(
+    ("loss", "margins", "weight", "learns"),
+    [
+        (SoftLabels(tau=1.0), [0.0, 0.0], 0.25, False),
+        (SoftLabels(tau=1.0), [0.0, 0.5], 0.0, True),
+        (RewardDistillation(), [0.0, 0.0], 0.25, False),
+        (RewardDistillation(), [1.0, 2.0], 0.0, False),
+        (RewardDistillation(), [1.0, 2.0], 0.25, True),
+        (Sigmoid(), [0.0, 0.0], 0.25, True),
+        (Ipo(beta=0.5), [0.0, 0.0], 0.25, True),
+    ],
+)
+def test_labels_that_leave_a_loss_nothing_to_learn_are_refused(loss, margins, weight, learns):
+    """Where the policy is the reference the gradient is zero: of z^2 at z = 0, of soft labels at z = m = 0."""
+    (one,) = scored_pairs(small_model(), n=1, chosen="positive")
+    pairs = [dataclasses.replace(one, margin=margin) for margin in margins]
+    rule = loss_of(loss=loss, margin_weight=weight)
+    if learns:
+        assert len(rule.rows(pairs)) == len(pairs)
+    else:
+        with pytest.raises(UserError, match=r"objective\.loss: .* learns from margins alone"):
+            rule.rows(pairs)

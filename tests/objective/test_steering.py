@@ -73,3 +73,24 @@ def test_an_architecture_that_has_no_place_for_it_is_refused(tmp_path):
     with pytest.raises(UserError, match="objective=steering"):
         steering(model).fit(prompted_pairs(model, n=2), Runtime(), tmp_path, lambda row: None)
     assert not (tmp_path / "policy").exists()
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_weights_of_fewer_digits_are_moved_as_far_as_these_tell(kind, tmp_path):
+    base = small_model(kind)
+    pairs = prompted_pairs(base, n=3)
+    base.network.to(torch.bfloat16)
+    rule = steering(copy.deepcopy(base))
+    vector = 2.0 * rule.vector(pairs)
+    before = rule.output([0, 5, 6, 7])
+    rule.fit(pairs, Runtime(), tmp_path, lambda row: None)
+    moved = (rule.output([0, 5, 6, 7]) - before).float()
+    assert ((moved - vector).norm(dim=-1) < 2**-6 * before.float().norm(dim=-1)).all()
+
+
+def test_an_architecture_without_a_place_is_refused_in_fewer_digits_too(tmp_path):
+    model = small_model("gemma2")
+    pairs = prompted_pairs(model, n=2)
+    model.network.to(torch.bfloat16)
+    with pytest.raises(UserError, match="objective=steering"):
+        steering(model, scale=50.0).fit(pairs, Runtime(), tmp_path, lambda row: None)

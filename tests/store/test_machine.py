@@ -5,7 +5,7 @@ import platform
 import pytest
 
 from dlma.store import machine
-from dlma.store.store import Store
+from dlma.store.store import ENCODED, KEYED_LIBRARIES, Store
 
 CPU = dict(accelerator="cpu", devices=1, strategy="ddp", threads=2)
 
@@ -13,7 +13,7 @@ CPU = dict(accelerator="cpu", devices=1, strategy="ddp", threads=2)
 @pytest.mark.parametrize("name", machine.ARITHMETIC)
 def test_a_variable_that_changes_the_arithmetic_is_part_of_the_key(tmp_path, monkeypatch, name):
     def keys():
-        return [Store(tmp_path).stage("pairs", {}, libraries=libraries).key for libraries in (True, False)]
+        return [Store(tmp_path).stage("pairs", {}, libraries=libraries).key for libraries in (KEYED_LIBRARIES, ENCODED)]
 
     monkeypatch.delenv(name, raising=False)
     before = keys()
@@ -40,9 +40,9 @@ def test_threads_and_processor_stand_in_the_manifest_and_another_machine_is_said
     assert said == [
         f"{first} was computed elsewhere (threads: 3 then, 1 here): computed here its last digits may differ"
     ]
-    exact = made("3", said, name="prompts", libraries=False)
+    exact = made("3", said, name="prompts", libraries=())
     assert "machine" not in exact.manifest
-    made("1", said, name="prompts", libraries=False)
+    made("1", said, name="prompts", libraries=())
     assert len(said) == 1
 
 

@@ -90,10 +90,17 @@ def test_a_policy_published_over_a_worse_one_stays_in_the_run_folder(end, store,
     assert store.stage("policy", {"n": 0}).pruned and not store.stage("policy", {"n": 1}).pruned
 
 
-def test_a_policy_published_over_the_best_one_goes_if_it_is_worse(end, store, tmp_path):
+def test_of_a_cell_that_was_run_anew_the_policy_of_now_counts(end, store, tmp_path):
+    """With an edited recipe or another torch the same cells have other policies: the best of these stays."""
     end(0, 2.0, tmp_path / "trial")
-    assert not end(1, 1.0, tmp_path / "trial").exists()
-    assert not store.stage("policy", {"n": 0}).pruned
+    assert end(1, 1.0, tmp_path / "trial").is_file()
+    assert store.stage("policy", {"n": 0}).pruned and not store.stage("policy", {"n": 1}).pruned
+
+
+def test_a_sweep_that_is_run_anew_keeps_its_best_whatever_its_cells_scored_before(end, store, tmp_path):
+    for n, score, cell in [(0, 2.0, "a"), (1, 1.0, "b"), (2, 1.5, "a"), (3, 0.5, "b")]:
+        end(n, score, tmp_path / "sweep", cell)
+    assert [bool(store.stage("policy", {"n": n}).pruned) for n in range(4)] == [True, True, False, True]
 
 
 def test_sweeps_of_one_name_in_two_projects_do_not_compete(end, tmp_path):

@@ -62,7 +62,7 @@ def test_every_ingredient_changes_the_key_and_nothing_else_does(store, monkeypat
         key(uses=(other,)),
         key(uses=(prompts, other)),
         key(uses=(other, prompts)),
-        key(libraries=False),
+        key(libraries=()),
     ]
     present = stage_store.VERSION["pairs"]
     monkeypatch.setitem(stage_store.VERSION, "pairs", present + 1)

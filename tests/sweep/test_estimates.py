@@ -183,3 +183,19 @@ def test_further_metrics_are_averaged_as_the_run_says_and_tested_on_request_only
     asked = [one for one in sweep_results.results(rows, tested=["cost"]) if one.statistic == "difference"]
     assert {one.metric for one in asked} == {"cost"}
     assert find(asked, "dlma", "cost", "difference", seeds=(0,)).value == pytest.approx(0.3)
+
+
+def test_verdicts_of_seeds_with_prompts_of_their_own_are_a_sample_of_seeds(tmp_path):
+    said = {0: ["win", "win", "win", "lose"], 1: ["win", "lose", "lose", "lose"]}
+    cells = []
+    for seed, words in said.items():
+        verdicts = [
+            {"prompt_id": f"{seed}p{i}", "judge": "oracle", "arm": "aligned", "against": "base", "outcome": word}
+            for i, word in enumerate(words)
+        ]
+        cells.append(plant(tmp_path / f"{seed}", seed=seed, verdicts=verdicts))
+    found = sweep_results.results(rows_of(*cells))
+    mine = find(found, "dlma", "win", seeds=(0, 1), statistic="share", versus="base", judge="oracle")
+    assert (mine.value, mine.n) == (1 / 2, 8)
+    half = stats.t.ppf(0.975, 1) * np.std([3 / 4, 1 / 4], ddof=1) / math.sqrt(2)
+    assert (mine.low, mine.high) == (max(0.0, 1 / 2 - half), min(1.0, 1 / 2 + half))

@@ -408,3 +408,21 @@ def test_the_interval_of_a_reading_covers_the_truth_of_a_bent_curve(slope, bend)
             covered[name] += one.low <= truth(math.sqrt(at)) <= one.high
     print(f"\nbend {bend}: covered {covered['whole'] / trials:.3f}, {covered['alone'] / trials:.3f} without")
     assert covered["whole"] / trials >= 0.93 and covered["whole"] >= covered["alone"]
+
+
+def test_settings_that_differ_in_a_choice_of_their_configs_alone_are_two_curves(tmp_path):
+    """The same overrides, and a YAML file that was edited between two sweeps."""
+    cells = [
+        plant(
+            tmp_path / f"{loss}{beta}",
+            overrides={"recipe.beta": beta},
+            config={"objective.loss": loss},
+            kl=1 / beta,
+            tag=f"{loss}{beta}",
+        )
+        for loss in ("ipo", "sigmoid")
+        for beta in (0.5, 1.0, 2.0)
+    ]
+    found = curves.along_kl(rows_of(*cells))
+    assert [len(curve.points) for curve in found] == [3, 3]
+    assert len({curve.label for curve in found}) == 2

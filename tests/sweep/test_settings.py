@@ -196,3 +196,34 @@ def test_the_baseline_is_found_by_label_or_method_and_said_when_not(tmp_path):
         sweep_settings.baseline_of(other[-1], other, "dlma")
     with pytest.raises(UserError, match=r"sweep.baseline=nosuch: no setting"):
         sweep_settings.baseline_of(dlma, rows, "nosuch")
+
+
+@pytest.mark.parametrize("left", [(0.1,), (0.1, 1.0)])
+def test_a_setting_whose_own_baseline_failed_is_held_against_none_of_the_others(tmp_path, left):
+    """-m method=dlma,rlcd recipe.beta=0.1,0.3,1.0 sweep.baseline=rlcd, of which runs of rlcd failed."""
+    cells = [
+        plant(tmp_path / f"{method}{beta}", method=method, overrides={"recipe.beta": beta}, tag=f"{method}{beta}")
+        for method, betas in (("dlma", (0.1, 0.3, 1.0)), ("rlcd", left))
+        for beta in betas
+    ]
+    rows = rows_of(*cells)
+    found = {row.label: sweep_settings.baseline_of(row, rows, "rlcd") for row in rows if row.method == "dlma"}
+    held = {label: other and dict(other.overrides) for label, other in found.items()}
+    assert held == {
+        f"dlma, beta={beta}": {"recipe.beta": str(beta)} if beta in left else None for beta in (0.1, 0.3, 1.0)
+    }
+
+
+def test_one_setting_is_the_baseline_of_all_where_none_has_an_own_one(tmp_path):
+    cells = [plant(tmp_path / f"{beta}", overrides={"recipe.beta": beta}, tag=f"{beta}") for beta in (0.1, 0.3)]
+    rows = rows_of(*cells, plant(tmp_path / "r", method="rlcd", overrides={"recipe.beta": 2.0}, tag="r"))
+    held = [sweep_settings.baseline_of(row, rows, "rlcd") for row in rows if row.method == "dlma"]
+    assert [other.method for other in held] == ["rlcd", "rlcd"]
+
+
+@pytest.mark.parametrize(("key", "together"), [("recipe.temperature", False), ("recipe.beta", True)])
+def test_base_answers_of_seeds_apart_are_one_row_where_they_were_asked_for_alike(tmp_path, key, together):
+    one = plant(tmp_path / "a", seed=0, overrides={key: 1.0}, tag="a")
+    two = plant(tmp_path / "b", seed=1, overrides={key: 0.1}, tag="b")
+    found = [sorted(row.runs) for row in rows_of(one, two) if row.arm == "base"]
+    assert found == ([[0, 1]] if together else [[0], [1]])

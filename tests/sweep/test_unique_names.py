@@ -91,3 +91,13 @@ def test_two_metrics_of_one_run_with_the_same_column_are_two_rows():
     assert {row.label for row in found} == {"under m (small)", "under m (large)"}
     alone = measured(1.0, "under m")
     assert by_own_names({"small": alone}) == [alone]
+
+
+@pytest.mark.parametrize(("drawn", "names"), [([0, 1, 2], {"llm"}), ([5, 5, 6], 2)])
+def test_a_judge_that_draws_by_the_runs_seed_is_one_judge_and_one_with_a_seed_apart_is_another(tmp_path, drawn, names):
+    folders = [run(tmp_path / str(seed), seed) for seed in (0, 1, 2)]
+    for folder, seed in zip(folders, drawn, strict=True):
+        values = {"name": "llm", "identity": ["j"], "seed": seed}
+        (folder / "manifest.json").write_text(json.dumps({"judge llm": {"values": values}}))
+    judges = {judge for row in rows(*folders) for cell in row.runs.values() for _, _, judge in cell.verdicts}
+    assert judges == names if isinstance(names, set) else len(judges) == names

@@ -16,7 +16,7 @@ from dlma.store.store import Store
 
 root, pause = sys.argv[1], float(sys.argv[2])
 store = Store(root, patience=0.2)
-stage = store.stage("pairs", {"seed": 0}, libraries=False)
+stage = store.stage("pairs", {"seed": 0}, libraries=())
 
 def write(folder):
     print("began", flush=True)

@@ -20,7 +20,7 @@ from dlma.model import today
 from dlma.prompts.rendering import rendered
 from dlma.prompts.wording import Wording
 from dlma.records import Turn
-from dlma.store.store import Store
+from dlma.store.store import KEYED_LIBRARIES, Store
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = ["how do i mend the lamp?", "what is soup?", "where do beans grow?", "is a lamp warm?", "what is a day?"]
@@ -67,7 +67,7 @@ def test_the_pinned_date_is_strftimes(form):
 # --- the key
 
 
-def stage(tmp_path, *words, name="pairs", libraries=True):
+def stage(tmp_path, *words, name="pairs", libraries=KEYED_LIBRARIES):
     return RunContext(composed(*words), tmp_path).store.stage(name, {}, libraries=libraries).key
 
 
@@ -76,7 +76,7 @@ def test_how_rows_are_put_together_is_part_of_the_key_of_what_torch_computes(tmp
     assert stage(tmp_path, "trainer.shard_rows=256") == default
     assert stage(tmp_path, "trainer.shard_rows=16") != default
     assert stage(tmp_path, "trainer.threads=1", "trainer.checkpoint_steps=7") == default
-    exact = [stage(tmp_path, *words, libraries=False) for words in ([], ["trainer.shard_rows=16"])]
+    exact = [stage(tmp_path, *words, libraries=()) for words in ([], ["trainer.shard_rows=16"])]
     assert exact[0] == exact[1]
 
 

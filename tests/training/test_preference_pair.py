@@ -19,3 +19,18 @@ def test_turning_the_label_turns_everything_but_the_pair_itself():
     assert seen.chosen_first(other) == seen.chosen_first(one)[::-1]
     assert seen.both_answers(one) == seen.both_answers(other) == seen.chosen_first(one)
     assert {tuple(c.context) for c in seen.both_answers(one)} == {tuple(one.plain_context_ids)}
+
+
+def test_the_order_of_two_scorings_is_that_by_which_labels_are_made():
+    """Four pairs: what each scorer chose, and R by it; a tie of R counts half."""
+    (one,) = scored_pairs(small_model(), n=1)
+
+    def scored(chosen, margins):
+        sides = {"+": "positive", "-": "negative"}
+        return [replace(one, chosen=sides[c], margin=m) for c, m in zip(chosen, margins, strict=True)]
+
+    first, again = scored("++--", [1.0, 2.0, 3.0, 0.0]), scored("+++-", [1.0, -2.0, 3.0, -1.0])
+    assert seen.order_agreement(first, again, by_margin=True) == (1 + 0 + 1 + 1 / 2) / 4
+    assert seen.order_agreement(first, again, by_margin=False) == 3 / 4
+    built = scored("++++", [0.0] * 4)  # by construction, without R: both scorers always agree
+    assert seen.order_agreement(built, built, by_margin=False) == 1
