@@ -1,27 +1,32 @@
 """Training labels from scored pairs: margins per token, filters, orientation, a label budget, strength controls.
 
 A pure function of the scored pairs, so every variant shares one scoring stage. `Labels` works in this order: R per
-token, filter by |R|, noise, orientation by the sign of R, budget, strength. `BestAndWorst` makes one pair of several.
+token, filter by |R|, noise, orientation by the sign of R, budget, strength. `BestAndWorst` makes one pair of several,
+`SelfMade` several of an answer by people and the model's own.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 
 from dlma.errors import UserError
+from dlma.functional.labels import likeness
 from dlma.functional.margin import balancing_penalty, best_and_worst, constant, per_token_margin, shuffled
 from dlma.functional.noise import row_key
 from dlma.functional.reward import answer_reward
-from dlma.ranges import Count, NotNegative, Seed, Share
+from dlma.ranges import Count, NotNegative, PositiveShare, Seed, Share
 from dlma.records import Account, ScoredPair
 
 WEAK = "|R| not above labels.min_margin"
 BEYOND = "beyond labels.max_pairs"
 BETWEEN = "answers between a prompt's best and worst"
+SPARE = "answers beyond labels.negatives"
+ALIKE = "no answer of the model but the reference"
 TIED = "all answers to a prompt have the same score"
 
 
@@ -163,6 +168,56 @@ class BestAndWorst:
         return dataclasses.replace(best.pair, **parts, **kept)
 
 
+class SelfMade:
+    """Pairs of the answer that people prefer against answers of the model itself (Self-Play, Self-Contrast); no margin.
+
+    The reference is the chosen answer of a prompt's first pair; the answers of its further pairs are the candidates,
+    each once, and without the reference.
+    negatives: at most so many of the candidates, as they were drawn, each in a pair of its own
+    share: of the candidates only so large a share, those least like the reference; one at least
+    """
+
+    by_margin = False
+
+    def __init__(self, *, negatives: Count, share: PositiveShare) -> None:
+        self.negatives = negatives
+        self.share = share
+
+    def apply(self, pairs: Sequence[ScoredPair]) -> tuple[list[ScoredPair], Account]:
+        """The pairs to train on, in the order of their prompts, and the account of those left out."""
+        account = Account(read=len(pairs))
+        groups: dict[str, list[ScoredPair]] = {}
+        for pair in pairs:
+            groups.setdefault(pair.prompt_id, []).append(pair)
+        kept = []
+        for first, *further in groups.values():
+            made = self._pairs(first, further)
+            for _ in range(1 + len(further) - len(made)):
+                account.drop(SPARE if made else ALIKE)
+            kept += made
+        account.kept = len(kept)
+        return kept, account
+
+    def _pairs(self, first: ScoredPair, further: Sequence[ScoredPair]) -> list[ScoredPair]:
+        reference = _ScoredAnswer(first, first.chosen, 0.0, 0)
+        answers = {tuple(one.ids): one for pair in further for one in _sides(pair)}
+        answers.pop(tuple(reference.ids), None)
+        near = {ids: likeness(reference.ids, ids) for ids in answers}
+        least = sorted(near, key=lambda ids: near[ids])[: max(1, math.floor(self.share * len(near)))]
+        taken = [answers[ids] for ids in answers if ids in least][: self.negatives]
+        shared: dict[str, Any] = {"verdict_first": None, "verdict_second": None, "margin": 0.0, "chosen": "positive"}
+        return [
+            dataclasses.replace(
+                first, **reference.parts("positive"), **one.parts("negative"), **shared, id=f"{first.prompt_id}-{n}"
+            )
+            for n, one in enumerate(taken)
+        ]
+
+
+def _sides(pair: ScoredPair) -> list[_ScoredAnswer]:
+    return [_ScoredAnswer(pair, side, 0.0, 0) for side in ("positive", "negative")]
+
+
 @dataclasses.dataclass(frozen=True)
 class _ScoredAnswer:
     """One of a scored pair's answers: its pair and side, its score and its tokens."""
@@ -171,6 +226,10 @@ class _ScoredAnswer:
     side: str
     score: float
     tokens: int
+
+    @property
+    def ids(self) -> list[int]:
+        return getattr(self.pair, f"{self.side}_ids")
 
     def parts(self, side: str) -> dict[str, Any]:
         """All that the pair says of the answer, under the names of a side; its contexts stay."""

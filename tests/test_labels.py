@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlma.errors import UserError
-from dlma.labels import BETWEEN, BEYOND, TIED, WEAK, BestAndWorst, Labels
+from dlma.labels import ALIKE, BETWEEN, BEYOND, SPARE, TIED, WEAK, BestAndWorst, Labels, SelfMade
 from dlma.records import ScoredPair
 
 DEFAULTS = dict(
@@ -213,3 +213,48 @@ def test_without_a_score_of_its_own_an_answers_self_reward_counts():
     assert (rows[0].margin, rows[0].positive_text) == (10.0, "a")
     with pytest.raises(UserError, match=r"labels=best_and_worst: .*scorer=rating"):
         best([dataclasses.replace(scored("p", 10.0), positive_under_positive=None)])
+
+
+def own(prompt, answers, chosen="positive"):
+    """Pairs of a prompt whose answers are these token ids, two by two; people preferred `chosen` of the first."""
+    made = []
+    for n in range(0, len(answers), 2):
+        pair = scored(f"{prompt}-{n // 2}", 3.0, chosen if n == 0 else "negative")
+        made.append(
+            dataclasses.replace(
+                pair, prompt_id=prompt, positive_ids=answers[n], negative_ids=answers[n + 1],
+                positive_reference=-float(n), negative_reference=-float(n + 1),
+            )
+        )  # fmt: skip
+    return made
+
+
+def test_the_preferred_answer_stands_against_answers_of_the_model_as_they_were_drawn():
+    pairs = own("p", [[4, 5], [6], [7], [8], [9], [7]], chosen="negative") + own("q", [[4], [5], [6], [6]])
+    rows, account = SelfMade(negatives=2, share=1.0).apply(pairs)
+    found = [
+        (row.id, row.positive_ids, row.negative_ids, row.positive_reference, row.negative_reference) for row in rows
+    ]
+    assert found == [
+        ("p-0", [6], [7], -1.0, -5.0),  # the last answer with these tokens stands for both
+        ("p-1", [6], [8], -1.0, -3.0),
+        ("q-0", [4], [6], 0.0, -3.0),
+    ]
+    assert {(row.chosen, row.margin, row.verdict_first) for row in rows} == {("positive", 0.0, None)}
+    assert (account.read, account.kept, account.dropped) == (5, 3, {SPARE: 2})
+
+
+def test_of_the_models_answers_those_least_like_the_reference_are_taken():
+    """Cosines with [4, 4, 5]: [4] 2/sqrt 5, [5] 1/sqrt 5, [6] 0, [4, 5] 3/sqrt 10; three quarters of four are three."""
+    pairs = own("p", [[4, 4, 5], [9], [4], [5], [6], [4, 5]])
+    rows, _ = SelfMade(negatives=9, share=0.75).apply(pairs)
+    assert [row.negative_ids for row in rows] == [[4], [5], [6]]
+    rows, _ = SelfMade(negatives=9, share=0.5).apply(pairs)
+    assert [row.negative_ids for row in rows] == [[5], [6]]
+    rows, _ = SelfMade(negatives=9, share=0.01).apply(pairs)
+    assert [row.negative_ids for row in rows] == [[6]]
+
+
+def test_a_prompt_whose_own_answers_are_the_reference_is_left_out():
+    rows, account = SelfMade(negatives=1, share=1.0).apply(own("p", [[4], [5], [4], [4]]))
+    assert rows == [] and account.dropped == {ALIKE: 2}

@@ -141,12 +141,14 @@ def work_of(node: Mapping) -> Mapping:
     """What a component computes, as its YAML says under `_work_`; nothing where it says nothing.
 
     kind: sample, under the sides `contexts` where no keys `first` and `second` name them, `per_prompt` pairs to each
-        prompt; score: log-probs of answers after `contexts`, `asked` questions put to a judge about both answers and
-        `rated` about one; train: log-probs of so many `answers` with their gradients; rollouts: PPO; steer:
-        activations of both answers after `contexts`; none
+        prompt (whose answers it may name one by one, null for one that is not drawn); score: log-probs of answers after
+        `contexts`, `asked` questions put to a judge about both answers and `rated` about one; train: log-probs of so
+        many `answers` with their gradients; rollouts: PPO; steer: activations of both answers after `contexts`; none
     base: of a scorer, the base reads every answer too, after the plain prompt
+    under: of train, the sides after which the answers of each of a prompt's pairs are read; else the plain prompt
     reference: a live reference reads every answer too; head: false where no log-prob is wanted of what is read
-    labels: who says which answer is better: human, model, or pairs: the order in which they came
+    labels: who says which answer is better: human, model, or pairs: the order in which they came; of labels, first: of
+        a prompt's pairs the first one's label alone is read
     """
     work = node.get("_work_", {})
     if work and work["kind"] not in KINDS:

@@ -86,6 +86,13 @@ def lengths(table: pa.Table, column: str) -> np.ndarray:
     return pc.list_value_length(table[column]).to_numpy().astype(float)
 
 
+def every(table: pa.Table, number: int, each: int) -> pa.Table:
+    """Of prompts with so many pairs each the pairs of one number, which their ids end with."""
+    import pyarrow.compute as pc
+
+    return table if each == 1 else table.filter(pc.ends_with(table["id"], f"-{number}"))
+
+
 def count(values: Mapping, rounds: Sequence[Round], questions: Questions, shape: ModelSize | None) -> Costs:
     """The costs of a run with this resolved config; shape: the model's, None if it is not known."""
     found = dataclasses.asdict(Costs())
@@ -121,7 +128,9 @@ def _human_labels(values: Mapping, one: Round) -> float | None:
     labels = "pairs" if values["scored"]["path"] else work_of(values["scorer"]).get("labels")
     if labels == "pairs":
         labels = "human" if given else work_of(values["pairs"]).get("labels")
-    known: dict[str | None, float] = {"human": one.charged * len(one.scored), "model": 0.0}
+    once = work_of(values.get("labels", {})).get("labels") == "first"
+    labelled = len(one.scored["prompt_id"].unique()) if once else len(one.scored)
+    known: dict[str | None, float] = {"human": one.charged * labelled, "model": 0.0}
     return known.get(labels)
 
 
@@ -143,9 +152,12 @@ def _sampling(values: Mapping, one: Round) -> Iterator[tuple[str, Workload | Non
     if not known:
         yield "sampled", None
         return
-    for side, place in zip(known.get("contexts") or (node["first"], node["second"]), SIDES, strict=True):
-        context, answer = lengths(one.pairs, f"{side}_context_ids"), lengths(one.pairs, f"{place}_ids")
-        yield "sampled", sampled(context, answer, one.charged)
+    sides = known.get("contexts") or (node["first"], node["second"])
+    for n, side in enumerate(sides):
+        if side is not None:
+            rows = every(one.pairs, n // 2, len(sides) // 2)
+            context, answer = lengths(rows, f"{side}_context_ids"), lengths(rows, f"{SIDES[n % 2]}_ids")
+            yield "sampled", sampled(context, answer, one.charged)
 
 
 def _labelling(values: Mapping, one: Round, questions: Questions) -> Iterator[tuple[str, Workload | None]]:
@@ -186,13 +198,29 @@ def _training(
         read = [one.lengths(f"{side}_context_ids") for side in known["contexts"]]
         yield "scored", _headless(scored(read, [one.lengths(f"{side}_ids") for side in SIDES], share))
     elif known["kind"] == "train":
+        again = "checkpointing" in node and node["checkpointing"]
+        if under := known.get("under"):
+            yield from (("trained", load) for load in _under(under, node, one, steps, again))
+            return
         times = len(steps) * min(node["batch_pairs"], one.account["kept"]) / len(one.scored)
         answers = one.answers(known)
-        again = "checkpointing" in node and node["checkpointing"]
         load = trained(one.lengths("plain_context_ids"), answers, times, checkpointing=again)
         yield "trained", load if known.get("head", True) else _headless(load)
         if known.get("reference"):
             yield "reference", scored([one.lengths("positive_context_ids")], answers, times)
+
+
+def _under(
+    under: Sequence[Sequence[str]], node: Mapping, one: Round, steps: Sequence, checkpointing: bool
+) -> Iterator[Workload]:
+    """Of a prompt's pairs, trained on together, each with its answers after sides of its own."""
+    prompts = one.account["kept"] / len(under)
+    for n, sides in enumerate(under):
+        rows = every(one.scored, n, len(under))
+        answers = [lengths(rows, f"{side}_ids") for side in SIDES]
+        times = len(steps) * min(node["batch_pairs"], prompts) / len(rows)
+        for side in sides:
+            yield trained(lengths(rows, f"{side}_context_ids"), answers, times, checkpointing=checkpointing)
 
 
 def _rollouts(node: Mapping, one: Round) -> Iterator[tuple[str, Workload]]:

@@ -1,4 +1,8 @@
-"""Labels of an imperfect annotator: Bradley-Terry flips, calibrated to a stated rate."""
+"""Labels of an imperfect annotator: Bradley-Terry flips, calibrated to a stated rate; and how alike two answers are."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +29,13 @@ def agreement(first: Tensor, second: Tensor) -> float:
     if not len(first):
         return 1.0
     return ((1 + first.sign() * second.sign()) / 2).mean().item()
+
+
+def likeness(first: Sequence[int], second: Sequence[int]) -> float:
+    """The cosine of how often two texts have each token, in [0, 1]; 0 where one of them has none."""
+    one, two = Counter(first), Counter(second)
+    sizes = math.sqrt(sum(n * n for n in one.values())) * math.sqrt(sum(n * n for n in two.values()))
+    return sum(one[token] * two[token] for token in one) / sizes if sizes else 0.0
 
 
 def flip_temperature(difference: Tensor, rate: float) -> float:

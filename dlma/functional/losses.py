@@ -62,6 +62,14 @@ def margin_weights(margin: Tensor, *, high: float) -> Tensor:
     return kept / kept.mean()
 
 
+def steering_weight(chosen: Tensor, rejected: Tensor, *, alpha: float) -> Tensor:
+    """sigmoid(-(alpha * chosen + (1 - alpha) * rejected)): W of Self-Steering Optimization (arXiv 2410.17131, code).
+
+    chosen, rejected: (pairs,), the policy's log-probs per token under the plain prompt, nats; returns: in (1/2, 1)
+    """
+    return torch.sigmoid(-(alpha * chosen + (1 - alpha) * rejected))
+
+
 def divergence(first_logits: Tensor, second_logits: Tensor) -> Tensor:
     """KL(softmax(first) || softmax(second)), exact over the vocabulary, in float32.
 

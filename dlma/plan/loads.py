@@ -57,9 +57,9 @@ def _pairs(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: 
     if cfg.pairs.path or cfg.scored.path:
         return Workload()
     sides = known.get("contexts") or (cfg.pairs.first, cfg.pairs.second)
-    times = rows * known.get("per_prompt", 1)
-    one, other = (sampled(sizes.contexts[side].mean, sizes.answer.mean, times) for side in sides)
-    return one + other
+    times = rows * known.get("per_prompt", 1) * 2 / len(sides)
+    drawn = [sampled(sizes.contexts[side].mean, sizes.answer.mean, times) for side in sides if side is not None]
+    return sum(drawn, Workload())
 
 
 def _labels(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:
@@ -77,6 +77,10 @@ def _labels(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes:
 def _training(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:
     again = "checkpointing" in node and node.checkpointing
     answers = [sizes.answer.mean] * known["answers"]
+    if under := known.get("under"):
+        sides = [side for own in under for side in own]
+        each = [trained(sizes.contexts[side].mean, answers, rows * node.epochs, checkpointing=again) for side in sides]
+        return replace(sum(each, Workload()), rows=rows)
     load = trained(sizes.contexts["plain"].mean, answers, rows * node.epochs, checkpointing=again)
     if not known.get("reference"):
         return replace(load, rows=rows)

@@ -5,7 +5,7 @@ import itertools
 import json
 
 import pytest
-from planted_costs import LENGTHS, pairs, plant_costs, rewarded, tree
+from planted_costs import LENGTHS, WORK, pairs, plant_costs, rewarded, tree
 from small_models import VOCABULARY, small_network, small_tokenizer
 
 from dlma.cost import spent
@@ -16,6 +16,7 @@ from dlma.runs.folder import RunFolder
 
 STEPS = [{"step": i} for i in (1, 2, 3, 4)]  # two epochs of two steps of two pairs
 HUMAN = "dlma.pairs.human.HumanPairs"
+SSO = "dlma.objective.self_steering.SelfSteering"
 # A LLaMA of width 32 in two layers: q and o 32 x 32, k and v of two heads of eight, three matrices of the MLP.
 BODY, HEAD, WIDTH = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48), VOCABULARY * 32, 2 * 32
 
@@ -206,3 +207,32 @@ def test_what_a_run_noted_down_is_what_is_read(tmp_path):
     (tmp_path / "config.yaml").write_text("{}")
     assert costs_of(RunFolder(tmp_path)) == wanted
     assert costs_of(RunFolder(tmp_path / "empty")) is None
+
+
+def test_an_answer_of_two_pairs_is_drawn_once_and_read_under_each_side_that_trains(cost):
+    """SSO: pairs (a+, a-) and (a0, a+) of two prompts, trained on under q and p+, and under p-; two steps of two."""
+    rows = [dataclasses.replace(row, id=f"p{i // 2}-{i % 2}") for i, row in enumerate(rewarded(pairs()))]
+    objective = dict(_target_="dlma.objective.self_steering.SelfSteering", _work_=WORK[SSO])
+    chosen = dict(_target_="dlma.pairs.self_steering.SelfSteeringPairs")
+    found = cost(rows, steps=STEPS[:2], pairs=chosen, objective=objective)
+    sampled = trained = flops = 0
+    for n, (plain, positive, negative, first, second) in enumerate(LENGTHS):
+        drawn = [(plain, first)] if n % 2 else [(positive, first), (negative, second)]
+        for context, answer in drawn:
+            sampled, flops = sampled + answer, flops + operations(context + answer, answer, triangle(context + answer))
+        for context in [negative] if n % 2 else [plain, positive]:
+            tokens, some = shared(context, first, second)
+            trained, flops = trained + 2 * tokens, flops + 2 * 3 * some  # both prompts in each of two steps
+        for context in (plain, positive, negative):
+            flops += shared(context, first, second)[1]  # scored, and the reference
+    assert (found.tokens_sampled, found.tokens_trained) == (sampled, trained)
+    assert found.flops == pytest.approx(flops)
+
+
+def test_of_several_pairs_whose_first_label_alone_is_read_people_are_asked_once_a_prompt(cost):
+    rows = [dataclasses.replace(row, prompt_id=f"p{i // 2}") for i, row in enumerate(pairs())]
+    several = dict(_target_="dlma.pairs.several.SeveralPairs", _work_={"kind": "sample", "contexts": ["plain"] * 2})
+    people = dict(_target_="dlma.scorer.annotator.Annotator", _work_={"kind": "score", "labels": "human"})
+    for labels, wanted in (("dlma.labels.SelfMade", 2), ("dlma.labels.Labels", 4)):
+        found = cost(rows, pairs=several, scorer=people, labels={"_target_": labels, "_work_": WORK.get(labels, {})})
+        assert found.human_labels == wanted

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from dlma.functional.labels import agreement, flip_probability, flip_temperature
+from dlma.functional.labels import agreement, flip_probability, flip_temperature, likeness
 
 differences = st.lists(st.floats(-2, 2, allow_nan=False), min_size=1, max_size=30)
 
@@ -64,3 +64,12 @@ def test_agreement_is_kendalls_tau_of_two_answers_brought_to_0_and_1(margins):
     taus = [(kendalltau([one, 0], [other, 0]).statistic + 1) / 2 for one, other in margins]
     first, second = (torch.tensor(some, dtype=torch.float64) for some in zip(*margins, strict=True))
     assert agreement(first, second) == pytest.approx(sum(taus) / len(taus))
+
+
+@given(st.lists(st.integers(0, 5), max_size=8), st.lists(st.integers(0, 5), max_size=8))
+def test_likeness_is_the_cosine_of_token_counts(first, second):
+    one, two = ([tokens.count(token) for token in range(6)] for tokens in (first, second))
+    wanted = sum(a * b for a, b in zip(one, two, strict=True))
+    sizes = math.hypot(*one) * math.hypot(*two)
+    assert likeness(first, second) == pytest.approx(wanted / sizes if sizes else 0.0)
+    assert likeness(first, second) == likeness(second, first)

@@ -30,7 +30,7 @@ def pairs(lengths=LENGTHS, **values) -> list[ScoredPair]:
 
 
 NODES = [yaml.safe_load(path.read_text()) for path in (ROOT / "conf").rglob("*.yaml")]
-WORK = {node["_target_"]: node["_work_"] for node in NODES if node and "_work_" in node}
+WORK = {node["_target_"]: node["_work_"] for node in NODES if node and {"_target_", "_work_"} <= node.keys()}
 
 
 def rewarded(rows):
@@ -52,6 +52,7 @@ def tree(folder: Path | None, **changes) -> dict:
             "second": "negative",
         },
         "scorer": {"_target_": "dlma.scorer.self_reward.SelfReward"},
+        "labels": {"_target_": "dlma.labels.Labels"},
         "reward": {"_target_": None},
         "objective": {"_target_": "dlma.objective.dpo.DPO", "batch_pairs": 2, "epochs": 2, "checkpointing": False},
         "model": {"_target_": "dlma.model.load.hf_model", "path": str(folder), "revision": "main", "dtype": "float32"},
