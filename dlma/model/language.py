@@ -363,11 +363,14 @@ def _eos_ids(causal: nn.Module, tokenizer) -> frozenset[int]:
     return frozenset(found)
 
 
+def context_of(config) -> int | None:
+    """The most tokens that a row may have, by the config; None where it does not say."""
+    names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+    return next((int(found) for name in names if (found := getattr(config, name, None))), None)
+
+
 def _context(config, tokenizer) -> int:
-    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
-        if getattr(config, name, None):
-            return int(getattr(config, name))
-    return min(int(tokenizer.model_max_length), 1 << 20)
+    return context_of(config) or min(int(tokenizer.model_max_length), 1 << 20)
 
 
 def is_sharded(parameter: Tensor) -> bool:

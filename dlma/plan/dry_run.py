@@ -15,6 +15,7 @@ from dlma import pipeline, records
 from dlma.config.build import build
 from dlma.context import RunContext
 from dlma.cost.flops import work_of
+from dlma.errors import UserError
 from dlma.model import compute_dtype, gguf
 from dlma.model.compute_dtype import Choice
 from dlma.model.load import Lora, ModelSpec, at_hand
@@ -165,6 +166,8 @@ class DryRunContext(RunContext):
 
     def _answers(self, stages: dict[str, Stage], given: int | None) -> tuple[Length, str]:
         limit = self.cfg.recipe.max_new_tokens
+        if given is not None and given > limit:
+            raise UserError(f"mode.answer_tokens={given}: answers end at recipe.max_new_tokens={limit}: raise that too")
         if given is not None:
             return Length(given, limit), "as given"
         if stages["pairs"].done:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dlma.cost.flops import Device, ModelSize, Workload, work_of
 from dlma.cost.wire import Cluster, Exchanged
+from dlma.errors import UserError
 from dlma.plan import loads, volume
 from dlma.plan.device import named, this_machine
 from dlma.plan.dry_run import HERE, DryRunContext, Sizes, planned_stages
@@ -72,6 +73,7 @@ class RunPlan:
         self.cell, self.cfg, self.assumed = cell, cell.cfg, assumed
         self.stages = planned_stages(cell)
         self.sizes: Sizes = cell.sizes(self.stages, assumed.answer_tokens)
+        self._require_room()
         self._devices, self._chosen, self._memory = devices, chosen, memory
         self._shapes = shapes
 
@@ -115,6 +117,18 @@ class RunPlan:
     def cluster(self) -> Cluster:
         """The devices, and the wires between them."""
         return Cluster(self.assumed.nodes, self.cfg.trainer.devices, self.device.link, self.assumed.network * 1e9)
+
+    def _require_room(self) -> None:
+        """Raise UserError where a run would find that its longest rows outrun the model's context."""
+        from dlma.model.language import context_of
+
+        context = context_of(self.config.get_text_config())
+        longest, answer = max(side.most for side in self.sizes.contexts.values()), self.sizes.answer.most
+        if context is not None and longest + answer > context:
+            raise UserError(
+                f"recipe.max_prompt_tokens + recipe.max_new_tokens: {longest} + {answer} tokens do not fit the "
+                f"{context} of {self.cell.spec.name}: lower one of them"
+            )
 
     @property
     def processes(self) -> int:

@@ -269,6 +269,14 @@ def test_an_absent_model_gives_one_line(plan):
     assert "config.json cannot be read" in plan("model=hf", "model.path=/no/where", "mode.prompts=9", code=2)
 
 
+@pytest.mark.parametrize("tokens", [600, 10**9])
+def test_lengths_that_a_run_would_refuse_are_refused_with_its_own_line(plan, tokens):
+    said = plan(*LAB, f"recipe.max_new_tokens={tokens}", code=2)
+    assert f"+ {tokens} tokens do not fit the 512 of lab-standard: lower one of them" in said
+    said = plan(*LAB, f"mode.answer_tokens={tokens}", code=2)
+    assert f"mode.answer_tokens={tokens}: answers end at recipe.max_new_tokens=" in said
+
+
 def test_a_component_is_counted_as_its_yaml_says(plan):
     own = ["method=dlma", "objective=ppo", "reward=bradley_terry"]
     assert "not counted (their components are not known): policy" in plan(*LAB, *own)
