@@ -11,6 +11,8 @@ from dlma.config.build import build, scientific
 from dlma.config.recorded import LOCAL
 from dlma.config.signatures import signature
 from dlma.model.load import ModelSpec
+from dlma.redaction import redact
+from dlma.store.fingerprint import key_of
 from dlma.trainer.ranks import Ranks
 
 
@@ -19,8 +21,9 @@ def key(node: dict, *, trained: bool) -> dict:
     drawn = _drawn_by(node, trained=trained)
     # apart from what is in stores of before, when policies were always sampled in process
     served = {"policy": "served"} if trained and drawn["_target_"] != LOCAL else {}
-    # the command is what serves the weights: in how many bits, for one
-    return scientific(drawn) | served | ({"start": drawn["start"]} if drawn.get("start") else {})
+    # the command says how the weights are served, in few bits for one; hashed, as it may hold what is not to be written
+    started = {"start": key_of(redact(drawn["start"]))} if drawn.get("start") else {}
+    return scientific(drawn) | served | started
 
 
 def _drawn_by(node: dict, *, trained: bool) -> dict:

@@ -12,6 +12,7 @@ from source_tree import ROOT
 from transformers import AutoModelForCausalLM
 
 from dlma.functional.noise import row_key
+from dlma.sampler import choice
 
 SMALL = ["recipe.max_new_tokens=6", "recipe.epochs=1", "recipe.batch_pairs=4", "name=served", "sampler.first_wait=0.01"]
 
@@ -85,3 +86,20 @@ def test_rollouts_of_ppo_come_from_the_adapter_as_it_is_then(run_main, words, tm
     asked = [body["model"] for body, _ in server.asked]
     assert len(rollouts) == 2 and [asked.count(name) for name in rollouts] == [4, 4]
     assert len(loads) == 3 and not server.adapters  # the third answers the held-out prompts
+
+
+def test_a_servers_command_is_in_the_key_and_what_is_secret_in_it_is_not_written():
+    def key(start, urls=None):
+        node = {
+            "_target_": "dlma.sampler.server.ServerSampler",
+            "temperature": 1.0,
+            "top_k": 0,
+            "top_p": 1.0,
+            "max_new_tokens": 8,
+        }
+        return choice.key(node | {"served": None, "extra": None, "urls": urls, "start": start}, trained=False)
+
+    plain, packed = "vllm serve {model} --port {port}", "vllm serve {model} --port {port} --quantization fp8"
+    assert key(plain) != key(packed) != key(None) == key(None, urls=["http://h:1/v1"])
+    secret = f"env HF_TOKEN=hf_abcdefghijklmnopqrstuvwxyzabcdefgh {plain}"
+    assert "hf_abc" not in str(key(secret)) and plain not in str(key(plain))
