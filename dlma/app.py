@@ -203,6 +203,7 @@ def _sweep(hydra: Hydra, plan: Plan, folder: Path, args: Namespace) -> int:
     report.check(plan.cfg, plan.each)
     learns = study.is_study(plan.sweeper["_target_"])
     written.refuse_foreign(folder)
+    written.refuse_other(folder, None)
     started = run_status.begin(folder)
     _into_nothing(folder / MULTIRUN)
     told: list[dict] = []

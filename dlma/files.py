@@ -200,9 +200,12 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """The file, at once; a text file without secrets (records keep what was sampled or read, byte for byte)."""
-    if path.suffix in TEXT:
+def write_bytes(path: Path, data: bytes, *, as_is: bool = False) -> None:
+    """The file, at once; a text file without secrets (records keep what was sampled or read, byte for byte).
+
+    as_is: the file is rows of data, which are not to be changed whatever they hold
+    """
+    if path.suffix in TEXT and not as_is:
         data = redaction.data(data)
     with atomic(path) as draft:
         try:
@@ -225,7 +228,7 @@ def read_json(path: Path) -> dict:
     """The JSON object in a file; a missing, truncated or foreign file reads as an empty one."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -244,7 +247,7 @@ def read_checked(path: Path) -> dict:
     try:
         data = path.read_bytes()
         value = json.loads(data)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(value, dict):
         return {}

@@ -27,10 +27,17 @@ def broken(tree: dict, components: list[str]) -> Iterator[Finding]:
     yield from _target_kl(tree)
     yield from _contrast(tree)
     yield from _served(tree)
-    for name in ("recipe", *components):
+    yield from _addressed(tree)
+    for name in ("recipe", "scored", *components):
         yield from _within(name, tree[name])
     if not tree["store"]["root"].strip():
         yield "store.root", "is empty; name a folder: store.root=..."
+
+
+def broken_in_a_run(tree: dict) -> Iterator[Finding]:
+    """What a config may leave open, and a run may not: said before anything is loaded."""
+    yield from _scored(tree)
+    yield from _judged(tree)
 
 
 def _language_model(target: str) -> Iterator[Finding]:
@@ -91,6 +98,30 @@ def _consistency(tree: dict) -> Iterator[Finding]:
         )
     if tree["iterations"] == 1:
         yield "iteration.consistency", "holds a round against the one before it, and there is one: iterations=2"
+
+
+def _scored(tree: dict) -> Iterator[Finding]:
+    """Pairs that come scored from a file have its labels and margins: no row with others is trained on them."""
+    if tree["scored"]["path"] and tree["scorer"]["_target_"] != "dlma.scorer.self_reward.SelfReward":
+        yield (
+            "method",
+            "has a scorer of its own, which says nothing to the pairs of scored.path: method=dlma or one of its "
+            "controls, with labels= and objective= as wanted",
+        )
+
+
+def _judged(tree: dict) -> Iterator[Finding]:
+    """A judge at an endpoint has a name there."""
+    asking = [name for name, node in tree["judges"].items() if isinstance(node.get("endpoint"), dict)]
+    if asking and tree["endpoint"]["model"] is None:
+        yield "endpoint.model", f"name the model that judges for judges.{asking[0]}: endpoint.model=NAME"
+
+
+def _addressed(tree: dict) -> Iterator[Finding]:
+    """An endpoint is asked at an address of the web."""
+    address = tree["endpoint"]["base_url"]
+    if address is not None and not address.startswith(("http://", "https://")):
+        yield "endpoint.base_url", f"{address} must begin with http:// or https://"
 
 
 def _measured_twice(tree: dict) -> Iterator[Finding]:
@@ -186,6 +217,8 @@ def _within(path: str, node: dict) -> Iterator[Finding]:
     for name, inner in node.items():
         if isinstance(inner, dict):
             yield from _within(f"{path}.{name}", inner)
+    if isinstance(node.get("path"), str) and not node["path"].strip():
+        yield f"{path}.path", "is empty: name a file or a folder, or leave it out"
     for what in ("margin", "reward"):
         low, high = node.get(f"{what}_low"), node.get(f"{what}_high")
         if low is not None and high is not None and low > high:

@@ -75,10 +75,11 @@ class Tally:
 
 
 def files_of(path: str, *, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The file itself, or every file of a folder with one of the suffixes, in order of name."""
+    """The file itself, or every file of a folder with one of the suffixes, in order of name, but no hidden one."""
     root = Path(path).expanduser()
     if root.is_dir():
-        found = sorted(p for p in root.rglob("*") if p.is_file() and p.name.endswith(tuple(suffixes)))
+        inside = (p for p in root.rglob("*") if p.is_file() and p.name.endswith(tuple(suffixes)))
+        found = sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(root).parts))
         if not found:
             raise UserError(f"{root}: the folder holds no {', '.join(suffixes)} file")
         return found

@@ -43,8 +43,12 @@ def run(
     trust_remote_code: bool,
 ) -> dict:
     """Write the export and say where it lies; all but the word on foreign code comes from the run's own config."""
-    if shard_gb is not None and what != "policy":
-        raise UserError("mode.shard_gb: cuts the weights of a policy; with mode.what=pairs leave it out")
+    if what == "pairs" and (shard_gb is not None or merge):
+        option = "mode.merge" if shard_gb is None else "mode.shard_gb"
+        raise UserError(f"{option}: is of the weights of a policy; with mode.what=pairs leave it out")
+    if what == "policy" and (format != "chat" or negative):
+        option = "mode.negative" if negative else "mode.format"
+        raise UserError(f"{option}: is of a file of pairs; with mode.what=policy leave it out")
     finished = FinishedRun(Path(run).expanduser(), cfg, trust=trust_remote_code)
     target = Path(out).expanduser() if out else finished.folder / "export" / what
     with _new_folder(target) as folder:
@@ -125,13 +129,13 @@ def _dataset_name(finished: FinishedRun) -> str:
 def _upload(folder: Path, name: str, *, kind: str, private: bool) -> str:
     """Make the repository if it is not there, and put the folder into it; the address."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     api = HfApi()
     try:
         address = api.create_repo(name, repo_type=kind, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, repo_type=kind, commit_message="Export by dlma")
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled, OSError) as reason:
+    except (HTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled, OSError) as reason:
         said = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
         raise UserError(
             f"mode.push={name}: the upload failed ({said}); `hf auth login` first; the export lies in {folder}"

@@ -176,4 +176,4 @@ def _for_openai(row: dict) -> dict:
 
 def _write(path: Path, rows: Iterable[dict]) -> None:
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    files.write_bytes(path, "".join(lines).encode("utf-8", "replace"))
+    files.write_bytes(path, "".join(lines).encode("utf-8", "replace"), as_is=True)

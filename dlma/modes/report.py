@@ -40,6 +40,8 @@ def run(cfg: DictConfig, /) -> dict:
     if not cfg.runs:
         raise UserError("mode=report: say which runs: runs='outputs/**', a sweep's folder, or several with commas")
     cells = run_folders.collect(_patterns(cfg.runs))
+    if not cells:
+        raise UserError(f"runs={cfg.runs}: no run there, only what other modes wrote")
     folder = run_folder()
     write(folder, cells, options(cfg), title=f"Report of {cfg.runs}")
     return {"cells": len(cells), "finished": sum(bool(cell.arms) for cell in cells)}

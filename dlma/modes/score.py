@@ -63,7 +63,7 @@ def run(
     file = read(cell)
     target = Path(out).expanduser() if out else cell.folder / _name(file.path)
     nothing = dict.fromkeys(added_names(file.names, policy is not None, prefix))
-    _refuse(file, target, list(nothing))
+    _refuse(file, target, list(nothing), named=bool(out))
     pairs, account = paired(cell, file, max_answer_tokens)
     distinct = list({pair.id: pair for pair in pairs if pair is not None}.values())
     tokens = {row.id: row for row in _rows(TokenRewards, token_rewards(cell, distinct))}
@@ -72,7 +72,8 @@ def run(
     added = [nothing if pair is None else found[pair.id] for pair in pairs]
     with files.guarded(target.parent, "mode.out"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(target, encoded(target, [row | new for (_, row), new in zip(file.rows, added, strict=True)]))
+        rows = [row | new for (_, row), new in zip(file.rows, added, strict=True)]
+        files.write_bytes(target, encoded(target, rows), as_is=True)
     facts = said([row for row in added if row is not nothing], file.names, prefix)
     _print(account, facts, target)
     return {"counts": cell.store.counts, "facts": facts, "out": str(target)}
@@ -82,6 +83,8 @@ def read(cell: RunContext) -> File:
     """The rows of `data.path`, as they stand."""
     if not (isinstance(cell.data, Corpus) and isinstance(cell.data.format, Columns | HH)):
         raise UserError("mode=score reads a preference file: data=jsonl data.path=pairs.jsonl, or data=hh")
+    if cell.cfg.data.max_prompts is not None:
+        raise UserError("data.max_prompts: mode=score takes every row of the file: leave it out")
     path = Path(cell.data.source.path).expanduser()
     rows = list(cell.data.source.rows())
     if not rows:
@@ -176,10 +179,11 @@ def encoded(target: Path, rows: list[dict]) -> bytes:
     """Rows in the format that the file's name says: JSON lines, a JSON list, Parquet; packed or not."""
     if target.suffix == ".parquet":
         out = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows), out)
+        names = dict.fromkeys(name for row in rows for name in row)  # a row may have what the first one has not
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), out)
         return out.getvalue()
     ending = target.name.removesuffix(".gz").removesuffix(".xz")
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
     body = "[\n" + ",\n".join(lines) + "\n]\n" if ending.endswith(".json") else "".join(f"{line}\n" for line in lines)
     if target.name.endswith(".xz"):
         return lzma.compress(body.encode())
@@ -215,10 +219,18 @@ def _print(account: Account, facts: dict[str, str], target: Path) -> None:
     print(f"written: {target}")
 
 
-def _refuse(file: File, target: Path, names: Sequence[str]) -> None:
-    """What cannot be written is said before anything is computed."""
+def _refuse(file: File, target: Path, names: Sequence[str], *, named: bool) -> None:
+    """What cannot be written is said before anything is computed; named: the user named the target."""
     if not target.name.endswith(ENDINGS):
         raise UserError(f"mode.out={target}: must end in one of {', '.join(ENDINGS)}")
+    if named and target.exists():
+        raise UserError(f"mode.out={target}: there is something already; name another file")
+    for name in dict.fromkeys(name for _, row in file.rows for name in row):
+        try:
+            encoded(target, [{name: row.get(name)} for _, row in file.rows])
+        except (TypeError, ValueError, pa.ArrowException) as reason:
+            said = str(reason).splitlines()[0]
+            raise UserError(f"{file.path}: its column {name!r} cannot be written to {target.name} ({said})") from None
     taken = sorted({name for _, row in file.rows for name in names if name in row})
     if taken:
         raise UserError(f"{file.path}: has a column {taken[0]!r} already; add to the new names: mode.prefix=new_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import hashlib
 import json
@@ -62,6 +63,12 @@ class Cell:
     costs: Costs | None = None
 
 
+_UNREADABLE = (
+    *(UserError, OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration),
+    *(RecursionError, csv.Error),
+)
+
+
 def collect(patterns: Sequence[str | Path]) -> list[Cell]:
     """The cells in the folders that the patterns name (`outputs/**`, a sweep's folder, a run's), each once.
 
@@ -109,7 +116,7 @@ def read_cell(folder: Path) -> Cell:
         cell = _by_status(folder, status)
         if cell.status == "done":
             cell = _with_results(cell, (status.get("result") or {}).get("summary", []))
-    except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as reason:
+    except _UNREADABLE as reason:
         lines = str(reason).splitlines() or [type(reason).__name__]
         return replace(cell, status="unreadable", reason=f"{lines[0]}")
     return cell

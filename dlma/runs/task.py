@@ -19,6 +19,7 @@ from dlma import files, redaction, screen, stopping, wheels
 from dlma.config import run_names
 from dlma.config.build import build, resolved
 from dlma.config.check import check
+from dlma.config.relations import broken_in_a_run
 from dlma.config.run_names import run_folder
 from dlma.errors import Stopped, Unavailable, UserError
 from dlma.runs import status as run_status
@@ -71,6 +72,7 @@ def _run(cfg: DictConfig) -> dict:
     status = _started()
     try:
         written.refuse_foreign(run_folder())
+        written.refuse_other(run_folder(), status["mode"])
     except UserError as reason:  # and no status is written there either
         return status | {"status": "failed", "reason": str(reason), "code": say(f"error: {reason}", 2)}
     inputs: list[Path] = []
@@ -106,6 +108,9 @@ def _run(cfg: DictConfig) -> dict:
 def _require(cfg: DictConfig) -> None:
     """Raise UserError for what is wrong with a config, before anything is loaded."""
     check(cfg)
+    found = broken_in_a_run(resolved(cfg)) if cfg.mode._target_ == "dlma.modes.run.run" else iter(())
+    for key, what in found:
+        raise UserError(f"{key}: {what}")
     launch.require(cfg)
     wheels.require(resolved(cfg))
 
@@ -195,6 +200,7 @@ def _started() -> dict:
     hydra = cast(DictConfig, HydraConfig.get())
     return {
         "name": run_folder().name,
+        "mode": hydra.runtime.choices.get("mode", "run"),
         "number": OmegaConf.select(hydra, "job.num", throw_on_missing=False) or 0,
         "overrides": [line.lstrip("+") for line in hydra.overrides.task],
         "started": time.time(),

@@ -60,6 +60,26 @@ def refuse_foreign(folder: Path) -> None:
         raise UserError(f"{where}; name another folder: {_OPTION}=... or hydra.sweep.dir=...")
 
 
+def refuse_other(folder: Path, mode: str | None) -> None:
+    """Raises UserError for a folder with results of another kind than those to come, which would go.
+
+    mode: of the run to come; None: a sweep
+    """
+    told = "a sweep" if mode is not None and _is_sweep(folder) else None
+    if is_run(folder):
+        held = _mode(folder)
+        told = None if held == mode else "a run" if held == "run" else f"results of mode={held}"
+    if told:
+        raise UserError(f"{folder}: holds {told}, which would be lost: name={folder.name}_2, or any other name=")
+
+
+def _mode(folder: Path) -> str:
+    """The mode that wrote a run folder, by its status; one of before this was noted has it among its overrides."""
+    status = files.read_json(folder / STATUS)
+    said = [line.removeprefix("mode=") for line in status.get("overrides") or [] if str(line).startswith("mode=")]
+    return str(status.get("mode") or (said or ["run"])[-1])
+
+
 def _is_sweep(folder: Path) -> bool:
     """Whether the cells of a sweep lie here, or one was begun; a cell is known by any of its marks."""
     return (folder / START).is_file() or any(is_run(path) for path in folder.glob("*/"))

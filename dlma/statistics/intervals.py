@@ -126,8 +126,16 @@ def _shift(estimate: Estimate, by: float) -> Estimate:
 
 
 def exponential(estimate: Estimate) -> Estimate:
-    """exp of value and bounds: log-perplexity to perplexity."""
-    return replace(estimate, value=math.exp(estimate.value), low=math.exp(estimate.low), high=math.exp(estimate.high))
+    """exp of value and bounds: log-perplexity to perplexity; inf where that is beyond any number."""
+    value, low, high = (_exp(part) for part in (estimate.value, estimate.low, estimate.high))
+    return replace(estimate, value=value, low=low, high=high)
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
 
 
 def mean_squares(matrix: np.ndarray) -> tuple[float, float, float]:

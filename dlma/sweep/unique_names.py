@@ -57,12 +57,20 @@ def _of_kind(manifest: dict, kind: str) -> dict[str, dict]:
 
 def told_apart(cells: Sequence[Cell]) -> list[Cell]:
     """The cells, with a base, judge or metric whose name means several things renamed in each."""
-    prints = {cell.folder: read_prints(cell.folder, cell.seed) for cell in cells if cell.arms}
+    prints = {cell.folder: _known(cell) for cell in cells if cell.arms}
     bases = _clashes((cell.base, prints[cell.folder].base) for cell in cells if cell.arms)
     cells = [replace(cell, base=_name(cell.base, _of(prints, cell).base, bases)) for cell in cells]
     judges = _clashes(_within(cells, prints, lambda one: one.judges))
     metrics = _clashes(_within(cells, prints, lambda one: one.metrics))
     return [_renamed(cell, _of(prints, cell), judges, metrics) for cell in cells]
+
+
+def _known(cell: Cell) -> Prints:
+    """What a run's manifest tells; nothing where it is not as a run writes it."""
+    try:
+        return read_prints(cell.folder, cell.seed)
+    except (LookupError, TypeError, AttributeError):
+        return Prints()
 
 
 def _of(prints: dict[Path, Prints], cell: Cell) -> Prints:

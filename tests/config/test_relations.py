@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 from source_tree import ROOT
 
-from dlma.config import check, compose
+from dlma.config import check, compose, relations
 
 CORPUS = ["data=jsonl", "data.path=p", "model=hf", "model.path=m"]
 FOUND = [
@@ -155,6 +155,40 @@ FOUND = [
         "evaluation.split: untouched prompts are wanted, and the data have none: only data=lab has such prompts",
         {"evaluation.split": "test"},
     ),
+    *(
+        (
+            [],
+            {f"{key}.path": " "},
+            f"{key}.path: is empty: name a file or a folder, or leave it out",
+            {f"{key}.path": None},
+        )
+        for key in ("pairs", "scored")
+    ),
+    (
+        [],
+        {"endpoint.base_url": "myhost/v1"},
+        "endpoint.base_url: myhost/v1 must begin with http:// or https://",
+        {"endpoint.base_url": "http://myhost/v1"},
+    ),
+    (
+        [],
+        {"iteration.consistency": True},
+        "iteration.consistency: holds a round against the one before it, and there is one: iterations=2",
+        {"iterations": 2},
+    ),
+    (
+        ["iterations=2", "objective=odpo"],
+        {"iteration.consistency": True},
+        "iteration.consistency: mixes in the loss of the opposite label, which LogOffset has not, as it reads the "
+        "margin: objective=dpo",
+        {"objective.loss": {"_target_": "dlma.objective.losses.Sigmoid"}},
+    ),
+    (
+        ["method=steering"],
+        {"intermediate": 2},
+        "intermediate: 2 follows a training, and this method has no steps: intermediate=0",
+        {"intermediate": 0},
+    ),
     ([], {"store.root": " "}, "store.root: is empty; name a folder: store.root=...", {"store.root": "s"}),
     (
         ["model=hf", "model.path=m"],
@@ -174,3 +208,25 @@ def test_a_broken_relation_is_one_line_and_what_mends_it_passes(overrides, wrong
     for key, value in mended.items():
         OmegaConf.update(cfg, key, value, merge=False)
     assert check.problems(cfg) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["judges=[llm_harmless]"], "endpoint.model: name the model that judges for judges.llm_harmless"),
+        (["scored.path=s.parquet", "method=rlcd"], "method: has a scorer of its own"),
+        (["scored.path=s.parquet", "method=rlaif"], "method: has a scorer of its own"),
+        (["judges=[llm_harmless]", "endpoint.model=m"], None),
+        (["scored.path=s.parquet", "method=dlma_shuffled"], None),
+        (["method=rlcd"], None),
+    ],
+)
+def test_what_a_run_may_not_leave_open_is_said_before_anything_is_loaded(run_main, overrides, said):
+    cfg = compose.plan(compose.search_path(ROOT / "conf", None), overrides, False).cfg
+    tree = OmegaConf.to_container(cfg, resolve=True)
+    assert [f"{key}: {what}".startswith(str(said)) for key, what in relations.broken_in_a_run(tree)] == [True][
+        : said is not None
+    ]
+    if said is not None:
+        ran = run_main(*overrides)
+        assert ran.code == 2 and said in ran.err and not (ran.folder / "store").exists()

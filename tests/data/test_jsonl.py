@@ -9,7 +9,7 @@ import pytest
 
 from dlma.data.corpus import Corpus
 from dlma.data.jsonl import CUT_ANSWER, Columns
-from dlma.data.text import fingerprint, rows_of
+from dlma.data.text import files_of, fingerprint, rows_of
 from dlma.errors import UserError
 from dlma.records import Turn
 
@@ -289,3 +289,13 @@ def test_where_a_packed_file_is_damaged_that_is_said_and_not_what_its_rows_then_
     path.write_bytes(pack(b'{"prompt": "a"}\n' + line + b"\n" + bytes(range(256)) * 400)[:-4])
     with pytest.raises(UserError, match=rf"^{path}: the (gzip|xz) data is damaged or cut short; copy the file again$"):
         list(rows_of(path))
+
+
+def test_hidden_files_of_a_folder_are_not_read(tmp_path):
+    """A notebook's checkpoint of an older file would bring back rows that were deleted."""
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n')
+    before = fingerprint(str(tmp_path))
+    for place in (".ipynb_checkpoints/a-checkpoint.jsonl", ".old.jsonl", "in/.x/b.jsonl"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text("rubbish")
+    assert files_of(str(tmp_path)) == [tmp_path / "a.jsonl"] and fingerprint(str(tmp_path)) == before

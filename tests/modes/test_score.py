@@ -222,3 +222,32 @@ def test_pieces_join_to_the_text(model_folder):
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     text = "an ethical response, for the lamp"
     assert "".join(pieces(tokenizer, tokenizer.encode(text, add_special_tokens=False))) == text
+
+
+def test_a_file_that_is_there_is_not_written_over(score, tmp_path, capsys):
+    score("mode.out=pairs.jsonl", code=2)
+    assert "mode.out=pairs.jsonl: there is something already" in capsys.readouterr().err
+    assert [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()] == ROWS
+
+
+def test_words_that_are_secret_elsewhere_stay_in_rows_of_data(score, monkeypatch):
+    monkeypatch.setenv("POSTGRES_PASSWORD", "ethical cloth")
+    folder = score()
+    assert "<redacted>" not in (folder / "pairs.scored.jsonl").read_text()
+
+
+def test_columns_that_only_later_rows_have_are_kept(score, tmp_path):
+    rows = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in ROWS if row["chosen"] == "sail"]
+    score("mode.out=out.parquet", rows=[*rows, {**rows[0], "prompt": "a lake?", "late": 3}])
+    assert pq.read_table(tmp_path / "out.parquet")["late"].to_pylist() == [None, 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "out"), [((1, "one"), "out.parquet"), ((float("nan"), 1.0), "out.jsonl"), (("\ud800", "x"), "out.jsonl")]
+)
+def test_what_cannot_be_written_is_said_before_anything_is_computed(score, tmp_path, capsys, values, out):
+    rows = [{**ROWS[4], "other": value, "prompt": f"boat {value!r}?"} for value in values]
+    score(f"mode.out={out}", rows=rows, code=2)
+    said = capsys.readouterr().err
+    assert "its column 'other' cannot be written to" in said and said.count("\n") == 1
+    assert not (tmp_path / out).exists() and not (tmp_path / "store" / "token_rewards").exists()

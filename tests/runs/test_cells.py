@@ -93,3 +93,19 @@ def test_an_arm_holds_the_prompts_means_over_their_answers():
     arm = run_folders.read_arm(twice)
     assert arm.prompts == ("p0", "p1", "p2")
     assert arm.numbers["harmful"][:, 0].tolist() == [0.5, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["status.json", "manifest.json"])
+def test_json_nested_too_deep_to_be_read_is_no_run_and_stops_no_report(tmp_path, name):
+    folder = plant(tmp_path / "a")
+    (folder / name).write_text("[" * 200_000)
+    cell = run_folders.read_cell(folder)
+    assert cell.status in ("unreadable", "done")
+
+
+def test_a_manifest_without_notes_tells_nothing_and_stops_no_report(tmp_path):
+    from dlma.sweep.settings import settings
+
+    folder = plant(tmp_path / "a")
+    (folder / "manifest.json").write_text('{"judge llm": {"values": 3}, "metric x": {"values": {}}}')
+    assert [row.label for row in settings([run_folders.read_cell(folder)])] == ["base", "prompted", "dlma"]

@@ -113,3 +113,40 @@ def test_the_folder_of_a_sweep_is_known_by_its_start(tmp_path):
     written.refuse_foreign(tmp_path / "killed")
     with pytest.raises(UserError, match=r"multirun.yaml"):
         written.refuse_foreign(tmp_path / "others")
+
+
+@pytest.mark.parametrize(
+    ("mode", "overrides", "status", "said"),
+    [
+        ("run", [], {"mode": "run"}, None),
+        ("report", [], {"mode": "run"}, "holds a run"),
+        ("agreement", ["seed=3"], {}, "holds a run"),  # written before the mode was noted
+        ("run", ["mode=report"], {}, "holds results of mode=report"),
+        ("report", ["mode=report"], {}, None),
+        ("run", [], {"mode": "agreement"}, "holds results of mode=agreement"),
+        (None, [], {"mode": "run"}, "holds a run"),
+    ],
+)
+def test_results_of_another_kind_are_not_written_over(tmp_path, mode, overrides, status, said):
+    files.write_json(tmp_path / "mine" / "status.json", {**MARKS["status.json"], "overrides": overrides, **status})
+    if said is None:
+        written.refuse_other(tmp_path / "mine", mode)
+    else:
+        with pytest.raises(UserError, match=f"{said}.* name=mine_2"):
+            written.refuse_other(tmp_path / "mine", mode)
+
+
+def test_a_run_does_not_take_the_folder_of_a_sweep_and_a_sweep_does(tmp_path):
+    files.write_json(tmp_path / "mine" / "dlma" / "status.json", MARKS["status.json"])
+    written.refuse_other(tmp_path / "mine", None)
+    with pytest.raises(UserError, match="holds a sweep"):
+        written.refuse_other(tmp_path / "mine", "run")
+
+
+def test_a_report_under_the_name_of_a_run_is_refused_and_the_run_is_whole(run_main, mode, elsewhere):
+    mode(lambda cfg, /: {})
+    assert run_main(MODE, "name=two").code == 0
+    before = {path: path.read_bytes() for path in (elsewhere / "outputs" / "two").iterdir()}
+    ran = run_main("mode=report", "runs=outputs/**", "name=two")
+    assert ran.code == 2 and "would be lost: name=two_2" in ran.err
+    assert {path: path.read_bytes() for path in (elsewhere / "outputs" / "two").iterdir()} == before

@@ -173,3 +173,8 @@ def test_ratio_coverage_with_answers_of_uneven_length():
         got = s.ratio_interval(tokens * 1.5 + rng.normal(0, 1, 200) * np.sqrt(tokens), tokens)
         covered += got.low <= 1.5 <= got.high
     assert covered / trials >= 0.93
+
+
+def test_an_exponential_beyond_any_number_is_infinite():
+    got = s.exponential(s.Estimate(800.0, 1.0, 1e6, 7))
+    assert (got.value, got.low, got.high) == (math.inf, pytest.approx(math.e), math.inf)
