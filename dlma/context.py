@@ -257,10 +257,10 @@ class RunContext:
         """The model's part in a stage's key: what its weights and tokenizer are, and the compute dtype."""
         if self.lender is not None:
             return self.lender.weights
-        prints = [self.fingerprint(folder) for folder in self.frozen.folders]
+        own = ["its own code"] if self.frozen.trust_remote_code else []
+        prints = [self.fingerprint(folder) for folder in self.frozen.folders] + own
         packed = {} if self.frozen.bits is None else {"bits": self.frozen.bits}
-        own = {"code": "its own"} if self.frozen.trust_remote_code else {}
-        return {"weights": prints, "dtype": self.frozen.dtype, **packed, **own}
+        return {"weights": prints, "dtype": self.frozen.dtype, **packed}
 
     def fingerprint(self, folder: Path) -> str:
         """The fingerprint of a folder of weights, as rank 0 finds it."""

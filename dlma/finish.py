@@ -137,7 +137,8 @@ def fill_folder(
     if "reward" in stages:
         publish(stages["reward"], TRAIN, folder / names.REWARD_TRAIN)
         publish(stages["reward"], ROWS, folder / names.REWARDS)
-    wanted = not stages["policy"].pruned or cell.cfg.store.keep_policies == "all"  # pruned elsewhere: trained again
+    again = cell.cfg.store.keep_policies == "all" and cell.ranks.count == 1  # pruned elsewhere: it is trained again
+    wanted = not stages["policy"].pruned or again
     if stages["policy"].notes["trained"] and wanted:
         publish_tree(stages["policy"], "policy", folder / names.POLICY, link=cell.cfg.store.link)
     if "tuned" in stages:

@@ -26,7 +26,7 @@ WEAK = "|R| not above labels.min_margin"
 BEYOND = "beyond labels.max_pairs"
 BETWEEN = "answers between a prompt's best and worst"
 SPARE = "answers beyond labels.negatives"
-ALIKE = "no answer of the model but the reference"
+ALIKE = "no answer by people, or none of the model but that"
 TIED = "all answers to a prompt have the same score"
 
 
@@ -199,6 +199,8 @@ class SelfMade:
         return kept, account
 
     def _pairs(self, first: ScoredPair, further: Sequence[ScoredPair]) -> list[ScoredPair]:
+        if first.id.startswith(f"{first.prompt_id}-") and first.id != f"{first.prompt_id}-0":
+            return []  # the pair that people saw is gone: what is left is the model's own
         reference = _ScoredAnswer(first, first.chosen, 0.0, 0)
         answers = {tuple(one.ids): one for pair in further for one in _sides(pair)}
         answers.pop(tuple(reference.ids), None)

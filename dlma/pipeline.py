@@ -269,6 +269,7 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None, before: Stage |
         from dlma.training.rule import Supplies
 
         every = _read(scored, ScoredPair)
+        labels = build(cell.cfg.labels)
         pairs, account = labels.apply(every)
         rule = build(cell.cfg.objective, cell.trainee())
         rule.intermediate = kept
@@ -283,9 +284,8 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None, before: Stage |
         return found | {"account": asdict(account), "agreement": agreement, **answers}
 
     kept = cell.cfg.intermediate if cell.target_kl is None else cell.cfg.kl_points
-    labels = build(cell.cfg.labels)
     key = {**scientific(cell.cfg.objective), **cell.training, **({"intermediate": kept} if kept else {})}
-    key |= {} if before is None or labels.by_margin else {"agreement": "chosen"}
+    key |= {} if before is None or build(cell.cfg.labels).by_margin else {"agreement": "chosen"}
     uses = [stage for stage in (scored, reward, before) if stage is not None]
     return cell.make(cell.store.stage("policy", key, uses=uses), write, together=True)
 

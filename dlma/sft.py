@@ -98,12 +98,13 @@ class InstructionTuning(TrainingRule):
         batch: Count,
         seed: Seed,
         token_budget: Count = 4096,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(model, optim=optim, epochs=epochs, batch=batch, seed=seed)
         self.data = data
         self.template = template
         self.max_tokens = max_tokens
-        self.engine = Engine(model, token_budget=token_budget)
+        self.engine = Engine(model, token_budget=token_budget, checkpointing=checkpointing)
 
     def fit(self, runtime: Runtime, folder: Path, listen: Callable[[dict], None]) -> Account:
         """Leave the tuned model, whole, in `policy/` of `folder`, and train.csv; the account of the rows."""

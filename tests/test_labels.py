@@ -258,3 +258,5 @@ def test_of_the_models_answers_those_least_like_the_reference_are_taken():
 def test_a_prompt_whose_own_answers_are_the_reference_is_left_out():
     rows, account = SelfMade(negatives=1, share=1.0).apply(own("p", [[4], [5], [4], [4]]))
     assert rows == [] and account.dropped == {ALIKE: 2}
+    rows, account = SelfMade(negatives=1, share=1.0).apply(own("p", [[4], [5], [6], [7], [8], [9]])[1:])
+    assert rows == [] and account.dropped == {ALIKE: 2}  # people's pair was not usable

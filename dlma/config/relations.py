@@ -78,6 +78,9 @@ def _rounds(tree: dict) -> Iterator[Finding]:
         yield "scorer", "is relative to the base, which the first round's policy is: iteration.later.scorer"
     if tree["iteration"]["consistency"]:
         yield from _consistency(tree)
+    steered = tree["objective"]["_target_"] == "dlma.objective.self_steering.SelfSteering"
+    if steered and rounds > 1 and tree["iteration"]["scorer"] == "frozen":
+        yield "iteration.scorer", "objective=self_steering wants log-probs of the round's own model: current"
     if rounds > 1 and tree["intermediate"]:
         yield "intermediate", f"{tree['intermediate']} follows one training, from the base on: iterations=1"
     if tree["intermediate"] and (tree["objective"].get("_work_") or {}).get("kind") in ("none", "steer"):

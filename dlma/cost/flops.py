@@ -147,6 +147,7 @@ def work_of(node: Mapping) -> Mapping:
     base: of a scorer, the base reads every answer too, after the plain prompt
     under: of train, the sides after which the answers of each of a prompt's pairs are read; else the plain prompt
     reference: a live reference reads every answer too; head: false where no log-prob is wanted of what is read
+    pairs: of labels, how many they make of a prompt's
     labels: who says which answer is better: human, model, or pairs: the order in which they came; of labels, first: of
         a prompt's pairs the first one's label alone is read
     """

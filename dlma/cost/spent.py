@@ -87,10 +87,15 @@ def lengths(table: pa.Table, column: str) -> np.ndarray:
 
 
 def every(table: pa.Table, number: int, each: int) -> pa.Table:
-    """Of prompts with so many pairs each the pairs of one number, which their ids end with."""
-    import pyarrow.compute as pc
-
-    return table if each == 1 else table.filter(pc.ends_with(table["id"], f"-{number}"))
+    """Of prompts with so many pairs each the pairs of one number, in the order in which a prompt has them."""
+    if each == 1:
+        return table
+    seen: dict[str, int] = {}
+    kept = []
+    for place, prompt in enumerate(table["prompt_id"].to_pylist()):
+        seen[prompt] = seen.get(prompt, -1) + 1
+        kept += [place] if seen[prompt] == number else []
+    return table.take(kept)
 
 
 def count(values: Mapping, rounds: Sequence[Round], questions: Questions, shape: ModelSize | None) -> Costs:
@@ -153,9 +158,11 @@ def _sampling(values: Mapping, one: Round) -> Iterator[tuple[str, Workload | Non
         yield "sampled", None
         return
     sides = known.get("contexts") or (node["first"], node["second"])
-    for n, side in enumerate(sides):
+    each = max(len(sides) // 2, int(known.get("per_prompt", 1)) if len(sides) > 2 else 1)
+    for n in range(2 * each):  # those beyond the sides that are named are drawn as the last two
+        side = sides[n] if n < len(sides) else sides[n % 2 - 2]
         if side is not None:
-            rows = every(one.pairs, n // 2, len(sides) // 2)
+            rows = every(one.pairs, n // 2, each)
             context, answer = lengths(rows, f"{side}_context_ids"), lengths(rows, f"{SIDES[n % 2]}_ids")
             yield "sampled", sampled(context, answer, one.charged)
 
@@ -218,7 +225,7 @@ def _under(
     for n, sides in enumerate(under):
         rows = every(one.scored, n, len(under))
         answers = [lengths(rows, f"{side}_ids") for side in SIDES]
-        times = len(steps) * min(node["batch_pairs"], prompts) / len(rows)
+        times = len(steps) * min(node["batch_pairs"], prompts) / max(1, len(rows))
         for side in sides:
             yield trained(lengths(rows, f"{side}_context_ids"), answers, times, checkpointing=checkpointing)
 
@@ -233,7 +240,8 @@ def _rollouts(node: Mapping, one: Round) -> Iterator[tuple[str, Workload]]:
     yield "scored", _headless(read)
     yield "scored", read
     yield "reference", read
-    yield "trained", trained(context, [answer], node["batch"], checkpointing=False)
+    again = "checkpointing" in node and node["checkpointing"]
+    yield "trained", trained(context, [answer], node["batch"], checkpointing=again)
 
 
 def _headless(load: Workload) -> Workload:

@@ -110,7 +110,7 @@ class MarginDPO:
         except ValueError as reason:
             raise UserError(f"objective.loss: {reason}: labels.orientation=sign labels.min_margin=0") from None
         (slope,) = torch.autograd.grad(loss, logit)
-        if not self.reference_free and not slope.any():
+        if margins and not slope.any() and not self.reference_free and not self.nll_weight:
             raise UserError(
                 f"objective.loss: {type(self.pair_loss).__name__} learns from margins alone, and no pair has one that "
                 "counts: a scorer and labels= that give margins, recipe.margin_weight above 0, or objective=dpo"

@@ -21,7 +21,7 @@ from dlma.errors import UserError
 from dlma.functional.losses import steering_weight
 from dlma.functional.preference import sigmoid_loss
 from dlma.model import trees
-from dlma.model.engine import TOLERANCE, Engine
+from dlma.model.engine import TOLERANCE, Engine, say_once
 from dlma.model.language import LanguageModel
 from dlma.ranges import Count, Few, NotNegative, Positive, Seed, Share
 from dlma.records import ScoredPair
@@ -97,6 +97,12 @@ class SelfSteering(TrainingRule):
         for pair in pairs:
             groups.setdefault(pair.prompt_id, []).append(pair)
         both = [group for group in groups.values() if len(group) == 2]
+        if any(pair.chosen != "positive" for group in both for pair in group):
+            raise UserError(
+                "objective=self_steering: labels turn pairs round, and it goes by how they came: labels=none"
+            )
+        if alone := len(groups) - len(both):
+            say_once(f"objective: {alone:,} prompts have one of their two pairs alone, and are not trained on")
         if not both:
             raise UserError("objective: no prompt has both pairs of pairs=self_steering: choose these, or more prompts")
         planned = self.engine.plan([_sequences(*group) for group in both])

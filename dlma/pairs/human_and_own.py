@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -36,6 +37,7 @@ class HumanAndOwnPairs(pl.LightningModule):
         super().__init__()
         self.path = path
         self.network = model.network
+        self.sampler = sampler
         self.per_prompt = per_prompt
         self.human = HumanPairs(model, sampler, max_answer_tokens=max_answer_tokens)
         self.own = SeveralPairs(model, sampler, seed=seed, side=side, per_prompt=per_prompt)
@@ -44,8 +46,8 @@ class HumanAndOwnPairs(pl.LightningModule):
         """The pairs of a shard of contexts, those of a prompt one after the other."""
         human = {pair.prompt_id: pair for pair in self.human.predict_step(shard, index)}
         asked = [row for row in shard.rows if row.prompt_id in human]
-        own = self.own.predict_step(Shard(shard.index, asked, shard.whole, shard.size), index)
+        own = iter(self.own.further(asked))
         found = []
-        for place, row in enumerate(asked):
-            found += [human[row.prompt_id], *own[place * self.per_prompt + 1 : (place + 1) * self.per_prompt]]
+        for row in asked:
+            found += [human[row.prompt_id], *islice(own, self.per_prompt - 1)]
         return found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 from dlma.functional.noise import row_key
 from dlma.model.language import LanguageModel
 from dlma.pairs.sampled import SampledPairs
 from dlma.ranges import Few, Seed
-from dlma.records import Pair
+from dlma.records import Context, Pair
 from dlma.sampler.local import LocalSampler, Request
 from dlma.trainer.runtime import Shard
 
@@ -37,18 +38,22 @@ class SeveralPairs(SampledPairs):
 
     def predict_step(self, shard: Shard, index: int) -> list[Pair]:
         """The pairs of a shard of contexts, those of a prompt one after the other."""
-        each = 2 * self.per_prompt
+        return self._drawn(shard.rows, range(self.per_prompt))
+
+    def further(self, rows: Sequence[Context]) -> list[Pair]:
+        """The same without the first pair of each prompt, which is not drawn."""
+        return self._drawn(rows, range(1, self.per_prompt))
+
+    def _drawn(self, rows: Sequence[Context], numbers: range) -> list[Pair]:
         side = self.sides[0]
         requests = [
             Request(row_key(self.seed, row.prompt_id, side, place), getattr(row, f"{side}_ids"), id=row.prompt_id)
-            for row in shard.rows
-            for place in range(each)
+            for row in rows
+            for place in range(2 * numbers.start, 2 * numbers.stop)
         ]
-        answers = self.sampler.sample(self.model, requests)
+        answers = iter(self.sampler.sample(self.model, requests))
         return [
-            dataclasses.replace(
-                self._pair(row, *answers[i * each + 2 * n : i * each + 2 * n + 2]), id=f"{row.prompt_id}-{n}"
-            )
-            for i, row in enumerate(shard.rows)
-            for n in range(self.per_prompt)
+            dataclasses.replace(self._pair(row, next(answers), next(answers)), id=f"{row.prompt_id}-{n}")
+            for row in rows
+            for n in numbers
         ]

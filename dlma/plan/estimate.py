@@ -123,7 +123,9 @@ class RunPlan:
         from dlma.model.language import context_of
 
         context = context_of(self.config.get_text_config())
-        longest, answer = max(side.most for side in self.sizes.contexts.values()), self.sizes.answer.most
+        limit, answer = self.cfg.recipe.max_prompt_tokens, self.sizes.answer.most
+        read = [side.most for side in self.sizes.contexts.values() if side.most < limit]  # others may be shorter
+        longest = max(read, default=1)
         if context is not None and longest + answer > context:
             raise UserError(
                 f"recipe.max_prompt_tokens + recipe.max_new_tokens: {longest} + {answer} tokens do not fit the "
@@ -188,7 +190,7 @@ class RunPlan:
     @property
     def _steps(self) -> int:
         """Optimizer steps of the policy's training, as StepLoader cuts them (training/rule.py)."""
-        rows = self.sizes.train * self.per_prompt
+        rows = self.sizes.train * loads.trained_per_prompt(self.cfg)
         return rows // min(self.batch_pairs, rows) * self.cfg.objective.epochs if self.batch_pairs and rows else 0
 
     def _sent_training(self) -> float:
@@ -225,10 +227,11 @@ class RunPlan:
         """The widest micro-batch of training, as the config has it."""
         from dlma.cost.memory import largest_pass
 
-        plain, most = self.sizes.contexts["plain"].most, self.sizes.answer.most
-        return largest_pass(
-            self.cfg.objective.token_budget, plain + self._answers * most, self._answers * most, self.pairs
-        )
+        under = work_of(self.cfg.objective).get("under", [["plain"]])
+        sides = [side for own in under for side in own]
+        contexts = sum(self.sizes.contexts[side].most for side in sides)
+        answers = len(sides) * self._answers * self.sizes.answer.most
+        return largest_pass(self.cfg.objective.token_budget, contexts + answers, answers, self.pairs)
 
     @property
     def batch_pairs(self) -> int:

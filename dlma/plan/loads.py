@@ -74,7 +74,14 @@ def _labels(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes:
     return found + asked
 
 
+def trained_per_prompt(cfg: DictConfig) -> int:
+    """Rows of training to a prompt: its pairs, those that the labels make of them, or one of all that go together."""
+    pairs = work_of(cfg.labels).get("pairs", work_of(cfg.pairs).get("per_prompt", 1))
+    return int(pairs) // len(work_of(cfg.objective).get("under", [None]))
+
+
 def _training(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:
+    rows *= trained_per_prompt(cfg)
     again = "checkpointing" in node and node.checkpointing
     answers = [sizes.answer.mean] * known["answers"]
     if under := known.get("under"):

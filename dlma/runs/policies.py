@@ -49,21 +49,28 @@ def _keep_best(store: Store, stage: Stage, score: float, group: Path, published:
     with files.guarded(store.root, "store.root"), store.lock(board_file):
         board = _board(board_file, stage)
         gone = _enter(board, stage.key, score, published)
-        best = min(board.keys() - gone, key=lambda key: (-board[key]["score"], key))
+        board[stage.key]["kept"] = not stage.pruned
+        kept = [key for key, row in board.items() if row["kept"] and key not in gone]
+        best = min(kept or [stage.key], key=lambda key: (-board[key]["score"], key))
         pruned = []
         for key in sorted(board.keys() - {best}):
             pruned += _prune(store, stage.folder.with_name(key), is_weights)
             _unpublish(board[key])
+            board[key]["kept"] = False
         board = {key: row for key, row in board.items() if key not in gone}
         files.write_checked(board_file, board)
     return pruned
 
 
 def _board(file: Path, stage: Stage) -> dict[str, dict]:
-    """Score and published folders of each policy of a group that is in the store; a row of another form is left out."""
+    """Of each policy of a group in the store: its score, where it is published, of which cells it is, if it is kept.
+
+    A row of another form is left out.
+    """
     rows = files.read_checked(file).items()
     known = {key: row for key, row in rows if isinstance(row, dict) and isinstance(row.get("published"), list)}
-    return {key: row for key, row in known.items() if owned.is_key(key) and stage.folder.with_name(key).is_dir()}
+    there = {key: row for key, row in known.items() if owned.is_key(key) and stage.folder.with_name(key).is_dir()}
+    return {key: {"cells": list(row["published"]), "kept": True, **row} for key, row in there.items()}
 
 
 def _enter(board: dict[str, dict], key: str, score: float, published: Path | None) -> set[str]:
@@ -72,11 +79,14 @@ def _enter(board: dict[str, dict], key: str, score: float, published: Path | Non
     Returns the policies that were published there alone: they are no cell's any more, as the cell has been run anew.
     """
     place = [str(published.absolute())] if published else []
-    gone = {other for other, row in board.items() if other != key and place and row["published"] == place}
     for row in board.values():
         row["published"] = [old for old in row["published"] if old not in place]
+        row["cells"] = [old for old in row["cells"] if old not in place]
+    gone = {other for other, row in board.items() if other != key and place and not row["cells"]}
     others = board[key]["published"] if key in board else []
-    board[key] = {"score": -math.inf if math.isnan(score) else score, "published": others + place}
+    cells = board[key]["cells"] if key in board else []
+    held = {"published": others + place, "cells": cells + place, "kept": True}
+    board[key] = {"score": -math.inf if math.isnan(score) else score, **held}
     return gone
 
 

@@ -49,6 +49,7 @@ class Setting:
     """One row of the table: a method and what differs, with the runs of its seeds; `arm` says which answers.
 
     settings: what tells it from others of its method, under short names; overrides: all that differ in the sweep
+    failed: method and overrides of each run of the sweep that failed
     """
 
     base: str
@@ -57,6 +58,7 @@ class Setting:
     arm: str
     overrides: dict[str, str]
     runs: dict[int, Cell]
+    failed: tuple[tuple[str, Settings], ...] = ()
 
     @property
     def label(self) -> str:
@@ -95,6 +97,8 @@ def settings(cells: Iterable[Cell]) -> list[Setting]:
 
     Of two runs of one setting and seed the newest counts.
     """
+    cells = list(cells)
+    failed = tuple((cell.method, tuple(cell.overrides.items())) for cell in cells if cell.status == "failed")
     done = told_apart([cell for cell in cells if cell.arms])
     varying, apart = _varying(done), _following(done)
     groups: dict[tuple, list[Cell]] = {}
@@ -109,7 +113,7 @@ def settings(cells: Iterable[Cell]) -> list[Setting]:
         overrides = {key: value for key in varying if (value := _value(first, key)) is not None}
         for arm in dict.fromkeys(arm for cell in runs.values() for arm in cell.arms):
             having = {seed: cell for seed, cell in runs.items() if arm in cell.arms}
-            found.append(Setting(first.base, first.method, own, arm, overrides, having))
+            found.append(Setting(first.base, first.method, own, arm, overrides, having, failed))
     return _in_order(found)
 
 
@@ -216,8 +220,12 @@ def _agree(one: Setting, other: Setting) -> bool:
     common = one.runs.keys() & other.runs.keys()
     if common:
         return all(one.digests[seed] == other.digests[seed] for seed in common)
-    asked = [{key: value for key, value in row.overrides.items() if key.startswith(_ASKED)} for row in (one, other)]
+    asked = [{key: value for key, value in row.overrides.items() if _is_asked(key)} for row in (one, other)]
     return asked[0] == asked[1]
+
+
+def _is_asked(key: str) -> bool:
+    return key == "recipe" or key.startswith(_ASKED)
 
 
 def _common(group: Sequence[Setting], groups: Sequence[Sequence[Setting]]) -> dict[str, str]:
@@ -267,7 +275,7 @@ def baseline_of(row: Setting, rows: Sequence[Setting], name: str | None) -> Sett
         if row.arm in SHARED_ARMS:
             if len(found) > 1:
                 return None
-        elif _of_another(found, row, inside):
+        elif _own_one_failed(found, row, wanted):
             return None
         found = found if len(found) < 2 else [other for other in found if other.overrides == row.overrides] or found
         if len(found) != 1:
@@ -275,15 +283,11 @@ def baseline_of(row: Setting, rows: Sequence[Setting], name: str | None) -> Sett
     return None if not found or any(other is row for other in found) else found[0]
 
 
-def _of_another(found: Sequence[Setting], row: Setting, inside: Sequence[Setting]) -> bool:
-    """Whether all that was found differs from the row in a key that both have, and some of it is another row's own."""
-    like = [other for other in inside if other.method == row.method and other.arm == row.arm and other not in found]
-    own = [one for one in like if any(_goes_with(other, one) for other in found)]
-    return bool(own) and not any(_goes_with(other, row) for other in found)
-
-
-def _goes_with(one: Setting, other: Setting) -> bool:
-    return all(one.overrides[key] == other.overrides[key] for key in one.overrides.keys() & other.overrides.keys())
+def _own_one_failed(found: Sequence[Setting], row: Setting, method: str) -> bool:
+    """Whether runs of the method with the row's own overrides failed, and none of what was found has them."""
+    own = row.overrides.items()
+    failed = any(name == method and own <= dict(told).items() for name, told in row.failed)
+    return failed and not any(own <= other.overrides.items() for other in found)
 
 
 def _has_its_arm(shared: Setting, row: Setting) -> bool:

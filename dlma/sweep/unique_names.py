@@ -7,7 +7,7 @@ What a run does not tell (an older one) is taken for the others'.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,18 +28,18 @@ class Prints:
     metrics: dict[str, str] = field(default_factory=dict)
 
 
-def read_prints(folder: Path, seed: int) -> Prints:
+def read_prints(folder: Path, following: Collection[str] = ()) -> Prints:
     """The fingerprints of a run folder; those that it does not hold are left out.
 
-    seed: of the run; a judge or metric that draws by it is the same one in runs of other seeds
+    following: the stages of judges and metrics whose seed is the run's in all runs: they are the same in each
     """
     manifest = RunFolder(folder).manifest()
-    judges = {name: _print(stage, seed) for name, stage in _of_kind(manifest, "judge ").items()}
+    judges = {name: _print(stage, f"judge {name}" in following) for name, stage in _of_kind(manifest, "judge ").items()}
     measured = _of_kind(manifest, "metric ")
     named = by_own_names({own: ([], stage["notes"]["columns"]) for own, stage in measured.items()})
     metrics = {
-        column["name"]: _print(stage, seed)
-        for stage, (_, columns) in zip(measured.values(), named, strict=True)
+        column["name"]: _print(stage, f"metric {own}" in following)
+        for (own, stage), (_, columns) in zip(measured.items(), named, strict=True)
         for column in columns
     }
     weights = manifest.get("contexts", {}).get("values", {}).get("weights", [])
@@ -47,8 +47,19 @@ def read_prints(folder: Path, seed: int) -> Prints:
     return Prints(key_of(base) if base else None, judges, metrics)
 
 
-def _print(stage: dict, seed: int) -> str:
-    return key_of({key: value for key, value in stage["values"].items() if (key, value) != ("seed", seed)})
+def _print(stage: dict, follows: bool) -> str:
+    return key_of({key: value for key, value in stage["values"].items() if not (follows and key == "seed")})
+
+
+def _followers(cells: Sequence[Cell]) -> set[str]:
+    """The stages of judges and metrics whose own seed is the run's in every run that has them."""
+    found: dict[str, bool] = {}
+    for cell in cells:
+        for name, stage in RunFolder(cell.folder).manifest().items():
+            values = stage.get("values") if isinstance(stage, dict) else None
+            if name.startswith(("judge ", "metric ")) and isinstance(values, dict):
+                found[name] = found.get(name, True) and values.get("seed", cell.seed) == cell.seed
+    return {name for name, follows in found.items() if follows}
 
 
 def _of_kind(manifest: dict, kind: str) -> dict[str, dict]:
@@ -57,7 +68,8 @@ def _of_kind(manifest: dict, kind: str) -> dict[str, dict]:
 
 def told_apart(cells: Sequence[Cell]) -> list[Cell]:
     """The cells, with a base, judge or metric whose name means several things renamed in each."""
-    prints = {cell.folder: _known(cell) for cell in cells if cell.arms}
+    following = _followers([cell for cell in cells if cell.arms])
+    prints = {cell.folder: _known(cell, following) for cell in cells if cell.arms}
     bases = _clashes((cell.base, prints[cell.folder].base) for cell in cells if cell.arms)
     cells = [replace(cell, base=_name(cell.base, _of(prints, cell).base, bases)) for cell in cells]
     judges = _clashes(_within(cells, prints, lambda one: one.judges))
@@ -65,10 +77,10 @@ def told_apart(cells: Sequence[Cell]) -> list[Cell]:
     return [_renamed(cell, _of(prints, cell), judges, metrics) for cell in cells]
 
 
-def _known(cell: Cell) -> Prints:
+def _known(cell: Cell, following: Collection[str]) -> Prints:
     """What a run's manifest tells; nothing where it is not as a run writes it."""
     try:
-        return read_prints(cell.folder, cell.seed)
+        return read_prints(cell.folder, following)
     except (LookupError, TypeError, AttributeError):
         return Prints()
 

@@ -59,8 +59,9 @@ class Float32Copies(torch.optim.Optimizer):
         copy = state.setdefault("copy", weight.detach().float())
         kept = {name: value for name, value in state.items() if name != "copy"}
         self._inner[weight] = self._make([{"params": [copy]}])
-        if kept:
-            self._inner[weight].state[copy] = kept
+        if kept:  # as it puts the state where it wants it: a fused one its steps on the device too
+            inner = self._inner[weight]
+            inner.load_state_dict({"state": {0: kept}, "param_groups": inner.state_dict()["param_groups"]})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As of any optimizer, but all digits of the state are kept: torch would round it to the weights' type."""

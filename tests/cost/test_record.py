@@ -211,7 +211,7 @@ def test_what_a_run_noted_down_is_what_is_read(tmp_path):
 
 def test_an_answer_of_two_pairs_is_drawn_once_and_read_under_each_side_that_trains(cost):
     """SSO: pairs (a+, a-) and (a0, a+) of two prompts, trained on under q and p+, and under p-; two steps of two."""
-    rows = [dataclasses.replace(row, id=f"p{i // 2}-{i % 2}") for i, row in enumerate(rewarded(pairs()))]
+    rows = [dataclasses.replace(row, id=f"x{i}", prompt_id=f"p{i // 2}") for i, row in enumerate(rewarded(pairs()))]
     objective = dict(_target_="dlma.objective.self_steering.SelfSteering", _work_=WORK[SSO])
     chosen = dict(_target_="dlma.pairs.self_steering.SelfSteeringPairs")
     found = cost(rows, steps=STEPS[:2], pairs=chosen, objective=objective)

@@ -117,6 +117,9 @@ def test_other_pairs_are_refused(tmp_path):
     blind = [dataclasses.replace(pair, positive_under_negative=None) for pair in pairs]
     with pytest.raises(UserError, match=r"objective=self_steering: .* scorer=self_reward"):
         SelfSteering(model, **OPTIONS).fit(blind, Runtime(), tmp_path, lambda row: None)
+    turned = [dataclasses.replace(pair, chosen="negative") if i == 3 else pair for i, pair in enumerate(pairs)]
+    with pytest.raises(UserError, match="labels turn pairs round"):
+        SelfSteering(model, **OPTIONS).fit(turned, Runtime(), tmp_path, lambda row: None)
     wrong = [dataclasses.replace(pair, positive_reference=pair.positive_reference + 1) for pair in pairs]
     with pytest.raises(UserError, match="step-0 check"):
         SelfSteering(model, **OPTIONS).fit(wrong, Runtime(), tmp_path, lambda row: None)

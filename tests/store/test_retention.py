@@ -97,8 +97,9 @@ def test_of_a_cell_that_was_run_anew_the_policy_of_now_counts(end, store, tmp_pa
     assert store.stage("policy", {"n": 0}).pruned and not store.stage("policy", {"n": 1}).pruned
 
 
-def test_a_sweep_that_is_run_anew_keeps_its_best_whatever_its_cells_scored_before(end, store, tmp_path):
-    for n, score, cell in [(0, 2.0, "a"), (1, 1.0, "b"), (2, 1.5, "a"), (3, 0.5, "b")]:
+@pytest.mark.parametrize("earlier", [1.0, 1.9])
+def test_a_sweep_that_is_run_anew_keeps_its_best_whatever_its_cells_scored_before(end, store, tmp_path, earlier):
+    for n, score, cell in [(0, 2.0, "a"), (1, earlier, "b"), (2, 1.5, "a"), (3, 0.5, "b")]:
         end(n, score, tmp_path / "sweep", cell)
     assert [bool(store.stage("policy", {"n": n}).pruned) for n in range(4)] == [True, True, False, True]
 

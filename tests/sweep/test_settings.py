@@ -201,11 +201,12 @@ def test_the_baseline_is_found_by_label_or_method_and_said_when_not(tmp_path):
 @pytest.mark.parametrize("left", [(0.1,), (0.1, 1.0)])
 def test_a_setting_whose_own_baseline_failed_is_held_against_none_of_the_others(tmp_path, left):
     """-m method=dlma,rlcd recipe.beta=0.1,0.3,1.0 sweep.baseline=rlcd, of which runs of rlcd failed."""
-    cells = [
-        plant(tmp_path / f"{method}{beta}", method=method, overrides={"recipe.beta": beta}, tag=f"{method}{beta}")
-        for method, betas in (("dlma", (0.1, 0.3, 1.0)), ("rlcd", left))
-        for beta in betas
-    ]
+    cells = []
+    for method in ("dlma", "rlcd"):
+        for beta in (0.1, 0.3, 1.0):
+            status = {"status": "failed", "reason": "no space"} if method == "rlcd" and beta not in left else {}
+            name, told = f"{method}{beta}", {"recipe.beta": beta}
+            cells.append(plant(tmp_path / name, method=method, overrides=told, tag=name, status=status))
     rows = rows_of(*cells)
     found = {row.label: sweep_settings.baseline_of(row, rows, "rlcd") for row in rows if row.method == "dlma"}
     held = {label: other and dict(other.overrides) for label, other in found.items()}
@@ -214,9 +215,10 @@ def test_a_setting_whose_own_baseline_failed_is_held_against_none_of_the_others(
     }
 
 
-def test_one_setting_is_the_baseline_of_all_where_none_has_an_own_one(tmp_path):
+@pytest.mark.parametrize("beta", [0.1, 2.0])
+def test_a_baseline_of_one_setting_is_that_of_all_where_none_failed(tmp_path, beta):
     cells = [plant(tmp_path / f"{beta}", overrides={"recipe.beta": beta}, tag=f"{beta}") for beta in (0.1, 0.3)]
-    rows = rows_of(*cells, plant(tmp_path / "r", method="rlcd", overrides={"recipe.beta": 2.0}, tag="r"))
+    rows = rows_of(*cells, plant(tmp_path / "r", method="rlcd", overrides={"recipe.beta": beta}, tag="r"))
     held = [sweep_settings.baseline_of(row, rows, "rlcd") for row in rows if row.method == "dlma"]
     assert [other.method for other in held] == ["rlcd", "rlcd"]
 

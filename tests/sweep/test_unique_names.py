@@ -93,7 +93,9 @@ def test_two_metrics_of_one_run_with_the_same_column_are_two_rows():
     assert by_own_names({"small": alone}) == [alone]
 
 
-@pytest.mark.parametrize(("drawn", "names"), [([0, 1, 2], {"llm"}), ([5, 5, 6], 2)])
+@pytest.mark.parametrize(
+    ("drawn", "names"), [([0, 1, 2], {"llm"}), ([0, 0, 0], {"llm"}), ([7, 7, 7], {"llm"}), ([5, 5, 6], 2)]
+)
 def test_a_judge_that_draws_by_the_runs_seed_is_one_judge_and_one_with_a_seed_apart_is_another(tmp_path, drawn, names):
     folders = [run(tmp_path / str(seed), seed) for seed in (0, 1, 2)]
     for folder, seed in zip(folders, drawn, strict=True):

@@ -29,7 +29,7 @@ def test_steps_below_half_a_unit_of_a_weight_add_up(name):
 def test_a_resumed_optimizer_of_rounded_weights_keeps_every_digit():
     def begin(values):
         weight = torch.nn.Parameter(values.clone())
-        return weight, dataclasses.replace(OPTIM, lr=1e-4).build([{"params": [weight]}], fused=False)
+        return weight, dataclasses.replace(OPTIM, lr=2e-3).build([{"params": [weight]}], fused=False)
 
     def go(weight, optimizer, steps):
         for step in steps:
@@ -47,3 +47,4 @@ def test_a_resumed_optimizer_of_rounded_weights_keeps_every_digit():
     go(rest, resumed, range(5, 10))
     copies = [next(iter(each.state.values()))["copy"] for each in (resumed,)]
     assert torch.equal(rest, whole) and copies[0].dtype == torch.float32
+    assert (whole != half).any() and (copies[0] != whole.float()).all()
