@@ -114,11 +114,6 @@ class InstructionTuning(TrainingRule):
         account.dropped |= {"held out": account.kept - used.read, **used.dropped}
         account.kept = used.kept
         account.trimmed |= used.trimmed
-        if not examples:
-            why = "; ".join(f"{count:,} {reason}" for reason, count in account.dropped.items())
-            raise UserError(
-                f"sft.data: none of {account.read:,} rows is left to train on ({why}): sft.data.path, sft.max_tokens"
-            )
         self.train_on(self.items(examples), runtime, folder, listen)
         return account
 

@@ -180,4 +180,4 @@ def test_an_unknown_schedule_gives_one_line(run, capsys):
 
 def test_instructions_of_which_none_can_be_used_are_one_line(run, capsys):
     run("sft.max_tokens=2", "sft.data.max_dropped=1", code=2, name="none")
-    assert "sft.data: none of" in capsys.readouterr().err
+    assert "sft.data: no usable row among" in capsys.readouterr().err

@@ -227,8 +227,8 @@ class RunPlan:
         """The widest micro-batch of training, as the config has it."""
         from dlma.cost.memory import largest_pass
 
-        under = work_of(self.cfg.objective).get("under", [["plain"]])
-        sides = [side for own in under for side in own]
+        known = work_of(self.cfg.objective)
+        sides = [side for own in known.get("under", [["plain"]]) for side in own]
         contexts = sum(self.sizes.contexts[side].most for side in sides)
         answers = len(sides) * self._answers * self.sizes.answer.most
         return largest_pass(self.cfg.objective.token_budget, contexts + answers, answers, self.pairs)

@@ -76,8 +76,9 @@ def _labels(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes:
 
 def trained_per_prompt(cfg: DictConfig) -> int:
     """Rows of training to a prompt: its pairs, those that the labels make of them, or one of all that go together."""
-    pairs = work_of(cfg.labels).get("pairs", work_of(cfg.pairs).get("per_prompt", 1))
-    return int(pairs) // len(work_of(cfg.objective).get("under", [None]))
+    made, labelled, trained_on = (work_of(node) for node in (cfg.pairs, cfg.labels, cfg.objective))
+    pairs = labelled.get("pairs", made.get("per_prompt", 1))
+    return int(pairs) // len(trained_on.get("under", [None]))
 
 
 def _training(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: Sizes) -> Workload:
