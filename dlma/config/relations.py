@@ -83,8 +83,6 @@ def _rounds(tree: dict) -> Iterator[Finding]:
         yield "iteration.scorer", "objective=self_steering wants log-probs of the round's own model: current"
     if rounds > 1 and tree["intermediate"]:
         yield "intermediate", f"{tree['intermediate']} follows one training, from the base on: iterations=1"
-    if tree["intermediate"] and (tree["objective"].get("_work_") or {}).get("kind") in ("none", "steer"):
-        yield "intermediate", f"{tree['intermediate']} follows a training, and this method has no steps: intermediate=0"
 
 
 def _consistency(tree: dict) -> Iterator[Finding]:

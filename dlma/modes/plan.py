@@ -59,6 +59,8 @@ def show(
     cells = [DryRunContext(cfg, prompts=prompts, held_out=held_out) for cfg in cfgs]
     shapes: dict = {}
     outlooks = [RunPlan(cell, assumed, cast("dict[str, dict]", devices), device, memory_gb, shapes) for cell in cells]
+    for outlook in outlooks:
+        outlook.require_room()
     console = Console(width=None if sys.stdout.isatty() else 120)
     _print_head(console, outlooks)
     stages = by_name(outlooks)

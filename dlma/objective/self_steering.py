@@ -23,7 +23,7 @@ from dlma.functional.preference import sigmoid_loss
 from dlma.model import trees
 from dlma.model.engine import TOLERANCE, Engine, say_once
 from dlma.model.language import LanguageModel
-from dlma.ranges import Count, Few, NotNegative, Positive, Seed, Share
+from dlma.ranges import Count, Few, NotNegative, Positive, PositiveShare, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
 from dlma.training.rule import Recorded, Step, Supplies, TrainingRule
@@ -65,7 +65,7 @@ class SelfSteering(TrainingRule):
         *,
         beta: Positive,
         weight: NotNegative,
-        alpha: Share,
+        alpha: PositiveShare,
         optim: Component,
         epochs: Few,
         batch_pairs: Count,

@@ -73,7 +73,6 @@ class RunPlan:
         self.cell, self.cfg, self.assumed = cell, cell.cfg, assumed
         self.stages = planned_stages(cell)
         self.sizes: Sizes = cell.sizes(self.stages, assumed.answer_tokens)
-        self._require_room()
         self._devices, self._chosen, self._memory = devices, chosen, memory
         self._shapes = shapes
 
@@ -118,7 +117,7 @@ class RunPlan:
         """The devices, and the wires between them."""
         return Cluster(self.assumed.nodes, self.cfg.trainer.devices, self.device.link, self.assumed.network * 1e9)
 
-    def _require_room(self) -> None:
+    def require_room(self) -> None:
         """Raise UserError where a run would find that its longest rows outrun the model's context."""
         from dlma.model.language import context_of
 

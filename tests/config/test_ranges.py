@@ -67,7 +67,7 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE - {"sign"} | {
         "shots",
         "sizes",
         "reserve",
-        *("older_than_days", "mu", "cutoff", "length_penalty"),
+        *("older_than_days", "mu", "cutoff", "length_penalty", "weight"),
     ),
     *("validation_share", "max_dropped", "first_wait", "backoff_seconds", "cost_in", "cost_out"),
     *("spread", "mood", "judge", "help_obedience"),  # the dials of a lab base

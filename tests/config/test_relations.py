@@ -183,12 +183,6 @@ FOUND = [
         "margin: objective=dpo",
         {"objective.loss": {"_target_": "dlma.objective.losses.Sigmoid"}},
     ),
-    (
-        ["method=steering"],
-        {"intermediate": 2},
-        "intermediate: 2 follows a training, and this method has no steps: intermediate=0",
-        {"intermediate": 0},
-    ),
     ([], {"store.root": " "}, "store.root: is empty; name a folder: store.root=...", {"store.root": "s"}),
     (
         ["model=hf", "model.path=m"],
