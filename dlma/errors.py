@@ -36,3 +36,11 @@ class Stopped(BaseException):
         super().__init__(number)
         self.number = number
         self.code = 128 + number
+
+
+def no_room(longest: int, new: int, context: int, name: str) -> UserError:
+    """What is said of a prompt and an answer, in tokens, that outrun a model's context."""
+    return UserError(
+        f"recipe.max_prompt_tokens + recipe.max_new_tokens: {longest} + {new} tokens do not fit the {context} of "
+        f"{name}: lower one of them"
+    )

@@ -29,6 +29,7 @@ from dlma.store import shards
 from dlma.store.owned import ROWS
 from dlma.trainer import collectives
 from dlma.trainer.runtime import Runtime, Shard
+from dlma.training.planned import passes
 from dlma.training.preference_pair import both_answers, chosen_first, margin
 from dlma.training.rule import Recorded, Step, TrainingRule
 
@@ -127,12 +128,7 @@ class BradleyTerry(TrainingRule):
         ]
 
     def micros(self, rows: list[_Item]) -> list[_Micro]:
-        lengths = [max(len(tree) for tree in item.planned) for item in rows]
-        batches = self.engine.batches(lengths, len(rows[0].planned))
-        return [self._micro([rows[i] for i in batch]) for batch in batches]
-
-    def _micro(self, items: list[_Item]) -> _Micro:
-        return _Micro(self.engine.collate([tree for item in items for tree in item.planned]), items)
+        return [_Micro(*one) for one in passes(self.engine, rows)]
 
     def loss(self, micro: _Micro) -> tuple[torch.Tensor, Recorded]:
         chosen, rejected = self.reward.rewards(micro.planned, micro.rows).view(-1, 2).unbind(1)

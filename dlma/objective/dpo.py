@@ -24,6 +24,7 @@ from dlma.objective.margin_dpo import MarginDPO, PairColumns
 from dlma.ranges import Count, Few, NotNegative, Number, Positive, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
+from dlma.training.planned import passes
 from dlma.training.preference_pair import chosen_first
 from dlma.training.rule import Recorded, Step, Supplies, TrainingRule
 
@@ -129,12 +130,7 @@ class DPO(TrainingRule):
         ]
 
     def micros(self, rows: list[_Item]) -> list[_Micro]:
-        lengths = [max(len(t) for t in item.planned) for item in rows]
-        batches = self.engine.batches(lengths, len(rows[0].planned))
-        return [self._micro([rows[i] for i in batch]) for batch in batches]
-
-    def _micro(self, items: list[_Item]) -> _Micro:
-        return _Micro(self.engine.collate([t for item in items for t in item.planned]), items)
+        return [_Micro(*one) for one in passes(self.engine, rows)]
 
     def loss(self, micro: _Micro) -> tuple[torch.Tensor, Recorded]:
         policy = self._policy(micro)

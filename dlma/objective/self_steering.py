@@ -26,6 +26,7 @@ from dlma.model.language import LanguageModel
 from dlma.ranges import Count, Few, NotNegative, Positive, PositiveShare, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
+from dlma.training.planned import passes, require_reference
 from dlma.training.rule import Recorded, Step, Supplies, TrainingRule
 
 _ANSWERS = 6  # of a prompt: chosen and rejected under q, under p+ and under p-
@@ -113,12 +114,7 @@ class SelfSteering(TrainingRule):
         ]
 
     def micros(self, rows: list[_Item]) -> list[_Micro]:
-        lengths = [max(len(tree) for tree in item.planned) for item in rows]
-        batches = self.engine.batches(lengths, len(rows[0].planned))
-        return [self._micro([rows[i] for i in batch]) for batch in batches]
-
-    def _micro(self, items: list[_Item]) -> _Micro:
-        return _Micro(self.engine.collate([tree for item in items for tree in item.planned]), items)
+        return [_Micro(*one) for one in passes(self.engine, rows)]
 
     def loss(self, micro: _Micro) -> tuple[Tensor, Recorded]:
         policy = self._policy(micro)
@@ -150,12 +146,7 @@ class SelfSteering(TrainingRule):
         firsts = [self.losses(micro.reference, micro.reference, micro.tokens)[0] for micro in step.micros]
         wanted, allowed = torch.cat(firsts).mean().item(), TOLERANCE[self.model.dtype]
         drift = max(self._drift(micro) for micro in step.passes)
-        if drift > allowed or abs(loss - wanted) > allowed * 100:
-            raise UserError(
-                f"step-0 check: policy and stored reference differ by {drift:.1e} nats per token (allowed "
-                f"{allowed:.0e}), the first loss is {loss:.5f} and its closed form {wanted:.5f}: the pairs were "
-                "scored by another model, dtype or template"
-            )
+        require_reference(drift=drift, loss=loss, wanted=wanted, allowed=allowed)
 
     @torch.no_grad()
     def _drift(self, micro: _Micro) -> float:

@@ -21,6 +21,7 @@ from dlma.model.language import LanguageModel
 from dlma.ranges import Count, Few, Positive, Seed
 from dlma.records import ScoredPair
 from dlma.trainer.runtime import Runtime
+from dlma.training.planned import require_reference
 from dlma.training.rule import Recorded, Step, TrainingRule
 
 
@@ -105,12 +106,7 @@ class SFT(TrainingRule):
         allowed = TOLERANCE[self.model.dtype]
         wanted = -sum(micro.scale * micro.reference.sum().item() for micro in step.micros) / step.rows
         drift = max(self._drift(micro) for micro in step.passes)
-        if drift > allowed or abs(loss - wanted) > allowed * 100:
-            raise UserError(
-                f"step-0 check: policy and stored reference differ by {drift:.1e} nats per token (allowed "
-                f"{allowed:.0e}), the first loss is {loss:.5f} and its closed form {wanted:.5f}: the pairs were "
-                "scored by another model, dtype or template"
-            )
+        require_reference(drift=drift, loss=loss, wanted=wanted, allowed=allowed)
 
     @torch.no_grad()
     def _drift(self, micro: _Micro) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dlma.cost.flops import Device, ModelSize, Workload, work_of
 from dlma.cost.wire import Cluster, Exchanged
-from dlma.errors import UserError
+from dlma.errors import no_room
 from dlma.plan import loads, volume
 from dlma.plan.device import named, this_machine
 from dlma.plan.dry_run import HERE, DryRunContext, Sizes, planned_stages
@@ -126,10 +126,7 @@ class RunPlan:
         read = [side.most for side in self.sizes.contexts.values() if side.most < limit]  # others may be shorter
         longest = max(read, default=1)
         if context is not None and longest + answer > context:
-            raise UserError(
-                f"recipe.max_prompt_tokens + recipe.max_new_tokens: {longest} + {answer} tokens do not fit the "
-                f"{context} of {self.cell.spec.name}: lower one of them"
-            )
+            raise no_room(longest, answer, context, self.cell.spec.name)
 
     @property
     def processes(self) -> int:

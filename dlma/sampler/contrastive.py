@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlma.errors import UserError
+from dlma.errors import no_room
 from dlma.functional.noise import draw, uniform
 from dlma.model.alone import GrowingRow, Way
 from dlma.model.contrast import Contrast
@@ -48,10 +48,7 @@ class ContrastiveSampler:
         longest = max(len(context) for contexts in sides for context in contexts)
         room = longest + self.sampler.max_new_tokens
         if room > model.context:
-            raise UserError(
-                f"recipe.max_prompt_tokens + recipe.max_new_tokens: {longest} + {self.sampler.max_new_tokens} tokens "
-                f"do not fit the {model.context} of {model.name}: lower one of them"
-            )
+            raise no_room(longest, self.sampler.max_new_tokens, model.context, model.name)
         way, found = way_of_decoding(model, room), []
         size = TILE if way in get_args(Style) else 1
         work().foresee(2 * len(requests) * room)

@@ -19,7 +19,7 @@ from typing import cast, get_args
 import numpy as np
 import torch
 
-from dlma.errors import UserError, few
+from dlma.errors import UserError, few, no_room
 from dlma.functional.noise import draw, uniform
 from dlma.model.alone import GrowingRow, Way
 from dlma.model.drawn import in_reach_of_float64
@@ -92,10 +92,7 @@ class LocalSampler:
             return []
         if max(map(self._room, requests)) > model.context:
             longest = max(len(r.context_ids) for r in requests)
-            raise UserError(
-                f"recipe.max_prompt_tokens + recipe.max_new_tokens: {longest} + {self.max_new_tokens} tokens "
-                f"do not fit the {model.context} of {model.name}: lower one of them"
-            )
+            raise no_room(longest, self.max_new_tokens, model.context, model.name)
         work().foresee(sum(map(self._room, requests)))
         done: dict[int, Sampled] = {}
         for way, members in self._by_way(model, requests).items():
