@@ -21,6 +21,7 @@ from dlma.data.text import (
     is_blank,
     prompt_id,
     require_text_only,
+    unwritten,
     verbatim,
 )
 from dlma.errors import UserError
@@ -99,6 +100,7 @@ class _Side:
 def _parted(value: object, name: str) -> _Side:
     if value is None:
         return _Side([], None)
+    value = unwritten(value, name)
     if isinstance(value, str) and not value.startswith("\n\nHuman:"):
         turns = [Turn("assistant", verbatim(value, name))]
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dlma.data.text import unwritten
 from dlma.errors import UserError
 
 _ROLES = {"human": "user", "gpt": "assistant"}  # any other is its own name, which the reader of turns knows or refuses
@@ -22,8 +23,8 @@ def in_our_columns(row: Mapping[str, Any], prompt_column: str = "prompt") -> Map
     if prompt_column in row:
         return row
     if "conversations" in row:
-        answers = {name: _turns(row[name]) for name in ("chosen", "rejected") if name in row}
-        return {**row, prompt_column: _turns(row["conversations"]), **answers}
+        answers = {name: _turns(row[name], name) for name in ("chosen", "rejected") if name in row}
+        return {**row, prompt_column: _turns(row["conversations"], "conversations"), **answers}
     if all(name in row for name in _OPENAI):
         return {**row, **_of_openai(row, prompt_column)}
     if row.keys() >= _ALPACA:
@@ -52,8 +53,9 @@ def _of_alpaca(row: Mapping[str, Any]) -> Any:
     return [*before, {"role": "user", "content": asked}] if before else asked
 
 
-def _turns(value: Any) -> Any:
+def _turns(value: Any, name: str) -> Any:
     """Turns of {from, value} as {role, content}; what is none of them as it is."""
+    value = unwritten(value, name)
     if isinstance(value, Mapping):
         return _turn(value)
     return [_turn(turn) if isinstance(turn, Mapping) else turn for turn in value] if isinstance(value, list) else value

@@ -28,6 +28,7 @@ _PART = 1 << 20  # bytes that are hashed at once
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")
 _BESIDE_A_TURN = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+_WRITTEN_CHAT = re.compile(r"""\s*\[\s*\{\s*(["'])(role|content|from|value)\1\s*:""")
 _MARKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
@@ -143,6 +144,8 @@ def rows_of(file: Path) -> Iterator[tuple[str, dict]]:
         if not (line := next(lines, b"")):
             raise UserError(f"{file}: the file is empty")
         begun.append(line)
+    if begun[-1].strip() == b"{":
+        raise UserError(f"{file}: an object over several lines; write each on one line, or all of them as one list")
     if begun[-1].lstrip()[:1] == b"[":
         items: Iterator = iter(enumerate(_loads(str(file), b"".join([*begun, *lines])), start=1))
     else:
@@ -246,10 +249,26 @@ def conversation_turns(value: object, name: str) -> list[Turn]:
     return hh_turns(clean(value, name)) if isinstance(value, str) else chat_turns(value, name)
 
 
+def unwritten(value: object, name: str) -> object:
+    """The turns of a chat that a cell holds as JSON text; anything else as it is.
+
+    Raises UserError where a text begins as a chat does but is no JSON, such as one that Python printed.
+    """
+    if not isinstance(value, str) or not _WRITTEN_CHAT.match(value):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise UserError(
+            f"{name} holds a chat as text that is no JSON; write it by json.dumps, or the rows as JSON lines"
+        ) from None
+
+
 def conversation(value: object, name: str) -> list[Turn]:
     """The turns of a prompt: plain text, alone or in a list, is one user turn; Anthropic text and chats are read so."""
     if value is None:
         raise BadRow("empty prompt")
+    value = unwritten(value, name)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
         value = value[0]
     if isinstance(value, str) and not value.startswith("\n\nHuman:"):

@@ -8,10 +8,12 @@ from typing import Any
 import yaml
 from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
 
+from dlma.errors import UserError
 from dlma.modes.preferences import TRL
 from dlma.records import Account
 from dlma.report.markdown import code, fenced, plain, table
 from dlma.runs.finished import FinishedRun
+from dlma.store.owned import MANIFEST
 
 WARNING = (
     "> **Warning.** This data set holds answers that a model was asked to write under a *negative* prompt (see\n"
@@ -173,7 +175,12 @@ def _number(text: str) -> str:
     return f"{float(text):.4g}" if text else "–"
 
 
+_TOLD = {"key", "version", "ended", "git", "libraries"}  # of each stage in manifest.json
+
+
 def _origin(run: FinishedRun) -> list[str]:
+    if not run.manifest or not all(stage.keys() >= _TOLD for stage in run.manifest.values()):
+        raise UserError(f"{run.folder / MANIFEST}: does not say where each stage came from; run its command again")
     rows = [
         (plain(name), code(stage["key"]), str(stage["version"]), stage["ended"]) for name, stage in run.manifest.items()
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from dlma.errors import UserError
 from dlma.metrics.contests import Contest
 from dlma.metrics.summary import Row, arms_of, arrow, main_arm, rows_from, summary_over_seeds
 from dlma.records import Account, EvalRow
@@ -154,7 +155,7 @@ def read_eval_rows(cell: dict) -> list[EvalRow]:
         return []
     try:
         return RunFolder(Path(folder)).answers()
-    except (OSError, KeyError, ValueError):
+    except UserError:
         return []
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dlma import csv_text, files, records
 from dlma.config.recorded import Recorded
@@ -15,6 +19,8 @@ from dlma.store.owned import MANIFEST, TRAIN
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 RECORD, STATUS = "files.json", "status.json"
 START, MULTIRUN = ".started.json", "multirun.yaml"  # in a sweep's folder while it runs; the second is Hydra's
@@ -42,6 +48,7 @@ NAMES = (  # what modes write into a run folder
     *(TRAJECTORY_ANSWERS, VERSUS_VERDICTS, AGREEMENT),
     *(WORKBENCH_PAGE, SERVER_LOG, MULTIRUN, *TREES),
 )
+_ABOUT = ("method", "base", "seed")  # columns of metrics.csv
 FINISHED = (CONFIG, MANIFEST, METRICS, PROMPTS, ANSWERS)  # what every finished run has
 
 
@@ -119,8 +126,14 @@ class RunFolder:
         return found
 
     def manifest(self) -> dict:
-        """Where each stage came from, by its name."""
-        return files.read_json(self.sound(MANIFEST))
+        """Where each stage came from, by its name; nothing where no file says. Raises UserError where that is damaged."""
+        if not (self.path / MANIFEST).is_file():
+            return {}
+        with self._read(MANIFEST) as path:
+            found = json.loads(path.read_bytes())
+            if not (isinstance(found, dict) and all(isinstance(stage, dict) for stage in found.values())):
+                raise ValueError("it holds no stages")
+            return found
 
     @cached_property
     def recorded(self) -> Recorded:
@@ -128,45 +141,61 @@ class RunFolder:
         return Recorded(self.sound(CONFIG))
 
     def metrics(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv."""
-        with self.sound(METRICS).open(encoding="utf-8", newline="") as rows:
-            return csv_text.read(rows)
+        """The rows of metrics.csv. Raises UserError where it is missing or none."""
+        with self._read(METRICS) as path, path.open(encoding="utf-8", newline="") as rows:
+            found = csv_text.read(rows)
+            if not all(row.keys() >= {*_ABOUT} and None not in row.values() for row in found):
+                raise ValueError("a row lacks columns")
+            return found
 
     def about(self) -> dict[str, str]:
-        """Method, base and seed, as every row of metrics.csv has them. Raises ValueError where there is no row."""
+        """Method, base and seed, as every row of metrics.csv has them. Raises UserError where there is no row."""
         if not (rows := self.metrics()):
-            raise ValueError(f"{METRICS}: no rows")
+            raise UserError(f"{self.path / METRICS}: no rows; {_AGAIN}")
         return rows[0]
 
     def prompts(self) -> list[Prompt]:
-        """The prompts that were read."""
-        return records.from_table(Prompt, self.table(PROMPTS))
+        """The prompts that were read. Raises UserError where there are none to be read."""
+        return self._records(Prompt, PROMPTS)
 
     def scored(self) -> list[ScoredPair]:
-        """The scored pairs."""
-        return records.from_table(ScoredPair, self.table(SCORED))
+        """The scored pairs. Raises UserError where there are none to be read."""
+        return self._records(ScoredPair, SCORED)
 
     def answers(self, name: str = ANSWERS) -> list[EvalRow]:
-        """The answers of all arms; a column that an older run lacks has its default. Raises OSError, ValueError."""
+        """The answers of all arms; a column that an older run lacks has its default. Raises UserError."""
         known = {field.name for field in fields(EvalRow)}
-        try:
+        with self._read(name):
             return [EvalRow(**{k: v for k, v in row.items() if k in known}) for row in self.table(name).to_pylist()]
-        except TypeError as reason:
-            raise ValueError(f"{name}: {reason}") from reason
 
     def rows(self, name: str) -> list[dict]:
-        """The rows of a Parquet file that not every run has; none where it is not there. Raises ValueError."""
+        """The rows of a Parquet file that not every run has; none where it is not there. Raises UserError."""
         return self.table(name).to_pylist() if (self.path / name).is_file() else []
 
     def table(self, name: str) -> pa.Table:
-        """A Parquet file. Raises FileNotFoundError where it is not there, ValueError where it is none."""
+        """A Parquet file. Raises UserError where it is not there, or is none."""
         import pyarrow as pa
 
         from dlma.store.shards import read_table
 
+        with self._read(name) as path:
+            try:
+                return read_table(path)
+            except pa.ArrowException as reason:
+                raise ValueError(reason) from reason
+
+    def _records(self, kind: type[T], name: str) -> list[T]:
+        with self._read(name):
+            return records.from_table(kind, self.table(name))
+
+    @contextmanager
+    def _read(self, name: str) -> Iterator[Path]:
+        """The path of a sound file, to be read inside; what goes wrong there is told of the file."""
         if not (self.path / name).is_file():
-            raise FileNotFoundError(f"{name} is missing")
+            raise UserError(f"{self.path / name}: is missing; {_AGAIN}")
+        path = self.sound(name)
         try:
-            return read_table(self.sound(name))
-        except pa.ArrowException as reason:
-            raise ValueError(f"{name}: {reason}") from reason
+            yield path
+        except (OSError, ValueError, LookupError, TypeError, csv.Error) as reason:
+            said = (str(reason).splitlines() or [type(reason).__name__])[0]
+            raise UserError(f"{path}: cannot be read: {said}; {_AGAIN}") from reason

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dlma.csv_text import table
 from dlma.data.corpus import Corpus
 from dlma.data.jsonl import CUT_ANSWER, Columns
 from dlma.data.text import files_of, fingerprint, rows_of
@@ -180,9 +181,36 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path, row, reason):
         read(path, on_bad_row="error")
 
 
+@pytest.mark.parametrize("written", [json.dumps, lambda turns: json.dumps(turns, indent=1), None])
+def test_a_chat_that_a_cell_of_a_table_holds_as_text_is_the_chat(tmp_path, written):
+    turns, answers = chat("one", "two", "three"), [chat("", "yes")[1:], chat("", "no")[1:]]
+    cells = [written(one) if written else one for one in (turns, *answers)]
+    path = tmp_path / "rows.csv"
+    names = ("prompt", "chosen", "rejected")
+    texts = [one if isinstance(one, str) else json.dumps(one) for one in cells]
+    path.write_bytes(table(names, [texts, ("another", "a", "b")]))
+    for file in (path, write(tmp_path, [dict(zip(names, cells, strict=True)), {"prompt": "another"}])):
+        (prompt, _), _ = read(file)
+        assert [(turn.role, turn.content) for turn in prompt.turns] == [
+            ("user", "one"),
+            ("assistant", "two"),
+            ("user", "three"),
+        ]
+        assert (prompt.chosen, prompt.rejected) == ("yes", "no")
+
+
+@pytest.mark.parametrize("text", ["[a list]", '[{"key": 1}]', '["role"]', 'What does [{"role": "user"}] mean?'])
+def test_other_text_in_brackets_is_text(tmp_path, text):
+    assert only(tmp_path, {"prompt": text})[0].turns == [Turn("user", text)]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
+        ({"prompt": str(chat("q"))}, "prompt holds a chat as text that is no JSON"),
+        ({"messages": str(chat("q"))}, "messages holds a chat as text that is no JSON"),
+        ({"prompt": "q", "chosen": str(chat("a")), "rejected": "no"}, "chosen holds a chat as text that is no JSON"),
+        ({"conversations": str([{"from": "human", "value": "q"}])}, "conversations holds a chat as text"),
         ({"question": "q"}, "no column 'prompt'; the row has question"),
         ({"prompt": 3}, "prompt is neither text nor a list of turns"),
         ({"prompt": ["q", "r"]}, "prompt is neither text nor a list of turns"),
@@ -242,6 +270,7 @@ def test_the_fingerprint_follows_the_content_and_not_the_name(tmp_path):
         ("x.jsonl", b" \n\n", ": the file is empty"),
         ("x.jsonl", b'{"prompt": "a"}\n\n{"prompt": ', ", row 3: not JSON"),
         ("x.jsonl", '{"prompt": "a"}\n{"prompt": "naïve"}\n'.encode("latin-1"), ", row 2: not UTF-8"),
+        ("x.json", b'{\n"prompt": "a"\n}\n', ": an object over several lines; write each on one line"),
         ("x.json", b'[\n{"prompt": "a"},\n{"prompt" "b"}]', ", line 3: not JSON"),
         ("x.json", '[\n{"prompt": "naïve"}]'.encode("latin-1"), ", line 2: not UTF-8"),
         (

@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from planted_runs import plant
 from store_kit import spoil
@@ -71,6 +73,32 @@ def test_a_folder_without_a_list_is_read_as_it_stands(folder):
     (folder / "status.json").write_text(json.dumps({"status": "done"}))
     run = RunFolder(folder)
     assert run.status() == {"status": "done"} and run.sound("policy").is_dir() and run.recorded.values["seed"] == 0
+
+
+FOREIGN = {
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "of another form": lambda path: _others(path),
+    "of other bytes": lambda path: path.write_bytes(b"\xff\xfe\x00\x01"),
+}
+
+
+def _others(path):
+    if path.suffix == ".parquet":
+        return pq.write_table(pa.table({"a": [1]}), path)
+    return path.write_text('{"a": 1}' if path.suffix == ".json" else "a,b\n1,2\n")
+
+
+@pytest.mark.parametrize("harm", FOREIGN)
+@pytest.mark.parametrize("name", ["manifest.json", "metrics.csv", "answers.parquet", "prompts.parquet"])
+def test_a_damaged_file_that_no_list_holds_is_one_line_too(folder, name, harm):
+    (folder / "files.json").unlink()
+    read = {**READ, "prompts.parquet": RunFolder.prompts, "metrics.csv": RunFolder.about}[name]
+    assert read(RunFolder(folder)) is not None
+    FOREIGN[harm](folder / name)
+    with pytest.raises(UserError) as reason:
+        read(RunFolder(folder))
+    assert str(reason.value).startswith(f"{folder / name}: ") and "\n" not in str(reason.value)
 
 
 def test_what_is_gone_altogether_is_for_the_reader_to_say(folder):
