@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -57,8 +57,9 @@ class Client:
 
     def ask(self, url: str, body: dict | None = None) -> dict:
         """The answer to a POST of `body`, or to a GET without one; raises Fault, or UserError for a refusal."""
+        answer = self.text(url, body)
         try:
-            found = json.loads(self.text(url, body))
+            found = json.loads(answer)
         except ValueError:
             raise Fault("an answer that is not whole JSON") from None
         if not isinstance(found, dict):
@@ -69,12 +70,14 @@ class Client:
         """The same, of whatever form the answer is."""
         headers = {"Content-Type": "application/json", **self._authorization()}
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, headers)
         try:
+            request = urllib.request.Request(url, data, headers)
             with _opener(url).open(request, timeout=self.timeout) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
             raise _refused(url, error) from None
+        except (ValueError, InvalidURL) as error:
+            raise UserError(f"{url}: no address of a server ({error})") from None
         except (OSError, HTTPException) as error:
             raise Fault(f"no answer: {url}: {error or type(error).__name__}") from None
 

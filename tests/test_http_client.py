@@ -144,3 +144,11 @@ def test_the_key_is_read_when_it_is_needed(monkeypatch):
         monkeypatch.setenv("SOME_KEY", "open sesame")
         wanting.ask(f"{server.url}/x", {})
     assert [h.get("Authorization") for h in server.headers] == [None, "Bearer open sesame"]
+
+
+@pytest.mark.parametrize(
+    "url", ["server/v1", "http://[server/v1", "http://a..b/v1", "http://h:port/v1", "http://h h/v1"]
+)
+def test_what_is_no_address_is_said_at_once_and_not_tried_again(url):
+    with pytest.raises(UserError, match="no address of a server"):
+        client().ask(url)

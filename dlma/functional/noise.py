@@ -8,6 +8,7 @@ from torch import Tensor
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _BLOCK = 128
+_COLDEST = 1e-30  # logits divided by less are infinite; the likeliest token has all the weight long before
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
@@ -62,7 +63,7 @@ def drawn_logp(
     if temperature == 0:
         certain = torch.ones_like(target, dtype=torch.bool) if keep_target else logits.argmax(-1) == target
         return torch.where(certain, 0.0, -torch.inf).double()
-    scaled = logits / temperature
+    scaled = logits / max(temperature, _COLDEST)
     kept = kept_logits(scaled, top_k=top_k, top_p=top_p)
     if keep_target:
         kept = kept.scatter(-1, place, scaled.gather(-1, place))
@@ -78,6 +79,7 @@ def draw(logits: Tensor, noise: np.ndarray, *, temperature: float, top_k: int, t
     """
     if temperature == 0:
         return logits.argmax(-1)
+    temperature = max(temperature, _COLDEST)
     uniform_ = torch.from_numpy(noise).to(logits.device)
     if 0 < top_k < logits.shape[-1] or top_p < 1.0:
         kept = kept_logits(logits.double() / temperature, top_k=top_k, top_p=top_p)

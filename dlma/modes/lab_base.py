@@ -10,7 +10,7 @@ from dlma.lab import card
 from dlma.lab.bases import BUILT, presets
 from dlma.lab.build import BasePlan, build_base, sized
 from dlma.lab.documents import Dials
-from dlma.ranges import Count, NotNegative, Number, Seed, Share
+from dlma.ranges import Count, NotNegative, Number, Seed, Share, TwoOrMore
 
 OPTIONAL = {"start": None, "architecture": "llama", "help_obedience": 0.0}  # what a base of one's own need not say
 
@@ -32,7 +32,7 @@ def run(
     tokens: Count | None,
     start: str | None,
     architecture: str | None,
-    prompts: Count = 1000,
+    prompts: TwoOrMore = 1000,
 ) -> None:
     """Any dial that is not null stands in place of the family's."""
     given = {

@@ -126,7 +126,7 @@ class RunFolder:
         return found
 
     def manifest(self) -> dict:
-        """Where each stage came from, by its name; nothing where no file says. Raises UserError where that is damaged."""
+        """Where each stage came from, by its name; nothing where no file says. Raises UserError for a damaged one."""
         if not (self.path / MANIFEST).is_file():
             return {}
         with self._read(MANIFEST) as path:

@@ -142,3 +142,13 @@ def test_of_equal_tokens_the_first_ones_are_kept_until_their_mass_is_reached():
 def test_at_the_upper_end_of_the_noise_the_last_token_that_has_a_weight_is_taken():
     weights = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]], dtype=torch.float64)
     assert _inverse(weights, torch.ones(2, dtype=torch.float64)).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 0, "top_p": 1.0}, {"top_k": 2, "top_p": 0.9}])
+@pytest.mark.parametrize("temperature", [1e-4, 1e-38, 5e-324])
+def test_however_cold_the_likeliest_token_is_drawn_and_certain(temperature, cut):
+    logits, noise = torch.tensor([[-40.0, 55.0, 54.0, 3.0]]).repeat(3, 100), np.array([0.0, 0.5, 1 - 2**-53])
+    logits[:, 201] = 60.0
+    assert draw(logits, noise, temperature=temperature, **cut).tolist() == [201] * 3
+    said = drawn_logp(logits[:2], torch.tensor([201, 202]), temperature=temperature, **cut)
+    assert said[0] == 0 and (said[1] == -torch.inf or said[1] < -9000)
