@@ -93,6 +93,8 @@ def _main(argv: list[str]) -> int:
         print(_help(args, folder))
         return 0
     if args.cfg or args.info or args.hydra_help or args.shell_completion:
+        if args.multirun and not args.shell_completion:
+            raise UserError("--multirun: what is only shown is one run's; leave it out, or see each cell by mode=plan")
         if not args.shell_completion:
             _refuse_foreign(args, folder)
         return _hydra_itself(argv, args, folder)

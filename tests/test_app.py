@@ -60,6 +60,9 @@ def test_hydras_own_questions_are_answered(run_main):
     ran = run_main("--cfg", "job", "recipe.beta=0.125")
     assert ran.code == 0
     assert OmegaConf.create(ran.out).recipe.beta == 0.125
+    for asked in (["--cfg", "job"], ["--info", "config"]):
+        ran = run_main("--multirun", *asked, "method=dlma,rlcd")
+        assert ran.code == 2 and "error: --multirun: what is only shown is one run's" in ran.err
 
 
 # --- run folders

@@ -58,7 +58,7 @@ class Source:
         """(where, row) for each row that `only` leaves, in order; raises UserError where it leaves none."""
         found = False
         for where, row in self._rows():
-            if all(str(_value(where, row, name)) == str(value) for name, value in self.only.items()):
+            if all(_is(_value(where, row, name), value) for name, value in self.only.items()):
                 found = True
                 yield where, row
         if self.only and not found:
@@ -122,6 +122,12 @@ def _value(where: str, row: Mapping, name: str) -> object:
         return text.column(row, name)
     except UserError as error:
         raise UserError(f"{where}: {error} (data.only)") from None
+
+
+def _is(found: object, wanted: object) -> bool:
+    """Whether a value is the one that is wanted; a table of text has its own spelling of true and false."""
+    told, asked = str(found), str(wanted)
+    return told.casefold() == asked.casefold() if isinstance(wanted, bool) else told == asked
 
 
 def is_on_hub(path: str) -> bool:

@@ -73,6 +73,8 @@ def run(
     scorers: further scorers by name; labeller: which of them labels the reward model's pairs, and is no signal itself
     """
     _check(cfg, split, truth, scorers, labeller)
+    if list(sizes) != sorted(set(sizes)):
+        raise UserError(f"mode.sizes={list(sizes)}: bounds rise, such as [0.25,0.5]")
     cell = RunContext(cfg, run_folder())
     signals = {name: node for name, node in scorers.items() if name != labeller}
     asked = ask(cell, split, signals, None if labeller is None else scorers.get(labeller))
@@ -94,6 +96,8 @@ def _check(cfg: DictConfig, split: str, truth: str | None, scorers: dict, labell
             "data.every_pair=true pairs=human"
         )
     if cfg.reward._target_ is None:
+        if labeller is not None:
+            raise UserError(f"mode.labeller={labeller}: labels the pairs of reward=, and there is none")
         return
     if labeller not in scorers:
         raise UserError(f"mode.labeller={labeller}: reward= needs one of mode.scorers to label its pairs")

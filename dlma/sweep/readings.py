@@ -68,10 +68,11 @@ def results(
         inside = [curve for curve in drawn if curve.base == base]
         places = budgets_of(inside) if levels is None else levels
         for name in dict.fromkeys((metric, *inside[0].axis.beside)):
-            reads = _reads(inside, places, name, own=name == metric)
-            found += [one for read in reads.values() for one in _values(read)]
+            read_at = reads(inside, places, name, own=name == metric)
+            found += [one for read in read_at.values() for one in _values(read)]
             found += [one for curve in inside for one in _missed(curve, name, own=name == metric)]
-            gaps += [(read, other) for read in reads.values() if (other := _other(read, reads, inside, against))]
+            both = [(read, _other(read, read_at, inside, against)) for read in read_at.values()]
+            gaps += [(read, other) for read, other in both if other]
     return (
         found
         + _differences([both for both in gaps if both[0].metric == metric])
@@ -79,7 +80,7 @@ def results(
     )
 
 
-def _reads(inside: Sequence[Curve], places: Sequence[float], metric: str, *, own: bool) -> dict[tuple, Read]:
+def reads(inside: Sequence[Curve], places: Sequence[float], metric: str, *, own: bool) -> dict[tuple, Read]:
     """By curve and place, in the order of the curves; what is not reached is left out."""
     means = {id(curve): _means(curve, metric) for curve in inside}
     fitted = own and inside[0].axis.fitted

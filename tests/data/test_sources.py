@@ -103,6 +103,11 @@ def test_only_rows_with_these_values_are_read_whatever_spells_them(tmp_path):
     for name in ("a.jsonl", "a.csv", "a.parquet"):
         found = rows(tmp_path / name, only={"style": "base", "number": 1})
         assert [row["prompt"] for row in found] == ["1", "7"], name
+    truths = [{"prompt": str(n), "safe": word} for n, word in enumerate(("true", "True", "FALSE", "1"))]
+    (tmp_path / "b.csv").write_bytes(as_csv(truths))
+    (tmp_path / "b.jsonl").write_bytes(as_lines([{**row, "safe": n < 2} for n, row in enumerate(truths)]))
+    for name in ("b.csv", "b.jsonl"):
+        assert [row["prompt"] for row in rows(tmp_path / name, only={"safe": True})] == ["0", "1"], name
     with pytest.raises(UserError, match=r"no row has style=none \(data\.only\)"):
         rows(tmp_path / "a.csv", only={"style": "none"})
     with pytest.raises(UserError, match=r"a\.csv, row 1: no column 'tone'.* \(data\.only\)"):

@@ -136,6 +136,9 @@ def test_on_the_lab_every_signal_is_held_to_the_oracle(tmp_path, monkeypatch, ca
         (["mode.split=all"], "mode.split=test"),
         (["pairs.path=pairs.jsonl"], "data.every_pair=true"),
         (["mode.labeller=nobody"], "one of mode.scorers"),
+        (["reward=none"], "labels the pairs of reward="),
+        (["mode.sizes=[1,0.5]"], "bounds rise"),
+        (["mode.sizes=[1,1]"], "bounds rise"),
     ],
 )
 def test_what_cannot_be_held_to_anything_is_refused(wrong, said, tmp_path, monkeypatch, capsys):
