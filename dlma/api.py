@@ -180,7 +180,7 @@ def align(
     from dlma.config.build import build
 
     folder = _empty_folder(out)
-    if options.reward._target_ is not None or options.objective._work_.kind == "none":
+    if options.reward._target_ is not None or options.objective._work_.kind in ("none", "steer"):
         raise UserError("objective: align() trains on pairs alone: a reward model, or no training, is a run's affair")
     pairs = contrastive_pairs(network, tokenizer, prompts, options)
     kept, account = build(options.labels).apply(pairs)

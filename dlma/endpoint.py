@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from dlma import files, redaction
 from dlma.config.schema import Component
@@ -22,6 +23,7 @@ from dlma.store import manifest as manifests
 from dlma.store.fingerprint import key_of
 
 Chat = Sequence[dict[str, str]]
+_STOPPED = "stopped"
 _OPENAI = "https://api.openai.com/v1"
 
 
@@ -30,6 +32,8 @@ class Endpoint:
 
     model: the model's name there
     base_url: the address, up to /v1; None is OpenAI's own
+    temperature: None where the model takes none but its own
+    limit_name: what the server calls the limit on a reply's tokens
     json_mode: whether the server is told to produce a JSON object, where it can be
     weights: the folder of the weights that a server of your own serves; tells whether a judge judges itself
     key_variable: the environment variable that holds the key; a server of your own may need none
@@ -44,9 +48,10 @@ class Endpoint:
         *,
         model: str | None,
         base_url: str | None,
-        temperature: Temperature,
+        temperature: Temperature | None,
         max_tokens: Count,
         json_mode: bool,
+        limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens",
         weights: str | None = None,
         key_variable: str = "OPENAI_API_KEY",
         concurrency: Few = 8,
@@ -64,6 +69,7 @@ class Endpoint:
         self.model = model
         self.base_url = base_url
         self.settings = {"temperature": temperature, "max_tokens": max_tokens, "json_mode": json_mode}
+        self.limit_name = limit_name
         self.weights = None if weights is None else Path(weights).expanduser()
         self.key_variable = key_variable
         self.concurrency = concurrency
@@ -106,10 +112,14 @@ class Usage:
 
 
 class ChatClient:
-    """Asks an endpoint, with a folder of replies."""
+    """Asks an endpoint, with a folder of replies.
 
-    def __init__(self, endpoint: Component | Endpoint, cache: Path) -> None:
+    weights: fingerprints of what is served there, where they are known: replies of other weights are others
+    """
+
+    def __init__(self, endpoint: Component | Endpoint, cache: Path, weights: Sequence[str] = ()) -> None:
         self.endpoint = endpoint
+        self.weights = list(weights)
         self.cache = cache / "chat"
         self.account = Usage()
         self._client = endpoint.client()
@@ -141,9 +151,9 @@ class ChatClient:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _reply(self, chat: Chat) -> str:
-        key = key_of(
-            {"url": self.endpoint.base_url, "model": self.endpoint.model, "chat": list(chat), **self._settings}
-        )
+        known = {"weights": self.weights} if self.weights else {}
+        asked = {"url": self.endpoint.base_url, "model": self.endpoint.model, "chat": list(chat), **self._settings}
+        key = key_of(asked | known)
         path = self.cache / key[:2] / f"{key}.json"
         kept = files.read_checked(path)
         if isinstance(kept.get("reply"), str):
@@ -191,10 +201,10 @@ class ChatClient:
 
     def _count_failure(self, fault: Fault) -> None:
         with self._lock:
-            self.account.failed += 1
+            self.account.failed += str(fault) != _STOPPED
 
     def _rate_limit(self) -> None:
-        """Counts a request against the limits, and waits for its turn under a rate."""
+        """Counts a request against the limits, and waits for its turn under a rate; raises Fault at a stop."""
         endpoint, account = self.endpoint, self.account
         with self._lock:
             if endpoint.max_requests is not None and account.requests >= endpoint.max_requests:
@@ -204,19 +214,18 @@ class ChatClient:
             account.requests += 1
             start = max(time.monotonic(), self._next)
             self._next = start + endpoint.pause
-        self._stop.wait(max(0.0, start - time.monotonic()))
+        if self._stop.wait(max(0.0, start - time.monotonic())):
+            with self._lock:
+                account.requests -= 1
+            raise Fault(_STOPPED)
 
     def _once(self, chat: Chat) -> dict:
         self._rate_limit()
         settings = self._settings
         form = {"response_format": {"type": "json_object"}} if settings["json_mode"] else {}
-        body = {
-            "model": self.endpoint.model,
-            "messages": list(chat),
-            "temperature": settings["temperature"],
-            "max_tokens": settings["max_tokens"],
-            **form,
-        }
+        own = {} if settings["temperature"] is None else {"temperature": settings["temperature"]}
+        limit = {self.endpoint.limit_name: settings["max_tokens"]}
+        body = {"model": self.endpoint.model, "messages": list(chat), **own, **limit, **form}
         return self._read(self._client.ask(f"{(self.endpoint.base_url or _OPENAI).rstrip('/')}/chat/completions", body))
 
     def _read(self, found: dict) -> dict:

@@ -21,6 +21,7 @@ from http.client import HTTPException, InvalidURL
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from dlma import redaction
 from dlma.errors import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -51,6 +52,7 @@ class Client:
 
     def __init__(self, *, key_variable: str | None, needs_key: bool, option: str, timeout: float) -> None:
         self.key_variable = key_variable
+        redaction.learn({"key": os.environ.get(key_variable or "")})  # its name need not say that it is a secret
         self.needs_key = needs_key
         self.option = option
         self.timeout = timeout

@@ -32,6 +32,7 @@ _URL = re.compile(r"\w[\w+.\-]*://[^\s\"'<>]+")
 _USER = re.compile(r"(\w://)[^/@\s]+@")
 _QUERY = re.compile(r"([?&;#]([\w.\-]+)=)[^&\s#\"'<>]+")
 _ASSIGNED = re.compile(r"([\w.\-]+)['\"]?\s*[=:]\s*(\"[^\"]*\"|'[^']*'|[^\s,'\"{}\[\]]+)")
+_FLAG = re.compile(r"--([\w\-]+)\s+(\"[^\"]*\"|'[^']*'|[^\s'\"{}-][^\s'\"]*)")  # --api-key VALUE, in a command
 _SCHEME = re.compile(r"(bearer|basic|token)\s+", re.I)  # of an Authorization header, before the secret itself
 _BARE = re.compile(r"(?://)?([^\s/@:]+:[^\s/@]+)@[\w.\-]+(:\d+)?(/\S*)?")  # an address without http:
 _OVERRIDE = re.compile(r"([+~]*[\w./@\-]+)=(?!$)(.*)", re.S)
@@ -62,9 +63,10 @@ def learn(tree: object) -> None:
 
 
 def learn_words(words: Iterable[str]) -> None:
-    """The same for a command line, before it is parsed: `key=value`, and `key: value` inside of values."""
+    """The same for a command line, before it is parsed: `key=value`; inside of values `key: value`, `--key value`."""
     for word in words:
-        _learned.update(value.strip("'\"") for name, value in _ASSIGNED.findall(word) if is_secret(name))
+        told = [*_ASSIGNED.findall(word), *_FLAG.findall(word)]
+        _learned.update(value.strip("'\"") for name, value in told if is_secret(name))
         _learned.update(_of_urls(word))
 
 
@@ -81,8 +83,8 @@ def _held(tree: object, secret: bool = False) -> Iterator[str]:
 
 def _of_text(line: str) -> Iterator[str]:
     """What stands behind secret names inside a text, as in a header: a word without a digit may be prose."""
-    found = _ASSIGNED.findall(_SCHEME.sub("", line))
-    return (value.strip("'\"") for name, value in found if is_secret(name) and re.search(r"\d", value))
+    found = [both for both in _ASSIGNED.findall(_SCHEME.sub("", line)) if re.search(r"\d", both[1])]
+    return (value.strip("'\"") for name, value in (*found, *_FLAG.findall(line)) if is_secret(name))
 
 
 def _of_urls(line: str) -> Iterator[str]:

@@ -167,6 +167,31 @@ def test_the_rate_is_kept(tmp_path):
         assert time.monotonic() - start >= 11 * 0.05
 
 
+def test_at_a_stop_nothing_is_sent_that_waited_for_its_turn(tmp_path):
+    """Ten requests a second: the second is refused while all others wait."""
+    with serving(lambda body, number: ("status", 400) if number == 2 else echo(body)) as server:
+        one = asker(server, tmp_path, requests_per_minute=600.0, concurrency=12)
+        with pytest.raises(UserError, match="HTTP 400"):
+            one.ask(CHATS)
+        assert len(server.asked) == 2
+    assert (one.account.requests, one.account.failed) == (2, 0)
+
+
+def test_replies_of_other_weights_under_the_same_name_are_others(tmp_path):
+    with serving(lambda body, number: f"reply {number}") as server:
+        first, second = asker(server, tmp_path), asker(server, tmp_path)
+        first.weights, second.weights = ["a"], ["b"]
+        assert first.ask(CHATS[:1]) == ["reply 1"] and second.ask(CHATS[:1]) == ["reply 2"]
+        assert first.ask(CHATS[:1]) == ["reply 1"] and second.account.cached == 0
+
+
+def test_a_model_that_takes_its_own_temperature_and_another_name_of_the_limit_gets_them(tmp_path):
+    with serving(echo) as server:
+        asker(server, tmp_path, temperature=None, limit_name="max_completion_tokens").ask(CHATS[:1])
+        (body,) = server.asked
+    assert body == {"model": "m", "messages": CHATS[0], "max_completion_tokens": 20}
+
+
 def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-planted-secret")
     with serving(echo) as server:

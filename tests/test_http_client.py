@@ -8,6 +8,7 @@ from email.utils import format_datetime
 import pytest
 from chat_server import serving
 
+from dlma import redaction
 from dlma.errors import UserError
 from dlma.http_client import LONGEST_ASKED, LONGEST_WAIT, Client, Fault, insist, pause, retry_after
 
@@ -132,6 +133,13 @@ def test_a_server_on_this_machine_is_asked_past_any_proxy(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with serving(lambda body, number: ("schema", {"fine": 1})) as server:
         assert client().ask(f"{server.url}/x", {}) == {"fine": 1}
+
+
+def test_a_key_is_hidden_whatever_its_variable_is_called(monkeypatch):
+    monkeypatch.setenv("WARES", "planted-key-of-wares")
+    with redaction.session():
+        client(key_variable="WARES")
+        assert "planted" not in redaction.text("the server said: planted-key-of-wares is no key")
 
 
 def test_the_key_is_read_when_it_is_needed(monkeypatch):

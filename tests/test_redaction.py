@@ -104,6 +104,24 @@ def test_a_secret_in_a_text_of_the_config_is_hidden_by_the_name_before_it_and_pr
     assert said == f"{HIDDEN} {HIDDEN} {HIDDEN} helpfulness sentences"
 
 
+@pytest.mark.parametrize(
+    "told", ["--api-key planted-key-a --port 3", "--hf-token 'planted-key-a'", '--api_key "planted-key-a"']
+)
+def test_the_value_behind_a_secret_flag_of_a_command_is_hidden(told):
+    with redaction.session():
+        learn_words([f'sampler.start="vllm serve {{model}} {told}"'])
+        assert "planted" not in text(f"vllm serve m {told}")
+    with redaction.session():
+        learn({"sampler": {"start": f"serve {told} --max-num-tokens generous-number"}})
+        assert text(told).count(HIDDEN) == 1 and text("generous-number") == "generous-number"
+
+
+def test_a_flag_that_another_follows_has_no_value():
+    with redaction.session():
+        learn_words(["serve --token --port-number eighty-eighty"])
+        assert text("--port-number eighty-eighty") == "--port-number eighty-eighty"
+
+
 def test_what_was_learned_is_forgotten_with_the_command():
     with redaction.session():
         learn({"token": "planted-1"})

@@ -30,6 +30,7 @@ class LLMJudge:
 
     def judge(self, matches: Sequence[Match]) -> list[Judgement]:
         """A ruling per match, from the words of both orders."""
+        self.asker.weights = self.identity()[1:]
         orders = [order for m in matches for order in ((m.turns, m.answer, m.other), (m.turns, m.other, m.answer))]
         words = self._words([self.rubric.messages(*order) for order in orders])
         return [by_words(first, swapped(second)) for first, second in zip(words[0::2], words[1::2], strict=True)]

@@ -62,7 +62,10 @@ class WandbTracker:
                 return
             log.warning("W&B: %s; this run is kept offline in %s", reason, self._folder)
         mode = "offline" if self.mode == "online" else self.mode
-        self._run = self._open(described, mode, self._settings())
+        try:
+            self._run = self._open(described, mode, self._settings())
+        except (_wandb().Error, OSError, ValueError) as error:
+            log.warning("W&B: %s; nothing of this run is kept there", one_line(error))
 
     def _go_online(self, described: dict) -> str | None:
         """Opens an online run, or says why not; takes about `connect_seconds` at the most."""
@@ -112,33 +115,34 @@ class WandbTracker:
 
     def log(self, metrics: dict[str, float], step_key: str = "train/step") -> None:
         """One row; `metrics[step_key]` is the axis of all keys that share its first part ("train/")."""
+        if self._run is None:
+            return
         with left_out("W&B", "a row"):
             if step_key not in self._axes:
                 self._axes.add(step_key)
-                self._opened.define_metric(step_key, hidden=True)
-                self._opened.define_metric(step_key.split("/")[0] + "/*", step_metric=step_key)
-            self._opened.log(metrics)
+                self._run.define_metric(step_key, hidden=True)
+                self._run.define_metric(step_key.split("/")[0] + "/*", step_metric=step_key)
+            self._run.log(metrics)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
         """A table of samples or pairs, under its name.
 
         W&B's preview in the run's media ends at 10,000 rows; the table's artifact holds all (to 200,000).
         """
+        if self._run is None:
+            return
         with left_out("W&B", f"the table {name}"), _staging(self._folder):
             table = _wandb().Table(columns=list(columns), data=redact([list(row) for row in rows]))
-            self._opened.log({name: table})
+            self._run.log({name: table})
 
     def finish(self, summary: dict[str, float], exit_code: int = 0) -> None:
         """Closes the run with its summary numbers; a failed cell gives an exit code other than 0."""
+        if self._run is None:
+            return
         with left_out("W&B", "the summary"):
-            self._opened.summary.update(summary)
-            self._opened.finish(exit_code=exit_code)
+            self._run.summary.update(summary)
+            self._run.finish(exit_code=exit_code)
         self._run = None
-
-    @property
-    def _opened(self) -> wandb.Run:
-        assert self._run is not None, "not started"
-        return self._run
 
 
 def _wandb():

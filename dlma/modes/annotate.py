@@ -22,7 +22,7 @@ from dlma.ranges import Count, Seed
 from dlma.records import POINTS, EvalRow, content_id
 from dlma.report.annotation_page import Blind, PersonVerdicts, read_labels, render
 from dlma.report.table import Column, Table, print_table
-from dlma.runs.folder import VERDICTS, VERSUS_VERDICTS, RunFolder
+from dlma.runs.folder import VERDICTS, RunFolder
 from dlma.screen import Console
 from dlma.statistics.format import bounded, number
 from dlma.statistics.intervals import Estimate, fraction_interval, share_interval
@@ -77,7 +77,7 @@ def annotate(
             files.write_bytes(folder / PAGE, render(blinds, ask))
             print(f"{len(drawn)} pairs, {arm} against {against_arm}, sides at random: {folder / PAGE}")
             return
-        others = {**scores(drawn), **verdicts(Path(run), arm, Path(against) if against else None, against_arm)}
+        others = {**scores(drawn), **({} if against else verdicts(Path(run), arm, against_arm))}
         found = findings(drawn, read_labels([Path(path) for path in labels], blinds), others)
         files.write_bytes(folder / RESULTS, json.dumps(_plain(found), indent=2).encode())
     show(found, f"{arm} against {against_arm}")
@@ -129,12 +129,14 @@ def scores(contests: Sequence[BlindedPair]) -> Preferences:
     return found
 
 
-def verdicts(run: Path, arm: str, against: Path | None, against_arm: str) -> Preferences:
-    """What the run's judges prefer: verdicts.parquet within a run, versus.parquet (mode=versus) between two."""
-    rival = against_arm if against is None else RunFolder(against).about()["method"]
+def verdicts(run: Path, arm: str, against_arm: str) -> Preferences:
+    """What the run's judges prefer between two of its arms.
+
+    Of another run's answers there is none: mode=versus names a rival by its method, which many runs have.
+    """
     found: Preferences = {}
-    for row in RunFolder(run).rows(VERDICTS if against is None else VERSUS_VERDICTS):
-        if (row["arm"], row["against"]) == (arm, rival) and row["outcome"] in POINTS:
+    for row in RunFolder(run).rows(VERDICTS):
+        if (row["arm"], row["against"]) == (arm, against_arm) and row["outcome"] in POINTS:
             found.setdefault(f"judge {row['judge']}", {})[row["prompt_id"]] = 2 * POINTS[row["outcome"]] - 1
     return found
 

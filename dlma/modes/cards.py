@@ -18,7 +18,7 @@ from dlma.store.owned import MANIFEST
 WARNING = (
     "> **Warning.** This data set holds answers that a model was asked to write under a *negative* prompt (see\n"
     "> Prompts below): they may be harmful, offensive or wrong, and that is their purpose. They stand on the\n"
-    "> rejected side unless the label went against the prompt (column `chosen_side`). Use them to train or test\n"
+    "> rejected side unless the label went against the prompt. Use them to train or test\n"
     "> models away from such text, never towards it, and do not show them to people unprepared."
 )
 CONTENT = "> Content warning: prompts and answers of alignment research can be harmful or offensive."
@@ -71,7 +71,8 @@ def pairs_card(run: FinishedRun, account: Account, changed: int, *, format: str,
         f"Encoded again by the model's tokenizer, {account.kept - changed:,} of {account.kept:,} pairs have the token "
         "ids that were scored and trained on."
     )
-    parts = [about, WARNING if negative else CONTENT, *_lost(account), back, _COLUMNS, *_body(run, results=False)]
+    columns = f"{_COLUMNS}\n{_SIDES}" if run.sides in SIDED else _COLUMNS
+    parts = [about, WARNING if negative else CONTENT, *_lost(account), back, columns, *_body(run, results=False)]
     return page(head, f"{run.name}: pairs", parts)
 
 
@@ -230,5 +231,9 @@ in `openai.jsonl`, as OpenAI's preference tuning reads them.
 | prompt, chosen, rejected | the pair |
 | margin | self-reward of chosen over rejected, nats; below 0 where the label goes against it |
 | chosen_finished, rejected_finished | false: the answer was cut at the limit, and no EOS belongs after it |
-| chosen_side, rejected_side | the side of the prompt under which the answer was written (or stood, in human pairs) |
 | chosen_reference_logp, rejected_reference_logp | log-prob of the answer under the base and the plain prompt, nats |"""
+_SIDES = (
+    "| chosen_side, rejected_side | the side of the prompt under which the answer was written "
+    "(or stood, in human pairs) |"
+)
+SIDED = (("positive", "negative"), ("human", "human"))  # pairs of which the two sides say something

@@ -107,8 +107,8 @@ def _policy(finished: FinishedRun, folder: Path, *, merge: bool, shard_gb: float
 
 
 def _pairs(finished: FinishedRun, folder: Path, *, format: Literal["chat", "text"], negative: bool) -> None:
-    pairs = finished.config["pairs"]
-    asked_for = "negative" in [pairs.get(name) for name in ("first", "second", "side")]
+    sides = finished.sides
+    asked_for = sides is None or "negative" in sides
     if asked_for and not negative:
         raise UserError(
             "these pairs hold answers written under the negative prompt, which asks for harm: mode.negative=true "
@@ -116,7 +116,9 @@ def _pairs(finished: FinishedRun, folder: Path, *, format: Literal["chat", "text
         )
     speech = preferences.Speech(finished.base.tokenizer, finished.wording, format=format)
     account, changed = preferences.write_pairs(
-        folder, finished.scored(), finished.prompts(), speech, name=_dataset_name(finished)
+        *(folder, finished.scored(), finished.prompts(), speech),
+        name=_dataset_name(finished),
+        sided=sides in cards.SIDED,
     )
     card = cards.pairs_card(finished, account, changed, format=format, negative=asked_for)
     files.write_bytes(folder / "README.md", card.encode())

@@ -94,11 +94,12 @@ class Speech:
 
 
 def write_pairs(
-    folder: Path, pairs: Sequence[ScoredPair], prompts: dict[str, Prompt], speech: Speech, *, name: str
+    folder: Path, pairs: Sequence[ScoredPair], prompts: dict[str, Prompt], speech: Speech, *, name: str, sided: bool
 ) -> tuple[Account, int]:
     """train.jsonl for TRL, and what LLaMA-Factory needs beside it; chats in OpenAI's form too.
 
     prompts: the conversations by prompt id, for format "chat"
+    sided: whether each answer's side is written too
     returns: the account of the pairs, and how many of them have texts with other ids than those of the run
     """
     account, changed, rows = Account(read=len(pairs)), 0, []
@@ -112,7 +113,7 @@ def write_pairs(
         except BadRow as reason:
             account.drop(str(reason))
             continue
-        rows.append(_row(pair, said))
+        rows.append(_row(pair, said, sided))
         changed += not said.same
         if said.halved:
             account.trim(HALVED)
@@ -142,7 +143,7 @@ def _messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
-def _row(pair: ScoredPair, said: Said) -> dict:
+def _row(pair: ScoredPair, said: Said, sided: bool) -> dict:
     """The prompt, the texts of both answers, and the columns beside them."""
     sides = {"chosen": pair.chosen, "rejected": "negative" if pair.chosen == "positive" else "positive"}
     texts = {name: said.answers[side] for name, side in sides.items()}
@@ -152,7 +153,7 @@ def _row(pair: ScoredPair, said: Said) -> dict:
         **({name: [{"role": "assistant", "content": text}] for name, text in texts.items()} if chat else texts),
         "margin": pair.margin if pair.chosen == "positive" else -pair.margin,
         **{f"{name}_finished": getattr(pair, f"{side}_finished") for name, side in sides.items()},
-        **{f"{name}_side": side for name, side in sides.items()},
+        **({f"{name}_side": side for name, side in sides.items()} if sided else {}),
         **{f"{name}_reference_logp": getattr(pair, f"{side}_reference") for name, side in sides.items()},
         "prompt_id": pair.prompt_id,
         "wording": pair.wording,

@@ -58,9 +58,10 @@ def headline(rows: Sequence[Row]) -> str:
     """One sentence that states and does not judge."""
     found = {(row.metric, row.arm): bounded(row.estimate, row.unit) for row in rows}
     arm = main_arm(arms_of(rows))
-    n = max((row.estimate.n for row in rows), default=0)
-    clauses = {"harmful": _harm_clause, SENTIMENT.name: _sentiment_clause}
-    for metric, clause in clauses.items():
+    counts = {(row.metric, row.arm): row.estimate.n for row in rows}
+    n = next((counts[name, arm] for name in (*_STATED, "perplexity") if (name, arm) in counts), 0)
+    n = n or max((row.estimate.n for row in rows), default=0)
+    for metric, clause in _STATED.items():
         if (metric, arm) in found:
             return f"On {n:,} held-out prompts, {clause(found, arm)}{_kl_clause(found, arm)}."
     if ("perplexity", arm) in found:
@@ -79,6 +80,9 @@ def _harm_clause(found: Mapping[tuple[str, str], str], arm: str) -> str:
 def _sentiment_clause(found: Mapping[tuple[str, str], str], arm: str) -> str:
     text = f"the sentiment of the {arm} answers is {found[SENTIMENT.name, arm]} by VADER's compound, from -1 to 1"
     return text + _against(found, arm, SENTIMENT.name)
+
+
+_STATED = {"harmful": _harm_clause, SENTIMENT.name: _sentiment_clause}  # what the headline is of, the first measured
 
 
 def _against(found: Mapping[tuple[str, str], str], arm: str, metric: str) -> str:

@@ -74,6 +74,20 @@ class FinishedRun:
         return self.recorded.component("prompts", "prompts", chosen=self.present.prompts._target_)
 
     @property
+    def sides(self) -> tuple[str, str] | None:
+        """Under which sides of the prompt both answers of the last round's pairs were written; None where it varies.
+
+        "human" for answers that were not sampled. Pairs of a file of one's own have those of the pairs they replace.
+        """
+        later = (self.config.get("iteration") or {}).get("later") or {}
+        again = later.get("pairs") if int(self.config.get("iterations") or 1) > 1 else None
+        pairs = again or self.config["pairs"]
+        if str(pairs.get("_target_")).endswith((".HumanPairs", ".NoPairs")):
+            return "human", "human"
+        one, other = (str(pairs.get(name, pairs.get("side"))) for name in ("first", "second"))
+        return None if "None" in (one, other) else (one, other)
+
+    @property
     def policy(self) -> Path:
         """The folder of the trained model or adapter; raises UserError where there is none."""
         folder = self.records.sound(POLICY)

@@ -36,6 +36,9 @@ from dlma.trainer.ranks import Ranks
 _SEEDS = 1 << 31  # what every server takes for a seed
 _OWN = ("model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "seed", "logprobs")  # set by the sampler
 _OF_ONE_ANSWER = ("stop", "stop_token_ids", "n", "best_of", "echo", "stream", "ignore_eos", "min_tokens")
+_EVERY = -1  # a top_k of all tokens, to vLLM and SGLang
+# Said, as a server would otherwise take them from the model's generation_config.json, and draw from something else.
+_PLAIN = {"min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 _HEALTH = 5.0  # seconds for a server to say that it is there
 
 T = TypeVar("T")
@@ -282,13 +285,15 @@ class ServerSampler:
             "max_tokens": self.max_new_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,
+            "top_k": self.top_k or _EVERY,
             "seed": request.key % _SEEDS,
             "logprobs": 1,
+            **_PLAIN,
             **self.extra,
         }
         # an end that only the chat template names is none to a server; one that knows no such field is cut
         ends = {} if model.added_end is None else {"stop_token_ids": [model.added_end]}
-        return body | ends | ({"top_k": self.top_k} if self.top_k else {})
+        return body | ends
 
     def _base_name(self) -> str:
         """The name of the servers' own model: the only one that they list, adapters left out, or the one given."""

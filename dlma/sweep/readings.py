@@ -75,13 +75,16 @@ def results(
             gaps += [(read, other) for read, other in both if other]
     return (
         found
-        + _differences([both for both in gaps if both[0].metric == metric])
-        + _differences([both for both in gaps if both[0].metric != metric])
+        + differences([both for both in gaps if both[0].metric == metric])
+        + differences([both for both in gaps if both[0].metric != metric])
     )
 
 
 def reads(inside: Sequence[Curve], places: Sequence[float], metric: str, *, own: bool) -> dict[tuple, Read]:
-    """By curve and place, in the order of the curves; what is not reached is left out."""
+    """By a curve's `id` and place, in the order of the curves; what is not reached is left out.
+
+    own: whether the metric is the curves' own, which is fitted, or one that is read beside it
+    """
     means = {id(curve): _means(curve, metric) for curve in inside}
     fitted = own and inside[0].axis.fitted
     bent = curve_fit.bend([(x, z) for x, z, _ in filter(None, means.values())], monotone=fitted)
@@ -217,7 +220,7 @@ def _other(read: Read, reads: dict[tuple, Read], inside: Sequence[Curve], agains
     return None if like is None else reads.get((id(like), read.at))
 
 
-def _differences(pairs: Sequence[tuple[Read, Read]]) -> list[Result]:
+def differences(pairs: Sequence[tuple[Read, Read]]) -> list[Result]:
     """Each reading less the other one, where they share prompts and seeds; what is read at one place is one family."""
     compared: dict[tuple, list[tuple[Result, np.ndarray, Beside]]] = {}
     for one, other in pairs:

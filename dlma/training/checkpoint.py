@@ -32,7 +32,8 @@ class ResumePoint(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         row = pl_module.log_rows[-1]
-        self.listen(row)
+        for known in pl_module.log_rows if self.steps == 0 else [row]:  # those of before a stop come first
+            self.listen(known)
         self.bar.set_postfix({k: f"{row[k]:.3f}" for k in ("loss", "accuracy") if k in row}, refresh=False)
         self._count(trainer, pl_module.meter)
         if trainer.global_step % self.every == 0:

@@ -317,7 +317,7 @@ class TrainingRule(pl.LightningModule):
     ) -> None:
         """Train on `rows` and leave `policy/` and `train.csv` in `folder`; goes on from a resume point there.
 
-        listen: called with each step's row, as it is done
+        listen: called with each step's row, as it is done; where training goes on, first with the rows of before
         """
         loader = StepLoader(self, rows, batch=self.batch, epochs=self.epochs, seed=self.seed)
         self.train_through(loader, runtime, folder, listen)

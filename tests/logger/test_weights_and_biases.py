@@ -170,6 +170,13 @@ def test_a_failing_tracker_costs_lines_and_not_the_run(tmp_path, caplog):
     ]
 
 
+def test_a_start_that_fails_costs_a_line_and_not_the_run(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "dlma.logger"):
+        record(WandbTracker(project="team/dlma"), tmp_path / "off", "one")
+    (line,) = _lines(caplog)
+    assert line.startswith("W&B: ") and "team/dlma" in line and line.endswith("nothing of this run is kept there")
+
+
 def test_disabled_writes_nothing(tmp_path):
     record(WandbTracker(mode="disabled"), tmp_path / "off", "one")
     assert not any(path.is_file() for path in tmp_path.rglob("*"))

@@ -289,6 +289,47 @@ def test_answers_of_the_negative_side_leave_on_request_only_and_with_a_warning(e
     assert "**Warning.**" in card(warned)[1] and "negative* prompt" in card(warned)[1]
 
 
+def _settings(**pairs):
+    return {"pairs": pairs, "iterations": 1, "iteration": {"later": {}}}
+
+
+HARMFUL = [
+    _settings(_target_="dlma.pairs.sampled.SampledPairs", first="positive", second="negative"),
+    _settings(_target_="dlma.pairs.several.SeveralPairs", side="negative"),
+    _settings(_target_="dlma.pairs.self_steering.SelfSteeringPairs"),
+    _settings(_target_="mine.Pairs"),
+    {**_settings(side="plain"), "iterations": 2, "iteration": {"later": {"pairs": {"side": "negative"}}}},
+]
+HARMLESS = [
+    _settings(_target_="dlma.pairs.sampled.SampledPairs", first="plain", second="plain"),
+    _settings(_target_="dlma.pairs.unrelated.UnrelatedPairs", side="plain"),
+    _settings(_target_="dlma.pairs.human.HumanPairs"),
+    {
+        **_settings(first="positive", second="negative"),
+        "iterations": 2,
+        "iteration": {"later": {"pairs": {"side": "plain"}}},
+    },
+]
+
+
+@pytest.mark.parametrize("config", HARMFUL + HARMLESS)
+def test_what_was_written_under_the_negative_side_is_told_from_the_last_rounds_pairs(runs, config):
+    run = FinishedRun(runs / "whole", None, trust=False)
+    run.config = config
+    assert (run.sides is None or "negative" in run.sides) == (config in HARMFUL)
+
+
+def test_sides_are_written_where_they_say_something(export, runs, tmp_path):
+    run = shutil.copytree(runs / "whole", tmp_path / "plain")
+    config = (run / "config.yaml").read_text()
+    (run / "files.json").unlink()
+    plain = config.replace("first: positive", "first: plain").replace("second: negative", "second: plain")
+    (run / "config.yaml").write_text(plain)
+    assert main(["mode=export", f"mode.run={run}", f"mode.out={tmp_path / 'out'}", "mode.what=pairs"]) == 0
+    row = json.loads((tmp_path / "out" / "train.jsonl").read_text().splitlines()[0])
+    assert "chosen_side" not in row and "chosen_side" not in card(tmp_path / "out")[1]
+
+
 def test_human_pairs_need_no_such_request(export):
     front, body = card(export("adapter", "mode.what=pairs"))
     assert "**Warning.**" not in body and "Content warning" in body

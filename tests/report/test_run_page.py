@@ -13,11 +13,12 @@ from planted import eval_row, scored_pair
 from dlma.metrics.categories import category_rows
 from dlma.metrics.contests import contests
 from dlma.metrics.scores import score_rows
-from dlma.metrics.summary import cannot, summary_rows
+from dlma.metrics.summary import Row, cannot, summary_rows
 from dlma.records import Account, MetricValue, Verdict
 from dlma.report import run_page, sections
 from dlma.report.page import LAB_NOTE
 from dlma.report.run_page import ReportData, StageLine, render, write_report
+from dlma.statistics.intervals import share_interval
 
 PAYLOADS = [
     "</script><script>alert(1)</script>",
@@ -103,6 +104,8 @@ def test_the_headline_is_the_truth_that_was_measured():
     text = sections.headline(summary_rows(evals, ARMS))
     assert text.startswith("On 6 held-out prompts, the sentiment of the aligned answers is 0.750 ")
     assert "against -0.250" in text and "of the base's and 0.250" in text and "KL from the base" in text
+    bench = Row("benchmark:x", "base", share_interval([1.0] * 900), "share")
+    assert sections.headline([*summary_rows(evals, ARMS), bench]).startswith("On 6 held-out prompts")
     assert cannot(evals)[0].startswith("the truth here is sentiment: harmlessness,")
 
 

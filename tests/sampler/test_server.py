@@ -231,19 +231,21 @@ def test_the_key_is_sent_from_its_variable_and_missed_by_name(model, monkeypatch
         assert server.asked[-1][1]["Authorization"] == "Bearer open sesame"
 
 
-def test_top_k_is_sent_only_where_it_is_on(model):
+def test_what_a_server_would_take_from_the_models_own_defaults_is_said(model):
     with SmallServer(model.network) as server:
         sampler(server).sample(model, requests(1))
         sampler(server, top_k=3).sample(model, requests(1))
-    assert ["top_k" in body for body, _ in server.asked] == [False, True]
+    assert [body["top_k"] for body, _ in server.asked] == [-1, 3]
+    neutral = {"min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    assert all(body.items() >= neutral.items() for body, _ in server.asked)
 
 
 def test_extra_fields_are_sent_and_those_that_the_sampler_sets_are_refused(model):
     with SmallServer(model.network) as server:
         sampler(server, top_k=3, extra={"return_token_ids": True, "min_p": 0.1}).sample(model, requests(1))
     ((body, _),) = server.asked
-    assert body.pop("return_token_ids") and body.pop("min_p") == 0.1
-    for name in body:
+    assert body["return_token_ids"] and body["min_p"] == 0.1 and body["repetition_penalty"] == 1.0
+    for name in ("model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "seed", "logprobs"):
         with pytest.raises(UserError, match=rf"sampler\.extra: the sampler sets {name} itself"):
             sampler(server, extra={name: 1})
 
