@@ -10,6 +10,11 @@ Finding = tuple[str, str]  # the dotted key, and what is wrong with it
 SERVER = "dlma.sampler.server.ServerSampler"
 LOCAL_EXECUTOR = "dlma.executor.local.LocalExecutor"
 _OF_MARGINS = ("SoftLabels", "RewardDistillation", "LogOffset")  # losses whose label is the margin itself
+_OWN_REFERENCE = (
+    "dlma.objective.ppo.PPO",
+    "dlma.objective.distill.ContextDistillation",
+    "dlma.objective.self_steering.SelfSteering",
+)
 LATER = ("pairs", "scorer", "labels", "objective")  # what a later round of `iterations` may have of its own
 
 
@@ -81,6 +86,10 @@ def _rounds(tree: dict) -> Iterator[Finding]:
     steered = tree["objective"]["_target_"] == "dlma.objective.self_steering.SelfSteering"
     if steered and rounds > 1 and tree["iteration"]["scorer"] == "frozen":
         yield "iteration.scorer", "objective=self_steering wants log-probs of the round's own model: current"
+    last = (tree["iteration"]["later"].get("objective") or tree["objective"])["_target_"]
+    if rounds > 1 and tree["iteration"]["reference"] == "frozen" and last in _OWN_REFERENCE:
+        name = last.split(".")[2]
+        yield "iteration.reference", f"objective={name} keeps the model at the round's start as its reference: current"
     if rounds > 1 and tree["intermediate"]:
         yield "intermediate", f"{tree['intermediate']} follows one training, from the base on: iterations=1"
 

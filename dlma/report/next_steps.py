@@ -98,7 +98,7 @@ def own_model(command: Command, run: RunFolder) -> str:
     """The same method on a model and prompts of one's own; the default one, where its labels come with the prompts."""
     values = run.recorded.values
     parts = [str((values.get(name) or {}).get("_target_")) for name in ("pairs", "scorer")]
-    given = parts[0].endswith(".HumanPairs") or parts[1].endswith(".Annotator")
+    given = parts[0].endswith((".HumanPairs", ".HumanAndOwnPairs")) or parts[1].endswith(".Annotator")
     kept = [room for room in _METHOD if room != "method" or not given]
     return command.line(*OWN, keep=lambda key: key in kept or key.split(".")[0] in _PLACES)
 

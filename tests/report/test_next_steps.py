@@ -78,7 +78,9 @@ def test_what_does_not_hold_of_a_run_is_not_said(elsewhere):
     assert whole["its whole sweep"] == "-m experiment=headline" and "compare" not in whole
 
 
-@pytest.mark.parametrize("group", ["pairs.human.HumanPairs", "scorer.annotator.Annotator"])
+@pytest.mark.parametrize(
+    "group", ["pairs.human.HumanPairs", "pairs.human_and_own.HumanAndOwnPairs", "scorer.annotator.Annotator"]
+)
 def test_labels_that_come_with_the_prompts_are_not_asked_of_ones_own(elsewhere, group):
     folder = plant(elsewhere / "run", prompts=2, config={group.split(".")[0]: group})
     assert "method=" not in plain(after_run(command("method=rlhf"), folder))["your own model"]
