@@ -108,7 +108,7 @@ class Alerts:
 
     def low_contrast(self, run: Outcome) -> Finding:
         """The two prompts hardly move the model: |R| is small."""
-        values = rewards(run.pairs)
+        values = None if is_judged(run.pairs) else rewards(run.pairs)
         if values is None:
             return Finding("low_contrast", "unknown", "the pairs have no self-reward" if run.pairs else NO_PAIRS)
         size = mean_interval(np.abs(values))
@@ -254,6 +254,12 @@ def rewards(pairs: Sequence[ScoredPair]) -> list[float] | None:
     return margins if len(set(margins)) > 1 else None
 
 
+def is_judged(pairs: Sequence[ScoredPair]) -> bool:
+    """Whether the margins are a judge's log-odds, ratings or implicit rewards: no R, and maybe no nats."""
+    said = ((p.verdict_first, p.verdict_second, p.positive_score) != (None, None, None) for p in pairs)
+    return four_logps(pairs) is None and any(said)
+
+
 def similarity(first: Sequence[int], second: Sequence[int]) -> float:
     """Dice's coefficient of the adjacent token pairs of two answers: 1 for equal ones, 0 where they share none."""
     if first == second:
@@ -271,7 +277,8 @@ def _signal_and_truth(run: Outcome) -> tuple[str, list[float], list[float]] | No
     signal = [1.0 if p.chosen == "positive" else -1.0 for p in run.pairs] if values is None else values
     known = [(mine, true) for mine, true in zip(signal, run.truth, strict=True) if true is not None]
     if known:
-        return "the label" if values is None else "R", [mine for mine, _ in known], [true for _, true in known]
+        what = "the label" if values is None else "the margin" if is_judged(run.pairs) else "R"
+        return what, [mine for mine, _ in known], [true for _, true in known]
     truth, arms = truth_of(run.evals), ("prompted", "base")
     if truth is None:
         return None

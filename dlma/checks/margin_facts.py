@@ -123,13 +123,13 @@ def _reliability(decided: list[tuple[float, float]]) -> list[Bin]:
 def spearman(known: list[tuple[float, float]]) -> Estimate | None:
     """Spearman's rho of two columns; None below four rows, or where one does not vary.
 
-    The interval is by Fisher's z with Bonett and Wright's variance (2000).
+    The interval is by Fisher's z with Bonett and Wright's variance (2000); of 1 and -1, whose z is infinite, from 1/n^2
+    nearer to 0 on to that end.
     """
     n = len(known)
     if n < 4 or any(len(set(column)) < 2 for column in zip(*known)):
         return None
     rho = rank_correlation(*zip(*known))
-    if abs(rho) >= 1:
-        return Estimate(rho, rho, rho, n)
     half = 1.959964 * math.sqrt((1 + rho * rho / 2) / (n - 3))
-    return Estimate(rho, math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half), n)
+    z = math.atanh(max(-1 + 1 / n**2, min(1 - 1 / n**2, rho)))
+    return Estimate(rho, min(rho, math.tanh(z - half)), max(rho, math.tanh(z + half)), n)

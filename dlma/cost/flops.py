@@ -2,7 +2,7 @@
 
 Operations are those of the engine's own meter (dlma/model/meter.py): matrix products, a multiply-add is two, a
 backward pass counts twice, recomputation once more. With N weights that every token meets, H weights of the head, and
-attention A wide (layers times hidden size), a forward pass over T tokens is
+attention A wide (layers times the width of all heads), a forward pass over T tokens is
     2 * (N * T + H * targets + 2 * A * seen)
 with `seen` the pairs of a token and one it attends to. Answers to one context share it; nothing else is taken off.
 """
@@ -40,7 +40,7 @@ class Device:
 class ModelSize:
     """Of a model: parameters in all and trained; weights that every token meets; those of the head; attention's width.
 
-    attention: layers times hidden size; bytes: of all weights
+    attention: layers times the width of all heads; bytes: of all weights
     """
 
     parameters: int

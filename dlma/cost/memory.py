@@ -18,7 +18,7 @@ from dlma.cost.wire import Exchanged
 from dlma.functional.noise import draw
 from dlma.model.engine import Engine
 from dlma.model.load import ModelSpec
-from dlma.model.meter import body_weights
+from dlma.model.meter import attention_width, body_weights
 from dlma.model.trees import Rows, padded_width
 from dlma.sampler.decode import CHUNK, READ_ROWS
 from dlma.sampler.kv_cache import Slots, cache_width, row_attention
@@ -183,7 +183,7 @@ def shape_of(model: Blueprint, config, *, trains: bool = True) -> ModelSize:
         trained=sum(p.numel() for p in model.trained) if trains else 0,
         body=body_weights(model.causal, model.head_layer),
         head=config.vocab_size * config.hidden_size,
-        attention=config.num_hidden_layers * config.hidden_size,
+        attention=attention_width(config),
         bytes=model.live.live,
     )
 

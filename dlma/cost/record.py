@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _NEEDED = ("pairs", "scored", "scorer", "reward", "objective", "iterations", "model")  # of the config
 _COUNTING = ("pairs", "scorer", "reward", "objective", "iteration")  # whose `_work_` says what was done
-COUNTED = 1  # raised when another number is counted
+COUNTED = 2  # raised when another number is counted
 Remembered = Callable[[str, str, Callable[[], dict]], dict]  # Store.remembered
 NO_ACCOUNT = {"kept": 0, "dropped": {}}
 

@@ -178,7 +178,7 @@ def _labelling(values: Mapping, one: Round, questions: Questions) -> Iterator[tu
         loads = [None] if asked is None else [scored([begun], said, one.charged) for begun, said in asked]
         yield from (("scored", load) for load in loads)
     plain = scored([one.lengths("plain_context_ids")], answers, one.charged)
-    yield from [("reference", plain)] * (2 if one.again else 1)
+    yield from [("reference", plain)] * (one.scorings + one.again)  # each scoring reads them too
     if work_of(values["scorer"]).get("base"):
         yield from [("scored", plain)] * one.scorings
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dlma.metrics.summary import Row, kind_interval
 from dlma.records import MetricValue
-from dlma.statistics.intervals import Estimate, paired_difference, share_interval
+from dlma.statistics.intervals import Estimate, not_certain, paired_difference
 from dlma.statistics.paired import difference_of_ratios
 
 CHANGE = "change/"
@@ -57,11 +57,9 @@ def _change(column: Mapping, base: _Table, aligned: _Table) -> list[Row]:
     if len(common) < 2:
         return []
     (now, now_weights), (before, before_weights) = (zip(*(table[i] for i in common)) for table in (aligned, base))
-    if column["kind"] == "share" and now == before:  # no item changed, which is not to say that none could
-        bound = share_interval([False] * len(common)).high
-        estimate = Estimate(0.0, -bound, bound, len(common))
-    elif column["kind"] in ("mean", "share"):
-        estimate = paired_difference(now, before)
+    if column["kind"] in ("mean", "share"):
+        unit = 1.0 if column["kind"] == "share" else None
+        estimate = not_certain(paired_difference(now, before), np.subtract(now, before), unit)
     else:
         estimate = difference_of_ratios((now, before), (now_weights, before_weights))
     label = f"{column['label']}: aligned less base"

@@ -225,12 +225,20 @@ def _infinite(eval_rows: Sequence[EvalRow]) -> list[str]:
     return lines
 
 
+def are_shared(common: int, every: Iterable[int]) -> bool:
+    """Whether several seeds have so many prompts in common that these stand for all of them: two, and half of each.
+
+    Else each seed has prompts of its own, and the seeds are the sample.
+    """
+    return common >= 2 and 2 * common >= max(every)
+
+
 def _estimate(metric: Metric, seeds: list[list[EvalRow]]) -> Estimate | None:
     tables = [per_prompt(metric, rows) for rows in seeds]
     if not all(tables):
         return None
     common = [prompt for prompt in tables[0] if all(prompt in table for table in tables)]
-    if len(common) < 2 and len(tables) > 1:  # each seed has its own prompts: the seeds are the sample
+    if len(tables) > 1 and not are_shared(len(common), map(len, tables)):
         each = [_estimate(metric, [rows]) for rows in seeds]
         values = [one.value for one in each if one is not None]
         if len(values) < len(each):

@@ -22,7 +22,7 @@ from dlma.model import layout_check, memory, trees
 from dlma.model.dense import dense_logits, dense_states, reason_against_padding
 from dlma.model.language import LanguageModel
 from dlma.model.masks import ancestors, attention_kinds, tree_masks
-from dlma.model.meter import Meter, body_weights, matmul_peak
+from dlma.model.meter import Meter, attention_width, body_weights, matmul_peak
 from dlma.model.original import TOLERANCE
 from dlma.model.shared_prefix import SharedPrefix, Suffix, common_trunk, without_trunk
 from dlma.model.trees import Rows, Tree
@@ -305,7 +305,7 @@ class Engine:
         meter.targets += len(rows.target)
         meter.sequences += rows.sequences
         head = config.vocab_size * config.hidden_size
-        attention = 2 * config.num_hidden_layers * config.hidden_size
+        attention = 2 * attention_width(config)
         products = self._body * rows.nodes + head * len(rows.target) + attention * rows.seen
         meter.flops += (6 if torch.is_grad_enabled() else 2) * products
 

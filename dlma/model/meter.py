@@ -55,6 +55,13 @@ def body_weights(network: torch.nn.Module, head: torch.nn.Module | None) -> int:
     return sum(_unpacked(p) for p in network.parameters() if p.dim() > 1 and id(p) not in skipped)
 
 
+def attention_width(config) -> int:
+    """Layers times the width of all heads, which need not be the hidden size; config: of transformers."""
+    heads = config.num_attention_heads
+    each = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return config.num_hidden_layers * heads * each
+
+
 def _unpacked(weight: torch.nn.Parameter) -> int:
     """Numbers in a matrix; one that is kept in 4 bits says in its state how many it stands for."""
     state = getattr(weight, "quant_state", None)

@@ -296,7 +296,8 @@ class RunPlan:
             processes=self.processes,
             spread=self.spread,
         )
-        if work_of(objective).get("reference"):
+        beside = self.cell.spec.lora is None or self.cfg.iterations > 1  # a fresh adapter is switched off for it
+        if work_of(objective).get("reference") and beside:
             return memory_model.with_reference(found)
         return found
 

@@ -57,8 +57,11 @@ def _pairs(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: 
     if cfg.pairs.path or cfg.scored.path:
         return Workload()
     sides = known.get("contexts") or (cfg.pairs.first, cfg.pairs.second)
-    times = rows * known.get("per_prompt", 1) * 2 / len(sides)
-    drawn = [sampled(sizes.contexts[side].mean, sizes.answer.mean, times) for side in sides if side is not None]
+    pairs = int(known.get("per_prompt", 1))
+    if len(sides) > 2:  # those beyond the sides that are named are drawn as the last two
+        sides = [sides[n] if n < len(sides) else sides[n % 2 - 2] for n in range(max(len(sides), 2 * pairs))]
+        pairs = 1
+    drawn = [sampled(sizes.contexts[side].mean, sizes.answer.mean, rows * pairs) for side in sides if side is not None]
     return sum(drawn, Workload())
 
 

@@ -195,6 +195,26 @@ def crossed_ratio(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
     return _shift(crossed_interval(residuals), ratio)
 
 
+def not_certain(difference: Estimate, differences: ArrayLike, unit: float | None) -> Estimate:
+    """A mean difference whose prompts all have the same one, which no deviation is to be had from, with its bounds.
+
+    n prompts alike leave open, at 2.5 % to each side, that a share of 1 - 0.025^(1/n) of all prompts is of another kind
+    (Clopper and Pearson 1934). Such a prompt is taken to go the other way; where all differ by 0, to differ by `unit`,
+    None where none is known: then the bounds stay.
+    """
+    table = np.asarray(differences, dtype=np.float64)
+    if len(table) < 2 or table.min() != table.max():
+        return difference
+    size = 2 * abs(difference.value) or unit or 0.0
+    half = size * (1 - (1 - _TAIL) ** (1 / len(table)))
+    low, high = difference.value - half, difference.value + half
+    return (
+        replace(difference, low=low, high=high)
+        if unit is None
+        else replace(difference, low=max(-unit, low), high=min(unit, high))
+    )
+
+
 def paired_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
     """The mean of first - second over the same prompts, or the same (prompts, seeds) table."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)

@@ -25,7 +25,8 @@ MOST_PROMPTS, MOST_SEEDS = 10**9, 10**4
 def p_value(differences: ArrayLike, beside: Beside = ALONE) -> float:
     """Two-sided p of a mean difference of 0 over new prompts and, with a (prompts, seeds) table, over new seeds.
 
-    One seed: Student's paired t. 1 where all differences are 0; nan for fewer than two prompts.
+    One seed: Student's paired t. 1 where all differences are 0; nan for fewer than two prompts. Where all prompts have
+    the same difference, the sign test over them: no deviation says how much others would have.
     """
     table = _table(differences)
     mean = abs(float(table.mean()))
@@ -33,9 +34,11 @@ def p_value(differences: ArrayLike, beside: Beside = ALONE) -> float:
         return math.nan
     if mean == 0:
         return 1.0
+    if table.min() == table.max() and beside == ALONE:
+        return max(2 * 0.5 ** len(table), TINY)
     if table.shape[1] == 1 and not beside.sd:
         error = float(table.std(ddof=1)) / math.sqrt(table.size)
-        return 2 * float(stdtr(table.size - 1, -mean / error)) if error else 0.0
+        return 2 * float(stdtr(table.size - 1, -mean / error))
     return _level(mean, lambda tail: crossed_half(table, tail, beside))
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from dlma.metrics.summary import BEYOND, METRICS, Metric, kind_interval
+from dlma.metrics.summary import BEYOND, METRICS, Metric, are_shared, kind_interval
 from dlma.runs.cells import Arm
 from dlma.statistics import intervals, significance
 from dlma.statistics.intervals import ALONE, Beside, Estimate, linearised_ratio
@@ -101,7 +101,7 @@ def _wins(row: Setting) -> list[Result]:
 def _share(word: str, said: Sequence[Mapping[str, str]]) -> Estimate:
     """How often a judge said the word, by the verdicts of each seed; seeds are the sample where no prompt is shared."""
     prompts = [p for p in said[0] if all(p in verdicts for verdicts in said)]
-    if len(prompts) >= min(2, len(said)):
+    if len(said) == 1 or are_shared(len(prompts), map(len, said)):
         return intervals.crossed_fraction([[float(verdicts[p] == word) for verdicts in said] for p in prompts])
     shares = [sum(one == word for one in verdicts.values()) / len(verdicts) for verdicts in said]
     return replace(intervals.fraction_interval(shares), n=sum(map(len, said)), seeds=len(said))
@@ -161,6 +161,7 @@ def compare(row: Setting, other: Setting, metric: Metric) -> Comparison | None:
         return None
     lonely = table.shape[0] == 1  # each seed has prompts of its own: the seeds are the sample
     e = intervals.mean_interval(table[0]) if lonely else intervals.crossed_interval(table)
+    e = intervals.not_certain(e, table[0] if lonely else table, 1.0 if metric.kind == "share" else None)
     shown = intervals.exponential(e) if metric.kind == "exp_ratio" else e
     p = significance.p_value(table[0] if lonely else table)
     needed = Needed(math.inf) if lonely else Needed.of(table)
@@ -208,16 +209,20 @@ def estimate(metric: Metric, arms: Sequence[Arm]) -> Estimate | None:
 def tables_of(metric: Metric, arms: Sequence[Arm], within: Sequence[Arm]) -> np.ndarray | None:
     """(prompts, seeds, 2): values and weights on the prompts that all of `within` have; None where these are no sample.
 
-    One prompt is enough for one seed (its bounds are nan), several seeds need two in common.
+    One prompt is enough for one seed (its bounds are nan), several seeds need more in common (`are_shared`).
     """
     common = common_prompts(metric.name, within)
-    if len(common) < min(2, len(arms)):
+    if not common or (len(arms) > 1 and not are_shared(len(common), (_count(metric.name, arm) for arm in arms))):
         return None
     places = [{prompt: i for i, prompt in enumerate(arm.prompts)} for arm in arms]
     chosen = [
         arm.numbers[metric.name][[place[prompt] for prompt in common]] for arm, place in zip(arms, places, strict=True)
     ]
     return np.stack(chosen, axis=1)
+
+
+def _count(name: str, arm: Arm) -> int:
+    return int(np.count_nonzero(~np.isnan(arm.numbers[name][:, 0])))
 
 
 def common_prompts(name: str, arms: Sequence[Arm]) -> list[str]:

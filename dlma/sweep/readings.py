@@ -187,6 +187,8 @@ def _values(read: Read) -> Iterator[Result]:
     where: Further = {"axis": read.curve.axis.name, "at": read.at}
     e = intervals.crossed_interval(table, Beside(sd=read.sd, df=read.df))
     shown = intervals.exponential(e) if read.metric == PERPLEXITY else e
+    if metrics_of(read.curve.points)[read.metric].kind == "share":
+        shown = replace(shown, low=max(0.0, shown.low), high=min(1.0, shown.high))
     yield result(read.curve, read.metric, shown, seeds, **where)
     gap: Further = {
         **where,

@@ -238,6 +238,15 @@ def test_labels_by_construction_are_held_against_the_truth_and_have_no_contrast(
     assert "unfaithful_reward" in fired(flipped)
 
 
+@pytest.mark.parametrize("said", [{"verdict_first": 0.1}, {"verdict_second": -0.1}, {"positive_score": 3.0}])
+def test_margins_of_a_judge_or_of_ratings_are_no_self_reward(said):
+    run = planted(contrast=0.05)
+    judged = dataclasses.replace(run, pairs=[dataclasses.replace(pair, **said) for pair in run.pairs])
+    found = {one.name: one for one in alerts().check(judged)}
+    assert states(run)["low_contrast"] == "warning" and found["low_contrast"].state == "unknown"
+    assert "the sign of the margin" in found["unfaithful_reward"].text
+
+
 def test_the_reward_is_taken_from_the_four_log_probs_where_they_are_there():
     """Margins made for training (shuffled, constant, given) say nothing of the prompt pair."""
     parts = ("positive_under_positive", "positive_under_negative", "negative_under_positive", "negative_under_negative")

@@ -46,6 +46,15 @@ def test_spearman_is_of_ranks_and_has_an_interval():
     assert margin_facts(margins, [1.0] * 50, None, None).spearman is None  # a constant has no ranks
 
 
+@pytest.mark.parametrize("n", [4, 6, 50])
+def test_a_perfect_rank_correlation_of_few_rows_is_no_certainty(n):
+    """By chance alone four rows are in order once in 24: the interval then holds 0."""
+    rising = [float(i) for i in range(n)]
+    up, down = (margin_facts(rising, [sign * m for m in rising], None, None).spearman for sign in (1, -1))
+    assert (up.value, up.high, -down.value, -down.low) == pytest.approx((1.0,) * 4) and up.low == pytest.approx(-down.high)
+    assert (up.low <= 0) == (n == 4) and up.low < 1
+
+
 def test_truth_must_match_the_pairs():
     with pytest.raises(ValueError, match="one truth"):
         margin_facts([1.0], [], None, None)

@@ -66,7 +66,7 @@ def test_the_tax_is_the_change_over_the_items_that_both_arms_have():
 def test_no_changed_item_does_not_claim_that_none_could_change():
     scores = [MetricValue(f"i{n}", None, arm, "skill", 1.0) for n in range(20) for arm in ("base", "aligned")]
     change = score_rows(scores, [column("skill", "share", "share", tax=True)])[-1].estimate
-    assert change.value == 0 and change.high == -change.low == pytest.approx(0.1611, abs=1e-4)  # Wilson: 0 of 20
+    assert change.value == 0 and change.high == -change.low == pytest.approx(1 - 0.025 ** (1 / 20))  # exact: 0 of 20
 
 
 def test_the_change_of_a_ratio_is_the_difference_of_the_ratios():
