@@ -11,7 +11,7 @@ import numpy as np
 
 from dlma.metrics.summary import Row, kind_interval
 from dlma.records import MetricValue
-from dlma.statistics.intervals import Estimate, not_certain, paired_difference
+from dlma.statistics.intervals import Estimate, paired_difference, with_exact_bounds
 from dlma.statistics.paired import difference_of_ratios
 
 CHANGE = "change/"
@@ -59,7 +59,7 @@ def _change(column: Mapping, base: _Table, aligned: _Table) -> list[Row]:
     (now, now_weights), (before, before_weights) = (zip(*(table[i] for i in common)) for table in (aligned, base))
     if column["kind"] in ("mean", "share"):
         unit = 1.0 if column["kind"] == "share" else None
-        estimate = not_certain(paired_difference(now, before), np.subtract(now, before), unit)
+        estimate = with_exact_bounds(paired_difference(now, before), np.subtract(now, before), unit)
     else:
         estimate = difference_of_ratios((now, before), (now_weights, before_weights))
     label = f"{column['label']}: aligned less base"

@@ -195,7 +195,7 @@ def crossed_ratio(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
     return _shift(crossed_interval(residuals), ratio)
 
 
-def not_certain(difference: Estimate, differences: ArrayLike, unit: float | None) -> Estimate:
+def with_exact_bounds(difference: Estimate, differences: ArrayLike, unit: float | None) -> Estimate:
     """A mean difference whose prompts all have the same one, which no deviation is to be had from, with its bounds.
 
     n prompts alike leave open, at 2.5 % to each side, that a share of 1 - 0.025^(1/n) of all prompts is of another kind
@@ -207,12 +207,8 @@ def not_certain(difference: Estimate, differences: ArrayLike, unit: float | None
         return difference
     size = 2 * abs(difference.value) or unit or 0.0
     half = size * (1 - (1 - _TAIL) ** (1 / len(table)))
-    low, high = difference.value - half, difference.value + half
-    return (
-        replace(difference, low=low, high=high)
-        if unit is None
-        else replace(difference, low=max(-unit, low), high=min(unit, high))
-    )
+    cap = math.inf if unit is None else unit
+    return _within(replace(difference, low=difference.value - half, high=difference.value + half), -cap, cap)
 
 
 def paired_difference(first: ArrayLike, second: ArrayLike) -> Estimate:

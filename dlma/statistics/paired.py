@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from dlma.records import EvalRow
-from dlma.statistics.intervals import Estimate, linearised_ratio, not_certain, paired_difference
+from dlma.statistics.intervals import Estimate, linearised_ratio, paired_difference, with_exact_bounds
 
 
 def paired(
@@ -32,13 +32,13 @@ def change(
 ) -> Estimate | None:
     """The first arm less the second, paired over prompts."""
     both = paired(evals, value, arms)
-    return None if both is None else sure_difference(*both)
+    return None if both is None else bounded_difference(*both)
 
 
-def sure_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
+def bounded_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """`paired_difference` of one seed, with bounds also where all prompts differ alike; of shares these are known."""
     unit = 1.0 if {*first, *second} <= {0.0, 1.0} else None
-    return not_certain(paired_difference(first, second), np.subtract(first, second), unit)
+    return with_exact_bounds(paired_difference(first, second), np.subtract(first, second), unit)
 
 
 def difference_of_ratios(values: tuple, weights: tuple) -> Estimate:

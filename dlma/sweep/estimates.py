@@ -161,7 +161,7 @@ def compare(row: Setting, other: Setting, metric: Metric) -> Comparison | None:
         return None
     lonely = table.shape[0] == 1  # each seed has prompts of its own: the seeds are the sample
     e = intervals.mean_interval(table[0]) if lonely else intervals.crossed_interval(table)
-    e = intervals.not_certain(e, table[0] if lonely else table, 1.0 if metric.kind == "share" else None)
+    e = intervals.with_exact_bounds(e, table[0] if lonely else table, 1.0 if metric.kind == "share" else None)
     shown = intervals.exponential(e) if metric.kind == "exp_ratio" else e
     p = significance.p_value(table[0] if lonely else table)
     needed = Needed(math.inf) if lonely else Needed.of(table)

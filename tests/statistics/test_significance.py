@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from dlma.statistics import significance
-from dlma.statistics.intervals import Beside, Estimate, crossed_half, crossed_interval, mean_interval, not_certain
+from dlma.statistics.intervals import Beside, Estimate, crossed_half, crossed_interval, mean_interval, with_exact_bounds
 
 
 def table(n=40, k=3, shift=0.3, seed=0):
@@ -45,7 +45,7 @@ def test_prompts_that_all_differ_alike_are_tested_by_their_signs_and_the_interva
     """Of n signs p is 2 / 2^n; the exact bounds leave 0 out from 6 prompts on, as p falls below 0.05 there."""
     table = np.ones((prompts, seeds))
     p = significance.p_value(table)
-    e = not_certain(crossed_interval(table), table, 1.0)
+    e = with_exact_bounds(crossed_interval(table), table, 1.0)
     assert p == pytest.approx(stats.binomtest(prompts, prompts).pvalue)
     assert (e.low > 0) == (p < 0.05) and e.high == 1.0
     assert e.low == pytest.approx(2 * stats.binomtest(prompts, prompts).proportion_ci(0.95, "exact").low - 1)
@@ -53,11 +53,11 @@ def test_prompts_that_all_differ_alike_are_tested_by_their_signs_and_the_interva
 
 def test_no_difference_at_all_is_no_certainty_that_there_is_none():
     zeros = np.zeros(5)
-    e = not_certain(mean_interval(zeros), zeros, 1.0)
+    e = with_exact_bounds(mean_interval(zeros), zeros, 1.0)
     share = stats.binomtest(0, 5).proportion_ci(0.95, "exact").high
     assert (e.low, e.high) == (pytest.approx(-share), pytest.approx(share)) and significance.p_value(zeros) == 1.0
     assert significance.shown_within(e, 0.03) is None
-    assert not_certain(mean_interval(zeros), zeros, None) == mean_interval(zeros)
+    assert with_exact_bounds(mean_interval(zeros), zeros, None) == mean_interval(zeros)
 
 
 def test_holm_by_hand():
