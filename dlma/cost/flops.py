@@ -4,8 +4,8 @@ Operations are those of the engine's own meter (dlma/model/meter.py): matrix pro
 backward pass counts twice, recomputation once more. With N weights that every token meets, H weights of the head, and
 attention A wide (layers times the width of all heads), a forward pass over T tokens is
     2 * (N * T + H * targets + 2 * A * seen)
-with `seen` the pairs of a token and one it attends to. Frozen weights under LoRA are counted as trained, which overstates
-training's products by half: they have no gradient of their own. Answers to one context share it; nothing else is taken off.
+with `seen` the pairs of a token and one it attends to. Answers to one context share it; nothing else is taken off.
+Frozen weights under LoRA, which have no gradient, are counted as trained: training's products are half too many there.
 """
 
 from __future__ import annotations
