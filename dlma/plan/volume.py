@@ -15,7 +15,6 @@ from dlma import records
 from dlma.plan.dry_run import Sizes
 from dlma.records import Answer, Context, Pair, ScoredPair
 
-MOST_IDS = 2**31 - 1  # of a list column, whose offsets are int32 when a stage's shards are put together
 _CHARACTERS = 4  # of a token in text
 _BOTH = ("positive", "negative")
 _ID, _BEYOND_CACHE = "0" * 16, 257  # Python keeps one object of each smaller number, and every larger one anew
@@ -114,9 +113,3 @@ def _objects(value: object) -> int:
 def _whole(value: object) -> int:
     """Bytes of an object as Python hands them out, by sixteen."""
     return -(-sys.getsizeof(value) // 16) * 16
-
-
-def most_prompts(sizes: Sizes, per_prompt: int) -> int:
-    """Training prompts whose pairs have as many token ids in a column as a stage's table can hold."""
-    longest = max(*(length.mean for length in sizes.contexts.values()), sizes.answer.mean)
-    return int(MOST_IDS / (per_prompt * max(1.0, longest)))

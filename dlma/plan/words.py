@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 from dlma.plan.estimate import RunPlan, StagePlan
-from dlma.plan.volume import MOST_IDS, most_prompts
 from dlma.trainer import launch
 
 NAMED = 0.05  # of the time: stages that take less are not named
@@ -75,16 +74,12 @@ def cost_line(todo: Todo, price: float | None) -> str:
 
 
 def limit_lines(outlook: RunPlan) -> list[str]:
-    """What more prompts would run into, and from how many on: the first that is met stands first."""
-    sizes, found = outlook.sizes, {}
-    found[f"a column of a stage's table holds {MOST_IDS:,} token ids"] = most_prompts(sizes, outlook.per_prompt)
-    held = max(line.volume.held for line in outlook.lines) * outlook.cfg.trainer.devices
+    """What more prompts would run into, and from how many on; nothing where a node's memory is not known."""
+    sizes, devices = outlook.sizes, outlook.cfg.trainer.devices
+    held = max(line.volume.held for line in outlook.lines) * devices
     memory = outlook.assumed.host_memory_gb
-    if memory is not None and held:
-        words = f"a node's {memory:,.0f} GB hold the rows of {outlook.cfg.trainer.devices} processes"
-        found[words] = int(sizes.train * memory * 1e9 / held)
-    order = sorted(found, key=found.__getitem__)
-    beyond = [f"{words} up to {found[words]:,} prompts" for words in order]
-    first = order[0]
-    verdict = f"breaks first, and before {sizes.train:,}" if found[first] < sizes.train else "breaks first"
-    return [f"{verdict}: {beyond[0]}", *(f"then: {words}" for words in beyond[1:])]
+    if memory is None or not held:
+        return []
+    most = int(sizes.train * memory * 1e9 / held)
+    verdict = f"breaks first, and before {sizes.train:,}" if most < sizes.train else "breaks first"
+    return [f"{verdict}: a node's {memory:,.0f} GB hold the rows of {devices} processes up to {most:,} prompts"]

@@ -3,7 +3,6 @@
 import gc
 import tracemalloc
 
-import pyarrow as pa
 import pytest
 
 from dlma import records
@@ -45,21 +44,3 @@ def test_a_written_row_is_its_ids_in_four_bytes_its_text_and_a_little_more():
 def test_rows_are_of_held_out_prompts_of_training_prompts_or_of_pairs():
     found = {name: volume.rows_of(name, SIZES, per_prompt=3) for name in ("base", "contexts", "pairs", "policy")}
     assert found == {"base": 10, "contexts": 1000, "pairs": 3000, "policy": 3000}
-
-
-def test_the_longest_column_says_how_many_prompts_a_table_holds():
-    assert volume.most_prompts(SIZES, per_prompt=2) == (2**31 - 1) // (2 * 44)
-
-
-@pytest.mark.slow  # 400 MB
-def test_a_column_holds_so_many_ids_and_no_more():
-    half = (volume.MOST_IDS + 1) // 2
-    child = pa.Array.from_buffers(pa.bool_(), half, [None, pa.py_buffer(bytes(half // 8 + 1))])
-
-    def column(*lengths):
-        return pa.chunked_array([pa.ListArray.from_arrays(pa.array([0, n], pa.int32()), child) for n in lengths])
-
-    fits = pa.table({"ids": column(half, half - 1)}).combine_chunks()
-    assert fits["ids"].num_chunks == 1
-    with pytest.raises(pa.ArrowInvalid, match="offset overflow"):
-        pa.table({"ids": column(half, half)}).combine_chunks()
