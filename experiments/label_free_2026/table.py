@@ -5,6 +5,7 @@ python experiments/tables.py run label_free_2026    # its commands, then these t
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -86,7 +87,7 @@ def render(found: Sequence[Result]) -> str:
     parts = []
     for base in bases(found):
         inside = [one for one in found if one.base == base]
-        parts += [f"### `{base}`", _values(inside), _differences(inside), _settings(inside)]
+        parts += [f"### `{base}`", _values(inside), _differences(inside), _own_points(inside), _settings(inside)]
     return "\n\n".join([*parts, _costs([one for one in found if one.base == bases(found)[0]])])
 
 
@@ -160,6 +161,26 @@ def _verdict(one: Result) -> str:
     if one.p_holm < 0.05:
         return "worse" if one.value > 0 else "better"
     return "same" if max(abs(one.low), abs(one.high)) <= MARGIN else "undecided"
+
+
+def chosen(base: str, rule: str = "by_reward") -> list[str]:
+    """The settings that a rule chooses on validation prompts, one of each method (own_points.csv)."""
+    with (HERE / "own_points.csv").open(newline="", encoding="utf-8") as source:
+        return [one["row"] for one in csv.DictReader(source) if one["base"] == base and one[rule] == "1"]
+
+
+def _own_points(inside: Sequence[Result]) -> str:
+    told = {(_label(one.row), one.metric): one for one in inside if one.axis == "" and one.statistic == "mean"}
+    names = [name for name in chosen(inside[0].base) if (name, "harmful") in told]
+    rows = [
+        [f"`{name}`", *(cell(told[name, metric]) for metric in SHOWN if metric != "refused_safe")] for name in names
+    ]
+    head = (
+        "Each method's own point, the setting with the largest self-reward up to 1 nat on validation prompts (seed 1), "
+        "or with the least KL where none ends there; what was read on test prompts over all seeds:\n\n"
+    )
+    heads = [head for metric, head in SHOWN.items() if metric != "refused_safe"]
+    return head + markdown.table(["setting", *heads], rows)
 
 
 def _settings(inside: Sequence[Result]) -> str:
