@@ -57,9 +57,9 @@ def body_weights(network: torch.nn.Module, head: torch.nn.Module | None) -> int:
 
 def attention_width(config) -> int:
     """Layers times the width of all heads, which need not be the hidden size; config: of transformers."""
-    heads = config.num_attention_heads
-    each = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return config.num_hidden_layers * heads * each
+    heads = getattr(config, "num_attention_heads", None)
+    own = heads and getattr(config, "head_dim", None)
+    return config.num_hidden_layers * (heads * own if own else config.hidden_size)
 
 
 def _unpacked(weight: torch.nn.Parameter) -> int:

@@ -94,7 +94,13 @@ class Speech:
 
 
 def write_pairs(
-    folder: Path, pairs: Sequence[ScoredPair], prompts: dict[str, Prompt], speech: Speech, *, name: str, sided: bool
+    folder: Path,
+    pairs: Sequence[ScoredPair],
+    prompts: dict[str, Prompt],
+    speech: Speech,
+    *,
+    name: str,
+    sided: bool = True,
 ) -> tuple[Account, int]:
     """train.jsonl for TRL, and what LLaMA-Factory needs beside it; chats in OpenAI's form too.
 

@@ -78,7 +78,8 @@ def _beside(row: Setting, way: Curve, ways: Sequence[Curve]) -> tuple[Compared, 
     """
     seeds = [seed for seed in way.seeds if seed in row.runs]
     columns = [_column(row, _of_seed(way, seed), seed) for seed in seeds]
-    at = min(float(np.mean([_kl(row, seed) for seed in seeds])), *(max(_kl(point, seed) for point in way.points) for seed in way.seeds))
+    reach = min(max(_kl(point, seed) for point in way.points) for seed in way.seeds)
+    at = min(reach, float(np.mean([_kl(row, seed) for seed in seeds])))
     mean = readings.reads(ways, [at], METRIC, own=True).get((id(way), at))
     known = [column for column in columns if column is not None]
     if not seeds or len(known) < len(columns) or mean is None:

@@ -61,6 +61,7 @@ RUBRIC = {
     "verdicts": ["1", "2", "0"], "reminder": "",
 }  # fmt: skip
 SERVER = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 4, "served": None, "extra": None}
+COLUMNS = Columns(prompt_column="prompt", category_column="category", category=None)
 CHOICES = Choices(prompt_column="chosen", category_column=None, category=None)
 PAIR = {"prompt": "p", "response_0": "a", "response_1": "b", "safer_response_id": 0}
 
@@ -93,7 +94,7 @@ def built(kind: type, values: dict, *changes: dict) -> tuple[Case, ...]:
 def prompts(texts: list[str], where: str = "p.jsonl", **tally: object) -> Case:
     rows = [(f"{where}, row {n}", {"prompt": one}) for n, one in enumerate(texts, start=1)]
     sizes = {"max_words": None, "max_prompts": None, "validation_share": 0.1, "test_share": 0.1}
-    parse = Columns(prompt_column="prompt", category_column="category", category=None).found
+    parse = COLUMNS.found
     account = {"on_bad_row": "drop", "max_dropped": 0.2, **tally}
     return lambda folder: split.read_prompts(lambda: rows, parse, Tally(**account), source=where, **sizes)
 
@@ -170,8 +171,7 @@ DATA = [
     entry("<file>: an object over several lines; write each on one line, or all of them as one list", "Mend the file's form.",
           file("a.json", '{\n "prompt": "a"\n}'), file("b.jsonl", "{")),
     entry("<column> holds a chat as text that is no JSON; write it by json.dumps, or the rows as JSON lines",
-          "Text that Python printed is not JSON.",
-          *row(Columns(prompt_column="prompt", category_column="category", category=None), {"prompt": "[{'role': 'user'}]"})),
+          "Text that Python printed is not JSON.", *row(COLUMNS, {"prompt": "[{'role': 'user'}]"})),
     entry("<row>: not UTF-8; save the file in that encoding", "Save the file as UTF-8.", file("a.jsonl", b'{"a": "\xff"}'),
           file("b.csv", b"a\n\xe9"), file("c.jsonl", "{}".encode("utf-16")), own_yaml("mine", "a: 1".encode("utf-16")),
           own_yaml("other", b"a: \xe9")),
@@ -185,22 +185,19 @@ DATA = [
           file("a.csv", 'a,b\n"x"y,2'), file("b.csv", 'a\n"open')),
     entry("<file>: not a readable Parquet file (<reason>)", AGAIN, file("a.parquet", b"PAR1"), file("b.parquet", b"")),
     entry("no column <name>; the row has <names>", "Name the column: `data.format.prompt_column=...`.",
-          *row(Columns(prompt_column="prompt", category_column="category", category=None), {}, {"text": "x"},
-               {"messages": {"role": "user"}}), *row(HH(), {"a": "x"}),
+          *row(COLUMNS, {}, {"text": "x"}, {"messages": {"role": "user"}}), *row(HH(), {"a": "x"}),
           *row(PkuSafeRlhf(prefer="safer"), {"prompt": "x"})),
-    entry("<column> is of type <type>, not text", MEND, *row(Columns(prompt_column="prompt", category_column="category", category=None),
+    entry("<column> is of type <type>, not text", MEND, *row(COLUMNS,
           {"prompt": "x", "category": 3}), *row(PkuSafeRlhf(prefer="safer"), {"prompt": 3}), *row(HH(), {"chosen": 3})),
-    entry("<column> is neither text nor a list of turns with role and content", MEND,
-          *row(Columns(prompt_column="prompt", category_column="category", category=None), {"prompt": 3}, {"prompt": ["x", "y"]})),
+    entry("<column> is neither text nor a list of turns with role and content", MEND, *row(COLUMNS, {"prompt": 3}, {"prompt": ["x", "y"]})),
     entry("<column> is not a list of texts", MEND, *row(CHOICES, {"chosen": "a", "rejected": ["b"]})),
     entry("<file>: no row has <values> (data.only)", "Mind the spelling, or read all rows by `data.only=null`.", having(a=2)),
     entry("<row>: no column <name>; the row has <names> (data.only)", "Name a column of the file.", having(c=2)),
-    entry("a role other than user and assistant", DROPPED, *row(Columns(prompt_column="prompt", category_column="category", category=None),
+    entry("a role other than user and assistant", DROPPED, *row(COLUMNS,
           {"messages": [{"role": "system", "content": "x"}]}, {"prompt": [{"role": "", "content": "x"}]})),
-    entry("empty answer", DROPPED, *row(Columns(prompt_column="prompt", category_column="category", category=None),
-          {"prompt": "x", "chosen": " ", "rejected": "b"}, {"prompt": "x", "chosen": "\u200b\u2060", "rejected": "b"}),
+    entry("empty answer", DROPPED, *row(COLUMNS, {"prompt": "x", "chosen": " ", "rejected": "b"}, {"prompt": "x", "chosen": "\u200b\u2060", "rejected": "b"}),
           *row(PkuSafeRlhf(prefer="safer"), {**PAIR, "response_1": ""})),
-    entry("broken Unicode", DROPPED, *row(Columns(prompt_column="prompt", category_column="category", category=None), {"prompt": "\ud800"})),
+    entry("broken Unicode", DROPPED, *row(COLUMNS, {"prompt": "\ud800"})),
     entry("prompts differ within the pair", DROPPED, *row(HH(), {"chosen": "\n\nHuman: a\n\nAssistant: b",
           "rejected": "\n\nHuman: c\n\nAssistant: d"})),
     entry("no Human: or Assistant: turn", DROPPED, *row(HH(), {"chosen": "x", "rejected": "y"})),
