@@ -17,13 +17,12 @@ from typing import Literal
 from dlma import files, redaction
 from dlma.config.schema import Component
 from dlma.errors import Unavailable, UserError
-from dlma.http_client import Client, Fault, insist
+from dlma.http_client import STOPPED, Client, Fault, insist
 from dlma.ranges import Count, Few, NotNegative, Positive, Temperature
 from dlma.store import manifest as manifests
 from dlma.store.fingerprint import key_of
 
 Chat = Sequence[dict[str, str]]
-_STOPPED = "stopped"
 _OPENAI = "https://api.openai.com/v1"
 
 
@@ -201,7 +200,7 @@ class ChatClient:
 
     def _count_failure(self, fault: Fault) -> None:
         with self._lock:
-            self.account.failed += str(fault) != _STOPPED
+            self.account.failed += str(fault) != STOPPED
 
     def _rate_limit(self) -> None:
         """Counts a request against the limits, and waits for its turn under a rate; raises Fault at a stop."""
@@ -217,7 +216,7 @@ class ChatClient:
         if self._stop.wait(max(0.0, start - time.monotonic())):
             with self._lock:
                 account.requests -= 1
-            raise Fault(_STOPPED)
+            raise Fault(STOPPED)
 
     def _once(self, chat: Chat) -> dict:
         self._rate_limit()

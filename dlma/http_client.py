@@ -27,6 +27,7 @@ from dlma.errors import UserError
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_WAIT = 60.0  # seconds between two tries, unless the server asks for more
 LONGEST_ASKED = 600.0  # seconds; a server that asks for more is not waited for any longer
+STOPPED = "stopped"  # the fault of what was not asked any more
 _MAY_PASS = (408, 409, 425, 429)
 _FOR_GOOD = (501, 505)
 
@@ -52,7 +53,6 @@ class Client:
 
     def __init__(self, *, key_variable: str | None, needs_key: bool, option: str, timeout: float) -> None:
         self.key_variable = key_variable
-        redaction.learn({"key": os.environ.get(key_variable or "")})  # its name need not say that it is a secret
         self.needs_key = needs_key
         self.option = option
         self.timeout = timeout
@@ -74,22 +74,32 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         try:
             request = urllib.request.Request(url, data, headers)
+        except ValueError as error:
+            raise _no_address(url, error) from None
+        try:
             with _opener(url).open(request, timeout=self.timeout) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
             raise _refused(url, error) from None
-        except (ValueError, InvalidURL) as error:
-            raise UserError(f"{url}: no address of a server ({error})") from None
+        except (InvalidURL, UnicodeError) as error:
+            raise _no_address(url, error) from None
         except (OSError, HTTPException) as error:
             raise Fault(f"no answer: {url}: {error or type(error).__name__}") from None
 
     def _authorization(self) -> dict[str, str]:
-        key = os.environ.get(self.key_variable) if self.key_variable else None
+        key = os.environ.get(self.key_variable or "", "").strip()
+        redaction.learn({"key": key})  # the variable's name need not say that it is a secret
+        if not (key.isascii() and key.isprintable()):
+            raise UserError(f"{self.option}: the key in {self.key_variable} holds what no key holds; set it again")
         if key:
             return {"Authorization": f"Bearer {key}"}
         if self.needs_key:
             raise UserError(f"{self.option}: no key; set the environment variable {self.key_variable}")
         return {}
+
+
+def _no_address(url: str, error: Exception) -> UserError:
+    return UserError(f"{url}: no address of a server ({error})")
 
 
 def insist(
@@ -104,7 +114,7 @@ def insist(
 
     failed: told of each fault
     """
-    fault = Fault("stopped")
+    fault = Fault(STOPPED)
     for number in range(tries):
         if stop.is_set():
             break

@@ -179,8 +179,7 @@ def test_at_a_stop_nothing_is_sent_that_waited_for_its_turn(tmp_path):
 
 def test_replies_of_other_weights_under_the_same_name_are_others(tmp_path):
     with serving(lambda body, number: f"reply {number}") as server:
-        first, second = asker(server, tmp_path), asker(server, tmp_path)
-        first.weights, second.weights = ["a"], ["b"]
+        first, second = (ChatClient(asker(server, tmp_path).endpoint, tmp_path, [name]) for name in "ab")
         assert first.ask(CHATS[:1]) == ["reply 1"] and second.ask(CHATS[:1]) == ["reply 2"]
         assert first.ask(CHATS[:1]) == ["reply 1"] and second.account.cached == 0
 

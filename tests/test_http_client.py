@@ -137,9 +137,24 @@ def test_a_server_on_this_machine_is_asked_past_any_proxy(monkeypatch):
 
 def test_a_key_is_hidden_whatever_its_variable_is_called(monkeypatch):
     monkeypatch.setenv("WARES", "planted-key-of-wares")
-    with redaction.session():
-        client(key_variable="WARES")
+    with redaction.session(), serving(lambda body, number: ("schema", {})) as server:
+        client(key_variable="WARES").ask(f"{server.url}/x", {})
         assert "planted" not in redaction.text("the server said: planted-key-of-wares is no key")
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"), [("open sesame\n", "Bearer open sesame"), ("open\nsesame", None), ("s\u00e9same", None)]
+)
+def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(monkeypatch, value, sent):
+    monkeypatch.setenv("WARES", value)
+    with redaction.session(), serving(lambda body, number: ("schema", {})) as server:
+        if sent is None:
+            with pytest.raises(UserError, match="the key in WARES holds what no key holds") as told:
+                client(key_variable="WARES").ask(f"{server.url}/x", {})
+            assert value not in str(told.value) and server.headers == []
+            return
+        client(key_variable="WARES").ask(f"{server.url}/x", {})
+        assert server.headers[0]["Authorization"] == sent
 
 
 def test_the_key_is_read_when_it_is_needed(monkeypatch):

@@ -138,6 +138,15 @@ def _seen(tokens: np.ndarray) -> np.ndarray:
     return tokens * (tokens + 1) / 2
 
 
+def slots_of(sides: Sequence[str | None], per_prompt: int | str) -> list[str | None]:
+    """Under which side each answer of a prompt's pairs is drawn, pair by pair; None for one that is not drawn.
+
+    sides: of one pair, which all of a prompt are like, however many; or of several, those beyond being like the last
+    """
+    count = len(sides) if len(sides) == 2 else max(len(sides), 2 * int(per_prompt))
+    return [sides[n] if n < len(sides) else sides[n % 2 - 2] for n in range(count)]
+
+
 def work_of(node: Mapping) -> Mapping:
     """What a component computes, as its YAML says under `_work_`; nothing where it says nothing.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlma.cost.flops import ModelSize, Workload, sampled, scored, trained, work_of
+from dlma.cost.flops import ModelSize, Workload, sampled, scored, slots_of, trained, work_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,11 +158,10 @@ def _sampling(values: Mapping, one: Round) -> Iterator[tuple[str, Workload | Non
         yield "sampled", None
         return
     sides = known.get("contexts") or (node["first"], node["second"])
-    each = max(len(sides) // 2, int(known.get("per_prompt", 1)) if len(sides) > 2 else 1)
-    for n in range(2 * each):  # those beyond the sides that are named are drawn as the last two
-        side = sides[n] if n < len(sides) else sides[n % 2 - 2]
+    slots = slots_of(sides, known.get("per_prompt", 1))
+    for n, side in enumerate(slots):
         if side is not None:
-            rows = every(one.pairs, n // 2, each)
+            rows = every(one.pairs, n // 2, len(slots) // 2)
             context, answer = lengths(rows, f"{side}_context_ids"), lengths(rows, f"{SIDES[n % 2]}_ids")
             yield "sampled", sampled(context, answer, one.charged)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 
 from dlma.config.schema import Component
 from dlma.endpoint import Chat, ChatClient
@@ -21,16 +22,20 @@ class LLMJudge:
         self.bench = bench
         self.rubric = rubric
         self.criterion = rubric.criterion
-        self.asker = ChatClient(endpoint, bench.cache)
+        self.endpoint = endpoint
         self.repeated = 0
 
     def identity(self) -> list[str]:
         """The model's name and address, and the fingerprint of its weights where they are known."""
-        return self.asker.endpoint.identity(self.bench.fingerprint)
+        return self.endpoint.identity(self.bench.fingerprint)
+
+    @cached_property
+    def asker(self) -> ChatClient:
+        """The client, whose replies are of the weights that are served now, where they are known."""
+        return ChatClient(self.endpoint, self.bench.cache, self.identity()[1:])
 
     def judge(self, matches: Sequence[Match]) -> list[Judgement]:
         """A ruling per match, from the words of both orders."""
-        self.asker.weights = self.identity()[1:]
         orders = [order for m in matches for order in ((m.turns, m.answer, m.other), (m.turns, m.other, m.answer))]
         words = self._words([self.rubric.messages(*order) for order in orders])
         return [by_words(first, swapped(second)) for first, second in zip(words[0::2], words[1::2], strict=True)]

@@ -11,8 +11,8 @@ import numpy as np
 
 from dlma.metrics.summary import Row, kind_interval
 from dlma.records import MetricValue
-from dlma.statistics.intervals import Estimate, paired_difference, with_exact_bounds
-from dlma.statistics.paired import difference_of_ratios
+from dlma.statistics.intervals import Estimate
+from dlma.statistics.paired import bounded_difference, difference_of_ratios
 
 CHANGE = "change/"
 _Table = dict[str, tuple[float, float]]
@@ -58,8 +58,7 @@ def _change(column: Mapping, base: _Table, aligned: _Table) -> list[Row]:
         return []
     (now, now_weights), (before, before_weights) = (zip(*(table[i] for i in common)) for table in (aligned, base))
     if column["kind"] in ("mean", "share"):
-        unit = 1.0 if column["kind"] == "share" else None
-        estimate = with_exact_bounds(paired_difference(now, before), np.subtract(now, before), unit)
+        estimate = bounded_difference(now, before, unit=1.0 if column["kind"] == "share" else None)
     else:
         estimate = difference_of_ratios((now, before), (now_weights, before_weights))
     label = f"{column['label']}: aligned less base"

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from dlma.cost.flops import FORWARD, Workload, sampled, scored, trained, work_of
+from dlma.cost.flops import FORWARD, Workload, sampled, scored, slots_of, trained, work_of
 from dlma.plan.dry_run import Sizes
 
 
@@ -58,10 +58,9 @@ def _pairs(rows: int, known: Mapping, cfg: DictConfig, node: DictConfig, sizes: 
         return Workload()
     sides = known.get("contexts") or (cfg.pairs.first, cfg.pairs.second)
     pairs = int(known.get("per_prompt", 1))
-    if len(sides) > 2:  # those beyond the sides that are named are drawn as the last two
-        sides = [sides[n] if n < len(sides) else sides[n % 2 - 2] for n in range(max(len(sides), 2 * pairs))]
-        pairs = 1
-    drawn = [sampled(sizes.contexts[side].mean, sizes.answer.mean, rows * pairs) for side in sides if side is not None]
+    slots = slots_of(sides, pairs)
+    times = rows * (pairs if len(slots) == 2 else 1)
+    drawn = [sampled(sizes.contexts[side].mean, sizes.answer.mean, times) for side in slots if side is not None]
     return sum(drawn, Workload())
 
 

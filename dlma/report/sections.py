@@ -59,17 +59,15 @@ def headline(rows: Sequence[Row]) -> str:
     found = {(row.metric, row.arm): bounded(row.estimate, row.unit) for row in rows}
     arm = main_arm(arms_of(rows))
     counts = {(row.metric, row.arm): row.estimate.n for row in rows}
-    n = next((counts[name, arm] for name in (*_STATED, "perplexity") if (name, arm) in counts), 0)
-    n = n or max((row.estimate.n for row in rows), default=0)
     for metric, clause in _STATED.items():
         if (metric, arm) in found:
-            return f"On {n:,} held-out prompts, {clause(found, arm)}{_kl_clause(found, arm)}."
+            return f"On {counts[metric, arm]:,} held-out prompts, {clause(found, arm)}{_kl_clause(found, arm)}."
     if ("perplexity", arm) in found:
         text = f"the {arm} answers have perplexity {found['perplexity', arm]} under the base"
         if arm != "base" and ("perplexity", "base") in found:
             text += f", the base's own {found['perplexity', 'base']}"
-        return f"On {n:,} held-out prompts, {text}{_kl_clause(found, arm)}."
-    return f"{n:,} held-out prompts were answered."
+        return f"On {counts['perplexity', arm]:,} held-out prompts, {text}{_kl_clause(found, arm)}."
+    return f"{max(counts.values(), default=0):,} held-out prompts were answered."
 
 
 def _harm_clause(found: Mapping[tuple[str, str], str], arm: str) -> str:

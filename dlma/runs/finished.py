@@ -80,12 +80,12 @@ class FinishedRun:
         "human" for answers that were not sampled. Pairs of a file of one's own have those of the pairs they replace.
         """
         later = (self.config.get("iteration") or {}).get("later") or {}
-        again = later.get("pairs") if int(self.config.get("iterations") or 1) > 1 else None
+        again = later.get("pairs") if self.config.get("iterations", 1) != 1 else None
         pairs = again or self.config["pairs"]
         if str(pairs.get("_target_")).endswith((".HumanPairs", ".NoPairs")):
             return "human", "human"
-        one, other = (str(pairs.get(name, pairs.get("side"))) for name in ("first", "second"))
-        return None if "None" in (one, other) else (one, other)
+        one, other = (pairs.get(name, pairs.get("side")) for name in ("first", "second"))
+        return None if one is None or other is None else (one, other)
 
     @property
     def policy(self) -> Path:

@@ -196,6 +196,6 @@ class RunFolder:
         path = self.sound(name)
         try:
             yield path
-        except (OSError, ValueError, LookupError, TypeError, csv.Error) as reason:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, csv.Error) as reason:
             said = (str(reason).splitlines() or [type(reason).__name__])[0]
             raise UserError(f"{path}: cannot be read: {said}; {_AGAIN}") from reason

@@ -32,12 +32,14 @@ def change(
 ) -> Estimate | None:
     """The first arm less the second, paired over prompts."""
     both = paired(evals, value, arms)
-    return None if both is None else bounded_difference(*both)
+    if both is None:
+        return None
+    are_shares = {*both[0], *both[1]} <= {0.0, 1.0}
+    return bounded_difference(*both, unit=1.0 if are_shares else None)
 
 
-def bounded_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """`paired_difference` of one seed, with bounds also where all prompts differ alike; of shares these are known."""
-    unit = 1.0 if {*first, *second} <= {0.0, 1.0} else None
+def bounded_difference(first: Sequence[float], second: Sequence[float], *, unit: float | None) -> Estimate:
+    """`paired_difference` of one seed, with bounds also where all prompts differ alike (`with_exact_bounds`)."""
     return with_exact_bounds(paired_difference(first, second), np.subtract(first, second), unit)
 
 

@@ -34,7 +34,7 @@ def p_value(differences: ArrayLike, beside: Beside = ALONE) -> float:
         return math.nan
     if mean == 0:
         return 1.0
-    if table.min() == table.max() and beside == ALONE:
+    if table.min() == table.max() and not beside.seed and not beside.sd:
         return max(2 * 0.5 ** len(table), TINY)
     if table.shape[1] == 1 and not beside.sd:
         error = float(table.std(ddof=1)) / math.sqrt(table.size)

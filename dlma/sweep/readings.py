@@ -75,8 +75,8 @@ def results(
             gaps += [(read, other) for read, other in both if other]
     return (
         found
-        + differences([both for both in gaps if both[0].metric == metric])
-        + differences([both for both in gaps if both[0].metric != metric])
+        + _differences([both for both in gaps if both[0].metric == metric])
+        + _differences([both for both in gaps if both[0].metric != metric])
     )
 
 
@@ -222,7 +222,7 @@ def _other(read: Read, reads: dict[tuple, Read], inside: Sequence[Curve], agains
     return None if like is None else reads.get((id(like), read.at))
 
 
-def differences(pairs: Sequence[tuple[Read, Read]]) -> list[Result]:
+def _differences(pairs: Sequence[tuple[Read, Read]]) -> list[Result]:
     """Each reading less the other one, where they share prompts and seeds; what is read at one place is one family."""
     compared: dict[tuple, list[tuple[Result, np.ndarray, Beside]]] = {}
     for one, other in pairs:

@@ -58,7 +58,7 @@ def results(settings: Sequence[Setting]) -> list[Result]:
     farther = [curve for curve in ways if curve.method == FAR]
     way = replace(way, points=[row for curve in (way, *farther) for row in curve.points])
     ways = [way, *(curve for curve in ways if curve.method not in (SUBJECT, FAR))]
-    missed = readings.results(ways, METRIC, None, [])
+    missed = [one for one in readings.results(ways, METRIC, None, []) if one.metric == METRIC]
     own = [row for row in ends if row.arm not in SHARED_ARMS and row.method not in (SUBJECT, FAR)]
     read = [both for row in own if (both := _beside(row, way, ways))]
     groups: dict[tuple, list[Compared]] = {}
@@ -66,7 +66,6 @@ def results(settings: Sequence[Setting]) -> list[Result]:
         groups.setdefault(one[0].seeds, []).append(one)
     family = [one for group in groups.values() for one in readings.over_pooled_seeds(group)]
     spent = [one for one in costs.results(ends) if one.metric in SPENT and not one.versus]
-    missed = [one for one in missed if one.metric == METRIC]
     return [*found, *estimates.with_tests(family), *(gap for _, gap in read), *missed, *spent]
 
 
@@ -141,36 +140,29 @@ def told(wanted: str) -> str:
     kls = {one.method: one.value for one in found if (one.metric, one.statistic, one.arm) == ("kl", "mean", "aligned")}
     gaps = {one.method: one for one in found if (one.axis, one.statistic) == (OWN, "gap")}
     less = {one.method: verdict(one, gaps[one.method]) for one in compared(found)}
-    said = {method: less.get(method, "beyond") for method in _methods(found) if method not in (SUBJECT, FAR)}
-    return ", ".join(f"`{method}` ({kls[method]:.1f})" for method, one in said.items() if one == wanted) or "none"
+    found_of = {method: less.get(method, "beyond") for method in _methods(found) if method not in (SUBJECT, FAR)}
+    return ", ".join(f"`{method}` ({kls[method]:.1f})" for method, one in found_of.items() if one == wanted) or "none"
 
 
 def _own_points(found: Sequence[Result]) -> str:
-    told = {(one.method, one.arm, one.metric): one for one in found if one.statistic == "mean"}
+    means = {(one.method, one.arm, one.metric): one for one in found if one.statistic == "mean"}
     gaps = {one.method: one for one in found if (one.axis, one.statistic) == (OWN, "gap")}
     less = {one.method: one for one in compared(found)}
     rows = []
     for method in _methods(found):
-        row = [f"`{method}`", *(cell(told.get((method, "aligned", metric))) for metric in ("kl", METRIC))]
+        row = [f"`{method}`", *(cell(means.get((method, "aligned", metric))) for metric in ("kl", METRIC))]
         one = less.get(method)
         beyond = "" if method in (SUBJECT, FAR) else "beyond its end"
-        said = [change(one), p_text(one.p_holm), verdict(one, gaps[method])] if one else [beyond, "", ""]
-        rows.append([*row, *said, gap_text(gaps.get(method)) if one else ""])
+        words = [change(one), p_text(one.p_holm), verdict(one, gaps[method])] if one else [beyond, "", ""]
+        rows.append([*row, *words, gap_text(gaps.get(method)) if one else ""])
     missed = [one for one in found if one.statistic == "missed" and one.method == SUBJECT]
     head = (
         f"Each row's own point, and its sentiment less that of `{SUBJECT}` at the same KL, off the way of its training "
         f"(above 0: more than `{SUBJECT}`); p by Holm over all rows; the same: within {MARGIN:g}. "
         + " ".join(f"A policy of that way that is left out is missed by {one.value:.3f}." for one in missed)
     )
-    heads = [
-        "method",
-        "KL, nats",
-        "sentiment",
-        f"less `{SUBJECT}` at its KL",
-        "p",
-        "verdict",
-        f"`{SUBJECT}` over, nats",
-    ]
+    less_of, over = f"less `{SUBJECT}` at its KL", f"`{SUBJECT}` over, nats"
+    heads = ["method", "KL, nats", "sentiment", less_of, "p", "verdict", over]
     return f"{head.strip()}\n\n" + markdown.table(heads, rows)
 
 
@@ -180,9 +172,9 @@ def _methods(found: Sequence[Result]) -> list[str]:
 
 def _ends(found: Sequence[Result]) -> str:
     means = [one for one in found if one.statistic == "mean" and not one.axis]
-    told = {(one.method, one.arm, one.metric): one for one in means}
+    by_row = {(one.method, one.arm, one.metric): one for one in means}
     rows = [
-        [f"`{arm if arm in SHARED_ARMS else method}`", *(cell(told.get((method, arm, metric))) for metric in SHOWN)]
+        [f"`{arm if arm in SHARED_ARMS else method}`", *(cell(by_row.get((method, arm, metric))) for metric in SHOWN)]
         for method, arm in dict.fromkeys((one.method, one.arm) for one in means)
     ]
     return "All that was read there:\n\n" + markdown.table(["row", *SHOWN.values()], rows)

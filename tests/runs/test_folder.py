@@ -79,6 +79,7 @@ FOREIGN = {
     "cut short": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "empty": lambda path: path.write_bytes(b""),
     "of another form": lambda path: _others(path),
+    "nested too deeply": lambda path: path.write_bytes(b"[" * 200_000),
     "of other bytes": lambda path: path.write_bytes(b"\xff\xfe\x00\x01"),
 }
 

@@ -37,7 +37,7 @@ def test_a_share_refuses_what_is_neither_true_nor_false():
         s.share_interval([0.5, 1.0])
 
 
-def test_fractions_that_are_all_zero_are_with_exact_bounds():
+def test_fractions_that_are_all_zero_are_not_certain():
     got = s.fraction_interval([0.0] * 100)
     assert got.low == 0.0 and got.high == pytest.approx(0.03699, abs=1e-5)  # Wilson: z2 / (n + z2)
     table = s.crossed_fraction(np.zeros((100, 3)))

@@ -51,6 +51,10 @@ def test_prompts_that_all_differ_alike_are_tested_by_their_signs_and_the_interva
     assert e.low == pytest.approx(2 * stats.binomtest(prompts, prompts).proportion_ci(0.95, "exact").low - 1)
 
 
+def test_a_further_error_of_nothing_changes_nothing_where_all_prompts_differ_alike():
+    assert significance.p_value(np.ones(4), Beside(sd=0.0, df=2.0)) == significance.p_value(np.ones(4)) == 0.125
+
+
 def test_no_difference_at_all_is_no_certainty_that_there_is_none():
     zeros = np.zeros(5)
     e = with_exact_bounds(mean_interval(zeros), zeros, 1.0)
