@@ -1,5 +1,6 @@
 """A row read at its own KL on the way of dlma's training: the difference by hand, seed by seed and prompt by prompt."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -86,11 +87,12 @@ def test_the_verdicts_are_those_of_the_plan():
     near = TABLE.results(
         rows(
             ("far", [arm(2.0, way(2.0) + 0.5 + 0.01 * OFF)] * 2),
-            ("near", [arm(2.0, way(2.0) + 0.01 + 0.001 * OFF)] * 2),
+            ("near", [arm(2.0, way(2.0) + 0.001 * OFF)] * 2),
             ("vague", [arm(2.0, way(2.0) + 0.01 + OFF)] * 2),
         )
     )
     gaps = {one.method: one for one in near if one.statistic == "gap"}
     said = {method: TABLE.verdict(one, gaps[method]) for method, one in differences(near).items()}
-    assert (said["far"], said["vague"]) == ("better", "undecided")
-    assert said["near"] in ("the same", "better") and abs(differences(near)["near"].value - 0.01) < 1e-9
+    assert said == {"far": "better", "near": "the same", "vague": "undecided"}
+    unknown = dataclasses.replace(gaps["near"], n=0)  # nothing was left out, so that nothing says what is missed
+    assert TABLE.verdict(differences(near)["near"], unknown) == "undecided"
