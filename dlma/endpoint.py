@@ -17,7 +17,7 @@ from typing import Literal
 from dlma import files, redaction
 from dlma.config.schema import Component
 from dlma.errors import Unavailable, UserError
-from dlma.http_client import STOPPED, Client, Fault, insist
+from dlma.http_client import STOPPED, Client, Fault, Filtered, insist
 from dlma.ranges import Count, Few, NotNegative, Positive, Temperature
 from dlma.store import manifest as manifests
 from dlma.store.fingerprint import key_of
@@ -97,11 +97,15 @@ class Endpoint:
 
 @dataclass
 class Usage:
-    """What one run asked: replies found in the cache, requests sent (tries included), tokens, money, and of whom."""
+    """What one run asked: replies found in the cache, requests sent (tries included), tokens, money, and of whom.
+
+    filtered: questions that the server's content filter does not let through, whose reply is ""
+    """
 
     cached: int = 0
     requests: int = 0
     failed: int = 0
+    filtered: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     cost: float = 0.0
@@ -128,7 +132,7 @@ class ChatClient:
         self._reason: UserError | None = None
 
     def ask(self, chats: Sequence[Chat]) -> list[str]:
-        """The reply to each chat, in order; "" where the model said nothing.
+        """The reply to each chat, in order; "" where the model said nothing or the server's filter stopped the chat.
 
         raises: UserError when a limit is reached, the server refuses, or it fails `attempts` times in a row; the
             replies that came in are kept
@@ -165,7 +169,8 @@ class ChatClient:
                 self._reason = self._reason or reason  # the first one is what stopped the others
             self._stop.set()
             raise
-        files.write_checked(path, found)
+        if not found.get("filtered"):  # a filter may be another one day
+            files.write_checked(path, found)
         self._count(found)
         return found["reply"]
 
@@ -177,6 +182,7 @@ class ChatClient:
         with self._lock:
             account = self.account
             account.cached += cached
+            account.filtered += found.get("filtered", False)
             account.models[found["model"]] = account.models.get(found["model"], 0) + 1
             account.first = min(account.first or found["date"], found["date"])
             account.last = max(account.last or found["date"], found["date"])
@@ -225,7 +231,11 @@ class ChatClient:
         own = {} if settings["temperature"] is None else {"temperature": settings["temperature"]}
         limit = {self.endpoint.limit_name: settings["max_tokens"]}
         body = {"model": self.endpoint.model, "messages": list(chat), **own, **limit, **form}
-        return self._read(self._client.ask(f"{(self.endpoint.base_url or _OPENAI).rstrip('/')}/chat/completions", body))
+        try:
+            found = self._client.ask(f"{(self.endpoint.base_url or _OPENAI).rstrip('/')}/chat/completions", body)
+        except Filtered:
+            return {"reply": "", "model": self.endpoint.model, "date": manifests.now(), "filtered": True}
+        return self._read(found)
 
     def _read(self, found: dict) -> dict:
         try:

@@ -28,10 +28,15 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_WAIT = 60.0  # seconds between two tries, unless the server asks for more
 LONGEST_ASKED = 600.0  # seconds; a server that asks for more is not waited for any longer
 STOPPED = "stopped"  # the fault of what was not asked any more
+_FILTERS = ("content_filter", "content_policy", "content management policy", "invalid_prompt")  # as servers say it
 _MAY_PASS = (408, 409, 425, 429)
 _FOR_GOOD = (501, 505)
 
 T = TypeVar("T")
+
+
+class Filtered(UserError):
+    """A server's content filter refuses this one question; others it may answer."""
 
 
 class Fault(Exception):
@@ -164,9 +169,10 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
 def _refused(url: str, error: urllib.error.HTTPError) -> Exception:
     """What an HTTP error means: to be tried again, or to be told."""
     try:
-        said = " ".join(error.read().decode(errors="replace")[:300].split())
+        said = " ".join(error.read().decode(errors="replace").split())
     except (OSError, HTTPException):
         said = ""
     if error.code in _MAY_PASS or (error.code >= 500 and error.code not in _FOR_GOOD):
-        return Fault(f"HTTP {error.code}: {said}", retry_after(error.headers))
-    return UserError(f"{url}: the server refuses (HTTP {error.code}): {said}")
+        return Fault(f"HTTP {error.code}: {said[:300]}", retry_after(error.headers))
+    kind = Filtered if error.code == 400 and any(name in said for name in _FILTERS) else UserError
+    return kind(f"{url}: the server refuses (HTTP {error.code}): {said[:300]}")

@@ -31,6 +31,7 @@ Where rows cannot be matched, or a number would be lost with the folders, such a
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import shlex
 import subprocess
@@ -87,7 +88,16 @@ class Table:
 
 
 def table_of(name: str) -> Table:
+    """Raises UserError where there is no such experiment."""
+    known(name, names())
     return Table(**yaml.safe_load((HERE / name / "table.yaml").read_text()))
+
+
+def known(name: str, choices: Sequence[str]) -> None:
+    if name not in choices:
+        near = difflib.get_close_matches(name, choices, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(choices)}"
+        raise UserError(f"{name}: no experiment with a table; {hint}")
 
 
 def names() -> list[str]:
@@ -220,8 +230,9 @@ def write_page(name: str) -> None:
 
 def write_pages(chosen: Sequence[str] = ()) -> int:
     """The pages of these folders, or of all that have a table or a text; 2 where results do not bear what is said."""
-    code = 0
-    for name in chosen or sorted({*names(), *(template.parent.name for template in texts.templates())}):
+    code, pages = 0, sorted({*names(), *(template.parent.name for template in texts.templates())})
+    for name in chosen or pages:
+        known(name, pages)
         try:
             write_page(name)
         except UserError as reason:
@@ -269,7 +280,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    match argv:
+    match [] if {*argv} & {"-h", "--help"} else argv:
         case ["run", *chosen]:
             for name in chosen or names():
                 measure(name)
@@ -288,7 +299,7 @@ def _main(argv: Sequence[str]) -> int:
             return write_pages(chosen)
         case _:
             print(__doc__)
-            return 2
+            return 0 if {*argv} & {"-h", "--help"} else 2
     return 0
 
 

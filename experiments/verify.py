@@ -215,6 +215,9 @@ def experiments() -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
+    if {*argv} & {"-h", "--help"}:
+        print(__doc__)
+        return 0
     if unknown := sorted({*argv} - {*experiments()}):
         print(f"{', '.join(unknown)}: no experiment; there are {', '.join(experiments())}", file=sys.stderr)
         return 2

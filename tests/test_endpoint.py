@@ -101,6 +101,41 @@ def test_a_refusal_is_not_repeated(status, tmp_path):
         assert len(server.asked) == 1
 
 
+FILTERS = {  # bodies of a 400, as servers word them
+    "azure": {
+        "error": {
+            "message": "The prompt triggered Azure OpenAI's content management policy.",
+            "code": "content_filter",
+        }
+    },
+    "openai": {"error": {"message": "Invalid prompt: your prompt was flagged.", "code": "invalid_prompt"}},
+    "a name far down": {"error": {"message": "x" * 2000, "innererror": {"code": "content_policy_violation"}}},
+}
+
+
+@pytest.mark.parametrize("body", FILTERS.values(), ids=FILTERS)
+def test_what_a_content_filter_stops_has_no_reply_and_the_others_have_theirs(body, tmp_path):
+    def answer(asked, number):
+        return ("refused", 400, body) if asked["messages"] == CHATS[1] else echo(asked)
+
+    with serving(answer) as server:
+        one = asker(server, tmp_path)
+        assert one.ask(CHATS[:4]) == [REPLIES[0], "", *REPLIES[2:4]]
+        assert (one.account.filtered, one.account.requests, one.account.failed) == (1, 4, 0)
+        again = asker(server, tmp_path)
+        assert again.ask(CHATS[:4]) == [REPLIES[0], "", *REPLIES[2:4]]
+    assert (again.account.cached, again.account.requests) == (3, 1)  # what was stopped is asked anew
+
+
+def test_another_refusal_is_none_by_a_filter_and_stops(tmp_path):
+    body = {"error": {"message": "the maximum context length is 2048", "code": "context_length_exceeded"}}
+    with (
+        serving(lambda asked, number: ("refused", 400, body)) as server,
+        pytest.raises(UserError, match="maximum context"),
+    ):
+        asker(server, tmp_path).ask(CHATS[:2])
+
+
 def test_the_wait_that_a_server_asks_for_is_kept(tmp_path):
     with serving(first_then_echo(("status", 429, {"Retry-After": "0.4"}))) as server:
         asker(server, tmp_path, concurrency=1).ask(CHATS[:1])

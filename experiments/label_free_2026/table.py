@@ -19,11 +19,11 @@ from dlma.statistics import intervals
 from dlma.statistics.intervals import ALONE, Beside
 from dlma.sweep import costs, curves, estimates, readings
 from dlma.sweep.curves import Curve
-from dlma.sweep.results import Result, bases, over_seeds, read_csv, result
+from dlma.sweep.results import Result, bases, by_row, over_seeds, read_csv, result, within
 from dlma.sweep.settings import SHARED_ARMS, Setting, said
 
 HERE = Path(__file__).resolve().parent
-SUBJECT, LEVELS = "dlma", (0.25, 0.5, 1.0, 2.0)
+SUBJECT, LEVELS = "dlma", (0.25, 0.5, 1.0, 2.0, 4.0)
 SHOWN = {
     "kl": "KL, nats", "harmful": "answers with harm", "malformed": "malformed", "helpfulness": "helpfulness",
     "perplexity": "perplexity", "tokens": "tokens", "refused_safe": "refusals of safe prompts",
@@ -117,11 +117,9 @@ def _values(inside: Sequence[Result]) -> str:
 
 
 def _differences(inside: Sequence[Result]) -> str:
-    gaps = {(one.method, one.at): one for one in inside if (one.statistic, one.metric) == ("gap", "harmful")}
     rows, lines = [], {(one.method, one.at): one for one in compared(inside, LINE)}
     for one in compared(inside):
-        both = [gaps.get((one.method, one.at)), gaps.get((SUBJECT, one.at))]
-        line = lines[one.method, one.at]
+        both, line = _gaps(inside, one), lines[one.method, one.at]
         said = [change(one), p_text(one.p_holm), same(one, MARGIN, both), *map(gap_text, both)]
         said += [change(line), p_text(line.p_holm), same(line, MARGIN)]
         rows.append([f"`{one.method}`", f"{one.at:g} nats", *said])
@@ -142,6 +140,12 @@ def compared(inside: Sequence[Result], axis: str = "kl") -> list[Result]:
     return sorted(told, key=lambda one: (order.index(one.method), one.at or 0.0))
 
 
+def _gaps(inside: Sequence[Result], one: Result) -> list[Result | None]:
+    """Over what a difference and the subject's curve were read by the fit; the line knows of no misses."""
+    found = {(gap.method, gap.at): gap for gap in inside if (gap.statistic, gap.metric) == ("gap", "harmful")}
+    return [found.get((method, one.at)) for method in (one.method, SUBJECT)] if one.axis == "kl" else []
+
+
 def seeds() -> tuple[int, ...]:
     """The seeds that have been run."""
     return next(one.seeds for one in read_csv(HERE / "results.csv") if one.method == SUBJECT)
@@ -150,17 +154,18 @@ def seeds() -> tuple[int, ...]:
 def told(base: str, verdict: str, axis: str = "kl") -> str:
     """The methods that one reading finds worse, better, the same or undecided on a base, each with the levels."""
     found: dict[str, list[str]] = {}
-    for one in compared([one for one in read_csv(HERE / "results.csv") if one.base == base], axis):
-        if _verdict(one) == verdict:
+    inside = [one for one in read_csv(HERE / "results.csv") if one.base == base]
+    for one in compared(inside, axis):
+        if _verdict(one, _gaps(inside, one)) == verdict:
             found.setdefault(one.method, []).append(f"{one.at:g}")
     return ", ".join(f"`{method}` ({', '.join(levels)})" for method, levels in found.items()) or "none"
 
 
-def _verdict(one: Result) -> str:
+def _verdict(one: Result, gaps: Sequence[Result | None]) -> str:
     """As plan.yaml has it: off the curve where significant, on it where shown to be within the margin."""
     if one.p_holm < 0.05:
         return "worse" if one.value > 0 else "better"
-    return "same" if max(abs(one.low), abs(one.high)) <= MARGIN else "undecided"
+    return "same" if within(one, MARGIN, gaps) else "undecided"
 
 
 def chosen(base: str, rule: str = "by_reward") -> list[str]:
@@ -205,14 +210,18 @@ def _cell(told: dict[tuple, Result], row: tuple, metric: str) -> str:
 
 def _costs(inside: Sequence[Result]) -> str:
     """Of each method the setting that cost most to make: they differ in what is drawn, not in steps."""
-    told: dict[str, dict[str, float]] = {}
-    for one in inside:
-        if one.statistic == "cost" and one.arm not in SHARED_ARMS:
-            own = told.setdefault(one.method, dict.fromkeys(SPENT, 0.0))
-            own[one.metric] = max(own[one.metric], one.value)
-    rows = [[f"`{method}`", *(_spent(name, own[name]) for name in SPENT)] for method, own in told.items()]
+    rows = []
+    for method in methods(inside):
+        own = by_row([one for one in inside if one.statistic == "cost" and one.method == method])
+        spent = [{one.metric: one.value for one in row} for row in own.values()]
+        dearest = max(spent, key=lambda one: one["flops"])
+        rows.append([f"`{method}`", *(_spent(name, dearest[name]) for name in SPENT)])
     head = f"What a run cost to make on `{inside[0].base}`, evaluation left out, by each method's dearest setting:\n\n"
-    return head + markdown.table(["method", *SPENT.values()], rows)
+    foot = (
+        "\n\nWhat trains nothing pays at each answer in place of it: `best_of_n` for n answers and their scores, "
+        "`contrastive_decoding` for a second pass over every token, `steering` for nothing."
+    )
+    return head + markdown.table(["method", *SPENT.values()], rows) + foot
 
 
 def _spent(name: str, value: float) -> str:

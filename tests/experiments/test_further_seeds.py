@@ -230,3 +230,15 @@ def test_costs_of_earlier_seeds_are_what_the_mean_leaves_for_them(mine, tmp_path
         assert math.isclose(found.runs[0].costs.human_labels, 100.0 if not own else 50.0)
     (mine / "results.csv").write_bytes(write_csv([]))
     assert all(row.runs[0].costs is None for row in further_seeds.with_costs(rows, read_csv(mine / "results.csv"), []))
+
+
+@pytest.mark.parametrize("command", ["again", "render", "run", "add"])
+def test_a_name_that_no_experiment_has_is_told_with_the_one_that_was_meant(command, capsys):
+    assert tables.main([command, "main_comparisn", *(["outputs/nowhere"] if command == "add" else [])]) == 2
+    assert "main_comparisn: no experiment with a table; did you mean main_comparison?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["again", "-h"], 0), ([], 2), (["nonsense"], 2)])
+def test_help_says_what_can_be_asked_and_is_no_error(words, code, capsys):
+    assert tables.main(words) == code
+    assert "tables.py render [NAME ...]" in capsys.readouterr().out

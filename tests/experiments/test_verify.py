@@ -86,6 +86,11 @@ def test_runs_that_come_out_alike_are_the_same_and_one_value_outside_its_interva
     assert verify.held(cell, [one for one in found if one.arm == "base"], rows)[0] == "skipped"
 
 
+def test_help_says_what_the_verdicts_mean_and_measures_nothing(capsys):
+    assert verify.main(["--help"]) == 0
+    assert "make verify" in capsys.readouterr().out
+
+
 def test_the_exit_code_says_whether_one_differs(monkeypatch, capsys):
     said = {
         "a": ("the same", ["9 values"]),

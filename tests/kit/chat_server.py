@@ -65,6 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
         kind, *rest = found
         if kind == "status":
             return self.send(rest[0], {"error": {"message": "planted"}}, rest[1] if len(rest) > 1 else {})
+        if kind == "refused":
+            return self.send(*rest)
         if kind == "slow":
             time.sleep(rest[0])
             return self.send(200, _completion(rest[1], body))
