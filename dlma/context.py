@@ -342,15 +342,15 @@ class RunContext:
         drifts = {} if self._relative else {"otherwise": otherwise}
         return drifts | ({"before": "before"} if self.cfg.iteration.consistency else {})
 
-    def scoring_models(self, by: str) -> list[LanguageModel]:
-        """What a scorer is built on: the model that scores, and the base where its YAML says `base`."""
-        return [self.scoring(which) for which in ([by, "frozen"] if self._relative else [by])]
+    def scorers(self, by: str) -> list[str]:
+        """The model that scores, and where the scorer's YAML says `base`, the reference of its training."""
+        learnt_from = "before" if self.cfg.iteration.reference == "current" else "frozen"
+        return [by, learnt_from] if self._relative else [by]
 
     @property
     def _relative(self) -> bool:
-        """Whether the scorer holds a model against the base (`base` in its YAML's `_work_`)."""
-        known = work_of(self.cfg.scorer)
-        return known.get("base", False)
+        """Whether the scorer holds a model against that which it was trained from (`base` in its YAML's `_work_`)."""
+        return work_of(self.cfg.scorer).get("base", False)
 
     def trainee(self) -> LanguageModel:
         """The model to train; the frozen ones are let go first, so that its weights are held once."""

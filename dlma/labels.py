@@ -38,7 +38,8 @@ class Labels:
     min_margin: keep the pairs with |R| above it; null keeps all
     flips: the share of labels that is turned round, by a coin fixed by the pair and the seed: the labels turned at one
         share are turned at every larger one
-    max_pairs: keep so many pairs, fixed by their ids, a subset of any larger budget; null keeps all
+    max_pairs: keep so many pairs, those of a prompt together, fixed by their ids, a subset of any larger budget; null
+        keeps all
     strength: "margin" is R of chosen over rejected; "none" 0; "shuffled" R permuted over the pairs; "constant" its mean
     by_margin: the chosen answer is the one that the margin prefers, whatever the scorer chose
     """
@@ -71,7 +72,7 @@ class Labels:
     def apply(self, pairs: Sequence[ScoredPair]) -> tuple[list[ScoredPair], Account]:
         """The pairs to train on, in the order given, and the account of those left out."""
         account = Account(read=len(pairs))
-        kept = self._per_token(pairs) if self.per_token else list(pairs)
+        kept = self.measured(pairs)
         if self.min_margin is not None:
             limit = self.min_margin
             largest = max((abs(pair.margin) for pair in kept), default=0.0)
@@ -88,13 +89,16 @@ class Labels:
         if self.orientation == "sign":
             kept = [_by_sign(pair) for pair in kept]
         if self.max_pairs is not None:
-            order = sorted((row_key(0, pair.id, "budget", 0), pair.id) for pair in kept)
+            order = sorted((row_key(0, pair.prompt_id, "budget", 0), pair.id) for pair in kept)
             taken = {name for _, name in order[: self.max_pairs]}
             kept = _keep(kept, lambda pair: pair.id in taken, account, BEYOND)
         account.kept = len(kept)
         return self._with_strength(kept) if kept else [], account
 
-    def _per_token(self, pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
+    def measured(self, pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
+        """The pairs with the margin that labels are read off, R or R per token."""
+        if not self.per_token:
+            return list(pairs)
         if any(pair.positive_under_positive is None for pair in pairs):
             raise UserError("labels.per_token: needs a scorer that gives R (scorer=self_reward, or its margin)")
         if not pairs:
@@ -136,6 +140,10 @@ class BestAndWorst:
     ) -> None:
         self.length_penalty = length_penalty
         self.strength = strength
+
+    def measured(self, pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
+        """The pairs as the scorer gives them."""
+        return list(pairs)
 
     def apply(self, pairs: Sequence[ScoredPair]) -> tuple[list[ScoredPair], Account]:
         """The pairs to train on, in the order of their prompts, and the account of those left out."""
@@ -182,6 +190,10 @@ class SelfMade:
     def __init__(self, *, negatives: Count, share: PositiveShare) -> None:
         self.negatives = negatives
         self.share = share
+
+    def measured(self, pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
+        """The pairs as the scorer gives them."""
+        return list(pairs)
 
     def apply(self, pairs: Sequence[ScoredPair]) -> tuple[list[ScoredPair], Account]:
         """The pairs to train on, in the order of their prompts, and the account of those left out."""

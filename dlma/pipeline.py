@@ -187,13 +187,13 @@ def score(cell: RunContext, pairs: Stage, by: str = "current") -> Stage:
         from dlma.scorer.construction import GivenMargins
 
         def module(here: RunContext):
-            models = here.scoring_models(by)
+            models = [here.scoring(which) for which in here.scorers(by)]
             return GivenMargins(models[0], labels) if given else build(here.cfg.scorer, *models)
 
         labels, (rows, account) = _read(pairs, Label, LABELS) if given else [], usable(pairs.rows(Pair))
         return {"account": asdict(account), "engine": cell.predict(module, rows, ScoredPair, folder, "scores")}
 
-    uses = [pairs, *cell.made_of(by)]
+    uses = [pairs, *(stage for which in cell.scorers(by) for stage in cell.made_of(which))]
     return cell.make(cell.store.stage("scored", {**key, **cell.score_weights}, uses=uses), write, together=True)
 
 
@@ -275,7 +275,8 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None, before: Stage |
         rule.intermediate = kept
         read = None if reward is None else lambda: cell.reward_model(reward.path("reward"))
         moved = cell.start is not None and cell.cfg.iteration.reference == "frozen"
-        agreement = None if before is None else order_agreement(every, _read(before, ScoredPair), labels.by_margin)
+        both = [] if before is None else [labels.measured(some) for some in (every, _read(before, ScoredPair))]
+        agreement = order_agreement(*both, by_margin=labels.by_margin) if both else None
         rule.supply(Supplies(every, read, moved, agreement))
         bounds = rule.fit(pairs, cell.runtime, folder, cell.log_step)
         steps = sorted(path.name for path in folder.glob("intermediate/step-*"))
@@ -285,7 +286,6 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None, before: Stage |
 
     kept = cell.cfg.intermediate if cell.target_kl is None else cell.cfg.kl_points
     key = {**scientific(cell.cfg.objective), **cell.training, **({"intermediate": kept} if kept else {})}
-    key |= {} if before is None or build(cell.cfg.labels).by_margin else {"agreement": "chosen"}
     uses = [stage for stage in (scored, reward, before) if stage is not None]
     return cell.make(cell.store.stage("policy", key, uses=uses), write, together=True)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dlma.errors import UserError
 from dlma.labels import ALIKE, BETWEEN, BEYOND, SPARE, TIED, WEAK, BestAndWorst, Labels, SelfMade
 from dlma.records import ScoredPair
+from dlma.training.preference_pair import order_agreement
 
 DEFAULTS = dict(
     orientation="scored", per_token=False, min_margin=None, flips=0.0, max_pairs=None, strength="margin", seed=0
@@ -148,6 +149,15 @@ def test_budgets_are_nested_and_counted():
     assert apply(values, max_pairs=5)[1].dropped == {BEYOND: 35}
 
 
+def test_a_budget_takes_the_pairs_of_a_prompt_together():
+    pairs = [dataclasses.replace(scored(f"p{i}-{n}", 1.0), prompt_id=f"p{i}") for i in range(40) for n in range(2)]
+    kept = {budget: Labels(**{**DEFAULTS, "max_pairs": budget}).apply(pairs)[0] for budget in (6, 20, 21)}
+    whole = {budget: {row.prompt_id for row in rows} for budget, rows in kept.items()}
+    assert [len(whole[budget]) for budget in (6, 20, 21)] == [3, 10, 11]
+    assert {row.id for row in kept[20]} == {f"{prompt}-{n}" for prompt in whole[20] for n in range(2)}
+    assert whole[6] < whole[20] < whole[21]
+
+
 def test_no_pairs_stay_no_pairs():
     for strength in ("margin", "none", "shuffled", "constant"):
         assert apply([], strength=strength)[0] == []
@@ -260,3 +270,17 @@ def test_a_prompt_whose_own_answers_are_the_reference_is_left_out():
     assert rows == [] and account.dropped == {ALIKE: 2}
     rows, account = SelfMade(negatives=1, share=1.0).apply(own("p", [[4], [5], [6], [7], [8], [9]])[1:])
     assert rows == [] and account.dropped == {ALIKE: 2}  # people's pair was not usable
+
+
+def test_two_scorings_are_held_against_each_other_by_what_labels_are_read_off():
+    """R of two answers, 12 and 2 tokens long, is 6 and 4, then 3 and 4: per token both scorers prefer the second."""
+    rows = []
+    for first, second in ((6.0, 4.0), (3.0, 4.0)):
+        under = dict(positive_under_positive=first, positive_under_negative=0.0)
+        under |= dict(negative_under_positive=second, negative_under_negative=0.0, margin=first - second)
+        rows.append([dataclasses.replace(scored("p", 0.0), positive_ids=[4] * 12, negative_ids=[5] * 2, **under)])
+    for per_token, agreement in ((False, 0.0), (True, 1.0)):
+        labels = Labels(**{**DEFAULTS, "per_token": per_token, "orientation": "sign"})
+        assert order_agreement(*map(labels.measured, rows), by_margin=labels.by_margin) == agreement
+        chosen = {labels.apply(some)[0][0].chosen for some in rows}
+        assert (len(chosen) == 1) == (agreement == 1.0)

@@ -10,11 +10,8 @@ Finding = tuple[str, str]  # the dotted key, and what is wrong with it
 SERVER = "dlma.sampler.server.ServerSampler"
 LOCAL_EXECUTOR = "dlma.executor.local.LocalExecutor"
 _OF_MARGINS = ("SoftLabels", "RewardDistillation", "LogOffset")  # losses whose label is the margin itself
-_OWN_REFERENCE = (
-    "dlma.objective.ppo.PPO",
-    "dlma.objective.distill.ContextDistillation",
-    "dlma.objective.self_steering.SelfSteering",
-)
+STEERED = "dlma.objective.self_steering.SelfSteering"
+_OWN_REFERENCE = ("dlma.objective.ppo.PPO", "dlma.objective.distill.ContextDistillation", STEERED)
 LATER = ("pairs", "scorer", "labels", "objective")  # what a later round of `iterations` may have of its own
 
 
@@ -27,6 +24,8 @@ def broken(tree: dict, components: list[str]) -> Iterator[Finding]:
     yield from _recipe_of_model(tree)
     yield from _extras("", tree)
     yield from _rounds(tree)
+    yield from _answers_by_people(tree)
+    yield from _steered(tree)
     yield from _measured_twice(tree)
     yield from _untouched(tree)
     yield from _target_kl(tree)
@@ -83,10 +82,9 @@ def _rounds(tree: dict) -> Iterator[Finding]:
         yield "scorer", "is relative to the base, which the first round's policy is: iteration.later.scorer"
     if tree["iteration"]["consistency"]:
         yield from _consistency(tree)
-    steered = tree["objective"]["_target_"] == "dlma.objective.self_steering.SelfSteering"
-    if steered and rounds > 1 and tree["iteration"]["scorer"] == "frozen":
+    last = _later(tree, "objective")["_target_"]
+    if last == STEERED and rounds > 1 and tree["iteration"]["scorer"] == "frozen":
         yield "iteration.scorer", "objective=self_steering wants log-probs of the round's own model: current"
-    last = (tree["iteration"]["later"].get("objective") or tree["objective"])["_target_"]
     if rounds > 1 and tree["iteration"]["reference"] == "frozen" and last in _OWN_REFERENCE:
         name = last.split(".")[2]
         yield "iteration.reference", f"objective={name} keeps the model at the round's start as its reference: current"
@@ -94,11 +92,51 @@ def _rounds(tree: dict) -> Iterator[Finding]:
         yield "intermediate", f"{tree['intermediate']} follows one training, from the base on: iterations=1"
 
 
+def _answers_by_people(tree: dict) -> Iterator[Finding]:
+    """They are the same in every round; what the lab draws in their place is not."""
+    made, drawn = (_later(tree, name)["_target_"] for name in ("labels", "pairs"))
+    if tree["iterations"] > 1 and (made, drawn) == ("dlma.labels.SelfMade", "dlma.pairs.several.SeveralPairs"):
+        yield (
+            "iterations",
+            f"{tree['iterations']} rounds, but what stands for answers by people would be drawn from each round's own "
+            "policy: human=dataset, or iterations=1",
+        )
+
+
+def _steered(tree: dict) -> Iterator[Finding]:
+    """The scorer's log-probs are references of the loss, in one type with the policy."""
+    steered = STEERED in (_later(tree, "objective")["_target_"], tree["objective"]["_target_"])
+    scored_in = tree["recipe"].get("score_dtype")
+    if steered and scored_in not in (None, tree["recipe"]["dtype"]):
+        yield (
+            "recipe.score_dtype",
+            "objective=self_steering takes its references under p+ and p- from the scorer, in the training's type: "
+            "null",
+        )
+
+
+def _later(tree: dict, name: str) -> dict:
+    """The component of the rounds after the first one."""
+    return tree["iteration"]["later"].get(name) or tree[name]
+
+
 def _consistency(tree: dict) -> Iterator[Finding]:
     """Two rounds are held against each other by their scorers, and what comes of it is a property of labels."""
     if tree["iteration"]["scorer"] != "current":
         yield "iteration.consistency", "the frozen scorer always agrees with itself: iteration.scorer=current"
-    last = tree["iteration"]["later"].get("objective", tree["objective"])
+    scorer, labels = _later(tree, "scorer"), _later(tree, "labels")
+    if (scorer.get("_work_") or {}).get("base"):
+        yield (
+            "iteration.consistency",
+            "holds what two rounds' scorers say of the same pairs against each other, and this one says how its own "
+            "round changed the model: another scorer",
+        )
+    elif not _by_margin(labels) and _gives_the_same_label(scorer):
+        yield (
+            "iteration.consistency",
+            "these labels are the same whoever scores, so that two rounds always agree: labels=sign or sign_none",
+        )
+    last = _later(tree, "objective")
     if last["_target_"] != "dlma.objective.dpo.DPO":
         yield "iteration.consistency", "softens the labels of pairs, which only DPO and its losses read: objective=dpo"
     elif (loss := last["loss"]["_target_"].rpartition(".")[2]) in _OF_MARGINS:
@@ -108,6 +146,17 @@ def _consistency(tree: dict) -> Iterator[Finding]:
         )
     if tree["iterations"] == 1:
         yield "iteration.consistency", "holds a round against the one before it, and there is one: iterations=2"
+
+
+def _by_margin(labels: dict) -> bool:
+    """Whether the margin decides which answer is chosen."""
+    return labels.get("orientation") == "sign" or labels["_target_"] == "dlma.labels.BestAndWorst"
+
+
+def _gives_the_same_label(scorer: dict) -> bool:
+    """Whether its choice is that of the pairs' order, of people or of a coin, which no round changes."""
+    by_model = (scorer.get("_work_") or {}).get("labels") == "model"
+    return not by_model or scorer["_target_"] == "dlma.scorer.random_labels.RandomLabels"
 
 
 def _scored(tree: dict) -> Iterator[Finding]:

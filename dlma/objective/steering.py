@@ -65,6 +65,7 @@ class Steering:
         """Leave the steered model, and an empty train.csv; there is no clamp."""
         if not rows:
             raise UserError("objective: there is no pair to steer by: choose pairs=, or take more prompts")
+        self.model.network.to(runtime.device)
         self.write(self.scale * self.vector(rows))
         if not collectives.rank():
             save(self.model, folder / "policy", network=self.model.network, state=None)

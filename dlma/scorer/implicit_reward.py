@@ -20,12 +20,12 @@ from dlma.trainer.runtime import Shard
 
 
 class ImplicitScorer(pl.LightningModule):
-    """Each answer's score is beta * (log pi(a|q) - log base(a|q)); the one with more is chosen, a coin decides ties."""
+    """Each answer's score is beta * (log pi(a|q) - log ref(a|q)); the one with more is chosen, a coin decides ties."""
 
     def __init__(
         self,
         policy: LanguageModel,
-        base: LanguageModel,
+        reference: LanguageModel,
         /,
         *,
         beta: Positive,
@@ -36,7 +36,7 @@ class ImplicitScorer(pl.LightningModule):
         self.network = policy.network
         self.beta = beta
         self.seed = seed
-        self.both = ImplicitReward(policy, base, token_budget=token_budget)
+        self.both = ImplicitReward(policy, reference, token_budget=token_budget)
 
     def predict_step(self, shard: Shard, index: int) -> list[ScoredPair]:
         """The scored pairs of a shard."""

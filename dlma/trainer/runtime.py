@@ -139,6 +139,11 @@ class Runtime:
         use_threads(threads)
         memory.keep_freed_memory()
 
+    @property
+    def device(self) -> str:
+        """Where this process computes, in torch's words."""
+        return {"cpu": "cpu", "gpu": "cuda", "mps": "mps"}[self.accelerator]
+
     def trainer(self, callbacks: Sequence[Callback] = (), max_steps: int = -1) -> pl.Trainer:
         """A silent Trainer: no checkpoints, bars or loggers of its own; over all processes that work together.
 

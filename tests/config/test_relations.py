@@ -171,13 +171,48 @@ FOUND = [
         {"endpoint.base_url": "http://myhost/v1"},
     ),
     (
-        [],
+        ["labels=sign"],
         {"iteration.consistency": True},
         "iteration.consistency: holds a round against the one before it, and there is one: iterations=2",
         {"iterations": 2},
     ),
     (
-        ["iterations=2", "objective=odpo"],
+        ["iterations=2"],
+        {"iteration.consistency": True},
+        "iteration.consistency: these labels are the same whoever scores, so that two rounds always agree: "
+        "labels=sign or sign_none",
+        {"labels.orientation": "sign"},
+    ),
+    (
+        ["method=random_labels", "iterations=2"],
+        {"iteration.consistency": True},
+        "iteration.consistency: these labels are the same whoever scores, so that two rounds always agree: "
+        "labels=sign or sign_none",
+        {"iteration.consistency": False},
+    ),
+    (
+        ["method=dice"],
+        {"iteration.consistency": True},
+        "iteration.consistency: holds what two rounds' scorers say of the same pairs against each other, and this one "
+        "says how its own round changed the model: another scorer",
+        {"iteration.consistency": False},
+    ),
+    (
+        ["method=spin"],
+        {"iterations": 2},
+        "iterations: 2 rounds, but what stands for answers by people would be drawn from each round's own policy: "
+        "human=dataset, or iterations=1",
+        {"iterations": 1},
+    ),
+    (
+        ["method=sso"],
+        {"recipe.score_dtype": "bfloat16"},
+        "recipe.score_dtype: objective=self_steering takes its references under p+ and p- from the scorer, in the "
+        "training's type: null",
+        {"recipe.score_dtype": "float32"},
+    ),
+    (
+        ["iterations=2", "objective=odpo", "labels=sign_untied"],
         {"iteration.consistency": True},
         "iteration.consistency: mixes in the loss of the opposite label, which LogOffset has not, as it reads the "
         "margin: objective=dpo",

@@ -237,14 +237,25 @@ RELATIONS = [
             "It has no other reference.", {"iteration.reference": "frozen", "iterations": 2}, under=("objective=ppo",)),
     configs("iteration.consistency: the frozen scorer always agrees with itself: iteration.scorer=current",
             "Two rounds are told apart by their scorers.", {"iteration.consistency": True, "iteration.scorer": "frozen"},
-            under=("iterations=2",)),
+            under=("iterations=2", "labels=sign")),
     config("iteration.consistency: softens the labels of pairs, which only DPO and its losses read: objective=dpo",
-           "Take a preference loss.", ("iteration.consistency", True), under=("objective=sft", "iterations=2")),
+           "Take a preference loss.", ("iteration.consistency", True), under=("objective=sft", "iterations=2", "labels=sign")),
     config("iteration.consistency: mixes in the loss of the opposite label, which <loss> has not, as it reads the margin: "
            "objective=dpo", "ODPO's offset, soft labels and reward distillation take the label's strength from R itself.",
-           ("iteration.consistency", True), under=("objective=soft_labels", "iterations=2")),
+           ("iteration.consistency", True), under=("objective=soft_labels", "iterations=2", "labels=sign")),
+    config("iteration.consistency: these labels are the same whoever scores, so that two rounds always agree: labels=sign or "
+           "sign_none", "Labels by construction, by people or by a coin do not change with the model.",
+           ("iteration.consistency", True), under=("iterations=2",)),
+    config("iteration.consistency: holds what two rounds' scorers say of the same pairs against each other, and this one says "
+           "how its own round changed the model: another scorer", "Before the first round there is nothing that it learnt.",
+           ("iteration.consistency", True), under=("method=dice",)),
+    config("iterations: <n> rounds, but what stands for answers by people would be drawn from each round's own policy: "
+           "human=dataset, or iterations=1", "People's answers do not change from round to round.", ("iterations", 2),
+           under=("method=spin",)),
+    config("recipe.score_dtype: objective=self_steering takes its references under p+ and p- from the scorer, in the "
+           "training's type: null", "Leave it out.", ("recipe.score_dtype", "bfloat16"), under=("method=sso",)),
     config("iteration.consistency: holds a round against the one before it, and there is one: iterations=2",
-           "Ask for more rounds, or leave it out.", ("iteration.consistency", True)),
+           "Ask for more rounds, or leave it out.", ("iteration.consistency", True), under=("labels=sign",)),
     configs("<key>: is empty: name a file or a folder, or leave it out", "An unset variable of the shell gives an empty path.",
             {"pairs.path": ""}, {"scored.path": " "}),
     config("endpoint.base_url: <address> must begin with http:// or https://", "Write the whole address.",

@@ -2,12 +2,16 @@
 
 import csv
 import json
+import math
 
 import pyarrow.parquet as pq
 import pytest
-from small_models import byte_level_tokenizer, save_small
+from small_models import byte_level_tokenizer, plain_logp, save_small
 
 from dlma.app import main
+from dlma.cost.spent import SIDES
+from dlma.model.language import LanguageModel
+from dlma.model.load import ModelSpec
 
 LAB = ["data.train=24", "data.validation=4", "data.test=6", "recipe.max_new_tokens=32", "recipe.batch_pairs=8"]
 LEARN = ["recipe.epochs=2", "recipe.lr=1e-3", "recipe.optim.warmup=1"]
@@ -27,6 +31,15 @@ def run(tmp_path, monkeypatch, store):
         return tmp_path / "outputs" / name
 
     return call
+
+
+def by_hand(model, pair):
+    """R of a pair by a plain loop, nats."""
+    logp = [
+        [plain_logp(model.network, pair[f"{side}_context_ids"], pair[f"{answer}_ids"]).item() for side in SIDES]
+        for answer in SIDES
+    ]
+    return logp[0][0] - logp[0][1] - (logp[1][0] - logp[1][1])
 
 
 def counts(folder):
@@ -125,7 +138,7 @@ def test_a_live_reference_is_the_rounds_own(run, capsys):
         "recipe.sft.batch_pairs=8",
         code=2,
     )
-    assert "iteration.reference=current" in capsys.readouterr().err
+    assert "keeps the model at the round's start as its reference: current" in capsys.readouterr().err
     run("method=cd", "objective=distill", "iterations=2", "recipe.sft.batch_pairs=8")
 
 
@@ -164,12 +177,27 @@ def test_later_rounds_may_have_pairs_scorer_and_labels_of_their_own(run):
 
 
 @pytest.mark.slow
+def test_a_third_round_grades_by_what_the_second_training_has_taught(run):
+    runs = [run("method=dice", "recipe.beta=0.5", f"iterations={n}", name=f"to{n}") for n in (1, 2, 3)]
+    before, now = (LanguageModel.load(ModelSpec(one.name, one / "policy", "float32")).network for one in runs[:2])
+    for pair in pq.read_table(runs[2] / "scored.parquet").to_pylist()[:6]:
+        read = [plain_logp(one, pair["plain_context_ids"], pair["positive_ids"]).item() for one in (now, before)]
+        assert pair["positive_score"] == pytest.approx(0.5 * (read[0] - read[1]), abs=1e-3)
+
+
+@pytest.mark.slow
 def test_labels_count_as_right_as_often_as_two_rounds_agree(run):
-    sharp = run("iterations=3", name="sharp")
-    soft = run("iterations=3", "iteration.consistency=true", name="soft")
-    notes = [json.loads((one / "manifest.json").read_text())["policy"]["notes"] for one in (sharp, soft)]
-    assert notes[0]["agreement"] is None and 0.5 < notes[1]["agreement"] <= 1
+    """The third round's labels: R by the second policy and by the first one, which the second round began with."""
+    sharp = run("iterations=3", "labels=sign", name="sharp")
+    soft = run("iterations=3", "labels=sign", "iteration.consistency=true", name="soft")
+    manifests = [json.loads((one / "manifest.json").read_text()) for one in (sharp, soft)]
+    assert manifests[0]["policy"]["notes"]["agreement"] is None
     assert counts(soft)["reused"]["policy"] == 1  # the first round has no round before it
+    pairs = pq.read_table(soft / "scored.parquet").to_pylist()
+    first = LanguageModel.load(ModelSpec("first", run("labels=sign", name="first") / "policy", "float32"))
+    signs = [(math.copysign(1, pair["margin"]), math.copysign(1, by_hand(first, pair))) for pair in pairs]
+    agreement = manifests[1]["policy"]["notes"]["agreement"]
+    assert agreement == pytest.approx(sum(now == then for now, then in signs) / len(pairs)) and agreement < 1
     spent = [json.loads((one / "costs.json").read_text())["tokens_scored"] for one in (sharp, soft)]
     assert spent[1] > 1.5 * spent[0]  # two of three rounds are scored twice
 
