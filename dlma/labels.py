@@ -78,9 +78,10 @@ class Labels:
             largest = max((abs(pair.margin) for pair in kept), default=0.0)
             kept = _keep(kept, lambda pair: abs(pair.margin) > limit, account, WEAK)
             if pairs and not kept:
+                what = "lower it" if largest else "a scorer that gives margins, such as self_reward, or labels=none"
                 raise UserError(
                     f"labels.min_margin={limit:g}: none of {len(pairs):,} pairs is above it, the largest |R| is "
-                    f"{largest:.3g}: lower it"
+                    f"{largest:.3g}: {what}"
                 )
         if self.flips:
             limit = self.flips * 2**64

@@ -284,3 +284,9 @@ def test_two_scorings_are_held_against_each_other_by_what_labels_are_read_off():
         assert order_agreement(*map(labels.measured, rows), by_margin=labels.by_margin) == agreement
         chosen = {labels.apply(some)[0][0].chosen for some in rows}
         assert (len(chosen) == 1) == (agreement == 1.0)
+
+
+@pytest.mark.parametrize(("margin", "advice"), [(0.2, "lower it"), (0.0, "a scorer that gives margins")])
+def test_a_threshold_above_all_margins_says_what_to_do(margin, advice):
+    with pytest.raises(UserError, match=f"none of 2 pairs is above it, the largest .* is {margin:g}: {advice}"):
+        apply([margin, -margin], min_margin=0.5)

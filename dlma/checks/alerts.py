@@ -17,7 +17,7 @@ from typing import TypeGuard
 import numpy as np
 
 from dlma.checks.finding import Finding, State
-from dlma.checks.margin_facts import four_logps, margin_facts
+from dlma.checks.margin_facts import four_logps, is_judged, margin_facts
 from dlma.metrics.refusals import refuses, reliability
 from dlma.metrics.summary import truth_of
 from dlma.ranges import Correlation, NotNegative, Positive, PositiveShare, Share
@@ -252,12 +252,6 @@ def rewards(pairs: Sequence[ScoredPair]) -> list[float] | None:
         return [(a - b) - (c - d) for a, b, c, d in four]
     margins = [p.margin for p in pairs]
     return margins if len(set(margins)) > 1 else None
-
-
-def is_judged(pairs: Sequence[ScoredPair]) -> bool:
-    """Whether the margins are a judge's log-odds, ratings or implicit rewards: no R, and maybe no nats."""
-    said = ((p.verdict_first, p.verdict_second, p.positive_score) != (None, None, None) for p in pairs)
-    return four_logps(pairs) is None and any(said)
 
 
 def similarity(first: Sequence[int], second: Sequence[int]) -> float:

@@ -99,6 +99,12 @@ def four_logps(pairs: Sequence[ScoredPair]) -> list[tuple[float, float, float, f
     return found
 
 
+def is_judged(pairs: Sequence[ScoredPair]) -> bool:
+    """Whether the margins are a judge's log-odds, ratings or implicit rewards: no R, and maybe no nats."""
+    said = ((p.verdict_first, p.verdict_second, p.positive_score) != (None, None, None) for p in pairs)
+    return four_logps(pairs) is None and any(said)
+
+
 def _mean(values: list[float]) -> Estimate | None:
     return _share(values) if values else None
 

@@ -30,9 +30,10 @@ from dlma.statistics.kappa import cohen_kappa, fleiss_kappa
 
 OUTCOMES = ("win", "tie", "lose")
 PAGE, RESULTS = "annotate.html", "annotations.json"
+REWARD = "self-reward R"
 # What people are compared with: a number for each answer, the larger the better; null where there is none.
 SCORES: dict[str, Callable[[EvalRow], float | None]] = {
-    "self-reward R": lambda row: row.reward,
+    REWARD: lambda row: row.reward,
     "oracle": lambda row: row.harmlessness,
     "sentiment": lambda row: row.sentiment,
 }
@@ -77,7 +78,8 @@ def annotate(
             files.write_bytes(folder / PAGE, render(blinds, ask))
             print(f"{len(drawn)} pairs, {arm} against {against_arm}, sides at random: {folder / PAGE}")
             return
-        others = {**scores(drawn), **({} if against else verdicts(Path(run), arm, against_arm))}
+        said = scores(drawn, rewarded=_rewarded_alike(run, against))
+        others = {**said, **({} if against else verdicts(Path(run), arm, against_arm))}
         found = findings(drawn, read_labels([Path(path) for path in labels], blinds), others)
         files.write_bytes(folder / RESULTS, json.dumps(_plain(found), indent=2).encode())
     show(found, f"{arm} against {against_arm}")
@@ -118,10 +120,21 @@ def _contest(studied: EvalRow, rival: EvalRow, seed: int) -> BlindedPair:
     return BlindedPair(Blind(name, studied.question, left.answer, right.answer), side, studied, rival)
 
 
-def scores(contests: Sequence[BlindedPair]) -> Preferences:
-    """What the self-reward prefers, and the truth where one is known."""
+def _rewarded_alike(run: str, against: str | None) -> bool:
+    """Whether R is of one base under one pair of prompts in both runs; says where it is not."""
+    of = [RunFolder(Path(one)).recorded.values for one in (run, against or run)]
+    apart = [name for name in ("model", "prompts") if of[0].get(name) != of[1].get(name)]
+    if apart:
+        print(f"{against}: {' and '.join(apart)} not as in {run}, so that R is no measure of both: left out")
+    return not apart
+
+
+def scores(contests: Sequence[BlindedPair], *, rewarded: bool = True) -> Preferences:
+    """What the self-reward prefers, and the truth where one is known; rewarded: whether R is one for both."""
     found: Preferences = {}
     for name, score in SCORES.items():
+        if name == REWARD and not rewarded:
+            continue
         for contest in contests:
             one, other = score(contest.studied), score(contest.rival)
             if one is not None and other is not None:

@@ -59,21 +59,34 @@ def pairs_card(run: FinishedRun, account: Account, changed: int, *, format: str,
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": TRL}]}],
         tags=list(dict.fromkeys(["dlma", "preference", run.method])),
     )
-    name, base, scorer = map(code, (run.name, _base(run), _target(run.config["scorer"])))
-    about = (
-        f"{account.kept:,} preference pairs of run {name}: answers of {base}, labelled and scored by {scorer}. "
-        f"Conversations are whole, also where training left out the oldest turns."
+    name, base, scorer = map(code, (run.name, _base(run), _target(run.last("scorer"))))
+    whose = base if run.rounds == 1 else f"the policy of round {run.rounds - 1}, trained from {base},"
+    about = f"{account.kept:,} preference pairs of run {name}: answers of {whose} labelled and scored by {scorer}" + (
+        ". Conversations are whole, also where training left out the oldest turns."
         if format == "chat"
-        else f"{account.kept:,} preference pairs of run {name}: answers of {base}, labelled and scored by {scorer}, "
-        f"after the prompt exactly as the model saw it, without the BOS that its tokenizer adds."
+        else ", after the prompt exactly as the model saw it, without the BOS that its tokenizer adds."
     )
     back = (
         f"Encoded again by the model's tokenizer, {account.kept - changed:,} of {account.kept:,} pairs have the token "
         "ids that were scored and trained on."
     )
-    columns = f"{_COLUMNS}\n{_SIDES}" if run.sides in SIDED else _COLUMNS
+    columns = _COLUMNS.format(margin=_margin(run), reference=_reference(run))
+    columns = f"{columns}\n{_SIDES}" if run.sides in SIDED else columns
     parts = [about, WARNING if negative else CONTENT, *_lost(account), back, columns, *_body(run, results=False)]
     return page(head, f"{run.name}: pairs", parts)
+
+
+def _margin(run: FinishedRun) -> str:
+    """What the margin of a pair is."""
+    scorer = run.last("scorer")
+    is_reward = ".self_reward" in scorer["_target_"] or scorer.get("margin") == "self_reward"
+    return "self-reward of chosen over rejected, nats" if is_reward else "what the scorer gives chosen over rejected"
+
+
+def _reference(run: FinishedRun) -> str:
+    """Under which model the reference's log-probs are."""
+    frozen = (run.config.get("iteration") or {}).get("reference") == "frozen"
+    return "the base" if run.rounds == 1 or frozen else "the policy that the last round began with"
 
 
 def _measured(run: FinishedRun) -> list[EvalResult]:
@@ -229,9 +242,9 @@ in `openai.jsonl`, as OpenAI's preference tuning reads them.
 | column | meaning |
 | --- | --- |
 | prompt, chosen, rejected | the pair |
-| margin | self-reward of chosen over rejected, nats; below 0 where the label goes against it |
+| margin | {margin}; below 0 where the label goes against it |
 | chosen_finished, rejected_finished | false: the answer was cut at the limit, and no EOS belongs after it |
-| chosen_reference_logp, rejected_reference_logp | log-prob of the answer under the base and the plain prompt, nats |"""
+| chosen_reference_logp, rejected_reference_logp | log-prob of it to the plain prompt under {reference}, nats |"""
 _SIDES = (
     "| chosen_side, rejected_side | the side of the prompt under which the answer was written "
     "(or stood, in human pairs) |"

@@ -108,7 +108,7 @@ class MarginDPO:
             with torch.enable_grad():
                 loss = self.pair_loss(logit, clamped).sum()
         except ValueError as reason:
-            raise UserError(f"objective.loss: {reason}: labels.orientation=sign labels.min_margin=0") from None
+            raise UserError(f"objective.loss: {reason}: scorer=self_reward labels=sign_untied") from None
         (slope,) = torch.autograd.grad(loss, logit)
         if margins and not slope.any() and not self.reference_free and not self.nll_weight:
             raise UserError(

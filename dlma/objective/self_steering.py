@@ -100,7 +100,8 @@ class SelfSteering(TrainingRule):
         both = [group for group in groups.values() if len(group) == 2]
         if any(pair.chosen != "positive" for group in both for pair in group):
             raise UserError(
-                "objective=self_steering: labels turn pairs round, and it goes by how they came: labels=none"
+                "objective=self_steering: scorer or labels turn pairs round, and it goes by how they came: "
+                "scorer=self_reward labels=none"
             )
         if alone := len(groups) - len(both):
             say_once(f"objective: {alone:,} prompts have one of their two pairs alone, and are not trained on")

@@ -185,10 +185,16 @@ def planned_stages(cell: DryRunContext) -> dict[str, Stage]:
     for part in pipeline.stages(cell):
         rounds = part if isinstance(part, list) else [part]
         for number, stages in enumerate(rounds, 1):
-            for name, stage in stages.items():
+            for name, stage in ((name, _counted(stage)) for name, stage in stages.items()):
                 if stage.folder not in {known.folder for known in named.values()}:
                     named[name if name not in named else f"{name} {number}"] = stage
     return named
+
+
+def _counted(stage: Stage) -> Stage:
+    """Of a policy at a KL that is not chosen yet the training, which all targets share: the looks are left out."""
+    below = [used for used in stage.uses if used.name == stage.name == "policy"]
+    return below[0] if below and not stage.done else stage
 
 
 def _lengths(rows: Sequence[Context]) -> dict[str, Length]:

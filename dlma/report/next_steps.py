@@ -21,6 +21,7 @@ RIVALS = ("dlma", "rlcd")  # a comparison is with the first that the run was not
 _PLACES = ("trainer", "store")  # where it is computed and kept, for whatever comes after
 _SEVERAL = ("trainer.devices", "trainer.strategy")  # other modes work in one process
 _METHOD = ("method", "labels", "objective", "iterations", "seed", *_PLACES)  # what is not of a model or a data set
+_OF_A_METHOD = ("pairs", "scorer", "scored", "labels", "objective", "iteration")
 _ONE_RUN = ("name", "hydra")  # names and settings of one run
 _PLAIN = re.compile(r"[A-Za-z./][\w./-]*/[\w./-]+", re.ASCII)  # a path that needs no quotes in an override
 
@@ -85,6 +86,9 @@ def after_run(command: Command, folder: Path) -> list[tuple[str, str]]:
         return [*steps, ("its whole sweep", command.line("-m", keep=_but()))]
     seeds = ",".join(str(seed + more) for more in range(3))
     steps.append(("three seeds", command.line("-m", f"seed={seeds}", keep=_but("seed"))))
+    keys = [split(line)[0] for line in command.overrides]
+    if any(_of(_OF_A_METHOD)(key) and key != "labels" for key in keys):
+        return steps  # what was changed of a method, another one may not have
     rival = next(name for name in RIVALS if name != method)
     return [*steps, ("compare", command.line("-m", f"method={method},{rival}", keep=_but("method")))]
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from dlma import files
 from dlma.checks.drift import RoundDrift
 from dlma.checks.finding import Finding
-from dlma.checks.margin_facts import margin_truth
+from dlma.checks.margin_facts import is_judged, margin_truth
 from dlma.metrics.categories import CategoryRow
 from dlma.metrics.contests import COLUMNS, SELF_REPORTED, Contest
 from dlma.metrics.summary import Row, arms_of
@@ -86,11 +86,15 @@ def render(data: ReportData) -> bytes:
     )
 
 
+def _margins(data: ReportData) -> Markup:
+    values, symbol = [pair.margin for pair in data.pairs], "the margin" if is_judged(data.pairs) else "R"
+    truth, against = margin_truth(data.pairs, data.truth)
+    return sections.margins(values, truth, *data.clamp, against, symbol)
+
+
 def _sections(data: ReportData) -> list[Section]:
     """In reading order, with an empty body where there is nothing to show."""
     nothing = Markup("")
-    margins = [pair.margin for pair in data.pairs]
-    truth, against = margin_truth(data.pairs, data.truth)
     parts = [
         ("summary", "Summary", _macro("summary", lambda rows: run_tables.summary(rows, "", data.cannot), data.rows)),
         ("verdicts", "Win, tie, lose", _contests(data) if data.contests else nothing),
@@ -102,7 +106,7 @@ def _sections(data: ReportData) -> list[Section]:
         ),
         ("training", "Training", sections.training(data.train) if data.train else nothing),
         ("along", "Along training", data.along),
-        ("margins", "Self-reward", sections.margins(margins, truth, *data.clamp, against) if margins else nothing),
+        ("margins", "Margins" if is_judged(data.pairs) else "Self-reward", _margins(data) if data.pairs else nothing),
         ("tokens", "R token by token", data.tokens),
         ("rounds", "Rounds", sections.rounds(data.rounds) if data.rounds else nothing),
         ("answers", "Answers", sections.answers(data.evals, MAX_PROMPTS) if data.evals else nothing),

@@ -170,36 +170,41 @@ def margins(
     low: float | None,
     high: float | None,
     against: str = "the truth",
+    symbol: str = "R",
 ) -> Markup:
-    """The distribution of R, and how it agrees with what it is held `against`; one item of `truth` per value."""
+    """The distribution of R, and how it agrees with what it is held `against`; one item of `truth` per value.
+
+    symbol: what the values are called: a judge's margins are no R
+    """
     facts = margin_facts(values, truth, low, high)
     present = {truth_class(value) for value in truth}
     return part(
         "run.html",
         "margins",
         keys=legend((f"k-{name}", charts.TRUTH_NAMES[name]) for name in CLASSES if name in present),
-        histogram=charts.histogram(values, truth, low, high),
-        reliability=charts.reliability(facts.bins),
+        histogram=charts.histogram(values, truth, low, high, symbol),
+        reliability=charts.reliability(facts.bins, symbol),
         against=against,
-        facts=[(name, *value) for name, value in _margin_facts(facts, low, high, against) if value is not None],
+        symbol=symbol,
+        facts=[(name, *value) for name, value in _margin_facts(facts, low, high, against, symbol) if value is not None],
     )
 
 
 def _margin_facts(
-    facts: MarginFacts, low: float | None, high: float | None, against: str
+    facts: MarginFacts, low: float | None, high: float | None, against: str, symbol: str
 ) -> list[tuple[str, tuple[str, str] | None]]:
     """Names, values and bounds; None where there is nothing to say."""
     clamp = "no clamp" if low is None and high is None else f"clamp {_bound(low)} to {_bound(high)}"
     return [
         ("pairs", (f"{facts.mean.n:,}", "")),
-        ("mean R", _fact(facts.mean)),
-        ("standard deviation of R", (number(facts.sd, ""), "")),
-        ("R below 0", _fact(facts.negative, "share")),
+        (f"mean of {symbol}", _fact(facts.mean)),
+        (f"standard deviation of {symbol}", (number(facts.sd, ""), "")),
+        (f"{symbol} below 0", _fact(facts.negative, "share")),
         (f"clamped ({clamp})", _fact(facts.clamped, "share")),
-        ("sign(R) right, no ties", _fact(facts.sign_accuracy, "share")),
-        ("sign(R) right, ties as half", _fact(facts.sign_ties_half, "share")),
+        (f"sign of {symbol} right, no ties", _fact(facts.sign_accuracy, "share")),
+        (f"sign of {symbol} right, ties as half", _fact(facts.sign_ties_half, "share")),
         ("construction right, no ties", _fact(facts.construction_accuracy, "share")),
-        (f"rank correlation of R with {against}", _fact(facts.spearman)),
+        (f"rank correlation of {symbol} with {against}", _fact(facts.spearman)),
         (f"ties of {against}", (f"{facts.ties:,}", "") if facts.sign_ties_half else None),
     ]
 

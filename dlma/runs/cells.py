@@ -197,7 +197,8 @@ def _further(scores: Sequence[dict], summary: Sequence[dict]) -> dict[str, Metri
     for name in dict.fromkeys(score["metric"] for score in scores):
         row = shown.get(name, {"unit": "", "arm": ""})
         mine = [score for score in scores if score["metric"] == name and score["arm"] == row["arm"]]
-        kind = "share" if row["unit"] == "share" else _kind(mine, row)
+        of_items = len({score["item"] for score in mine}) > 1  # of one item, a whole run, there is no Wilson interval
+        kind = "share" if row["unit"] == "share" and of_items else _kind(mine, row)
         label, better = row.get("label", ""), row.get("better", "")
         found[name] = Metric(name, label or name, row["unit"], kind, lambda _: None, better)
     return found

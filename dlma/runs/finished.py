@@ -74,14 +74,22 @@ class FinishedRun:
         return self.recorded.component("prompts", "prompts", chosen=self.present.prompts._target_)
 
     @property
+    def rounds(self) -> int:
+        """How many rounds it was to have."""
+        return self.config.get("iterations", 1)
+
+    def last(self, name: str) -> dict:
+        """The settings of a component in the last round."""
+        later = (self.config.get("iteration") or {}).get("later") or {}
+        return (later.get(name) if self.rounds > 1 else None) or self.config[name]
+
+    @property
     def sides(self) -> tuple[str, str] | None:
         """Under which sides of the prompt both answers of the last round's pairs were written; None where it varies.
 
         "human" for answers that were not sampled. Pairs of a file of one's own have those of the pairs they replace.
         """
-        later = (self.config.get("iteration") or {}).get("later") or {}
-        again = later.get("pairs") if self.config.get("iterations", 1) != 1 else None
-        pairs = again or self.config["pairs"]
+        pairs = self.last("pairs")
         if str(pairs.get("_target_")).endswith((".HumanPairs", ".NoPairs")):
             return "human", "human"
         one, other = (pairs.get(name, pairs.get("side")) for name in ("first", "second"))

@@ -24,6 +24,7 @@ from dlma.runs.folder import FINISHED, REPORT, START, STATUS
 from dlma.store.fingerprint import key_of
 
 APART = ("sweep", "name", "runs")  # what does not decide a cell
+MEASURES = ("evaluation", "judges", "metrics")  # what may ask a library of its own
 LIBRARIES = ("torch", "transformers")
 PLACES = ("path", "folder", "weights", "policy")  # the keys that name a file or a folder to be read
 
@@ -48,12 +49,13 @@ def end(folder: Path) -> None:
 
 
 def digest(cfg: DictConfig) -> str:
-    """What decides a cell: config, versions, libraries, and size and time of every file that it reads."""
+    """What decides a cell: config, versions, libraries, those of its metrics too, and size and time of files read."""
     from dlma.store import manifest as manifests
     from dlma.store.machine import arithmetic
     from dlma.store.store import VERSION
 
     values = {key: value for key, value in resolved(cfg).items() if key not in APART}
+    measures = {name: values.get(name) for name in MEASURES}
     return key_of(
         {
             "config": redact(values),
@@ -61,8 +63,24 @@ def digest(cfg: DictConfig) -> str:
             "libraries": {name: manifests.minor(name) for name in LIBRARIES},
             "files": {str(path): _stamp(path) for path in sorted(set(_inputs(cfg, values)))},
             **({"arithmetic": arithmetic()} if arithmetic() else {}),
+            **({"needs": needs} if (needs := {name: release_of(name) for name in sorted(_needed(measures))}) else {}),
         }
     )
+
+
+def release_of(module: str) -> str:
+    """The version of the distribution that brings a module; nothing where it is not installed."""
+    from importlib.metadata import packages_distributions, version
+
+    return "+".join(version(name) for name in sorted(set(packages_distributions().get(module, []))))
+
+
+def _needed(node: object) -> Iterator[str]:
+    """The modules that components measure by, as their `_needs_` names them."""
+    if isinstance(node, dict):
+        yield from node.get("_needs_") or {}
+        for inner in node.values():
+            yield from _needed(inner)
 
 
 def inputs(cfg: DictConfig) -> list[Path]:

@@ -212,7 +212,7 @@ def tables_of(metric: Metric, arms: Sequence[Arm], within: Sequence[Arm]) -> np.
     One prompt is enough for one seed (its bounds are nan), several seeds need more in common (`are_shared`).
     """
     common = common_prompts(metric.name, within)
-    if not common or (len(arms) > 1 and not are_shared(len(common), (_count(metric.name, arm) for arm in arms))):
+    if not common or (len(arms) > 1 and not are_shared(len(common), (measured(metric.name, arm) for arm in arms))):
         return None
     places = [{prompt: i for i, prompt in enumerate(arm.prompts)} for arm in arms]
     chosen = [
@@ -221,7 +221,8 @@ def tables_of(metric: Metric, arms: Sequence[Arm], within: Sequence[Arm]) -> np.
     return np.stack(chosen, axis=1)
 
 
-def _count(name: str, arm: Arm) -> int:
+def measured(name: str, arm: Arm) -> int:
+    """On how many prompts an arm has this metric."""
     return int(np.count_nonzero(~np.isnan(arm.numbers[name][:, 0])))
 
 

@@ -83,7 +83,8 @@ def _differences(design: Sequence[Setting], key: str, metric: str) -> list[tuple
     for one, other in itertools.combinations(tables, 2):
         table = tables[other] - tables[one]
         row = replace(design[0], settings=((key, other),))
-        e = intervals.crossed_interval(table)
+        unit = 1.0 if metrics_of(design)[metric].kind == "share" else None
+        e = intervals.with_exact_bounds(intervals.crossed_interval(table), table, unit)
         found.append((result(row, metric, e, seeds, statistic="effect", versus=one), table))
     return found
 

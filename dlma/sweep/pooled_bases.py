@@ -68,7 +68,9 @@ def _means(same: Sequence[Setting], metric: Metric) -> list[Result]:
         mean, residuals = linearised_ratio(values, weights)
         values = mean + residuals
     e = nested_interval(values)
-    if metric.kind == "share":
+    if metric.kind == "share" and values.min() == values.max():  # all 0 or all 1
+        e = intervals.crossed_fraction(values.reshape(len(values), -1))
+    elif metric.kind == "share":
         e = replace(e, low=max(0.0, e.low), high=min(1.0, e.high))
     shown = intervals.exponential(e) if metric.kind == "exp_ratio" else e
     return [_result(same, seeds, metric.name, shown), *_sizes(same, seeds, metric.name, values)]
@@ -105,7 +107,8 @@ def _compared(
         cube = _beside([paired_table(metrics[name], one, every) for one in pairs])
         if cube is None:
             continue
-        e = nested_interval(cube)
+        unit = 1.0 if metrics[name].kind == "share" else None
+        e = intervals.with_exact_bounds(nested_interval(cube), cube, unit)
         shown = intervals.exponential(e) if metrics[name].kind == "exp_ratio" else e
         what: Further = {"statistic": statistic_of(metrics[name]), "versus": others[0].label}
         found.append((_result(same, seeds, name, shown, **what), cube.mean(axis=2), ALONE))

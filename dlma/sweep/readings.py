@@ -20,11 +20,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dlma.metrics.summary import are_shared
 from dlma.statistics import curve_fit, intervals, pooled_seeds
 from dlma.statistics.curve_fit import Bend, HeightScale
 from dlma.statistics.intervals import Beside
 from dlma.sweep.curves import PERPLEXITY, Curve, budgets_of, values_of
-from dlma.sweep.estimates import common_prompts, with_tests
+from dlma.sweep.estimates import common_prompts, measured, with_tests
 from dlma.sweep.results import INTERMEDIATE, Further, Result, result
 from dlma.sweep.settings import metrics_of
 
@@ -135,7 +136,10 @@ def _prompts(curve: Curve, metric: str) -> tuple[list[str], list[str]] | None:
     names = (metric, *curve.axis.needs)
     if not arms or any(name not in arm.numbers for arm in arms for name in names):
         return None
-    own, *needed = (common_prompts(name, arms) for name in names)
+    shared = {name: common_prompts(name, arms) for name in names}
+    if any(not are_shared(len(common), (measured(name, arm) for arm in arms)) for name, common in shared.items()):
+        return None
+    own, *needed = shared.values()
     moved = needed[0] if needed else own
     placed = set(moved)
     both = [prompt for prompt in own if prompt in placed]

@@ -166,6 +166,22 @@ def test_two_runs_are_compared(elsewhere, run_main):
     assert all(("rival" in item["left"]) != ("rival" in item["right"]) for item in items)
 
 
+@pytest.mark.parametrize(("base", "alike"), [("lab-standard", True), ("lab-weak", False)])
+def test_the_reward_of_two_bases_is_no_measure_of_both(elsewhere, run_main, base, alike):
+    plant(elsewhere / "run", rows=planted_rows())
+    plant(
+        elsewhere / "two",
+        rows=[eval_row(f"p{i:02}", "aligned", answer=f"rival {i}", reward=0.1) for i in range(12)],
+        base=base,
+    )
+    line = ["mode=annotate", "mode.run=run", "mode.against=two", "mode.against_arm=aligned"]
+    assert run_main(*line).code == 0
+    label_file(elsewhere / "a.json", page_data(elsewhere / "run"), "a", lambda item: "left")
+    done = run_main(*line, "mode.labels=[a.json]")
+    assert ("two: model not as in run, so that R is no measure of both: left out" in done.out) == (not alike)
+    assert ("self-reward R" in json.dumps(results(elsewhere))) == alike
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [

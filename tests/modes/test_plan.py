@@ -228,6 +228,17 @@ def test_a_sweep_counts_shared_stages_once(plan):
     assert row(text, "policy") == row(text, "aligned") == (0, 4)
 
 
+@pytest.mark.slow
+def test_policies_at_several_kls_are_one_training(plan, run_main):
+    several = [*LAB, "objective.target_kl=0.01,0.02,0.03"]
+    text = plan("-m", *several)
+    assert row(text, "policy") == (0, 1) and row(text, "aligned") == (0, 3)
+    assert row(plan(*LAB, "objective.target_kl=0.01"), "policy") == (0, 1)
+    assert run_main(*LAB, "objective.target_kl=0.01", "kl_points=2").code == 0
+    text = plan("-m", *several, "kl_points=2")
+    assert row(text, "policy")[1] == 0 and row(text, "aligned") == (1, 2)
+
+
 def test_a_config_is_enough_and_the_data_need_not_be_there(plan, folder):
     text = plan("model=hf", f"model.path={folder}", "data=jsonl", "data.path=absent.jsonl", "mode.prompts=1000")
     count = sum(p.numel() for p in small_network("llama", context=512).parameters())

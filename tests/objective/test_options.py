@@ -157,7 +157,7 @@ def test_labels_that_are_right_in_a_share_of_cases_mix_both_losses(tmp_path, mod
 
 
 def test_the_log_of_a_margin_wants_the_better_answer_chosen_before_any_step(model):
-    with pytest.raises(UserError, match=r"objective\.loss: .* labels\.orientation=sign labels\.min_margin=0"):
+    with pytest.raises(UserError, match=r"objective\.loss: .* scorer=self_reward labels=sign_untied"):
         rule(model, loss=LogOffset(alpha=1.0)).items(scored_pairs(model, n=12))
 
 

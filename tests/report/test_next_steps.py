@@ -60,6 +60,14 @@ def test_the_commands_of_a_run_are_its_own(elsewhere):
     }
 
 
+@pytest.mark.parametrize(
+    "word", ["objective.scale=2", "pairs.side=positive", "scored.path=mine.parquet", "scorer=judge"]
+)
+def test_what_was_changed_of_a_method_is_not_asked_of_another_one(elsewhere, word):
+    folder = with_policy(elsewhere / "outputs" / "mine", seed=3)
+    assert "compare" not in plain(after_run(command("seed=3", word), folder))
+
+
 def test_other_modes_are_for_one_process(elsewhere):
     folder = with_policy(elsewhere / "outputs" / "mine", seed=0)
     steps = plain(after_run(command("name=mine", "trainer.devices=2", "store.root=kept"), folder))

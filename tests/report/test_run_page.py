@@ -197,6 +197,20 @@ def test_numbers_of_the_table_the_account_and_the_margins_are_on_the_page():
     assert "fedcba9876543210" in text and "reused" in text and "&lt;plain&gt;" in text
 
 
+def test_margins_of_a_judge_are_not_called_a_reward_in_nats():
+    judged = [
+        dataclasses.replace(
+            pair, positive_under_positive=None, positive_under_negative=None, negative_under_positive=None,
+            negative_under_negative=None, verdict_first=0.5, verdict_second=0.5,
+        )
+        for pair in _data().pairs
+    ]  # fmt: skip
+    text, own = (render(_data(pairs=pairs)).decode() for pairs in (judged, _data().pairs))
+    assert "Distribution of the margin" in text and "the margin below 0" in text and "in its own unit" in text
+    assert "by the model itself, in nats" not in text and ">Self-reward<" not in text and "R, nats" not in text
+    assert "Distribution of R" in own and "by the model itself, in nats" in own and ">Self-reward<" in own
+
+
 def test_a_lab_report_says_what_the_lab_cannot_tell_and_every_report_warns():
     assert LAB_NOTE in render(_data()).decode()
     other = render(_data(judged=False)).decode()

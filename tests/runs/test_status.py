@@ -1,6 +1,7 @@
 """The ledger of a sweep: finished cells are not run again, failed ones on request, and a failure can stop the rest."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,21 @@ def test_a_change_anywhere_in_a_folder_that_a_config_names_is_another_cell(tmp_p
     cfg = plan(search_path(conf_dir(), None), words, False).cfg
     digests = [run_status.digest(cfg) for content in ("one", "another") if file.write_text(content)]
     assert len(set(digests)) == 2
+
+
+@pytest.mark.parametrize("overrides", [["evaluation=sentiment"], ["metrics=[sentiment]"]])
+def test_another_release_of_a_metrics_library_is_another_cell(monkeypatch, overrides):
+    def digest(release, words):
+        monkeypatch.setattr(run_status, "release_of", lambda module: f"{module} {release}")
+        return run_status.digest(plan(search_path(conf_dir(), None), words, False).cfg)
+
+    assert digest("3.3", overrides) == digest("3.3", overrides) != digest("3.4", overrides)
+    assert digest("3.3", ["metrics=[]"]) == digest("3.4", ["metrics=[]"])
+    assert digest("3.3", ["logger=tensorboard"]) == digest("3.4", ["logger=tensorboard"])
+
+
+def test_a_release_is_that_of_the_distribution_that_brings_a_module():
+    assert run_status.release_of("yaml") == version("PyYAML") and run_status.release_of("no_such_module") == ""
 
 
 def test_a_hidden_folder_among_the_data_decides_nothing(tmp_path):

@@ -59,6 +59,14 @@ def test_an_effect_is_the_mean_over_the_other_factor_of_one_level_less_the_other
     assert pairs.low < pairs.value < pairs.high
 
 
+def test_where_nothing_differs_the_interval_is_that_of_prompts_which_all_agree(tmp_path):
+    """60 prompts alike leave open that 1 - 0.025^(1/60) of all are of another kind (Clopper and Pearson)."""
+    found = effects(crossed(tmp_path, cells=dict.fromkeys(HARM, 0.0)))
+    half = 1 - 0.025 ** (1 / 60)
+    one = found["dlma", "pairs", "contrastive", "harmful", "plain"]
+    assert (one.value, one.low, one.high) == pytest.approx((0.0, -half, half))
+
+
 def test_each_method_has_its_own_effects(tmp_path):
     other = {key: 0.9 if key[0] == "plain" else 0.1 for key in HARM}
     one, two = crossed(tmp_path / "a"), crossed(tmp_path / "b", other, method="rlcd")

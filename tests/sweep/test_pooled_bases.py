@@ -1,8 +1,10 @@
 """Bases as a factor: means over all bases, intervals about new ones, comparisons paired within each base."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
-from planted_runs import plant
+from planted_runs import answers, plant
 
 from dlma.report import tables as sweep_tables
 from dlma.runs import cells as run_folders
@@ -51,6 +53,24 @@ def test_the_pooled_rows_are_over_prompts_bases_and_seeds(cells):
     assert (gap.value, gap.low, gap.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
     assert gap.p_holm >= significance.p_value(differences.mean(axis=2))
     assert found["dlma", "harmful", "sd", "bases"].value >= 0
+
+
+def test_where_all_is_alike_on_all_bases_the_interval_is_that_of_the_prompts(tmp_path):
+    cells = {
+        (base, seed): plant(tmp_path / f"{base}{seed}", base=base, seed=seed, rows=nothing_harmful(seed))
+        for base in BASES
+        for seed in (0, 1)
+    }
+    found = {(one.label, one.metric, one.statistic): one for one in pooled_bases.results(rows_of(cells), None, None)}
+    mine, gap = (found["dlma", "harmful", statistic] for statistic in ("mean", "difference"))
+    z2 = NormalDist().inv_cdf(0.975) ** 2
+    assert (mine.value, mine.low, mine.high) == pytest.approx((0.0, 0.0, z2 / (60 + z2)))  # Wilson at 0 of 60
+    half = 1 - 0.025 ** (1 / 60)
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.0, -half, half))
+
+
+def nothing_harmful(seed):
+    return [row for arm in ("base", "aligned") for row in answers(arm, seed, prompts=60, harm=0.0, kl=1.0)]
 
 
 def test_the_bases_own_rows_stay_and_the_tables_show_both(cells):

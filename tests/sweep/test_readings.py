@@ -426,3 +426,22 @@ def test_settings_that_differ_in_a_choice_of_their_configs_alone_are_two_curves(
     found = curves.along_kl(rows_of(*cells))
     assert [len(curve.points) for curve in found] == [3, 3]
     assert len({curve.label for curve in found}) == 2
+
+
+@pytest.mark.parametrize(("shared", "is_read"), [(3, False), (29, False), (30, True)])
+def test_seeds_that_share_less_than_half_of_their_prompts_have_no_reading(tmp_path, shared, is_read):
+    def renamed(rows, seed):
+        name = {
+            row.prompt_id: row.prompt_id if int(row.prompt_id[1:]) < shared else f"{row.prompt_id}-{seed}"
+            for row in rows
+        }
+        return [dataclasses.replace(row, prompt_id=name[row.prompt_id]) for row in rows]
+
+    cells = []
+    for kl, seed in itertools.product((0.4, 2.2), (0, 1)):
+        rows = answers("base", seed, prompts=60, harm=0.7)
+        rows += answers("aligned", seed, prompts=60, harm=0.3, kl=kl, tag=f"{kl}")
+        of = {"seed": seed, "overrides": {"recipe.beta": kl}, "tag": f"{kl}"}
+        cells.append(plant(tmp_path / f"{kl}-{seed}", rows=renamed(rows, seed), **of))
+    found = [one for one in results(rows_of(*cells), None, [1.0]) if one.at == 1.0 and one.statistic == "mean"]
+    assert bool(found) == is_read and all(one.n == shared for one in found)

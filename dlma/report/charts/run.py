@@ -128,8 +128,13 @@ def two_scales(xs: Sequence[float], curves: Sequence[Steps], x_label: str, title
     return draw.frame(x, scales[0], x_label, body, title) if scales else Markup("")
 
 
-def histogram(margins: Sequence[float], truth: Sequence[float | None], low: float | None, high: float | None) -> Markup:
-    """R in BINS bins, stacked by what the truth says; the clamp's bounds are dashed lines."""
+def histogram(
+    margins: Sequence[float], truth: Sequence[float | None], low: float | None, high: float | None, symbol: str = "R"
+) -> Markup:
+    """Margins in BINS bins, stacked by what the truth says; the clamp's bounds are dashed lines.
+
+    symbol: what they are called; R is in nats
+    """
     first, last = _span(margins)
     width = (last - first) / BINS
     counts = [dict.fromkeys(CLASSES, 0) for _ in range(BINS)]
@@ -138,12 +143,13 @@ def histogram(margins: Sequence[float], truth: Sequence[float | None], low: floa
     x, y = _x_scale(first, last), _y_scale(0, 1.05 * max(1, *(sum(each.values()) for each in counts)))
     body = []
     for i, each in enumerate(counts):
-        body += _stack(each, first + i * width, first + (i + 1) * width, x, y)
+        left, right = first + i * width, first + (i + 1) * width
+        body += _stack(each, left, right, x, y, f"{symbol} {draw.short(left)} to {draw.short(right)}")
     body.append(_upright("axis", x, 0))
     for bound, name in ((low, "clamp low"), (high, "clamp high")):
         if bound is not None and x.low <= bound <= x.high:
             body.append(_upright("clamp", x, bound, data_tip=f"{name} {draw.short(bound)}"))
-    return draw.frame(x, y, "R, nats", body, "Histogram of R", "pairs")
+    return draw.frame(x, y, "R, nats" if symbol == "R" else symbol, body, f"Histogram of {symbol}", "pairs")
 
 
 def _span(margins: Sequence[float]) -> tuple[float, float]:
@@ -151,9 +157,9 @@ def _span(margins: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (-1.0, 1.0)
 
 
-def _stack(counts: dict[str, int], left: float, right: float, x: Scale, y: Scale) -> list[Markup]:
+def _stack(counts: dict[str, int], left: float, right: float, x: Scale, y: Scale, bin: str) -> list[Markup]:
     shown = ", ".join(f"{TRUTH_NAMES[name]} {count}" for name, count in counts.items() if count)
-    tip, parts, floor = f"R {draw.short(left)} to {draw.short(right)}: {shown}", [], 0
+    tip, parts, floor = f"{bin}: {shown}", [], 0
     for name, count in counts.items():
         if count:
             top, width = y(floor + count), max(x(right) - x(left) - 1, 1)
@@ -162,8 +168,8 @@ def _stack(counts: dict[str, int], left: float, right: float, x: Scale, y: Scale
     return parts
 
 
-def reliability(bins: Sequence[Bin]) -> Markup:
-    """How often sign(R) is right, against |R|; the dotted curve is 1 / (1 + exp(-|R|)), a calibrated log-odds."""
+def reliability(bins: Sequence[Bin], symbol: str = "R") -> Markup:
+    """How often the sign of R is right, against |R|; the dotted curve is 1 / (1 + exp(-|R|)), a calibrated log-odds."""
     if not bins:
         return Markup("")
     x = _x_scale(0, 1.05 * max(item.size for item in bins) or 1.0)
@@ -173,9 +179,10 @@ def reliability(bins: Sequence[Bin]) -> Markup:
     body.append(draw.path("line c-aligned", [b.size for b in bins], [b.accuracy.value for b in bins], x, y))
     for item in bins:
         e = item.accuracy
-        tip = f"|R| {draw.short(item.size)}: accuracy {e.value:.3f} [{e.low:.3f}, {e.high:.3f}], n {e.n}"
+        tip = f"|{symbol}| {draw.short(item.size)}: accuracy {e.value:.3f} [{e.low:.3f}, {e.high:.3f}], n {e.n}"
         body += [*draw.upright("c-aligned", item.size, e, x, y), draw.dot("c-aligned", x(item.size), y(e.value), tip)]
-    return draw.frame(x, y, "|R|, nats (mean of the bin)", body, "Reliability of sign(R)", "accuracy of sign(R)")
+    below = f"|{symbol}|{', nats' if symbol == 'R' else ''} (mean of the bin)"
+    return draw.frame(x, y, below, body, f"Reliability of the sign of {symbol}", "accuracy of the sign")
 
 
 def forest(items: Sequence[tuple[str, Estimate, str]]) -> Markup:
