@@ -139,9 +139,10 @@ def test_weighing_by_margins_needs_margins(model):
 @pytest.mark.parametrize("name", ["target_margin", "ipo", "per_token"])
 def test_labels_that_are_right_in_a_share_of_cases_mix_both_losses(tmp_path, model, moved, name):
     """CREAM: C * L(chosen over rejected) + (1 - C) * L(rejected over chosen); the step-0 check knows it."""
-    options, _ = CASES[name]
+    options, formula = CASES[name]
     pairs = scored_pairs(model, n=4)
     turned = [dataclasses.replace(p, chosen="negative") for p in pairs]
+    mixed = by_hand(moved.network, pairs, lambda z, r: 0.7 * formula(z, r) + 0.3 * formula(-z, r), options)
 
     def mean(some, agreement):
         trained = rule(moved, **options)
@@ -149,6 +150,7 @@ def test_labels_that_are_right_in_a_share_of_cases_mix_both_losses(tmp_path, mod
         with torch.no_grad():
             return sum(trained.loss(micro)[0].item() for micro in trained.micros(trained.items(some))) / len(some)
 
+    assert mean(pairs, 0.7) == pytest.approx(mixed, rel=1e-5)  # turned round, h and margin change their signs
     assert mean(pairs, 0.7) == pytest.approx(0.7 * mean(pairs, None) + 0.3 * mean(turned, None), rel=1e-5)
     assert mean(pairs, 1.0) == mean(pairs, None)
     trained = rule(copy.deepcopy(model), **{**options, "epochs": 1})
