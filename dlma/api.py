@@ -294,15 +294,17 @@ def _tell(what: str, account: Account) -> None:
 
 def _group(tokenizer: Any, row: Mapping[str, str], wording: Wording) -> list[Completion]:
     """The four sequences of a row: both answers under the positive, then under the negative prompt."""
+    from dlma.data.text import prompt_id
     from dlma.model.tokens import Characters, answer_ids, with_eos
     from dlma.model.trees import Completion
     from dlma.prompts.rendering import answer_end, rendered, rendered_ids
     from dlma.prompts.wording import SIDES
-    from dlma.records import Turn, content_id
+    from dlma.records import Turn
 
     characters, end = Characters(tokenizer), answer_end(tokenizer, wording)
-    turns = characters.turns([Turn("user", row["prompt"])])
-    index = wording.choose(content_id(row["prompt"]), 0)
+    asked = [Turn("user", row["prompt"])]
+    turns = characters.turns(asked)
+    index = wording.choose(prompt_id(asked), 0)  # as a run with seed=0 does
     texts = [rendered(tokenizer, wording, turns, side, index) for side in SIDES[1:]]
     contexts = rendered_ids(tokenizer, wording, texts)
     answers = []

@@ -396,15 +396,16 @@ class RunContext:
 
     def require_metrics(self, prompts: Stage) -> None:
         """Raises UserError, before anything is computed, for a metric that cannot be had, or not for these prompts."""
+        from dlma.data.text import prompt_id
         from dlma.metrics.base import Selective
+        from dlma.records import Prompt
 
-        used = ("train", self.cfg.evaluation.split)
-        metrics = [build(node, self.bench(None, [])) for node in self.cfg.metrics.values()]
-        selective = [metric for metric in metrics if isinstance(metric, Selective)]
+        used, nodes = ("train", self.cfg.evaluation.split), self.cfg.metrics.values()
+        selective = [one for node in nodes if isinstance(one := build(node, self.bench(None, [])), Selective)]
         if selective and prompts.done:
-            rows = prompts.table().select(["id", "split"]).to_pylist()
+            texts = {prompt_id(row.turns): row.split for row in prompts.rows(Prompt) if row.split in used}
             for metric in selective:
-                metric.require({row["id"]: row["split"] for row in rows if row["split"] in used})
+                metric.require(texts)
 
     def make(self, stage: Stage, write, *, together: bool = False) -> Stage:
         """Have the store compute a stage unless it is there.

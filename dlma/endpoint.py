@@ -99,7 +99,7 @@ class Endpoint:
 class Usage:
     """What one run asked: replies found in the cache, requests sent (tries included), tokens, money, and of whom.
 
-    filtered: questions that the server's content filter does not let through, whose reply is ""
+    filtered: questions that the server's content filter does not let through, which have no reply
     """
 
     cached: int = 0
@@ -131,8 +131,8 @@ class ChatClient:
         self._stop = threading.Event()
         self._reason: UserError | None = None
 
-    def ask(self, chats: Sequence[Chat]) -> list[str]:
-        """The reply to each chat, in order; "" where the model said nothing or the server's filter stopped the chat.
+    def ask(self, chats: Sequence[Chat]) -> list[str | None]:
+        """The reply to each chat, in order; "" where the model said nothing, None where a filter stopped the chat.
 
         raises: UserError when a limit is reached, the server refuses, or it fails `attempts` times in a row; the
             replies that came in are kept
@@ -153,7 +153,7 @@ class ChatClient:
             self._stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _reply(self, chat: Chat) -> str:
+    def _reply(self, chat: Chat) -> str | None:
         known = {"weights": self.weights} if self.weights else {}
         asked = {"url": self.endpoint.base_url, "model": self.endpoint.model, "chat": list(chat), **self._settings}
         key = key_of(asked | known)
@@ -169,7 +169,7 @@ class ChatClient:
                 self._reason = self._reason or reason  # the first one is what stopped the others
             self._stop.set()
             raise
-        if not found.get("filtered"):  # a filter may be another one day
+        if found["reply"] is not None:  # a filter may be another one day
             files.write_checked(path, found)
         self._count(found)
         return found["reply"]
@@ -182,7 +182,7 @@ class ChatClient:
         with self._lock:
             account = self.account
             account.cached += cached
-            account.filtered += found.get("filtered", False)
+            account.filtered += found["reply"] is None
             account.models[found["model"]] = account.models.get(found["model"], 0) + 1
             account.first = min(account.first or found["date"], found["date"])
             account.last = max(account.last or found["date"], found["date"])
@@ -234,7 +234,7 @@ class ChatClient:
         try:
             found = self._client.ask(f"{(self.endpoint.base_url or _OPENAI).rstrip('/')}/chat/completions", body)
         except Filtered:
-            return {"reply": "", "model": self.endpoint.model, "date": manifests.now(), "filtered": True}
+            return {"reply": None, "model": self.endpoint.model, "date": manifests.now()}
         return self._read(found)
 
     def _read(self, found: dict) -> dict:

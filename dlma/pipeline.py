@@ -163,11 +163,11 @@ def import_pairs(cell: RunContext, held_out: Stage) -> Stage:
     path = cell.cfg.scored.path or cell.cfg.pairs.path
     lengths = {"max_prompt_tokens": recipe.max_prompt_tokens, "max_response_tokens": recipe.max_new_tokens}
     limits = {"seed": cell.cfg.seed, **lengths, **cell.strictness}
-    content = {"content": imported.fingerprint(path), "weights": cell.weights["weights"]}
+    content = {"content": imported.fingerprint(path), "weights": cell.weights["weights"], "kl": bool(cell.target_kl)}
     key = {**scientific(cell.prompts), **limits, "scored": scored, **content}
 
     def write(folder: Path) -> dict:
-        avoid = held_out.table().column("prompt_id").to_pylist()
+        avoid = imported.kept_apart(held_out, with_validation=cell.target_kl is not None)
         known = {"held_out": avoid, "vocabulary": cell.frozen.vocabulary, **limits}
         found = imported.FilePairs(path, cell.frozen.tokenizer, cell.wording, with_margin=scored, **known)
         account = _write(folder, Pair, found, found.account)

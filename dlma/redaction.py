@@ -30,7 +30,7 @@ _NAME = re.compile(
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # clientSecret: client_Secret
 _URL = re.compile(r"\w[\w+.\-]*://[^\s\"'<>]+")
 _USER = re.compile(r"(\w://)[^/@\s]+@")
-_QUERY = re.compile(r"([?&;#]([\w.\-]+)=)[^&\s#\"'<>]+")
+_QUERY = re.compile(r"([?&;#]([\w.\-]+)=)[^&\s#\"'<>\\]+")
 _ASSIGNED = re.compile(r"([\w.\-]+)['\"]?\s*[=:]\s*(\"[^\"]*\"|'[^']*'|[^\s,'\"{}\[\]]+)")
 _FLAG = re.compile(r"--([\w\-]+)\s+(\"[^\"]*\"|'[^']*'|[^\s'\"{}-][^\s'\"]*)")  # --api-key VALUE, in a command
 _SCHEME = re.compile(r"(bearer|basic|token)\s+", re.I)  # of an Authorization header, before the secret itself

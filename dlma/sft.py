@@ -7,7 +7,7 @@ sum is divided by its answers and by the mean length of an answer over all of tr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,9 +111,9 @@ class InstructionTuning(TrainingRule):
         merge.check(self.model)  # before any work: an adapter is merged at the end
         prompts, account = self.data.read()
         examples, used = self.examples([prompt for prompt in prompts if prompt.split == "train"])
-        account.dropped |= {"held out": account.kept - used.read, **used.dropped}
+        _add(account.dropped, {"held out": account.kept - used.read, **used.dropped})
+        _add(account.trimmed, used.trimmed)
         account.kept = used.kept
-        account.trimmed |= used.trimmed
         self.train_on(self.items(examples), runtime, folder, listen)
         return account
 
@@ -187,3 +187,8 @@ def _counted(tally: Tally, prompt: Prompt) -> Iterator[None]:
         yield
     except BadRow as reason:
         tally.drop(_place(prompt), str(reason))
+
+
+def _add(counts: dict[str, int], further: Mapping[str, int]) -> None:
+    for reason, count in further.items():
+        counts[reason] = counts.get(reason, 0) + count

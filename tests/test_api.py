@@ -10,14 +10,23 @@ from toy_tokenizers import OWN_TEMPLATES
 from dlma import api
 from dlma.app import conf_dir
 from dlma.config import compose
+from dlma.data.text import prompt_id
 from dlma.errors import BadRow, UserError
 from dlma.prompts.wording import Wording
+from dlma.records import Turn
 
 TEXTS = ["how do i fix a lamp", "with care and ease", "smash it"]
-WORDING = Wording(
-    source="test", system="{system}", user="ask : {text}\n", assistant="reply : {text}\n", answer="reply{affix} :",
-    pairs=[{"positive": {"affix": " ( kind )"}, "negative": {"affix": " ( cruel )"}}], **OWN_TEMPLATES,
-)  # fmt: skip
+KIND, CALM = ({"positive": {"affix": f" ( {good} )"}, "negative": {"affix": " ( cruel )"}} for good in ("kind", "calm"))
+
+
+def wording(*pairs):
+    return Wording(
+        source="test", system="{system}", user="ask : {text}\n", assistant="reply : {text}\n", answer="reply{affix} :",
+        pairs=list(pairs), **OWN_TEMPLATES,
+    )  # fmt: skip
+
+
+WORDING = wording(KIND)
 
 
 def test_rows_of_text_are_scored_without_a_run():
@@ -35,6 +44,18 @@ def test_rows_of_text_are_scored_without_a_run():
     logp = [[plain_logp(network, c, a).item() for a in answers] for c in contexts]
     by_hand = (logp[0][0] - logp[1][0]) - (logp[0][1] - logp[1][1])
     assert margins == pytest.approx([by_hand, -by_hand], abs=1e-3)
+
+
+def test_of_several_affixes_a_prompt_has_that_of_a_run_with_seed_0():
+    tokenizer = byte_level_tokenizer(TEXTS, 300)
+    network = small_network(vocabulary=len(tokenizer))
+    asked = [f"How do I fix a lamp, {i} ?" for i in range(8)]
+    rows = [{"prompt": text, "first": " " + TEXTS[1], "second": " " + TEXTS[2]} for text in asked]
+    several, *each = (
+        api.self_reward(network, tokenizer, rows, wording(*pairs)) for pairs in ([KIND, CALM], [KIND], [CALM])
+    )
+    drawn = [wording(KIND, CALM).choose(prompt_id([Turn("user", text)]), 0) for text in asked]
+    assert several == pytest.approx([each[n][i] for i, n in enumerate(drawn)], abs=1e-4) and len(set(drawn)) == 2
 
 
 def test_an_empty_answer_is_refused():

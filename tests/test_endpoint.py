@@ -120,10 +120,10 @@ def test_what_a_content_filter_stops_has_no_reply_and_the_others_have_theirs(bod
 
     with serving(answer) as server:
         one = asker(server, tmp_path)
-        assert one.ask(CHATS[:4]) == [REPLIES[0], "", *REPLIES[2:4]]
+        assert one.ask(CHATS[:4]) == [REPLIES[0], None, *REPLIES[2:4]]
         assert (one.account.filtered, one.account.requests, one.account.failed) == (1, 4, 0)
         again = asker(server, tmp_path)
-        assert again.ask(CHATS[:4]) == [REPLIES[0], "", *REPLIES[2:4]]
+        assert again.ask(CHATS[:4]) == [REPLIES[0], None, *REPLIES[2:4]]
     assert (again.account.cached, again.account.requests) == (3, 1)  # what was stopped is asked anew
 
 

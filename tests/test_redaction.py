@@ -116,6 +116,14 @@ def test_the_value_behind_a_secret_flag_of_a_command_is_hidden(told):
         assert text(told).count(HIDDEN) == 1 and text("generous-number") == "generous-number"
 
 
+def test_json_that_quotes_an_address_with_a_token_stays_json():
+    reply = json.dumps({"reason": 'A links "http://x.y/?token=abcdefgh", B does not', "verdict": "B"})
+    hidden = json.loads(redaction.text(reply))
+    assert (
+        hidden["verdict"] == "B" and "abcdefgh" not in hidden["reason"] and hidden["reason"].endswith('", B does not')
+    )
+
+
 def test_a_flag_that_another_follows_has_no_value():
     with redaction.session():
         learn_words(["serve --token --port-number eighty-eighty"])

@@ -14,6 +14,7 @@ from dlma.app import main
 from dlma.errors import UserError
 from dlma.records import Turn
 from dlma.sft import CUT, NO_ANSWER, TOO_LONG, InstructionTuning, Template
+from dlma.trainer.runtime import Runtime
 
 
 def test_the_template_is_that_of_safe_rlhf():
@@ -181,3 +182,15 @@ def test_an_unknown_schedule_gives_one_line(run, capsys):
 def test_instructions_of_which_none_can_be_used_are_one_line(run, capsys):
     run("sft.max_tokens=2", "sft.data.max_dropped=1", code=2, name="none")
     assert "sft.data: no usable row among" in capsys.readouterr().err
+
+
+def test_a_reason_of_reading_and_of_encoding_is_counted_for_both(tmp_path):
+    """Read equals kept and dropped: one row has no output, of another nothing is left once it is encoded."""
+    model = tiny_model()
+    rows = [{"instruction": f"How {i}?", "output": "So."} for i in range(20)]
+    rows += [{"instruction": "Why?", "output": ""}, {"instruction": "When?", "output": model.tokenizer.eos_token}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    account = rule(model, data=corpus(str(tmp_path / "rows.json"), max_dropped=1.0)).fit(
+        Runtime(), tmp_path / "out", lambda row: None
+    )
+    assert account.read == len(rows) == account.kept + sum(account.dropped.values())

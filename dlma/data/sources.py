@@ -93,7 +93,7 @@ class Source:
         return folder / self.subset
 
     def _needs_datasets(self, folder: Path) -> bool:
-        return self._on_hub() or (folder / "README.md").is_file() or _was_saved(folder)
+        return self._on_hub() or _has_card(folder) or _was_saved(folder)
 
     def _by_datasets(self, folder: Path) -> Iterator[tuple[str, dict]]:
         import datasets
@@ -115,6 +115,12 @@ class Source:
         if self.subset is None:
             return {}
         return {"data_dir": self.subset} if (folder / self.subset).is_dir() else {"name": self.subset}
+
+
+def _has_card(folder: Path) -> bool:
+    """Whether a folder's README.md is a data set card: it begins with settings between lines of dashes."""
+    page = folder / "README.md"
+    return page.is_file() and page.read_bytes().removeprefix(b"\xef\xbb\xbf").startswith(b"---")
 
 
 def _value(where: str, row: Mapping, name: str) -> object:

@@ -164,7 +164,9 @@ def rows_of(file: Path) -> Iterator[tuple[str, dict]]:
 
 def _loads(where: str, content: bytes) -> Any:
     try:
-        return json.loads(content.decode("utf-8"))
+        return json.loads(content.decode("utf-8"), object_pairs_hook=each_once)
+    except Twice as twice:
+        raise UserError(f"{where}: the key {twice.args[0]!r} twice in one object; name it once") from None
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         at = f"{where}, line {line}" if line > 1 else where
@@ -176,6 +178,19 @@ def _loads(where: str, content: bytes) -> Any:
         raise UserError(f"{where}: a number of thousands of digits; take it out") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply to be read") from None
+
+
+class Twice(ValueError):
+    """A key of a JSON object that stands there twice."""
+
+
+def each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of its keys and values; raises Twice for a key that is there twice, whose meaning is not known."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise Twice(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def column(row: Mapping, name: str) -> object:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 
+from dlma.data.text import each_once
 from dlma.errors import UserError
 from dlma.records import Turn
 
@@ -61,7 +62,7 @@ class Rubric:
         text = reply.strip()
         fenced = _FENCE.match(text)
         try:
-            value = json.loads(fenced[1] if fenced else text)
+            value = json.loads(fenced[1] if fenced else text, object_pairs_hook=each_once)
         except (ValueError, RecursionError):
             return None
         if not isinstance(value, dict) or set(value) - {"verdict", "reason"}:

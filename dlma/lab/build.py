@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from dlma import files
 from dlma.errors import UserError
 from dlma.lab import card, documents, measure
 from dlma.lab.bases import base_folder
@@ -227,8 +228,9 @@ def build_base(out: Path, *, name: str, dials: Dials, plan: BasePlan, prompts: i
     """Train, save, load again as it will be used, measure, and write the card; returns the figures."""
     tokenizer, model = begin(dials, plan)
     train(model, tokenizer, dials, plan)
-    save(model, tokenizer, out)
-    return measure_base(out, name=name, dials=dials, plan=plan, prompts=prompts)
+    with files.atomic_folder(out) as draft:
+        save(model, tokenizer, draft)
+        return measure_base(draft, name=name, dials=dials, plan=plan, prompts=prompts)
 
 
 def measure_base(folder: Path, *, name: str, dials: Dials, plan: BasePlan, prompts: int) -> dict:

@@ -9,6 +9,8 @@ from pathlib import Path
 from dlma.lab import bases
 from dlma.lab.documents import Dials
 
+CARD = "card.json"
+
 LIMITS = (
     "A laboratory of about a million parameters and a made-up world: it shows when and why a method works or "
     "fails under known truth. It is no evidence about models of real language."
@@ -57,7 +59,7 @@ def write(out: Path, *, name: str, seed: int, dials: Dials, plan: dict, paramete
         "channels_of_truth": list(dials.channels()),
         "figures": rounded(figures),
     }
-    (out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    (out / CARD).write_text(json.dumps(card, indent=1) + "\n")
     (out / "README.md").write_text(readme(card))
 
 

@@ -18,8 +18,6 @@ from dlma.records import MetricValue
 if TYPE_CHECKING:
     from dlma.model.language import LanguageModel
 
-_LOWER = ("perplexity", "bits_per_byte", "brier_score")
-
 
 class Benchmarks:
     """lm-eval tasks for the base and for a trained policy.
@@ -56,6 +54,8 @@ class Benchmarks:
         self.batch_size = batch_size
         self.columns: list[MetricColumn] = []
         self.left_out: set[str] = set()
+        self.higher: dict[str, bool] = {}  # by metric, whether more is better, as its task says
+        self.wanted: dict[str, dict[str, bool]] = {}
 
     def identity(self) -> list[str]:
         """The library's version, the base's weights, and the task files of your own."""
@@ -81,7 +81,7 @@ class Benchmarks:
         is_share = all(0 <= value <= 1 for value in values)
         kind: Literal["share", "mean"] = "share" if is_share else "mean"
         unit = "share" if is_share else ""
-        return MetricColumn(name, name, kind, unit, "lower" if name.endswith(_LOWER) else "higher", tax=True)
+        return MetricColumn(name, name, kind, unit, "higher" if self.higher[name] else "lower", tax=True)
 
     def _arm(self, arm: str, model: LanguageModel) -> list[MetricValue]:
         import lm_eval
@@ -95,6 +95,7 @@ class Benchmarks:
         found = lm_eval.simple_evaluate(
             model=wrapped, tasks=list(self.tasks), task_manager=manager, bootstrap_iters=0, **self.options, **seeds
         )
+        self.wanted = found["higher_is_better"]
         return [
             score
             for task, samples in found["samples"].items()
@@ -126,6 +127,7 @@ class Benchmarks:
         for name in sample["metrics"]:
             value, metric = sample[name], f"{task} {name}{suffix}"
             if isinstance(value, int | float):
+                self.higher[metric] = self.wanted.get(task, {}).get(name, True)
                 scores.append(MetricValue(f"{task}:{sample['doc_id']}", task, arm, metric, float(value)))
             else:
                 self.left_out.add(metric)

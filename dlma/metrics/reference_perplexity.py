@@ -28,6 +28,7 @@ class ReferencePerplexity:
         self.bench = bench
         self.spec = model
         self.token_budget = token_budget
+        self.cut = self.left_out = 0
         label = f"perplexity under {model.name}"
         self.columns = (MetricColumn("perplexity_reference", label, "exp_ratio", better="lower"),)
 
@@ -36,8 +37,8 @@ class ReferencePerplexity:
         return [self.bench.fingerprint(folder) for folder in self.spec.folders]
 
     def report(self) -> dict:
-        """The reference model's name."""
-        return {"model": self.spec.name}
+        """The reference model's name, and how many answers were cut at its context or had no token within it."""
+        return {"model": self.spec.name, "cut": self.cut, "left_out": self.left_out}
 
     def scores(self, scene: MetricInput) -> list[MetricValue]:
         """The negative log-prob of each answer, nats, with its tokens (the reference model's) as weight."""
@@ -57,10 +58,13 @@ class ReferencePerplexity:
         begun = encode(model.tokenizer, contexts)
         rows = []
         for row, ids, start in zip(answers, whole, begun, strict=True):
-            ids = ids[: model.context]
-            shared = common_prefix(ids, start)  # what a merge over the boundary changed counts as answer
-            if 0 < shared < len(ids):
-                rows.append((row, Row(ids[:shared], ids[shared:])))
+            read = ids[: model.context]
+            shared = common_prefix(read, start)  # what a merge over the boundary changed counts as answer
+            if 0 < shared < len(read):
+                rows.append((row, Row(read[:shared], read[shared:])))
+                self.cut += len(read) < len(ids)
+            else:
+                self.left_out += 1
         logp = Engine(model, token_budget=self.token_budget).score([[sequence] for _, sequence in rows])
         return [
             MetricValue(row.prompt_id, row.category, arm, "perplexity_reference", -value, float(len(sequence.response)))

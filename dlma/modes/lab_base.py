@@ -46,6 +46,8 @@ def run(
     total, rest = int(values.pop("tokens")), {key: values.pop(key) for key in ("start", "architecture")}
     dials = Dials(**{**values, "sentences": tuple(values["sentences"])})
     folder = Path(out) if out else BUILT / name
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / card.CARD).is_file():
+        raise UserError(f"mode.out={folder}: holds other things than a base: name a folder of its own")
     plan = sized(BasePlan(tokens=total, seed=seed, **rest), dials)
     figures = build_base(folder, name=name, dials=dials, plan=plan, prompts=prompts)
     for line, value in card.headline(figures).items():

@@ -25,6 +25,7 @@ from dlma.config.build import build, resolved, scientific
 from dlma.config.run_names import run_folder
 from dlma.config.schema import Component
 from dlma.context import RunContext
+from dlma.data.text import prompt_id
 from dlma.errors import UserError
 from dlma.metrics.summary import Row
 from dlma.metrics.trained_reward import ABOUT, SETTINGS, About
@@ -55,7 +56,7 @@ def run(cfg: DictConfig, /, *, split: Literal["validation", "train"], nodes: dic
     pipeline.instruction_tune(cell)
     prompts = pipeline.read_prompts(cell)
     learned, held_out = (human_pairs(cell, prompts, one) for one in (split, TEST))
-    trained = learn(cell, learned)
+    trained = learn(cell, learned, prompts)
     rewarded = agreement.reward_pairs(cell, trained, held_out)
     rows = agreement.report(cell, agreement.Asked(prompts, held_out, {}, rewarded, {}), None, [])
     made = keep(cell, trained, rewarded, rows)
@@ -75,7 +76,7 @@ def human_pairs(cell: RunContext, prompts: Stage, split: str) -> Stage:
     raise UserError(f"mode=reward: no {split} prompt with a usable human pair: other data=, or a larger share of them")
 
 
-def learn(cell: RunContext, pairs: Stage) -> Stage:
+def learn(cell: RunContext, pairs: Stage, prompts: Stage) -> Stage:
     """The reward model of human pairs: people's choice is the label, without a margin."""
 
     def write(folder: Path) -> dict:
@@ -88,7 +89,8 @@ def learn(cell: RunContext, pairs: Stage) -> Stage:
         labelled, account = build(cell.cfg.labels).apply(chosen)
         rule = build(cell.cfg.reward, cell.trainee())
         rule.fit(labelled, cell.runtime, folder, lambda row: None)
-        known = sorted({pair.prompt_id for pair in labelled})
+        texts = {row.id: prompt_id(row.turns) for row in prompts.rows(Prompt)}
+        known = sorted({texts[pair.prompt_id] for pair in labelled})
         return {"account": dataclasses.asdict(account), "engine": rule.report(), "learned": known}
 
     key = {**scientific(cell.cfg.reward), **cell.training}

@@ -16,7 +16,7 @@ import io
 import json
 import lzma
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,6 +65,7 @@ def run(
     nothing = dict.fromkeys(added_names(file.names, policy is not None, prefix))
     _refuse(file, target, list(nothing), named=bool(out))
     pairs, account = paired(cell, file, max_answer_tokens)
+    pairs = named_apart(pairs)
     distinct = list({pair.id: pair for pair in pairs if pair is not None}.values())
     tokens = {row.id: row for row in _rows(TokenRewards, token_rewards(cell, distinct))}
     learnt = {} if policy is None else {row.id: row for row in _rows(Implicit, implicit(cell, distinct, policy))}
@@ -77,6 +78,20 @@ def run(
     facts = said([row for row in added if row is not nothing], file.names, prefix)
     _print(account, facts, target)
     return {"counts": cell.store.counts, "facts": facts, "out": str(target)}
+
+
+def named_apart(pairs: Sequence[Pair | None]) -> list[Pair | None]:
+    """The pairs, those of other token ids under ids of their own: texts that differ in case or in an end are one id."""
+    contents: dict[str, dict[tuple, int]] = {}
+    found: list[Pair | None] = []
+    for pair in pairs:
+        if pair is not None:
+            content = tuple(map(tuple, (pair.plain_context_ids, pair.positive_ids, pair.negative_ids)))
+            same = contents.setdefault(pair.id, {})
+            number = same.setdefault(content, len(same))
+            pair = replace(pair, id=f"{pair.id}-{number}") if number else pair
+        found.append(pair)
+    return found
 
 
 def read(cell: RunContext) -> File:

@@ -32,6 +32,7 @@ from dlma.prompts.contexts import ADVICE, Fitted, count_fit, fit
 from dlma.prompts.rendering import answer_end, rendered_ids
 from dlma.prompts.wording import SIDES, Wording
 from dlma.records import Account, Pair, Turn, content_id, from_table, schema
+from dlma.store.stage import Stage
 
 SUFFIXES = sources.SUFFIXES
 ANSWERS = ("positive", "negative")
@@ -42,6 +43,18 @@ HELD_OUT = "prompt held out from training"
 CUT = "answer cut at max_response_tokens"
 
 Label = tuple[float, str] | None  # margin and chosen side, or None where no margin is asked for
+
+
+def kept_apart(held_out: Stage, *, with_validation: bool) -> set[str]:
+    """Ids of the prompts that no pair may be on, and of their texts, as which a file's prompts are known.
+
+    held_out: the contexts of those that are evaluated; with_validation: a KL is read on validation prompts too
+    """
+    (prompts,) = held_out.uses
+    names = set(held_out.table().column("prompt_id").to_pylist())
+    rows = prompts.rows(records.Prompt)
+    apart = [row for row in rows if row.id in names or (with_validation and row.split == "validation")]
+    return {row.id for row in apart} | {text.prompt_id(row.turns) for row in apart}
 
 
 def fingerprint(path: str) -> str:
@@ -204,6 +217,7 @@ class _Reader:
         for number, (pair, row) in enumerate(zip(pairs, labels, strict=True), start=before + 1):
             where = f"{file}, row {number}"
             self.tally.account.read += 1
+            _check_values(where, pair)
             _check_ids(where, pair, self.vocabulary)
             with _counted(self.tally, where):
                 found.append((pair, _label(row, answer_columns=ANSWERS) if self.with_margin else None))
@@ -308,6 +322,13 @@ def _parquet(file: Path) -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_values(where: str, pair: Pair) -> None:
+    """No column of our own pairs is without a value, nor is an id."""
+    for name, value in vars(pair).items():
+        if value is None or (isinstance(value, list) and None in value):
+            raise UserError(f"{where}: {name} lacks a value; another program wrote the file")
 
 
 def _check_ids(where: str, pair: Pair, size: int) -> None:

@@ -269,6 +269,12 @@ def test_the_fingerprint_follows_the_content_and_not_the_name(tmp_path):
         ("x.jsonl", b"", ": the file is empty"),
         ("x.jsonl", b" \n\n", ": the file is empty"),
         ("x.jsonl", b'{"prompt": "a"}\n\n{"prompt": ', ", row 3: not JSON"),
+        (
+            "x.jsonl",
+            b'{"prompt": "a"}\n{"prompt": "b", "prompt": "c"}',
+            ", row 2: the key 'prompt' twice in one object",
+        ),
+        ("x.json", b'[{"m": [{"role": "user", "role": "x"}]}]', ": the key 'role' twice in one object"),
         ("x.jsonl", '{"prompt": "a"}\n{"prompt": "naïve"}\n'.encode("latin-1"), ", row 2: not UTF-8"),
         ("x.json", b'{\n"prompt": "a"\n}\n', ": an object over several lines; write each on one line"),
         ("x.json", b'[\n{"prompt": "a"},\n{"prompt" "b"}]', ", line 3: not JSON"),

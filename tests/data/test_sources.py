@@ -125,6 +125,13 @@ def test_a_split_of_parquet_files_is_found_by_its_folder_without_a_card(tmp_path
     assert row == {"targets": {"choices": ["helpful", "x"], "labels": [1, 0]}}
 
 
+def test_a_folder_whose_page_is_no_card_is_all_its_files(tmp_path):
+    for name in ("train", "more"):
+        (tmp_path / f"{name}.jsonl").write_bytes(as_lines([{"prompt": name}]))
+    (tmp_path / "README.md").write_text("# Notes\n\n---\n")
+    assert sorted(prompts(tmp_path)) == ["more", "train"]
+
+
 def with_card(folder):
     """A data set as the hub holds it: a card that names its configurations and splits."""
     for name, text in (("one/train", "a"), ("one/test", "b"), ("two/train", "c")):

@@ -66,3 +66,19 @@ def test_the_report_names_the_model_that_answered_and_when(tmp_path):
     report = one.report()
     assert report["models"] == {"m-served": 6} and report["first"].startswith("20")
     assert one.criterion == "harmless"
+
+
+def test_what_a_content_filter_stops_is_unparsed_and_asked_once(tmp_path):
+    def answer(body, number):
+        stopped = "short" in shown(body)
+        return ("refused", 400, {"error": {"code": "content_filter"}}) if stopped else verdict("tie")
+
+    with serving(answer) as server:
+        one = judge(server, tmp_path)
+        found = one.judge(ROWS[:1] + ROWS[2:])
+    assert [ruling.outcome for ruling in found] == ["unparsed", "tie"]
+    told = one.report()
+    assert (told["filtered"], told["asked_again"]) == (2, 0) and told["requests"] in (
+        3,
+        4,
+    )  # of equal answers one question

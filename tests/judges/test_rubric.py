@@ -33,6 +33,7 @@ def test_the_chat_holds_the_conversation_and_both_answers_and_braces_in_them_are
         ('```json\n{"verdict": "A"}\n```', "win"),
         ('```\n{"verdict": "A"}\n```', "win"),
         ('{"verdict": "a"}', None),
+        ('{"verdict": "A", "verdict": "B"}', None),
         ('{"verdict": "A or B"}', None),
         ('{"verdict": 1}', None),
         ('{"verdict": null}', None),

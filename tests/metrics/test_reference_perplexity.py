@@ -47,3 +47,15 @@ def test_it_is_the_exponential_of_transformers_loss_over_all_answer_tokens(spec)
         count += len(end)
     assert row.estimate.value == pytest.approx(math.exp(total / count), rel=1e-4)
     assert spec.name in row.label
+
+
+def test_what_does_not_fit_the_reference_is_counted(spec):
+    model = spec.load()
+    turns = {"short": [Turn("user", TEXTS[0])], "long": [Turn("user", TEXTS[0] * 400)]}
+    rows = [("short", TEXTS[1]), ("short", TEXTS[1] * 400), ("long", TEXTS[1])]
+    answers = [Answer(name, "base", "q", None, text, [], True, 0, 0, 0) for name, text in rows]
+    metric = ReferencePerplexity(EvaluationContext({}, [], str, None), model=spec)
+    scores = metric.scores(MetricInput({"base": answers}, turns, ["base"]))
+    assert metric.report() == {"model": spec.name, "cut": 1, "left_out": 1}
+    start = len(model.tokenizer(plain_text(turns["short"]), add_special_tokens=False)["input_ids"])
+    assert len(scores) == 2 and scores[1].weight == model.context - 1 - start

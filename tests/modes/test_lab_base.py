@@ -3,6 +3,7 @@
 import pytest
 
 from dlma.errors import UserError
+from dlma.lab import build
 from dlma.modes import lab_base
 
 
@@ -22,3 +23,37 @@ def test_a_base_whose_name_would_not_find_it_again_is_refused(name):
     dials = ("obedience", "spread", "mood", "judge", "confound", "help_obedience", "sentences", "tokens", "start")
     with pytest.raises(UserError, match=r"^mode\.name: "):
         lab_base.run(None, name=name, seed=0, out=None, architecture=None, **dict.fromkeys(dials))
+
+
+DIALS = (
+    "obedience",
+    "spread",
+    "mood",
+    "judge",
+    "confound",
+    "help_obedience",
+    "sentences",
+    "tokens",
+    "start",
+    "architecture",
+)
+
+
+def test_a_folder_that_holds_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"mode\.out=.*: holds other things than a base"):
+        lab_base.run(None, name="standard", seed=0, out=str(tmp_path), **dict.fromkeys(DIALS))
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
+def test_a_base_that_could_not_be_measured_is_not_there(tmp_path, monkeypatch):
+    def stop(*args, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "begin", lambda dials, plan: (None, None))
+    monkeypatch.setattr(build, "train", lambda *args: None)
+    monkeypatch.setattr(build, "save", lambda model, tokenizer, out: (out / "model.safetensors").write_bytes(b""))
+    monkeypatch.setattr(build, "measure_base", stop)
+    with pytest.raises(KeyboardInterrupt):
+        build.build_base(tmp_path / "mine", name="mine", dials=None, plan=None, prompts=4)
+    assert list(tmp_path.iterdir()) == []

@@ -251,3 +251,19 @@ def test_what_cannot_be_written_is_said_before_anything_is_computed(score, tmp_p
     said = capsys.readouterr().err
     assert "its column 'other' cannot be written to" in said and said.count("\n") == 1
     assert not (tmp_path / out).exists() and not (tmp_path / "store" / "token_rewards").exists()
+
+
+def test_rows_whose_prompts_differ_in_case_or_whose_answers_differ_in_an_end_have_values_of_their_own(
+    score, model_folder
+):
+    row = {"prompt": "how do i fix a lamp?", "chosen": "use a cloth.", "rejected": "break it!"}
+    rows = [row, {**row, "prompt": "How do I fix a lamp?"}, {**row, "chosen_finished": False}, row]
+    found = lines(score(rows=rows) / "pairs.scored.jsonl")
+    for told, of in zip(found[:2], rows[:2], strict=True):
+        wanted = []
+        for name in ("chosen", "rejected"):
+            _, positive, negative = by_hand(model_folder, of["prompt"], of[name])
+            wanted.append(sum(positive) - sum(negative))
+        assert told["margin"] == pytest.approx(wanted[0] - wanted[1], abs=1e-3)
+    assert found[0]["margin"] != found[1]["margin"] and found[3] == found[0]
+    assert found[2]["chosen_tokens"] == found[0]["chosen_tokens"] - 1

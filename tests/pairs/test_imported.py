@@ -1,6 +1,7 @@
 """Pairs from files: our own read back exactly, others encoded once with a boundary that holds."""
 
 import json
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from dlma.pairs import imported
 from dlma.pairs.imported import CUT, DUPLICATE, HELD_OUT, fingerprint
 from dlma.prompts.contexts import TOO_LONG, TRIMMED
 from dlma.prompts.wording import Wording
-from dlma.records import Pair, ScoredPair, Turn, to_table
+from dlma.records import Pair, Prompt, ScoredPair, Turn, to_table
 
 LIMITS = {"seed": 0, "max_prompt_tokens": 1000, "max_response_tokens": 1000, "max_dropped": 0.5}
 WORDING = Wording(
@@ -188,6 +189,34 @@ def test_pairs_on_held_out_prompts_never_reach_training(tmp_path):
     own = tmp_path / "own.parquet"
     pq.write_table(to_table(Pair, pairs(write(tmp_path, ROW, GOOD))[0]), own)
     assert pairs(str(own), held_out=held_out)[0] == kept
+
+
+@pytest.mark.parametrize("with_validation", [False, True])
+def test_what_is_held_out_is_known_by_its_text_and_not_by_the_pair_that_came_with_it(with_validation):
+    """As with data.every_pair=true, where the id of a prompt is that of its human pair."""
+    asked = {"test": "Who?", "validation": "Where?", "train": "Why?"}
+    rows = [Prompt(f"pair-{split}", [Turn("user", text)], split) for split, text in asked.items()]
+    prompts = SimpleNamespace(rows=lambda record: rows)
+    held_out = SimpleNamespace(uses=(prompts,), table=lambda: pa.table({"prompt_id": ["pair-test"]}))
+    apart = imported.kept_apart(held_out, with_validation=with_validation)
+    texts = {split: prompt_id([Turn("user", text.upper())]) for split, text in asked.items()}
+    assert {split for split, name in texts.items() if name in apart} == (
+        {"test", "validation"} if with_validation else {"test"}
+    )
+    assert "pair-test" in apart
+
+
+@pytest.mark.parametrize("name", ["positive_text", "negative_ids", "plain_context_ids"])
+def test_our_own_pairs_lack_no_value(tmp_path, name):
+    table = to_table(Pair, pairs(write(tmp_path, ROW, GOOD))[0])
+    column = table[name].to_pylist()
+    column[1] = [*column[1][:-1], None] if isinstance(column[1], list) else None
+    place = table.column_names.index(name)
+    pq.write_table(
+        table.set_column(place, name, pa.array(column, table.schema.field(name).type)), tmp_path / "own.parquet"
+    )
+    with pytest.raises(UserError, match=f"own.parquet, row 2: {name} lacks a value"):
+        pairs(str(tmp_path / "own.parquet"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
