@@ -26,6 +26,7 @@ def broken(tree: dict, components: list[str]) -> Iterator[Finding]:
     yield from _rounds(tree)
     yield from _answers_by_people(tree)
     yield from _steered(tree)
+    yield from _spread(tree)
     yield from _measured_twice(tree)
     yield from _untouched(tree)
     yield from _target_kl(tree)
@@ -113,6 +114,14 @@ def _steered(tree: dict) -> Iterator[Finding]:
             "objective=self_steering takes its references under p+ and p- from the scorer, in the training's type: "
             "null",
         )
+
+
+def _spread(tree: dict) -> Iterator[Finding]:
+    """Weights that are spread over processes are put together once, at the end."""
+    kept = tree["intermediate"] or tree["objective"].get("target_kl")
+    if tree["trainer"].get("strategy") == "fsdp" and kept:
+        key = "intermediate" if tree["intermediate"] else "objective.target_kl"
+        yield key, f"{kept} wants policies on the way, and trainer.strategy=fsdp keeps the last one only: trainer=ddp"
 
 
 def _later(tree: dict, name: str) -> dict:

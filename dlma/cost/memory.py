@@ -152,13 +152,23 @@ def _in_parts(found: Footprint, model: Blueprint, processes: int) -> Footprint:
         weights=round(found.weights - gone * sum(held)) + 2 * max(held),
         gradients=round(found.gradients - gone * min(sum(trained), found.gradients)) + max(trained),
         optimizer=round(found.optimizer - gone * copies * sum(trained)),
-        exchange=2 * min(whole, _BUCKET_BYTES),
+        exchange=min(whole, _BUCKET_BYTES + _largest_outside(model)),
     )
 
 
-def with_reference(found: Footprint, models: int = 1) -> Footprint:
-    """The same with so many frozen copies of the model held beside it."""
-    return replace(found, reference=found.reference + models * found.weights)
+def _largest_outside(model: Blueprint) -> int:
+    """Bytes of the largest trained weight that is in no layer: a bucket ends with the gradient that fills it."""
+    layers = [m for m in model.network.modules() if isinstance(m, GradientCheckpointingLayer)]
+    inside = {id(weight) for layer in layers for weight in layer.parameters()}
+    return max((p.nbytes for p in model.trained if id(p) not in inside), default=0)
+
+
+def with_reference(found: Footprint, models: int = 1, whole: int | None = None) -> Footprint:
+    """The same with so many frozen copies of the model held beside it.
+
+    whole: bytes of a copy, where the model's own weights are spread over processes, as a copy's are not
+    """
+    return replace(found, reference=found.reference + models * (found.weights if whole is None else whole))
 
 
 def fitting(cost: Callable[[Pass], int], size: Pass, most: int, room: float) -> Pass | None:

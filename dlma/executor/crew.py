@@ -104,6 +104,8 @@ class Crew:
     def _next(self) -> tuple[Span, Done] | None:
         """The shard that is done next; None where that takes longer, or something else has happened."""
         of = {told: member for member in self._members for told in (member.begun, *member.busy) if told is not None}
+        if self._ready():
+            self._since = time.monotonic()
         ended, _ = ray.wait(list(of), timeout=_LOOK)
         if not ended:
             self._require_patience()
@@ -125,9 +127,7 @@ class Crew:
         return member.busy.pop(told), said
 
     def _require_patience(self) -> None:
-        if self._ready():
-            self._since = time.monotonic()
-        elif time.monotonic() - self._since > self._patience:
+        if not self._ready() and time.monotonic() - self._since > self._patience:
             raise Unavailable(
                 f"executor=ray: no worker was ready for {self._patience:g} s: the cluster has no room for one "
                 "(executor.cpus, executor.workers), or the model takes longer to load (executor.patience)"

@@ -44,9 +44,14 @@ def save_merged(model: LanguageModel, folder: Path) -> None:
     if tied:
         _tie_if_equal(merged)
     save(model, folder, network=merged)
-    spec = ModelSpec(model.name, folder, str(model.dtype).removeprefix("torch."))
-    written: nn.Module = read_weights(spec)
-    found = _logits(written.to(model.device), model)
+    own_code = type(model.causal).__module__.startswith("transformers_modules.")
+    spec = ModelSpec(model.name, folder, str(model.dtype).removeprefix("torch."), trust_remote_code=own_code)
+    try:
+        written: nn.Module = read_weights(spec)
+        found = _logits(written.to(model.device), model)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
     gap = ((found - wanted).norm() / wanted.norm()).item()
     if not gap <= TOLERANCE[model.dtype]:  # nan is too far too
         shutil.rmtree(folder)

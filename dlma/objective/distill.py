@@ -19,6 +19,7 @@ from dlma.errors import UserError
 from dlma.functional.logprob import token_logp
 from dlma.functional.losses import chunked_divergence
 from dlma.model import trees
+from dlma.model.dense import reason_against_padding
 from dlma.model.engine import TOLERANCE
 from dlma.model.language import LanguageModel
 from dlma.model.predictions import predictions
@@ -48,6 +49,11 @@ class _Micro:
     """A micro-batch of answers."""
 
     items: list[_Item]
+
+
+def _length(item: _Item) -> int:
+    """Tokens of the longer of an item's two rows."""
+    return max(len(row.context) for row in (item.plain, item.prompted)) + len(item.plain.response)
 
 
 class ContextDistillation(TrainingRule):
@@ -86,7 +92,10 @@ class ContextDistillation(TrainingRule):
         """Train on the positive answers (see TrainingRule.train_on); there is no clamp."""
         if not rows:
             raise UserError("objective: there is no pair to train on: choose pairs=, or take more prompts")
-        self.train_on(self.items(rows), runtime, folder, listen)
+        items = self.items(rows)
+        longest = max(map(_length, items))
+        reason_against_padding(self.model, trees.padded_width(longest))  # while each process holds the model whole
+        self.train_on(items, runtime, folder, listen)
         return [None, None]
 
     def items(self, pairs: Sequence[ScoredPair]) -> list[_Item]:
@@ -104,8 +113,7 @@ class ContextDistillation(TrainingRule):
         ]
 
     def micros(self, rows: list[_Item]) -> list[_Micro]:
-        lengths = [max(len(s.context) for s in (i.plain, i.prompted)) + len(i.plain.response) for i in rows]
-        batches = trees.token_budget_batches(lengths, self.token_budget)
+        batches = trees.token_budget_batches(list(map(_length, rows)), self.token_budget)
         return [_Micro([rows[i] for i in batch]) for batch in batches]
 
     def loss(self, micro: _Micro) -> tuple[torch.Tensor, Recorded]:

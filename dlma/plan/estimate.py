@@ -298,7 +298,7 @@ class RunPlan:
         )
         beside = self.cell.spec.lora is None or self.cfg.iterations > 1  # a fresh adapter is switched off for it
         if work_of(objective).get("reference") and beside:
-            return memory_model.with_reference(found)
+            return memory_model.with_reference(found, whole=self.shape.bytes)
         return found
 
     @cached_property

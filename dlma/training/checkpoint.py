@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +15,17 @@ from dlma.trainer import collectives
 from dlma.trainer.bar import show
 
 
-def newest_point(points: Path) -> str | None:
-    """The newest resume point that is whole, or None."""
+def newest_point(points: Path, *, in_parts: bool = False) -> str | None:
+    """The newest resume point that is whole, or None; says so where there are points that cannot be gone on from.
+
+    in_parts: of weights that are spread over processes, whose points are folders
+    """
     whole = [path for path in points.glob("step-*.ckpt") if files.sealed(path)]
-    return str(max(whole)) if whole else None
+    fitting = [path for path in whole if path.is_dir() == in_parts]
+    if whole and not fitting:
+        other = "trainer.strategy=ddp or one process" if in_parts else "trainer.strategy=fsdp"
+        print(f"train: the resume points are of {other}; this training begins anew", file=sys.stderr)
+    return str(max(fitting)) if fitting else None
 
 
 class ResumePoint(Callback):

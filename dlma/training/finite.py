@@ -50,7 +50,8 @@ def require_columns(columns: Mapping[str, Iterable[Tensor]], names: Sequence[str
 @torch.no_grad()
 def all_finite(weights: Iterable[Tensor], device: torch.device) -> bool:
     """Whether no weight is nan or infinite, in any process."""
-    held = [cast(DTensor, weight).to_local() if fsdp.is_sharded(weight) else weight for weight in weights]
+    local = [cast(DTensor, weight).to_local() if fsdp.is_sharded(weight) else weight for weight in weights]
+    held = [weight for weight in local if weight.numel()]  # of a small matrix a process may hold nothing
     largest = torch.nn.utils.get_total_norm(held, norm_type=math.inf)
     return collectives.totals([float(not largest.isfinite())], device) == [0.0]
 

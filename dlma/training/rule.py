@@ -327,7 +327,8 @@ class TrainingRule(pl.LightningModule):
         self.steps = len(loader)
         points = folder / SCRATCH / "points"
         every = self.point_every(runtime.checkpoint_steps)
-        start = collectives.same(None if collectives.rank() else newest_point(points))
+        in_parts = runtime.strategy == "fsdp" and collectives.world() > 1
+        start = collectives.same(None if collectives.rank() else newest_point(points, in_parts=in_parts))
         with progress("train", "tok") as bar:
             keep = SaveIntermediate(
                 folder, evenly(self.intermediate, len(loader))

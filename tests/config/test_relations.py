@@ -197,6 +197,15 @@ FOUND = [
         "says how its own round changed the model: another scorer",
         {"iteration.consistency": False},
     ),
+    *(
+        (
+            ["trainer=fsdp", "trainer.devices=2"],
+            {key: 2},
+            f"{key}: 2 wants policies on the way, and trainer.strategy=fsdp keeps the last one only: trainer=ddp",
+            {"trainer.strategy": "ddp"},
+        )
+        for key in ("intermediate", "objective.target_kl")
+    ),
     (
         ["method=spin"],
         {"iterations": 2},

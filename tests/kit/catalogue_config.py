@@ -252,6 +252,12 @@ RELATIONS = [
     config("iterations: <n> rounds, but what stands for answers by people would be drawn from each round's own policy: "
            "human=dataset, or iterations=1", "People's answers do not change from round to round.", ("iterations", 2),
            under=("method=spin",)),
+    config("intermediate: <n> wants policies on the way, and trainer.strategy=fsdp keeps the last one only: trainer=ddp",
+           "Train by `trainer=ddp`, where each process holds the model whole.", ("intermediate", 2),
+           under=("trainer=fsdp", "trainer.devices=2")),
+    config("objective.target_kl: <n> wants policies on the way, and trainer.strategy=fsdp keeps the last one only: trainer=ddp",
+           "Train by `trainer=ddp`, where each process holds the model whole.", ("objective.target_kl", 2.0),
+           under=("trainer=fsdp", "trainer.devices=2")),
     config("recipe.score_dtype: objective=self_steering takes its references under p+ and p- from the scorer, in the "
            "training's type: null", "Leave it out.", ("recipe.score_dtype", "bfloat16"), under=("method=sso",)),
     config("iteration.consistency: holds a round against the one before it, and there is one: iterations=2",

@@ -76,3 +76,24 @@ def test_what_does_not_come_out_the_same_is_not_handed_out(tmp_path, monkeypatch
     with pytest.raises(UserError, match="hand out the adapter itself"):
         merge.save_merged(adapted(ADAPTERS["head"](), tied=True), tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def test_what_cannot_be_read_back_is_not_left_there(tmp_path, monkeypatch):
+    def damaged(spec):
+        raise UserError("no such code")
+
+    monkeypatch.setattr(merge, "read_weights", damaged)
+    with pytest.raises(UserError, match="no such code"):
+        merge.save_merged(adapted(ADAPTERS["attention"](), tied=True), tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize(("module", "trusted"), [("transformers_modules.mine.modeling", True), (None, False)])
+def test_code_that_came_with_a_model_and_ran_is_run_to_read_it_back(tmp_path, monkeypatch, module, trusted):
+    model, asked = adapted(ADAPTERS["attention"](), tied=True), []
+    read = merge.read_weights
+    monkeypatch.setattr(merge, "read_weights", lambda spec: asked.append(spec.trust_remote_code) or read(spec))
+    if module:
+        monkeypatch.setattr(type(model.causal), "__module__", module)
+    merge.save_merged(model, tmp_path / "merged")
+    assert asked == [trusted]

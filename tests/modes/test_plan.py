@@ -69,6 +69,16 @@ def test_spread_layers_leave_each_process_its_part_and_what_is_in_no_layer(folde
     assert part.weights == whole.weights - 0.75 * sum(layers) + 2 * max(layers)
     assert part.gradients == whole.gradients - 0.75 * sum(layers) + max(layers)
     assert part.activations == whole.activations
+    ends = [network.model.embed_tokens.weight.nbytes, network.lm_head.weight.nbytes, network.model.norm.weight.nbytes]
+    assert part.exchange == min(sum(ends), (64 << 20) + max(ends))  # a bucket is full with the gradient that fills it
+
+
+def test_a_frozen_reference_is_whole_in_every_process(folder):
+    network = small_network("llama", context=512)
+    options = dict(optimizer="adamw", checkpointing=False, passes=2, processes=4, spread=True)
+    part = memory_model.training(spec(folder), network.config, Pass(4, 64, 32), **options)
+    assert part.weights != bytes_of(network)
+    assert memory_model.with_reference(part, whole=bytes_of(network)).reference == bytes_of(network)
 
 
 def test_checkpointing_holds_less_and_more_rows_hold_more(folder):

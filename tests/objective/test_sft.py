@@ -10,6 +10,7 @@ from small_models import FOUR_SHAPES, plain_logp, small_model
 
 from dlma.errors import UserError
 from dlma.model.language import LanguageModel
+from dlma.model.trees import padded_width
 from dlma.objective.distill import ContextDistillation
 from dlma.objective.sft import SFT
 from dlma.trainer.runtime import Runtime
@@ -163,3 +164,15 @@ def test_under_lora_the_teacher_is_the_base_and_only_the_adapter_learns():
         plain = teacher.causal(torch.tensor([[0, 5, 6]])).logits
     assert moved != pytest.approx(first, rel=1e-3)
     assert not torch.equal(model.causal(torch.tensor([[0, 5, 6]])).logits, plain)
+
+
+def test_padding_is_tried_before_training_at_the_longest_row_of_all_and_not_again(tmp_path, monkeypatch):
+    """Where layers are spread over processes, each has to make equally many passes."""
+    model = small_model()
+    rule, rows = ContextDistillation(model, direction="reverse", **TRAINING), prompted_pairs(model)
+    widest = max(max(len(p.plain_context_ids), len(p.positive_context_ids)) + len(p.positive_ids) for p in rows)
+    before = {}
+    train_on = rule.train_on
+    monkeypatch.setattr(rule, "train_on", lambda *given: before.update(model.padded) or train_on(*given))
+    rule.fit(rows, Runtime(), tmp_path, lambda row: None)
+    assert list(before) == [padded_width(widest)] and model.padded == before

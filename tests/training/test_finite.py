@@ -12,7 +12,7 @@ from scored_examples import OPTIONS, REWARD_OPTIONS, TRAINING, changed, prompted
 from small_models import small_model
 from store_kit import no_larger_than
 
-from dlma import records
+from dlma import files, records
 from dlma.errors import UserError
 from dlma.objective.distill import ContextDistillation
 from dlma.objective.dpo import DPO
@@ -124,6 +124,28 @@ def test_one_weight_is_enough(value, dtype):
     weights[0][2, 3] = value
     assert not all_finite(weights, torch.device("cpu"))
     assert all_finite([], torch.device("cpu"))
+
+
+def test_a_process_may_hold_nothing_of_a_small_weight():
+    """As of a LoRA matrix of rank 16 in 64 processes."""
+    assert all_finite([torch.ones(0, 128), torch.ones(2)], torch.device("cpu"))
+    assert all_finite([torch.ones(0, 128)], torch.device("cpu"))
+    assert not all_finite([torch.ones(0, 128), torch.full((2,), math.nan)], torch.device("cpu"))
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_a_resume_point_of_the_other_form_is_left_alone_and_told(tmp_path, capsys, in_parts):
+    one, other = tmp_path / "step-00000002.ckpt", tmp_path / "step-00000004.ckpt"
+    one.write_bytes(b"whole")
+    other.mkdir()
+    (other / "part").write_bytes(b"part")
+    for path in (one, other):
+        files.seal(path)
+    assert newest_point(tmp_path, in_parts=in_parts) == str(other if in_parts else one)
+    assert capsys.readouterr().err == ""
+    files.unseal(other if in_parts else one)
+    assert newest_point(tmp_path, in_parts=in_parts) is None
+    assert "this training begins anew" in capsys.readouterr().err
 
 
 def test_the_rows_of_a_rollout_are_named():
