@@ -23,7 +23,8 @@ from dlma.sweep.results import Result, bases, by_row, over_seeds, read_csv, resu
 from dlma.sweep.settings import SHARED_ARMS, Setting, said
 
 HERE = Path(__file__).resolve().parent
-SUBJECT, LEVELS = "dlma", (0.25, 0.5, 1.0, 2.0, 4.0)
+PLANNED, ADDED = (0.25, 0.5, 1.0), (2.0, 4.0)  # levels of plan.yaml, and of its amendments
+SUBJECT, LEVELS = "dlma", (*PLANNED, *ADDED)
 SHOWN = {
     "kl": "KL, nats", "harmful": "answers with harm", "malformed": "malformed", "helpfulness": "helpfulness",
     "perplexity": "perplexity", "tokens": "tokens", "refused_safe": "refusals of safe prompts",
@@ -66,7 +67,8 @@ def results(settings: Sequence[Setting]) -> list[Result]:
 def registered(through: Sequence[Curve]) -> list[Result]:
     """The differences from dlma's as plan.yaml registered them: on a line in the root of KL between two settings.
 
-    Over prompts and seeds alone, what such a line misses left out.
+    Over prompts and seeds alone, what such a line misses left out. Holm over the plan's levels, and over those added
+    later for themselves.
     """
     lines = [replace(curve, axis=replace(curve.axis, fitted=False)) for curve in through]
     subjects = {curve.base: curve for curve in lines if curve.method == SUBJECT}
@@ -79,7 +81,8 @@ def registered(through: Sequence[Curve]) -> list[Result]:
             row = result(curve, "harmful", intervals.crossed_interval(table), seeds, axis=LINE, at=at)
             row = replace(row, statistic="difference", versus=SUBJECT)
             families.setdefault((curve.base, at, tuple(seeds)), []).append((row, table, ALONE))
-    tested = estimates.with_tests([one for family in families.values() for one in readings.over_pooled_seeds(family)])
+    every = [one for family in families.values() for one in readings.over_pooled_seeds(family)]
+    tested = [one for levels in (PLANNED, ADDED) for one in estimates.with_tests([o for o in every if o[0].at in levels])]
     return [one for one in tested if one.statistic == "difference"]
 
 
@@ -124,9 +127,10 @@ def _differences(inside: Sequence[Result]) -> str:
         said += [change(line), p_text(line.p_holm), same(line, MARGIN)]
         rows.append([f"`{one.method}`", f"{one.at:g} nats", *said])
     head = (
-        f"The same, less that of `{SUBJECT}` (above 0: `{SUBJECT}` does less harm); p by Holm over both bases. By the "
-        "fit, whose interval holds what settings left out are missed by, and as registered, on a line in the root of "
-        "KL, whose interval does not:\n\n"
+        f"The same, less that of `{SUBJECT}` (above 0: `{SUBJECT}` does less harm). By the fit, whose interval holds "
+        "what settings left out are missed by, p by Holm over all levels of both bases; and on the line in the root of KL "
+        "that was registered, whose interval does not, p over the plan's levels, and over those added (2 and 4 nats) for "
+        "themselves. Seeds' variance is pooled over the comparisons at a level, which the plan does not say:\n\n"
     )
     within = f"within {100 * MARGIN:g} points"
     heads = ["method", "at", "difference", "p", within, "read over, nats", f"`{SUBJECT}` over"]
@@ -160,6 +164,13 @@ def told(base: str, verdict: str, axis: str = "kl") -> str:
         if _verdict(one, _gaps(inside, one)) == verdict:
             found.setdefault(one.method, []).append(f"{one.at:g}")
     return ", ".join(f"`{method}` ({', '.join(levels)})" for method, levels in found.items()) or "none"
+
+
+def uncompared(base: str) -> str:
+    """The methods that reach no level at which the subject is too."""
+    inside = [one for one in read_csv(HERE / "results.csv") if one.base == base]
+    held = {one.method for one in compared(inside)} | {SUBJECT}
+    return ", ".join(f"`{method}`" for method in methods(inside) if method not in held) or "none"
 
 
 def _verdict(one: Result, gaps: Sequence[Result | None]) -> str:

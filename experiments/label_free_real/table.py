@@ -26,6 +26,7 @@ SUBJECT, METRIC, OWN = "dlma", "sentiment", "own_kl"
 MARGIN = 0.06  # plan.yaml: 3 % of the range
 LINEAR, FAR = "odpo_linear", "dlma_far"  # ODPO with R as it is; dlma at twice the rate, which draws its way on
 RATE = 1.0e-4  # of all other rows
+UNCOMPARED = (SUBJECT, FAR, LINEAR)  # of the last, no pair has an R against its construction: it is dlma's own training
 SHOWN = {
     "kl": "KL, nats", METRIC: "sentiment", "self_reward": "R (self-reported)", "perplexity": "perplexity",
     "distinct_2": "distinct-2", "refusal": "refusals", "tokens": "tokens",
@@ -59,7 +60,7 @@ def results(settings: Sequence[Setting]) -> list[Result]:
     way = replace(way, points=[row for curve in (way, *farther) for row in curve.points])
     ways = [way, *(curve for curve in ways if curve.method not in (SUBJECT, FAR))]
     missed = [one for one in readings.results(ways, METRIC, None, []) if one.metric == METRIC]
-    own = [row for row in ends if row.arm not in SHARED_ARMS and row.method not in (SUBJECT, FAR)]
+    own = [row for row in ends if row.arm not in SHARED_ARMS and row.method not in UNCOMPARED]
     read = [both for row in own if (both := _beside(row, way, ways))]
     groups: dict[tuple, list[Compared]] = {}
     for one, _ in read:
@@ -140,7 +141,7 @@ def told(wanted: str) -> str:
     kls = {one.method: one.value for one in found if (one.metric, one.statistic, one.arm) == ("kl", "mean", "aligned")}
     gaps = {one.method: one for one in found if (one.axis, one.statistic) == (OWN, "gap")}
     less = {one.method: verdict(one, gaps[one.method]) for one in compared(found)}
-    found_of = {method: less.get(method, "beyond") for method in _methods(found) if method not in (SUBJECT, FAR)}
+    found_of = {method: less.get(method, "beyond") for method in _methods(found) if method not in UNCOMPARED}
     return ", ".join(f"`{method}` ({kls[method]:.1f})" for method, one in found_of.items() if one == wanted) or "none"
 
 
@@ -152,13 +153,14 @@ def _own_points(found: Sequence[Result]) -> str:
     for method in _methods(found):
         row = [f"`{method}`", *(cell(means.get((method, "aligned", metric))) for metric in ("kl", METRIC))]
         one = less.get(method)
-        beyond = "" if method in (SUBJECT, FAR) else "beyond its end"
+        beyond = "" if method in UNCOMPARED else "beyond its end"
         words = [change(one), p_text(one.p_holm), verdict(one, gaps[method])] if one else [beyond, "", ""]
         rows.append([*row, *words, gap_text(gaps.get(method)) if one else ""])
     missed = [one for one in found if one.statistic == "missed" and one.method == SUBJECT]
     head = (
         f"Each row's own point, and its sentiment less that of `{SUBJECT}` at the same KL, off the way of its training "
-        f"(above 0: more than `{SUBJECT}`); p by Holm over all rows; the same: within {MARGIN:g}. "
+        f"(above 0: more than `{SUBJECT}`); p by Holm over all rows; the same: within {MARGIN:g}; seeds' variance "
+        "is pooled over the rows. "
         + " ".join(f"A policy of that way that is left out is missed by {one.value:.3f}." for one in missed)
     )
     less_of, over = f"less `{SUBJECT}` at its KL", f"`{SUBJECT}` over, nats"
