@@ -350,7 +350,7 @@ class RunContext:
     @property
     def _relative(self) -> bool:
         """Whether the scorer holds a model against that which it was trained from (`base` in its YAML's `_work_`)."""
-        return work_of(self.cfg.scorer).get("base", False)
+        return {"base": False, **work_of(self.cfg.scorer)}["base"]
 
     def trainee(self) -> LanguageModel:
         """The model to train; the frozen ones are let go first, so that its weights are held once."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -68,6 +69,7 @@ def digest(cfg: DictConfig) -> str:
     )
 
 
+@cache
 def release_of(module: str) -> str:
     """The version of the distribution that brings a module; nothing where it is not installed."""
     from importlib.metadata import packages_distributions, version

@@ -20,9 +20,7 @@ from small_models import byte_level_tokenizer, save_small
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dlma.app import main
-from dlma.modes import cards
 from dlma.modes.cards import model_card
-from dlma.records import Account
 from dlma.runs.finished import FinishedRun
 
 TEXT = "how do i make a fix for the old lamp door cake boat with some care and no harm at all today"
@@ -319,47 +317,6 @@ def test_what_was_written_under_the_negative_side_is_told_from_the_last_rounds_p
     run = FinishedRun(runs / "whole", None, trust=False)
     run.config = config
     assert (run.sides is None or "negative" in run.sides) == (config in HARMFUL)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says", "not_said"),
-    [
-        (
-            {},
-            ["self-reward of chosen over rejected, nats", "under the base,", "scored by SelfReward"],
-            ["policy of round"],
-        ),
-        (
-            {"iterations": 3},
-            ["answers of the policy of round 2, trained from", "under the policy that the last round began with,"],
-            ["under the base,"],
-        ),
-        (
-            {"iterations": 2, "iteration": {"reference": "frozen", "later": {}}},
-            ["policy of round 1", "under the base,"],
-            [],
-        ),
-        (
-            {
-                "iterations": 2,
-                "iteration": {"later": {"scorer": {"_target_": "dlma.scorer.implicit_reward.ImplicitScorer"}}},
-            },
-            ["scored by ImplicitScorer", "what the scorer gives chosen over rejected"],
-            ["self-reward"],
-        ),
-        (
-            {"scorer": {"_target_": "dlma.scorer.judge.Judge", "margin": "verdict"}},
-            ["what the scorer gives"],
-            ["self-reward"],
-        ),
-        ({"scorer": {"_target_": "dlma.scorer.judge.Judge", "margin": "self_reward"}}, ["self-reward of"], []),
-    ],
-)
-def test_the_card_of_pairs_says_whose_they_are_and_what_their_numbers_are(runs, changes, says, not_said):
-    run = FinishedRun(runs / "whole", OmegaConf.load(runs / "whole" / "config.yaml"), trust=False)
-    run.config = {**run.config, **changes}
-    text = cards.pairs_card(run, Account(read=2, kept=2), 0, format="text", negative=True).replace("`", "")
-    assert [word for word in says if word not in text] == [] and [word for word in not_said if word in text] == []
 
 
 def test_sides_are_written_where_they_say_something(export, runs, tmp_path):
