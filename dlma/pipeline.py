@@ -275,8 +275,8 @@ def train(cell: RunContext, scored: Stage, reward: Stage | None, before: Stage |
         rule.intermediate = kept
         read = None if reward is None else lambda: cell.reward_model(reward.path("reward"))
         moved = cell.start is not None and cell.cfg.iteration.reference == "frozen"
-        both = [] if before is None else [labels.measured(some) for some in (every, _read(before, ScoredPair))]
-        agreement = order_agreement(*both, by_margin=labels.by_margin) if both else None
+        again = None if before is None else labels.measured(_read(before, ScoredPair))
+        agreement = None if again is None else order_agreement(labels.measured(every), again, labels.by_margin)
         rule.supply(Supplies(every, read, moved, agreement))
         bounds = rule.fit(pairs, cell.runtime, folder, cell.log_step)
         steps = sorted(path.name for path in folder.glob("intermediate/step-*"))
