@@ -82,7 +82,9 @@ def registered(through: Sequence[Curve]) -> list[Result]:
             row = replace(row, statistic="difference", versus=SUBJECT)
             families.setdefault((curve.base, at, tuple(seeds)), []).append((row, table, ALONE))
     every = [one for family in families.values() for one in readings.over_pooled_seeds(family)]
-    tested = [one for levels in (PLANNED, ADDED) for one in estimates.with_tests([o for o in every if o[0].at in levels])]
+    tested = [
+        one for levels in (PLANNED, ADDED) for one in estimates.with_tests([o for o in every if o[0].at in levels])
+    ]
     return [one for one in tested if one.statistic == "difference"]
 
 
