@@ -30,6 +30,7 @@ _ASKED = (
 )
 # Keys that say where or how a run is done, not what it is.
 APART = ("seed", "name", "runs", "method", "model", "model.base", "model.path", "mode")
+NOTES = {"_work_", "_needs_"}  # what YAML says of a component to plans and checks
 APART_TREES = (
     "sweep.",
     "store.",
@@ -143,7 +144,10 @@ def _identity(cell: Cell, apart: set[tuple[Path, str]]) -> tuple:
     kept = [
         (key, repr(value))
         for key, value in cell.config.items()
-        if key not in APART[:3] and not key.startswith(APART_TREES) and (cell.folder.parent, key) not in apart
+        if key not in APART[:3]
+        and not key.startswith(APART_TREES)
+        and (cell.folder.parent, key) not in apart
+        and not NOTES & set(key.split("."))
     ]
     return cell.method, cell.base, *sorted(kept)
 

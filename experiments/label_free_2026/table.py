@@ -131,8 +131,8 @@ def _differences(inside: Sequence[Result]) -> str:
     head = (
         f"The same, less that of `{SUBJECT}` (above 0: `{SUBJECT}` does less harm). By the fit, whose interval holds "
         "what settings left out are missed by, p by Holm over all levels of both bases; and on the line in the root of "
-        "KL that was registered, whose interval does not, p over the plan's levels, and over those added (2 and 4 nats) "
-        "for themselves. Seeds' variance is pooled over the comparisons at a level:\n\n"
+        "KL that was registered, whose interval does not, p over the plan's levels, and over those added (2 and 4 "
+        "nats) for themselves. Seeds' variance is pooled over the comparisons at a level:\n\n"
     )
     within = f"within {100 * MARGIN:g} points"
     heads = ["method", "at", "difference", "p", within, "read over, nats", f"`{SUBJECT}` over"]

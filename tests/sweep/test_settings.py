@@ -50,6 +50,14 @@ def test_where_or_how_a_run_was_done_is_no_setting(tmp_path):
     assert labels(rows_of(one, two))[2:] == [("dlma", [0, 1])]
 
 
+def test_what_a_component_notes_of_its_work_is_no_setting(tmp_path):
+    """As of runs before and after such a note was added."""
+    noted = {"labels": "sign", "labels._work_.kind": "none", "labels._needs_.module": "extra"}
+    one = plant(tmp_path / "a", seed=0, config={"labels": "sign"})
+    two = plant(tmp_path / "b", seed=1, config=noted)
+    assert [sorted(row.runs) for row in rows_of(one, two) if row.arm == "aligned"] == [[0, 1]]
+
+
 def test_settings_that_overrides_do_not_tell_apart_show_what_their_configs_hold(tmp_path):
     one = plant(tmp_path / "a", config={"objective.loss": "ipo"})
     two = plant(tmp_path / "b", config={"objective.loss": "sigmoid"}, tag="x")
