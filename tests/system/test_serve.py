@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from chat_server import shipped
 from small_models import byte_level_tokenizer, save_small
+from transformers.utils.import_utils import is_serve_available
 
 from dlma.endpoint import Endpoint
 from dlma.evaluation.context import EvaluationContext
@@ -23,8 +24,8 @@ CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assista
 
 @pytest.fixture
 def served(tmp_path):
-    for needed in ("fastapi", "uvicorn"):
-        pytest.importorskip(needed, reason="pip install 'transformers[serving]'")
+    if not is_serve_available():
+        pytest.skip("pip install 'transformers[serving]'")
     tokenizer = byte_level_tokenizer(["a small model that knows nothing"], 300)
     tokenizer.chat_template = CHAT
     folder = save_small(tmp_path / "model", tokenizer=tokenizer, context=4096)
