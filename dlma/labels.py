@@ -124,7 +124,15 @@ class Labels:
         return [dataclasses.replace(p, margin=_sign(p) * value) for p, value in zip(pairs, margins, strict=True)]
 
 
-class BestAndWorst:
+class _AsScored:
+    """Labels that are read off the pairs as the scorer gives them."""
+
+    def measured(self, pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
+        """The pairs with the margin that labels are read off."""
+        return list(pairs)
+
+
+class BestAndWorst(_AsScored):
     """One pair to each prompt: its best answer, chosen, against its worst, of those in all its scored pairs.
 
     An answer's score is what the scorer gives it by itself, else its self-reward log pi(a|p+,q) - log pi(a|p-,q). The
@@ -141,10 +149,6 @@ class BestAndWorst:
     ) -> None:
         self.length_penalty = length_penalty
         self.strength = strength
-
-    def measured(self, pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
-        """The pairs as the scorer gives them."""
-        return list(pairs)
 
     def apply(self, pairs: Sequence[ScoredPair]) -> tuple[list[ScoredPair], Account]:
         """The pairs to train on, in the order of their prompts, and the account of those left out."""
@@ -177,7 +181,7 @@ class BestAndWorst:
         return dataclasses.replace(best.pair, **parts, **kept)
 
 
-class SelfMade:
+class SelfMade(_AsScored):
     """Pairs of the answer that people prefer against answers of the model itself (Self-Play, Self-Contrast); no margin.
 
     The reference is the chosen answer of a prompt's first pair; the answers of its further pairs are the candidates,
@@ -191,10 +195,6 @@ class SelfMade:
     def __init__(self, *, negatives: Count, share: PositiveShare) -> None:
         self.negatives = negatives
         self.share = share
-
-    def measured(self, pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
-        """The pairs as the scorer gives them."""
-        return list(pairs)
 
     def apply(self, pairs: Sequence[ScoredPair]) -> tuple[list[ScoredPair], Account]:
         """The pairs to train on, in the order of their prompts, and the account of those left out."""

@@ -280,7 +280,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    match [] if {*argv} & {"-h", "--help"} else argv:
+    if {*argv} & {"-h", "--help"}:
+        print(__doc__)
+        return 0
+    match argv:
         case ["run", *chosen]:
             for name in chosen or names():
                 measure(name)
@@ -299,7 +302,7 @@ def _main(argv: Sequence[str]) -> int:
             return write_pages(chosen)
         case _:
             print(__doc__)
-            return 0 if {*argv} & {"-h", "--help"} else 2
+            return 2
     return 0
 
 

@@ -10,8 +10,8 @@ Finding = tuple[str, str]  # the dotted key, and what is wrong with it
 SERVER = "dlma.sampler.server.ServerSampler"
 LOCAL_EXECUTOR = "dlma.executor.local.LocalExecutor"
 _OF_MARGINS = ("SoftLabels", "RewardDistillation", "LogOffset")  # losses whose label is the margin itself
-STEERED = "dlma.objective.self_steering.SelfSteering"
-_OWN_REFERENCE = ("dlma.objective.ppo.PPO", "dlma.objective.distill.ContextDistillation", STEERED)
+_STEERED = "dlma.objective.self_steering.SelfSteering"
+_OWN_REFERENCE = ("dlma.objective.ppo.PPO", "dlma.objective.distill.ContextDistillation", _STEERED)
 LATER = ("pairs", "scorer", "labels", "objective")  # what a later round of `iterations` may have of its own
 
 
@@ -84,7 +84,7 @@ def _rounds(tree: dict) -> Iterator[Finding]:
     if tree["iteration"]["consistency"]:
         yield from _consistency(tree)
     last = _later(tree, "objective")["_target_"]
-    if last == STEERED and rounds > 1 and tree["iteration"]["scorer"] == "frozen":
+    if last == _STEERED and rounds > 1 and tree["iteration"]["scorer"] == "frozen":
         yield "iteration.scorer", "objective=self_steering wants log-probs of the round's own model: current"
     if rounds > 1 and tree["iteration"]["reference"] == "frozen" and last in _OWN_REFERENCE:
         name = last.split(".")[2]
@@ -106,7 +106,7 @@ def _answers_by_people(tree: dict) -> Iterator[Finding]:
 
 def _steered(tree: dict) -> Iterator[Finding]:
     """The scorer's log-probs are references of the loss, in one type with the policy."""
-    steered = STEERED in (_later(tree, "objective")["_target_"], tree["objective"]["_target_"])
+    steered = _STEERED in (_later(tree, "objective")["_target_"], tree["objective"]["_target_"])
     scored_in = tree["recipe"].get("score_dtype")
     if steered and scored_in not in (None, tree["recipe"]["dtype"]):
         yield (

@@ -128,9 +128,13 @@ def _count_gradients(model: Blueprint) -> dict[int, int]:
     return made
 
 
+def _layer_modules(model: Blueprint) -> list[torch.nn.Module]:
+    return [module for module in model.network.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
 def _layers(model: Blueprint) -> tuple[list[int], list[int]]:
     """Bytes of each layer's weights, and of those of them that are trained."""
-    layers = [m for m in model.network.modules() if isinstance(m, GradientCheckpointingLayer)]
+    layers = _layer_modules(model)
     held = [sum(p.nbytes for p in layer.parameters()) for layer in layers]
     return held, [sum(p.nbytes for p in layer.parameters() if p.requires_grad) for layer in layers]
 
@@ -158,8 +162,7 @@ def _in_parts(found: Footprint, model: Blueprint, processes: int) -> Footprint:
 
 def _largest_outside(model: Blueprint) -> int:
     """Bytes of the largest trained weight that is in no layer: a bucket ends with the gradient that fills it."""
-    layers = [m for m in model.network.modules() if isinstance(m, GradientCheckpointingLayer)]
-    inside = {id(weight) for layer in layers for weight in layer.parameters()}
+    inside = {id(weight) for layer in _layer_modules(model) for weight in layer.parameters()}
     return max((p.nbytes for p in model.trained if id(p) not in inside), default=0)
 
 

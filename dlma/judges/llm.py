@@ -43,16 +43,13 @@ class LLMJudge:
     def _words(self, chats: Sequence[Chat]) -> list[str]:
         """The verdict for the answer that stands first in each chat."""
         replies = self.asker.ask(chats)
-        words = [self._read(reply) for reply in replies]
+        words = [self.rubric.read(reply or "") for reply in replies]
         unread = {i: reply for i, reply in enumerate(replies) if words[i] is None and reply is not None}
         self.repeated += len(unread)
         again = self.asker.ask([self.rubric.again(chats[i], reply) for i, reply in unread.items()])
         for i, reply in zip(unread, again, strict=True):
-            words[i] = self._read(reply)
+            words[i] = self.rubric.read(reply or "")
         return [word or UNPARSED for word in words]
-
-    def _read(self, reply: str | None) -> str | None:
-        return None if reply is None else self.rubric.read(reply)
 
     def report(self) -> dict:
         """What was asked of whom, when, and how much of it twice because it could not be parsed."""

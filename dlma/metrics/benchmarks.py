@@ -55,7 +55,6 @@ class Benchmarks:
         self.columns: list[MetricColumn] = []
         self.left_out: set[str] = set()
         self.higher: dict[str, bool] = {}  # by metric, whether more is better, as its task says
-        self.wanted: dict[str, dict[str, bool]] = {}
 
     def identity(self) -> list[str]:
         """The library's version, the base's weights, and the task files of your own."""
@@ -95,12 +94,11 @@ class Benchmarks:
         found = lm_eval.simple_evaluate(
             model=wrapped, tasks=list(self.tasks), task_manager=manager, bootstrap_iters=0, **self.options, **seeds
         )
-        self.wanted = found["higher_is_better"]
         return [
             score
             for task, samples in found["samples"].items()
             for sample in samples
-            for score in self._sample(arm, task, sample)
+            for score in self._sample(arm, task, sample, found["higher_is_better"].get(task, {}))
         ]
 
     def wrapped(self, model: LanguageModel):
@@ -121,13 +119,13 @@ class Benchmarks:
                 return manager
         raise UserError(f"metrics.benchmarks.tasks: lm-eval knows no {', '.join(unknown)}")
 
-    def _sample(self, arm: str, task: str, sample: dict) -> list[MetricValue]:
+    def _sample(self, arm: str, task: str, sample: dict, higher: dict[str, bool]) -> list[MetricValue]:
         scores, key = [], sample["filter"]
         suffix = "" if key == "none" else f" ({key})"
         for name in sample["metrics"]:
             value, metric = sample[name], f"{task} {name}{suffix}"
             if isinstance(value, int | float):
-                self.higher[metric] = self.wanted.get(task, {}).get(name, True)
+                self.higher[metric] = higher.get(name, True)
                 scores.append(MetricValue(f"{task}:{sample['doc_id']}", task, arm, metric, float(value)))
             else:
                 self.left_out.add(metric)

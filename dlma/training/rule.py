@@ -170,10 +170,6 @@ class TrainingRule(pl.LightningModule):
         """Spread the layers over the processes, if Lightning's strategy is to do that."""
         strategy = self.trainer.strategy
         if isinstance(strategy, ModelParallelStrategy) and not self.sharded:
-            if self.intermediate:
-                raise UserError(
-                    f"intermediate={self.intermediate}: trainer.strategy=fsdp keeps the last policy only: trainer=ddp"
-                )
             fsdp.shard_layers(self.network, strategy.root_device)
             self.sharded = True
 

@@ -82,9 +82,8 @@ def registered(through: Sequence[Curve]) -> list[Result]:
             row = replace(row, statistic="difference", versus=SUBJECT)
             families.setdefault((curve.base, at, tuple(seeds)), []).append((row, table, ALONE))
     every = [one for family in families.values() for one in readings.over_pooled_seeds(family)]
-    tested = [
-        one for levels in (PLANNED, ADDED) for one in estimates.with_tests([o for o in every if o[0].at in levels])
-    ]
+    corrected = [[one for one in every if one[0].at in levels] for levels in (PLANNED, ADDED)]
+    tested = [one for some in corrected for one in estimates.with_tests(some)]
     return [one for one in tested if one.statistic == "difference"]
 
 

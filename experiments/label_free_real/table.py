@@ -18,7 +18,7 @@ from dlma.statistics import intervals
 from dlma.statistics.intervals import Beside, Estimate
 from dlma.sweep import costs, curves, estimates, readings
 from dlma.sweep.curves import Curve, values_of
-from dlma.sweep.results import Result, over_seeds, read_csv, result
+from dlma.sweep.results import Result, over_seeds, read_csv, result, within
 from dlma.sweep.settings import SHARED_ARMS, Setting, said
 
 HERE = Path(__file__).resolve().parent
@@ -132,7 +132,7 @@ def verdict(one: Result, gap: Result) -> str:
     """
     if one.p_holm < 0.05:
         return "better" if one.value > 0 else "worse"
-    return "the same" if gap.n and max(abs(one.low), abs(one.high)) <= MARGIN else "undecided"
+    return "the same" if within(one, MARGIN, [gap]) else "undecided"
 
 
 def told(wanted: str) -> str:

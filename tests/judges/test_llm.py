@@ -78,7 +78,8 @@ def test_what_a_content_filter_stops_is_unparsed_and_asked_once(tmp_path):
         found = one.judge(ROWS[:1] + ROWS[2:])
     assert [ruling.outcome for ruling in found] == ["unparsed", "tie"]
     told = one.report()
-    assert (told["filtered"], told["asked_again"]) == (2, 0) and told["requests"] in (
+    assert (told["filtered"], told["asked_again"]) == (2, 0)
+    assert told["requests"] in (
         3,
         4,
-    )  # of equal answers one question
+    )  # both orders of equal answers are one question, asked twice if under way together

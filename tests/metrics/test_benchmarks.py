@@ -112,9 +112,9 @@ def test_other_task_files_are_another_measurement(folder, specs):
 
 def test_which_way_is_better_is_what_the_task_says(folder, specs):
     metric = Benchmarks(EvaluationContext({}, ["w"], str, None), tasks=["toy"], folder=str(folder), **OPTIONS)
-    metric.wanted = {"toy": {"acc": True, "wer": False, "word_perplexity": False}}
+    higher = {"acc": True, "wer": False, "word_perplexity": False}
     sample = {"filter": "strict", "doc_id": 0, "metrics": ["acc", "wer", "word_perplexity"], "acc": 1.0, "wer": 0.2}
-    scores = metric._sample("base", "toy", {**sample, "word_perplexity": 9.0})
+    scores = metric._sample("base", "toy", {**sample, "word_perplexity": 9.0}, higher)
     better = {score.metric: metric._column(score.metric, [score.value]).better for score in scores}
     assert better == {
         "toy acc (strict)": "higher",
