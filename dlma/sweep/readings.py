@@ -29,6 +29,7 @@ from dlma.sweep.estimates import common_prompts, measured, with_tests
 from dlma.sweep.results import INTERMEDIATE, Further, Result, result
 from dlma.sweep.settings import metrics_of
 
+CURVED = ("mean", "share")  # kinds of metrics whose curves are read
 Table = tuple[list[int], list[str], np.ndarray]  # seeds, prompts, values (prompts, seeds)
 
 
@@ -63,7 +64,7 @@ def results(
     found: list[Result] = []
     gaps: list[tuple[Read, Read]] = []
     points = [row for curve in drawn for row in curve.points]
-    if not drawn or metric is None or metrics_of(points)[metric].kind not in ("mean", "share"):
+    if not drawn or metric is None or metrics_of(points)[metric].kind not in CURVED:
         return []
     for base in dict.fromkeys(curve.base for curve in drawn):
         inside = [curve for curve in drawn if curve.base == base]
@@ -76,8 +77,8 @@ def results(
             gaps += [(read, other) for read, other in both if other]
     return (
         found
-        + _differences([both for both in gaps if both[0].metric == metric])
-        + _differences([both for both in gaps if both[0].metric != metric])
+        + differences([both for both in gaps if both[0].metric == metric])
+        + differences([both for both in gaps if both[0].metric != metric])
     )
 
 
@@ -222,11 +223,11 @@ def _missed(curve: Curve, metric: str, *, own: bool) -> Iterator[Result]:
 
 
 def _other(read: Read, reads: dict[tuple, Read], inside: Sequence[Curve], against: str | None) -> Read | None:
-    like = _like(read.curve, inside, against)
-    return None if like is None else reads.get((id(like), read.at))
+    other = like(read.curve, inside, against)
+    return None if other is None else reads.get((id(other), read.at))
 
 
-def _differences(pairs: Sequence[tuple[Read, Read]]) -> list[Result]:
+def differences(pairs: Sequence[tuple[Read, Read]]) -> list[Result]:
     """Each reading less the other one, where they share prompts and seeds; what is read at one place is one family."""
     compared: dict[tuple, list[tuple[Result, np.ndarray, Beside]]] = {}
     for one, other in pairs:
@@ -253,7 +254,7 @@ def over_pooled_seeds(family: list[tuple[Result, np.ndarray, Beside]]) -> Iterat
         yield replace(row, value=shown.value, low=shown.low, high=shown.high), table, beside
 
 
-def _like(curve: Curve, inside: Sequence[Curve], against: str | None) -> Curve | None:
+def like(curve: Curve, inside: Sequence[Curve], against: str | None) -> Curve | None:
     """The curve of a name, a method or a setting; of several, and of ways, the one with equal choices."""
     named = [other for other in inside if other.arm == curve.arm and other.is_named(against)]
     if curve in named:
