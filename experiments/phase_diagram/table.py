@@ -6,31 +6,22 @@ python experiments/tables.py run phase_diagram    # its commands, then this tabl
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
-from dlma.lab.bases import base_folder
 from dlma.report import markdown
 from dlma.report.result_text import cell, change, p_text
 from dlma.statistics.format import number
 from dlma.sweep import estimates
 from dlma.sweep.results import Result, over_seeds, read_csv
 from dlma.sweep.settings import Setting
+from experiments import base_cards
+from experiments.base_cards import CARD, DIALS, RIGHT
 
 HERE = Path(__file__).resolve().parent
 SUBJECT, RIVALS = "dlma", ("rlcd", "rlaif")
 METHODS = (SUBJECT, *RIVALS)
-RIGHT = {
-    "construction_right": "construction right",
-    "sign_R_right": "sign of R right",
-    "judge_right": "judge right",
-}
-DIALS = ("dial_obedience", "dial_judge")  # of a base of the grid, as its builder was told
 ALPHA = 0.05
-CARD = "base card"  # what the base was measured to be, before any training
 Cells = dict[tuple[str, str, str, str], Result]  # by base, method, metric, statistic
 
 
@@ -43,19 +34,7 @@ def results(settings: Sequence[Setting]) -> list[Result]:
     kept = [
         one for one in over_seeds(found) if one.metric in ("harmful", "kl") and not one.statistic.startswith("needed")
     ]
-    return kept + [line for row in start for line in _card(row)]
-
-
-def _card(row: Setting) -> list[Result]:
-    """From the card beside the base's weights: how often each labeller was right, ties in the truth left out."""
-    name = str(row.config["model.base"])
-    card = json.loads((base_folder(name) / "card.json").read_text())
-    figures, n = card["figures"], card["figures"]["prompts"]
-    right = [figures["construction"], figures["sign_R"], figures["judge"]["both_orders"]]
-    values = dict(zip(RIGHT, (one["without_ties"] for one in right), strict=True))
-    if name not in yaml.safe_load((HERE.parents[1] / "dlma" / "lab" / "bases.yaml").read_text()):  # made for the grid
-        values |= {dial: card["dials"][dial.removeprefix("dial_")] for dial in DIALS}
-    return [Result(row.base, CARD, metric, n, float(value), arm="base") for metric, value in values.items()]
+    return kept + [line for row in start for line in base_cards.results(row)]
 
 
 def render(found: Sequence[Result]) -> str:
