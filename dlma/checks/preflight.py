@@ -8,11 +8,29 @@ reference and the first loss its closed form is checked at step 0 (objective/dpo
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dlma.checks.finding import Finding
 from dlma.checks.inspection import Faults
 from dlma.errors import UserError
 from dlma.ranges import Count, Share, Whole
+
+Name = Literal[
+    "bos",
+    "eos",
+    "boundary",
+    "padding",
+    "contamination",
+    "unusable",
+    "specials",
+    "wording",
+    "trimmed",
+    "truncated",
+    "duplicate_prompts",
+    "duplicate_pairs",
+    "identical_pairs",
+    "empty_answers",
+]
 
 
 @dataclass(frozen=True)
@@ -24,7 +42,7 @@ class Check:
     limit: str | None = None
 
 
-CHECKS = {
+CHECKS: dict[Name, Check] = {
     "bos": Check(
         "contexts do not begin with exactly one BOS",
         "the tokenizer or the template adds none, or adds it twice",
@@ -91,12 +109,7 @@ class Preflight:
     max_empty: Share
     max_new_tokens: Count
     short_answers: Whole
-    waived: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.waived if name not in CHECKS]
-        if unknown:
-            raise UserError(f"preflight.waived: no check {unknown[0]!r}; there are {', '.join(CHECKS)}")
+    waived: list[Name] = field(default_factory=list)
 
     def judge(self, counts: dict[str, dict]) -> list[Finding]:
         """What the counts say; raises UserError for the first fault that makes training worthless."""
@@ -107,7 +120,7 @@ class Preflight:
             raise UserError(f"preflight, {stops[0].line}{more}")
         return found
 
-    def _finding(self, name: str, check: Check, count: Faults) -> Finding:
+    def _finding(self, name: Name, check: Check, count: Faults) -> Finding:
         if count.of == 0:
             return Finding(name, "unknown", count.why)
         limit = getattr(self, check.limit) if check.limit else 0.0

@@ -22,6 +22,7 @@ from dlma.runs import cells as run_folders
 from dlma.runs.cells import Cell
 from dlma.runs.folder import REPORT, REPORT_LATEX, REPORT_MARKDOWN, RESULTS
 from dlma.sweep import all_results, published, reference_curve
+from dlma.sweep import curves as sweep_curves
 from dlma.sweep import settings as sweep_settings
 from dlma.sweep.results import Result, write_csv
 from dlma.sweep.settings import Setting
@@ -82,6 +83,7 @@ def _results(rows: Sequence[Setting], chosen: SweepOptions) -> list[Result]:
     _check_metrics("tested", chosen.tested or [], rows)
     _check_metric(chosen.metric, rows)
     _check_axis(chosen.curve_axis, rows)
+    _tell_where_nothing_is_against(chosen, rows)
     return all_results.results(rows, chosen)
 
 
@@ -103,6 +105,14 @@ def _check_axis(keys: Sequence[str] | None, rows: Sequence[Setting]) -> None:
     unknown = [key for key in keys or [] if not any(key in (*row.overrides, *row.config) for row in rows)]
     if rows and unknown:
         raise UserError(_no_axis(unknown[0]))
+
+
+def _tell_where_nothing_is_against(chosen: SweepOptions, rows: Sequence[Setting]) -> None:
+    """A line where no curve has the name that others are to be held against: a part of a sweep may lack that method."""
+    drawn, wanted = sweep_curves.along_kl(rows, chosen.curve_axis), chosen.curves_against
+    if wanted and drawn and not any(curve.is_named(wanted) for curve in drawn):
+        there = ", ".join(dict.fromkeys(curve.method for curve in drawn))
+        print(f"warning: sweep.curves_against={wanted}: no curve of that name, so none is compared; there are {there}")
 
 
 def _no_axis(key: str) -> str:

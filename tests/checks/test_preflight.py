@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+from typing import get_args
 
 import pytest
 from omegaconf import OmegaConf
@@ -13,7 +14,7 @@ from rich.console import Console
 from dlma.app import conf_dir
 from dlma.checks import finding as findings
 from dlma.checks.inspection import Specials, inspect
-from dlma.checks.preflight import CHECKS, Preflight
+from dlma.checks.preflight import CHECKS, Name, Preflight
 from dlma.config.build import build
 from dlma.errors import UserError
 from dlma.model import trees
@@ -150,8 +151,12 @@ def test_a_waived_check_warns_where_it_would_stop_and_no_other_does():
     no_bos(records)
     with pytest.raises(UserError, match="preflight, bos"):
         standard(waived=["contamination"]).judge(counts(records))
-    with pytest.raises(UserError, match="no check 'leak'"):
-        standard(waived=["leak"])
+
+
+def test_a_waived_check_that_does_not_exist_is_said_with_the_config(run_main):
+    assert get_args(Name) == tuple(CHECKS)
+    ran = run_main("preflight.waived=[leak]", "mode=plan")
+    assert ran.code == 2 and "preflight.waived: must be a list, each item one of bos, eos, " in ran.err
 
 
 @pytest.mark.parametrize("hides", [PAD, EOS])

@@ -83,6 +83,13 @@ def test_what_is_wrong_is_said_in_one_line(run_main, runs, more, line):
     assert not (runs / "report" / "report.html").exists()
 
 
+def test_where_no_curve_has_the_name_that_others_are_held_against_it_is_said(run_main, runs):
+    ran = run_main("mode=report", "runs=outputs/**", "sweep.curves_against=nosuch")
+    assert ran.code == 0
+    assert "warning: sweep.curves_against=nosuch: no curve of that name, so none is compared; there are dlma" in ran.out
+    assert "curves_against" not in run_main("mode=report", "runs=outputs/**", "sweep.curves_against=dlma").out
+
+
 def test_what_the_report_will_read_is_read_before_the_sweep(run_main, mode):
     mode(planting)
     for wrong in ("sweep.reference=none.csv", "sweep.known=none.yaml"):
