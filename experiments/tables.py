@@ -36,7 +36,7 @@ import importlib.util
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -143,7 +143,8 @@ def add(name: str, folders: Sequence[Path]) -> None:
 def again(name: str) -> None:
     """Read the committed values once more, as after a change of how they are read.
 
-    A number that they do not hold, such as a judge's verdicts, stands as it is. Raises UserError where they do not do.
+    A number that they do not hold, such as a judge's verdicts, stands as it is; one that they hold and that is not read
+    off them any more goes, with a line, and a new one comes last. Raises UserError where they do not do.
     """
     path = HERE / name / "values.parquet"
     if hasattr(own(name), "collect") or not path.exists():
@@ -155,7 +156,17 @@ def again(name: str) -> None:
     rows = further_seeds.with_costs(values.read(path), committed, [], _called(name))
     rows = [_as_of_folders(row, axis) for row in rows]
     read = {(one.key, one.seeds): one for one in _results(name, rows)}
-    (HERE / name / "results.csv").write_bytes(write_csv([read.get((one.key, one.seeds), one) for one in committed]))
+    held = {one.metric for one in read.values()}  # of another's own metric, a parquet does not say how it is read
+    gone = [one for one in committed if _is_gone(one, read, held)]
+    for one in gone:
+        print(f"{name}: {one.label}, {one.metric}, {one.statistic}: not read off the values any more")
+    kept = {(one.key, one.seeds): one for one in committed if one not in gone}
+    (HERE / name / "results.csv").write_bytes(write_csv(list((kept | read).values())))
+
+
+def _is_gone(one: Result, read: Mapping[tuple, Result], held: Set[str]) -> bool:
+    """Whether a committed number, of a metric that is read off the values, is not among those read."""
+    return one.metric in held and one.statistic not in ("share", "cost") and (one.key, one.seeds) not in read
 
 
 def _as_of_folders(row: Setting, axis: Sequence[str]) -> Setting:

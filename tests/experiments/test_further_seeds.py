@@ -125,6 +125,17 @@ def test_committed_values_read_again_give_the_same_numbers_and_keep_what_they_do
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), nan_ok=True)
 
 
+def test_what_is_not_read_off_the_values_any_more_goes_and_what_is_new_comes(mine, tmp_path, capsys):
+    tables.collect("mine", [sweep(tmp_path / "a", (0, 1))])
+    whole = read_csv(mine / "results.csv")
+    (missing,) = [one for one in whole if (one.label, one.metric, one.statistic) == ("rlcd, beta=0.5", "kl", "mean")]
+    stale = [replace(missing, at=9.0, axis="kl"), replace(missing, metric="skill")]  # the second is not in the values
+    (mine / "results.csv").write_bytes(write_csv([*(one for one in whole if one != missing), *stale]))
+    assert tables.main(["again", "mine"]) == 0
+    assert {one.key for one in read_csv(mine / "results.csv")} == {one.key for one in [*whole, stale[1]]}
+    assert "mine: rlcd, beta=0.5, kl, mean: not read off the values any more" in capsys.readouterr().out
+
+
 def test_of_a_seed_in_both_the_folders_run_counts(mine, tmp_path):
     """Seed 1 measured twice: the values are those of the second time, the others are kept."""
     first, again = sweep(tmp_path / "a", (0, 1)), sweep(tmp_path / "b", (1,), harm=0.9)
