@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from dlma import pipeline
 from dlma.config.help import conf_dir
 from dlma.config.run_names import run_folder
+from dlma.config.unread import unread
 from dlma.context import RunContext
 from dlma.cost.flops import ModelSize
 from dlma.cost.wire import Exchanged
@@ -26,7 +27,9 @@ from dlma.trainer import ranks
 
 
 def run(cfg: DictConfig, /) -> dict:
-    """The run's result, after a line on what it will take."""
+    """The run's result, after a line on what it will take, and one for each override that says nothing to it."""
+    if not ranks.here().number:
+        _tell_what_is_unread(cfg)
     real = cfg.model.keys() & {"path", "wheel"} and not ranks.here().number
     if real and cfg.sft._target_ is None:  # what is to be tuned first has no files yet
         settled = copy.deepcopy(cfg)
@@ -35,6 +38,15 @@ def run(cfg: DictConfig, /) -> dict:
         if line is not None:
             print(line, file=sys.stderr, flush=True)
     return pipeline.run(cfg)
+
+
+def _tell_what_is_unread(cfg: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    said = HydraConfig.get()
+    for override in unread(cfg, said.overrides.task):
+        method = said.runtime.choices["method"]
+        print(f"warning: {override}: nothing in method={method} reads it", file=sys.stderr, flush=True)
 
 
 class QuickPlan(RunPlan):
