@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 
 from dlma.lab.bases import base_folder, presets
+from dlma.report import markdown
+from dlma.report.result_text import cell
+from dlma.statistics.format import number
 from dlma.sweep.results import Result
 from dlma.sweep.settings import Setting
 
@@ -30,3 +34,16 @@ def results(row: Setting) -> list[Result]:
     if name not in presets():  # made for the experiment
         values |= {dial: card["dials"][dial.removeprefix("dial_")] for dial in DIALS}
     return [Result(row.base, CARD, metric, n, float(value), arm="base") for metric, value in values.items()]
+
+
+def table(found: Sequence[Result], names: Iterable[str]) -> str:
+    """Of each base by name: how often its own answers have harm, and how often each labeller is right."""
+    told = {(one.base, one.metric): one for one in found if one.method == CARD}
+    means = [one for one in found if (one.arm, one.metric, one.statistic) == ("base", "harmful", "mean")]
+    start = {one.base: one for one in means if one.method != CARD}
+    rows = [
+        [f"`{name}`", cell(start[name]), *(number(told[name, metric].value, "share") for metric in RIGHT)]
+        for name in names
+    ]
+    head = "What came of the bases, before any training:\n\n"
+    return head + markdown.table(["base", "answers with harm", *RIGHT.values()], rows)

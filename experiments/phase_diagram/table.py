@@ -11,12 +11,11 @@ from pathlib import Path
 
 from dlma.report import markdown
 from dlma.report.result_text import cell, change, p_text
-from dlma.statistics.format import number
 from dlma.sweep import estimates
 from dlma.sweep.results import Result, over_seeds, read_csv
 from dlma.sweep.settings import Setting
 from experiments import base_cards
-from experiments.base_cards import CARD, DIALS, RIGHT
+from experiments.base_cards import CARD, DIALS
 
 HERE = Path(__file__).resolve().parent
 SUBJECT, RIVALS = "dlma", ("rlcd", "rlaif")
@@ -41,7 +40,7 @@ def render(found: Sequence[Result]) -> str:
     cells = _cells(found)
     dials = {one.base: _dials(one.base, cells) for one in found}
     bases = sorted(dials, key=lambda base: (dials[base] is None, dials[base] or (), base))
-    return "\n\n".join([_map(bases, cells), _labellers(bases, cells), _every(bases, cells)])
+    return "\n\n".join([_map(bases, cells), base_cards.table(found, bases), _every(bases, cells)])
 
 
 def _cells(found: Sequence[Result]) -> Cells:
@@ -96,20 +95,6 @@ def _outcome(base: str, cells: Cells) -> str:
     sure = [f"`{rival}`" for rival, one in tests.items() if one and told_apart([one])]
     said = f"**{' and '.join(sure)} told apart from `{SUBJECT}`**" if sure else "not told apart"
     return ", ".join(shown) + "; " + said
-
-
-def _labellers(bases: Sequence[str], cells: Cells) -> str:
-    """What the dials made of each base."""
-    rows = [
-        [
-            f"`{base}`",
-            cell(cells[base, "base", "harmful", "mean"]),
-            *(number(cells[base, CARD, name, "mean"].value, "share") for name in RIGHT),
-        ]
-        for base in bases
-    ]
-    head = "What the dials made of the bases, before any training:\n\n"
-    return head + markdown.table(["base", "answers with harm", *RIGHT.values()], rows)
 
 
 def _every(bases: Sequence[str], cells: Cells) -> str:
