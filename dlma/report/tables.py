@@ -29,7 +29,7 @@ from dlma.report.table import Cell, Column, Table, Text
 from dlma.statistics.format import interval, number
 from dlma.sweep import costs
 from dlma.sweep.estimates import BY_NAME
-from dlma.sweep.results import Result, bases, by_row, over_seeds
+from dlma.sweep.results import SEVERAL_BASES, Result, bases, by_row, over_seeds
 
 Known = Mapping[tuple[str, str, str], str]  # (label, base, metric): the paper's number with its mark
 FIRST = ("harmful", "harmlessness", "kl", "beyond_curve", "helpfulness", "malformed", "perplexity", "tokens")
@@ -226,9 +226,14 @@ def _effects(base: str, effects: Sequence[Result], margin: float, several: bool)
 def notes(found: Sequence[Result], margin: float = MARGIN) -> list[str]:
     """What a reader has to know of the intervals and tests."""
     lines = ["Arrows: the wanted direction. Intervals: 95 %, two-sided, over new prompts and new seeds."]
-    several = {one.key for one in found if len(one.seeds) > 1}
+    several = {one.key for one in found if len(one.seeds) > 1 or SEVERAL_BASES in one.base}
     if any(one.key not in several for one in found):
         lines.append("Rows with one seed speak of that seed only.")
+    if any(SEVERAL_BASES in one.base for one in found):
+        lines.append(
+            "Rows over several bases: over new prompts and new bases, whose values are means over their seeds; at the "
+            "same KL the variance between bases is pooled over the differences."
+        )
     if any(one.versus and one.statistic in ("difference", "ratio", "effect") for one in found):
         lines.append(
             "p: paired over prompts and seeds, adjusted by Holm over the comparisons of one kind: of ends, at a KL, at "

@@ -20,7 +20,7 @@ from dlma.statistics import intervals
 from dlma.statistics.intervals import ALONE, Beside, Estimate, linearised_ratio
 from dlma.statistics.variance_components import components, nested_interval
 from dlma.sweep.estimates import paired_table, statistic_of, tables_of, tested_metrics, with_tests
-from dlma.sweep.results import Further, Result, result
+from dlma.sweep.results import SEVERAL_BASES, Further, Result, result
 from dlma.sweep.settings import Setting, baseline_of, metrics_of
 
 
@@ -40,7 +40,7 @@ def _seeds(same: Sequence[Setting]) -> list[int]:
 
 
 def _result(same: Sequence[Setting], seeds: Sequence[int], metric: str, e: Estimate, **what: Unpack[Further]) -> Result:
-    row = replace(same[0], base=" + ".join(row.base for row in same))
+    row = replace(same[0], base=SEVERAL_BASES.join(row.base for row in same))
     return result(row, metric, e, seeds, **what)
 
 

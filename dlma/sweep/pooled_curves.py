@@ -19,7 +19,7 @@ from dlma.sweep import readings
 from dlma.sweep.curves import Curve
 from dlma.sweep.estimates import with_tests
 from dlma.sweep.readings import CURVED, Read, Table
-from dlma.sweep.results import Further, Result, result
+from dlma.sweep.results import SEVERAL_BASES, Further, Result, result
 from dlma.sweep.settings import metrics_of
 
 Terms = Sequence[tuple[int, Read]]  # readings with their signs, which are added up
@@ -27,12 +27,16 @@ Over = tuple[list[int], np.ndarray, Beside]  # seeds, (prompts, bases), what the
 
 
 def results(drawn: Sequence[Curve], metric: str | None, against: str | None, levels: Sequence[float]) -> list[Result]:
-    """The value of every curve that two or more bases have at each KL, and its difference from that of `against`.
+    """The value at each KL of every curve that all bases have there, and its difference from that of `against`.
 
-    A difference is paired over prompts within each base; the variance between bases is pooled over the differences at
-    a level, Holm is over all of them.
+    A difference is paired over prompts within each base; the variance between bases is pooled over the differences
+    from one curve at a level, Holm is over all of them.
     """
-    if metric is None or metrics_of([row for curve in drawn for row in curve.points])[metric].kind not in CURVED:
+    if (
+        not drawn
+        or metric is None
+        or metrics_of([row for curve in drawn for row in curve.points])[metric].kind not in CURVED
+    ):
         return []
     found: list[Result] = []
     families: dict[tuple, list[tuple[Result, np.ndarray, Beside]]] = {}
@@ -40,10 +44,11 @@ def results(drawn: Sequence[Curve], metric: str | None, against: str | None, lev
         read = {id(alike[0].curve): alike for alike in _alike(drawn, metric, at)}
         for alike in read.values():
             found += _value(alike)
-            other = readings.like(alike[0].curve, [each[0].curve for each in read.values()], against)
-            if other and (compared := _difference(alike, read[id(other)])):
+            first = alike[0].curve
+            other = readings.like(first, [curve for curve in drawn if curve.base == first.base], against)
+            if (subject := read.get(id(other))) and (compared := _difference(alike, subject)):
                 row = compared[0]
-                families.setdefault((row.base, row.at, row.seeds), []).append(compared)
+                families.setdefault((row.base, row.at, row.versus, row.seeds), []).append(compared)
     pooled = [one for family in families.values() for one in readings.over_pooled_seeds(family)]
     return found + [one for one in with_tests(pooled) if one.statistic != "needed_seeds"]  # columns are bases
 
@@ -51,7 +56,8 @@ def results(drawn: Sequence[Curve], metric: str | None, against: str | None, lev
 def combined(columns: Sequence[Terms]) -> Over | None:
     """The table of columns that are signed sums of readings, over the seeds and prompts that all readings have.
 
-    None where they share no seed, or less than two prompts.
+    None where they share no seed, or less than two prompts. Where it is not known what the lines of a column miss, it
+    is taken to be what those of the others do.
     """
     tables = [read.table for _, read in chain(*columns)]
     seeds = sorted(set.intersection(*(set(table[0]) for table in tables)))
@@ -60,10 +66,10 @@ def combined(columns: Sequence[Terms]) -> Over | None:
     if not seeds or len(prompts) < 2:
         return None
     values = [sum(sign * _column(read.table, seeds, prompts) for sign, read in terms) for terms in columns]
-    missed = [curve_fit.summed([(read.sd, read.df) for _, read in terms]) for terms in columns]
-    known = [df for sd, df in missed if sd > 0]
-    sd = float(np.mean([sd for sd, _ in missed]))
-    return seeds, np.stack(values, axis=1), Beside(sd=sd, df=min(known, default=1.0))
+    known = [terms for terms in columns if all(read.left_out for _, read in terms)]
+    missed = [curve_fit.summed([(read.sd, read.df) for _, read in terms]) for terms in known]
+    sd = float(np.mean([sd for sd, _ in missed])) if missed else 0.0
+    return seeds, np.stack(values, axis=1), Beside(sd=sd, df=min((df for sd, df in missed if sd > 0), default=1.0))
 
 
 def _column(table: Table, seeds: Sequence[int], prompts: Sequence[str]) -> np.ndarray:
@@ -91,11 +97,13 @@ def _value(alike: Sequence[Read]) -> Iterator[Result]:
     seeds, table, beside = over
     e = intervals.crossed_interval(table, beside)
     if metrics_of(alike[0].curve.points)[alike[0].metric].kind == "share":
+        e = intervals.crossed_fraction(table) if table.min() == table.max() else e  # all 0 or all 1
         e = replace(e, low=max(0.0, e.low), high=min(1.0, e.high))
     yield _result(alike, e, seeds, {})
     low, high = min(read.low for read in alike), max(read.high for read in alike)
-    gap: Further = {"statistic": "gap", "value": high - low, "low": low, "high": high}
-    yield _result(alike, e, seeds, {**gap, "n": sum(read.left_out for read in alike)})
+    left_out = sum(read.left_out for read in alike) if all(read.left_out for read in alike) else 0
+    gap: Further = {"statistic": "gap", "value": high - low, "low": low, "high": high, "n": left_out}
+    yield _result(alike, e, seeds, gap)
 
 
 def _difference(alike: Sequence[Read], subject: Sequence[Read]) -> tuple[Result, np.ndarray, Beside] | None:
@@ -109,6 +117,6 @@ def _difference(alike: Sequence[Read], subject: Sequence[Read]) -> tuple[Result,
 
 def _result(alike: Sequence[Read], e: intervals.Estimate, seeds: Sequence[int], what: Further) -> Result:
     first = alike[0]
-    row = replace(first.curve, base=" + ".join(read.curve.base for read in alike))
+    row = replace(first.curve, base=SEVERAL_BASES.join(read.curve.base for read in alike))
     where: Further = {"axis": first.curve.axis.name, "at": first.at}
     return result(row, first.metric, e, seeds, **where | what)

@@ -255,12 +255,21 @@ def over_pooled_seeds(family: list[tuple[Result, np.ndarray, Beside]]) -> Iterat
 
 
 def like(curve: Curve, inside: Sequence[Curve], against: str | None) -> Curve | None:
-    """The curve of a name, a method or a setting; of several, and of ways, the one with equal choices."""
+    """The curve of a name, a method or a setting; of several, and of ways, the one with equal choices.
+
+    The only one of a method is taken unless it made another choice under a key that both have.
+    """
     named = [other for other in inside if other.arm == curve.arm and other.is_named(against)]
     if curve in named:
         return None
     if len(named) > 1 or curve.arm == INTERMEDIATE:
         named = [other for other in named if other.choices == curve.choices]
+    mine = dict(curve.choices)
+    named = [
+        other
+        for other in named
+        if against != other.method or all(mine.get(key, value) == value for key, value in other.choices)
+    ]
     return named[0] if len(named) == 1 else None
 
 

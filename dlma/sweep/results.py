@@ -36,6 +36,7 @@ Statistic = Literal[
 STATISTICS = get_args(Statistic)
 OUTCOMES = ("win", "tie", "lose", "unparsed")
 ALIGNED, INTERMEDIATE = "aligned", "intermediate"  # arms: a run's end; a curve through the policies on the way
+SEVERAL_BASES = " + "  # between the names of the bases that a row is over
 Settings = tuple[tuple[str, str], ...]
 
 

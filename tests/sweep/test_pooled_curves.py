@@ -8,6 +8,7 @@ import pytest
 from planted import eval_row
 from planted_runs import options, plant
 
+from dlma.report import tables
 from dlma.runs import cells as run_folders
 from dlma.statistics.intervals import Beside, crossed_interval
 from dlma.sweep import all_results, curves, pooled_curves, readings
@@ -77,12 +78,56 @@ def test_the_columns_are_the_bases_and_their_values_means_over_the_seeds(tmp_pat
 def test_what_lines_miss_does_not_shrink_with_the_number_of_bases(tmp_path):
     (curve,) = drawn(run(tmp_path, "lab-a", "dlma", 4.0, 2))
     (read,) = readings.reads([curve], [1.0], "harmful", own=True).values()
-    missing = dataclasses.replace(read, sd=0.3, df=2.0)
+    missing = dataclasses.replace(read, sd=0.3, df=2.0, left_out=4)
     for bases in (1, 2, 3):
         _, table, beside = pooled_curves.combined([[(1, missing)]] * bases)
         assert table.shape == (8, bases) and (beside.sd, beside.df) == (pytest.approx(0.3), 2.0)
     _, table, beside = pooled_curves.combined([[(1, missing), (-1, missing)]])
     assert (table == 0).all() and beside.sd == pytest.approx(0.3 * math.sqrt(2))
+
+
+def test_of_a_base_of_which_it_is_not_known_what_lines_miss_the_others_say_it_and_nothing_is_shown(tmp_path):
+    (curve,) = drawn(run(tmp_path, "lab-a", "dlma", 4.0, 2))
+    (read,) = readings.reads([curve], [1.0], "harmful", own=True).values()
+    known, exact = (dataclasses.replace(read, sd=sd, df=3.0, left_out=2) for sd in (0.2, 0.0))
+    assert read.left_out == 0
+    for columns, sd in (([known, read], 0.2), ([known, exact], 0.1), ([read, read], 0.0)):
+        assert pooled_curves.combined([[(1, one)] for one in columns])[2].sd == pytest.approx(sd)
+    gap = [one for one in pooled_curves._value([known, read]) if one.statistic == "gap"]
+    assert gap[0].n == 0
+
+
+def test_a_row_is_held_against_the_curve_of_its_own_choice_or_against_none(tmp_path):
+    """Of dlma at two shares of turned labels one ends short on a base: nothing there to hold a row of that share to."""
+    ends = {
+        ("dlma", 0.2): (4.0, 4.0),
+        ("dlma", 0.35): (4.0, 0.5),
+        ("rlcd", 0.2): (4.0, 4.0),
+        ("rlcd", 0.35): (4.0, 4.0),
+    }
+    cells = [
+        plant(
+            tmp_path / f"{base}-{method}-{flips}",
+            base=base,
+            method=method,
+            rows=fixed("base", [0.0] * 8, [True] * 8) + fixed("aligned", [kl] * 8, [i < 3 for i in range(8)]),
+            overrides={"labels.flips": flips},
+        )
+        for (method, flips), kls in ends.items()
+        for base, kl in zip(BASES, kls)
+    ]
+    rows = sweep_settings.settings([run_folders.read_cell(folder) for folder in cells])
+    told = pooled_curves.results(curves.along_kl(rows, ["recipe.lr"]), "harmful", "dlma", [1.0])
+    compared = [(one.label, one.versus) for one in told if one.statistic == "difference"]
+    assert compared == [("rlcd, flips=0.2", "dlma, flips=0.2")]
+    assert pooled_curves.results([], "refused_safe", "dlma", [1.0]) == []
+
+
+def test_rows_over_bases_are_not_said_to_speak_of_one_seed(tmp_path):
+    cells = [run(tmp_path, base, method, 4.0, harm) for base in BASES for method, harm in (("dlma", 2), ("rlcd", 4))]
+    told = pooled_curves.results(drawn(*cells), "harmful", "dlma", [1.0])
+    said = tables.notes(told)
+    assert "Rows with one seed speak of that seed only." not in said and any("new bases" in line for line in said)
 
 
 def test_readings_that_share_less_than_two_prompts_or_no_seed_are_not_added_up(tmp_path):
