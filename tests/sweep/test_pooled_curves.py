@@ -123,6 +123,17 @@ def test_a_row_is_held_against_the_curve_of_its_own_choice_or_against_none(tmp_p
     assert pooled_curves.results([], "refused_safe", "dlma", [1.0]) == []
 
 
+def test_a_lone_curve_of_the_name_is_not_held_against_one_of_another_choice(tmp_path):
+    """dlma was trained at one share of turned labels only: rows of another are held against nothing, on one base too."""
+    cells = [
+        plant(tmp_path / f"{method}-{flips}", method=method, overrides={"labels.flips": flips}, tag=f"{flips}")
+        for method, flips in (("dlma", 0.2), ("rlcd", 0.2), ("rlcd", 0.35))
+    ]
+    rows = sweep_settings.settings([run_folders.read_cell(folder) for folder in cells])
+    told = readings.results(curves.along_kl(rows, ["recipe.beta"]), "harmful", "dlma", [0.3])
+    assert {(one.label, one.versus) for one in told if one.statistic == "difference"} == {("rlcd, flips=0.2", "dlma")}
+
+
 def test_rows_over_bases_are_not_said_to_speak_of_one_seed(tmp_path):
     cells = [run(tmp_path, base, method, 4.0, harm) for base in BASES for method, harm in (("dlma", 2), ("rlcd", 4))]
     told = pooled_curves.results(drawn(*cells), "harmful", "dlma", [1.0])

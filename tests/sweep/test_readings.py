@@ -445,13 +445,3 @@ def test_seeds_that_share_less_than_half_of_their_prompts_have_no_reading(tmp_pa
         cells.append(plant(tmp_path / f"{kl}-{seed}", rows=renamed(rows, seed), **of))
     found = [one for one in results(rows_of(*cells), None, [1.0]) if one.at == 1.0 and one.statistic == "mean"]
     assert bool(found) == is_read and all(one.n == shared for one in found)
-
-
-def test_a_lone_curve_of_the_name_is_not_held_against_one_of_another_choice(tmp_path):
-    """dlma was trained at one share of turned labels only: rows of another are held against nothing."""
-    cells = [
-        plant(tmp_path / f"{method}-{flips}", method=method, overrides={"labels.flips": flips}, tag=f"{flips}")
-        for method, flips in (("dlma", 0.2), ("rlcd", 0.2), ("rlcd", 0.35))
-    ]
-    found = results(rows_of(*cells), "dlma", [0.3], moving=["recipe.beta"])
-    assert {(one.label, one.versus) for one in found if one.statistic == "difference"} == {("rlcd, flips=0.2", "dlma")}
