@@ -124,7 +124,7 @@ def test_a_row_is_held_against_the_curve_of_its_own_choice_or_against_none(tmp_p
 
 
 def test_a_lone_curve_of_the_name_is_not_held_against_one_of_another_choice(tmp_path):
-    """dlma was trained at one share of turned labels only: rows of another are held against nothing, on one base too."""
+    """dlma was trained at one share of turned labels only: rows of another are held against nothing."""
     cells = [
         plant(tmp_path / f"{method}-{flips}", method=method, overrides={"labels.flips": flips}, tag=f"{flips}")
         for method, flips in (("dlma", 0.2), ("rlcd", 0.2), ("rlcd", 0.35))
