@@ -196,10 +196,10 @@ def _write(name: str, rows: Sequence[Setting], found: Sequence[Result]) -> None:
 
 def _results(name: str, rows: Sequence[Setting]) -> list[Result]:
     of = own(name)
-    return of.results(rows) if of else _of_table(table_of(name), rows)
+    return of.results(rows) if of else of_table(table_of(name), rows)
 
 
-def _of_table(chosen: Table, rows: Sequence[Setting]) -> list[Result]:
+def of_table(chosen: Table, rows: Sequence[Setting]) -> list[Result]:
     """What table.yaml shows and compares, over all seeds: means, comparisons, curves, shares of wins, costs."""
     curves = reference_curve.read(HERE / chosen.reference / "results.csv", "dlma") if chosen.reference else {}
     rows = reference_curve.beside(rows, curves) if curves else rows

@@ -113,4 +113,9 @@ def same(one: Result, margin: float, gaps: Sequence[Result | None] = ()) -> str:
     """Whether a difference of shares is shown to be smaller than the margin; `gaps` as `within` takes them."""
     if unit(one.metric) != "share" or math.isnan(one.low):
         return NOTHING
+    return within_text(one, margin, gaps)
+
+
+def within_text(one: Result, margin: float, gaps: Sequence[Result | None] = ()) -> str:
+    """The same of a difference of anything, by a margin on its own scale."""
     return {True: "yes", False: "no", None: "not shown"}[within(one, margin, gaps)]

@@ -71,9 +71,9 @@ def results(
         places = budgets_of(inside) if levels is None else levels
         for name in dict.fromkeys((metric, *inside[0].axis.beside)):
             read_at = reads(inside, places, name, own=name == metric)
-            found += [one for read in read_at.values() for one in _values(read)]
+            found += [one for read in read_at.values() for one in told(read)]
             found += [one for curve in inside for one in _missed(curve, name, own=name == metric)]
-            both = [(read, _other(read, read_at, inside, against)) for read in read_at.values()]
+            both = [(read, held_against(read, read_at, inside, against)) for read in read_at.values()]
             gaps += [(read, other) for read, other in both if other]
     return (
         found
@@ -187,7 +187,7 @@ def _column(
     return value + np.concatenate([n / len(own) * by_height, n / len(moved) * by_place * np.ones(len(moved))])
 
 
-def _values(read: Read) -> Iterator[Result]:
+def told(read: Read) -> Iterator[Result]:
     seeds, _, table = read.table
     where: Further = {"axis": read.curve.axis.name, "at": read.at}
     e = intervals.crossed_interval(table, Beside(sd=read.sd, df=read.df))
@@ -222,9 +222,10 @@ def _missed(curve: Curve, metric: str, *, own: bool) -> Iterator[Result]:
         yield result(curve, metric, e, curve.seeds, statistic="missed", axis=curve.axis.name)
 
 
-def _other(read: Read, reads: dict[tuple, Read], inside: Sequence[Curve], against: str | None) -> Read | None:
-    other = like(read.curve, inside, against)
-    return None if other is None else reads.get((id(other), read.at))
+def held_against(read: Read, reads: dict[tuple, Read], inside: Sequence[Curve], against: str | None) -> Read | None:
+    """The reading at the same place that one is held against: of the like curve of `against`, where that gets there."""
+    subject = like(read.curve, inside, against)
+    return None if subject is None else reads.get((id(subject), read.at))
 
 
 def differences(pairs: Sequence[tuple[Read, Read]]) -> list[Result]:

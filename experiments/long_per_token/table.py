@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dlma.report import markdown
-from dlma.report.result_text import MARGIN, cell, change, gap_text, p_text
+from dlma.report.result_text import MARGIN, cell, change, gap_text, p_text, within_text
 from dlma.sweep import curves, estimates, readings
-from dlma.sweep.results import Measured, Result, Settings, label, over_seeds, within
+from dlma.sweep.results import Measured, Result, Settings, label, over_seeds
 from dlma.sweep.settings import SHARED_ARMS, Setting, said
 
 METRIC, LEVELS = "harmlessness", (0.25, 0.5)
@@ -80,15 +80,11 @@ def _differences(found: Sequence[Result]) -> str:
         if one.statistic == "difference":
             margins = margin_of(one), labels[one.versus]
             both = [gaps.get((margin, one.at)) for margin in margins]
-            told = [change(one), p_text(one.p_holm), _verdict(one, both), *map(gap_text, both)]
+            told = [change(one), p_text(one.p_holm), within_text(one, MARGIN, both), *map(gap_text, both)]
             rows.append([*margins, f"{one.at:g} nats", *told])
     within_ = f"within {MARGIN:g}"
     heads = ["margin", "less that of", "at", "difference", "p", within_, "read over, nats", "the other over"]
     return "Differences there; p by Holm over all of them:\n\n" + markdown.table(heads, rows)
-
-
-def _verdict(one: Result, both: Sequence[Result | None]) -> str:
-    return {True: "yes", False: "no", None: "not shown"}[within(one, MARGIN, both)]
 
 
 def _ends(found: Sequence[Result]) -> str:

@@ -8,24 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlma.report import tables as sweep_tables
-from dlma.sweep import all_results
-from dlma.sweep.curves import BESIDE
-from dlma.sweep.results import Result, bases, over_seeds
+from dlma.sweep.results import SEVERAL_BASES, Result, bases
 from dlma.sweep.settings import Setting
 from experiments import base_cards, tables
 
 CHOSEN = tables.table_of("main_comparison_bases")
-SHOWN = ["harmful", "kl", "malformed", "perplexity", "refused_safe"]
 
 
 def results(settings: Sequence[Setting]) -> list[Result]:
     """The values on each base and over all of them, and what each base's card says."""
-    found = over_seeds(all_results.results(settings, CHOSEN.options))
-    kept = [one for one in found if one.metric in (*SHOWN, *BESIDE) or one.statistic == "cost"]
-    return [*kept, *(line for row in settings if row.arm == "base" for line in base_cards.results(row))]
+    cards = [line for row in settings if row.arm == "base" for line in base_cards.results(row)]
+    return tables.of_table(CHOSEN, settings) + cards
 
 
 def render(found: Sequence[Result]) -> str:
     measured = [one for one in found if one.method != base_cards.CARD]
-    single = [base for base in bases(measured) if " + " not in base]
-    return base_cards.table(found, single) + "\n\n" + sweep_tables.markdown(measured, show=SHOWN).rstrip("\n")
+    single = [base for base in bases(measured) if SEVERAL_BASES not in base]
+    return base_cards.table(found, single) + "\n\n" + sweep_tables.markdown(measured, show=CHOSEN.show).rstrip("\n")

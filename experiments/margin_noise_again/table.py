@@ -38,10 +38,8 @@ def results(settings: Sequence[Setting]) -> list[Result]:
     ends = [one for one in over_seeds(estimates.results(rows, tested=[])) if one.statistic == "mean"]
     drawn = curves.along_kl(rows, ["lr"])
     along = [one for one in readings.results(drawn, "harmful", None, [LEVEL]) if one.metric == "harmful"]
-    read = list(readings.reads(drawn, [LEVEL], "harmful", own=True).values())
-    by_curve = {id(one.curve): one for one in read}
-    others = [(one, by_curve.get(id(readings.like(one.curve, drawn, SUBJECT)))) for one in read]
-    pairs = [(one, other) for one, other in others if other]
+    read = readings.reads(drawn, [LEVEL], "harmful", own=True)
+    pairs = [(one, other) for one in read.values() if (other := readings.held_against(one, read, drawn, SUBJECT))]
     compared = [
         [both for both in pairs if (dict(both[0].curve.choices)["flips"] in PRIMARY) == first]
         for first in (True, False)

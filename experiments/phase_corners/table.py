@@ -81,11 +81,7 @@ def _read(taken: Taken) -> list[Result]:
     found = []
     for (corner, method, at), reads in taken.items():
         for read in reads:
-            own = replace(read.curve, settings=(), arm=ALIGNED)
-            e = intervals.crossed_interval(read.table[2], intervals.Beside(sd=read.sd, df=read.df))
-            found.append(result(own, "harmful", _share(e), read.table[0], axis="kl", at=at))
-            gap = {"statistic": "gap", "value": read.high - read.low, "low": read.low, "high": read.high}
-            found.append(result(own, "harmful", e, read.table[0], axis="kl", at=at, **gap, n=read.left_out))
+            found += readings.told(replace(read, curve=replace(read.curve, settings=(), arm=ALIGNED)))
         found += _combined(_as_row(corner, method), at, [[(1, read)] for read in reads])
     return found
 
